@@ -1,0 +1,192 @@
+# Isoface: set-up, build, tests, demo, benchmarks and installation. See README.md.
+#
+#   make                set-up, the library and the programs (into build/bin)
+#   make test           everything above, and the tests
+#   make demo           [IMAGES=DIR]
+#   make bench          [BENCH=name]
+#   make install        [PREFIX=/usr/local] [DESTDIR=]; make uninstall
+#   make clean
+#
+# V=1 shows the commands, CC=, CFLAGS=, LDFLAGS= add to them, WERROR= lets warnings pass,
+# SANITIZE=address,undefined builds and tests with sanitizers, in a build folder of its own.
+
+ifneq ($(firstword $(filter 4.% 5.%,$(MAKE_VERSION))),$(MAKE_VERSION))
+$(error GNU make 4 or newer is needed)
+endif
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+PREFIX ?= /usr/local
+WERROR ?= -Werror
+SANITIZE ?=
+CLANG ?= clang
+comma := ,
+
+# Everything at once, unless told otherwise (-j1).
+ifeq ($(MAKELEVEL)$(filter -j% --jobs%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
+endif
+
+BUILD := build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all test demo bench install uninstall clean lint
+all:
+
+ifeq ($(V),1)
+quiet = $(2)
+else
+quiet = @$(if $(findstring s,$(firstword -$(MAKEFLAGS))),,printf '  %-5s %s\n' $(1) '$@';) $(2)
+endif
+
+# Writes the text $(2) to the file $(1), only if it is another: what depends on it is then made again.
+define remember
+$(shell mkdir -p $(dir $(1)))$(file >$(1).new,$(2))$(shell cmp -s $(1).new $(1) || cp $(1).new $(1); rm -f $(1).new)
+endef
+
+# ------------------------------------------------------------------ set-up
+
+needs_setup := $(filter-out clean uninstall,$(or $(MAKECMDGOALS),all))
+ifneq ($(needs_setup),)
+# The kernels are compiled for the CPU at hand, FAISS too: on another machine, or by another compiler, all is made anew.
+machine := $(shell $(CC) --version 2>/dev/null | head -n 1) $(shell \
+    $(CC) -march=native -Q --help=target 2>/dev/null | cksum)
+$(call remember,build/machine,$(machine))
+
+include build/config.mk
+build/config.mk: setup/setup.sh build/machine
+	setup/setup.sh $@
+# A cache that was emptied is filled again.
+ifneq ($(words $(wildcard $(FAISS_LIBRARIES))),$(words $(FAISS_LIBRARIES)))
+build/config.mk: always
+.PHONY: always
+endif
+endif
+
+# ------------------------------------------------------------------ flags
+
+warnings := -Wall -Wextra $(WERROR)
+language := -std=c11 -D_GNU_SOURCE -I. -Iinclude $(LIBRARY_INCLUDES)
+ifeq ($(SANITIZE),)
+optimize := -O2 -g
+optimize_kernels := -O3 -g -fno-math-errno -fno-trapping-math -march=native
+else
+optimize := -O1 -g -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+optimize_kernels := $(optimize) -fno-math-errno -fno-trapping-math -march=native
+endif
+compile := $(language) $(warnings) -fopenmp -fPIC
+# OpenBLAS's OpenMP flavour shares its soname with the one that brings its own threads: the run path picks it.
+link := -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,--as-needed -Wl,-rpath,$(OPENBLAS_LIBDIR)
+libraries := $(FAISS_LIBRARIES) -L$(OPENBLAS_LIBDIR) -lopenblas $(LIBRARY_LINKS) -lstdc++ -lm
+
+ifneq ($(needs_setup),)
+$(call remember,$(BUILD)/flags,$(CC) $(machine) $(compile) $(optimize) $(optimize_kernels) $(link) $(libraries) \
+    $(CFLAGS) $(LDFLAGS))
+endif
+
+# ------------------------------------------------------------------ library
+
+folders := base model model/graph model/cpu model/net model/method indexer retriever eval demo
+sources := $(sort $(wildcard $(folders:=/*.c)))
+objects := $(sources:%.c=$(BUILD)/obj/%.o)
+version := $(shell sed -n 's/^.define ISO_VERSION "\(.*\)"/\1/p' include/isoface.h)
+soversion := $(firstword $(subst ., ,$(version)))
+shared := $(BUILD)/libisoface.so
+
+$(BUILD)/obj/model/cpu/%.o: optimize := $(optimize_kernels)
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC,$(CC) $(compile) $(optimize) $(CFLAGS) -MMD -MP -c $< -o $@)
+
+$(BUILD)/libisoface.a: $(objects)
+	$(call quiet,AR,rm -f $@ && ar rcs $@ $(objects))
+
+# The shared library shows what include/isoface.h declares and nothing else.
+$(BUILD)/exports: include/isoface.h
+	@mkdir -p $(@D)
+	@{ echo '{ global:'; grep -oE '\biso_[a-z0-9_]+ *\(' $< | sed 's/ *(/;/' | sort -u; echo 'local: *; };'; } >$@
+
+$(shared).$(version): $(objects) $(BUILD)/exports
+	$(call quiet,LD,$(CC) -shared -Wl$(comma)-soname$(comma)libisoface.so.$(soversion) \
+	    -Wl$(comma)--version-script=$(BUILD)/exports $(link) $(LDFLAGS) $(objects) $(libraries) -o $@)
+
+$(shared): $(shared).$(version)
+	@ln -sf $(notdir $<) $(shared).$(soversion) && ln -sf $(notdir $<) $@
+
+# ------------------------------------------------------------------ programs and tests
+
+# A file of programs/ with a main is a program; NAME_*.c belong to program NAME, the rest to all of them.
+program_sources := $(sort $(wildcard programs/*.c))
+mains := $(if $(program_sources),$(shell grep -lwE '^int main' $(program_sources)))
+names := $(mains:programs/%.c=%)
+parts_of = $(filter programs/$(1)_%.c,$(filter-out $(mains),$(program_sources)))
+shared_parts := $(filter-out $(mains) $(foreach n,$(names),$(call parts_of,$(n))),$(program_sources))
+programs := $(names:%=$(BUILD)/bin/%)
+
+define program_rule
+$(BUILD)/bin/$(1): $(patsubst %.c,$(BUILD)/obj/%.o,programs/$(1).c $(call parts_of,$(1)) $(shared_parts))
+endef
+$(foreach n,$(names),$(eval $(call program_rule,$(n))))
+
+$(programs): $(BUILD)/libisoface.a
+	@mkdir -p $(@D)
+	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a $(libraries) -o $@)
+
+test_sources := $(sort $(wildcard tests/test_*.c))
+test_support := $(filter-out $(test_sources),$(wildcard tests/*.c))
+tests := $(test_sources:tests/%.c=$(BUILD)/tests/%)
+
+$(tests): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(test_support:%.c=$(BUILD)/obj/%.o) $(BUILD)/libisoface.a
+	@mkdir -p $(@D)
+	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a -lcmocka $(libraries) -o $@)
+
+all: $(BUILD)/libisoface.a $(shared) $(programs)
+
+# A second compiler's warnings, where it is there. It takes omp.h from the first, less what only that one knows.
+lint_sources := $(sources) $(program_sources) $(test_sources) $(test_support)
+lint: $(lint_sources:%.c=$(BUILD)/lint/%.ok)
+$(BUILD)/lint/include/omp.h: Makefile $(BUILD)/flags
+	@mkdir -p $(@D)
+	@sed 's/__malloc__ (omp_free)/__malloc__/' "$$($(CC) -print-file-name=include/omp.h)" >$@
+$(BUILD)/lint/%.ok: %.c $(BUILD)/lint/include/omp.h
+	@mkdir -p $(@D)
+	$(call quiet,LINT,$(CLANG) -fsyntax-only $(language) -isystem $(BUILD)/lint/include -Wall -Wextra -Werror \
+	    -fopenmp -MMD -MP -MF $(@:.ok=.d) -MT $@ $< && touch $@)
+
+test: all $(tests)
+	@BUILD=$(BUILD) CLANG='$(CLANG)' MAKE='$(MAKE)' tests/run $(tests)
+
+# ------------------------------------------------------------------ demo, bench, install
+
+demo: all
+	@BIN=$(BUILD)/bin IMAGES='$(IMAGES)' demo/run.sh
+
+bench: all
+	@BIN=$(BUILD)/bin bench/run.sh $(BENCH)
+
+installed := indexer retrieve evaluate
+bindir := $(DESTDIR)$(PREFIX)/bin
+libdir := $(DESTDIR)$(PREFIX)/lib
+includedir := $(DESTDIR)$(PREFIX)/include
+
+install: all
+	install -d '$(bindir)' '$(libdir)/pkgconfig' '$(includedir)'
+	install -m 755 $(installed:%=$(BUILD)/bin/%) '$(bindir)'
+	install -m 644 include/isoface.h '$(includedir)'
+	install -m 644 $(BUILD)/libisoface.a '$(libdir)'
+	install -m 755 $(shared).$(version) '$(libdir)'
+	ln -sf libisoface.so.$(version) '$(libdir)/libisoface.so.$(soversion)'
+	ln -sf libisoface.so.$(version) '$(libdir)/libisoface.so'
+	printf '%s\n' 'Name: isoface' 'Description: image retrieval by example' 'Version: $(version)' \
+	    'Libs: -L$(PREFIX)/lib -lisoface' 'Cflags: -I$(PREFIX)/include' >'$(libdir)/pkgconfig/isoface.pc'
+
+uninstall:
+	rm -f $(installed:%='$(bindir)/%') '$(includedir)/isoface.h' '$(libdir)/libisoface.a' \
+	    '$(libdir)/libisoface.so' '$(libdir)/libisoface.so.$(soversion)' '$(libdir)/libisoface.so.$(version)' \
+	    '$(libdir)/pkgconfig/isoface.pc'
+
+clean:
+	rm -rf build
+
+-include $(lint_sources:%.c=$(BUILD)/obj/%.d) $(lint_sources:%.c=$(BUILD)/lint/%.d)

@@ -1,0 +1,220 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+
+struct iso_file {
+    char *path;      /* the target, symbolic links resolved */
+    char *temporary; /* beside it */
+    char *folder;
+    FILE *stream;
+};
+
+char *iso_path_join(const char *dir, const char *name)
+{
+    size_t n = strlen(dir);
+    bool slash = n > 0 && dir[n - 1] == '/';
+    return iso_format("%s%s%s", dir, slash ? "" : "/", name);
+}
+
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash) return iso_strndup(".", 1);
+    return iso_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+static uint64_t fresh_number(void)
+{
+    uint64_t value;
+    if (getrandom(&value, sizeof value, GRND_NONBLOCK) == (ssize_t)sizeof value) return value;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_nsec * 0x9E3779B97F4A7C15u ^ (uint64_t)t.tv_sec << 20 ^ (uint64_t)getpid();
+}
+
+/* The target's own mode where it exists, else what the umask leaves of 0666: a
+ * plain open() is asked, since reading the umask is not safe beside other threads. */
+static int open_beside(iso_file *f)
+{
+    for (int attempt = 0; attempt < 16; attempt++) {
+        char name[48];
+        snprintf(name, sizeof name, ".isoface-%016llx.tmp", (unsigned long long)fresh_number());
+        free(f->temporary);
+        f->temporary = iso_path_join(f->folder, name);
+        if (!f->temporary) return errno = ENOMEM, -1;
+        int fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0 || errno != EEXIST) return fd;
+    }
+    return -1;
+}
+
+static void file_free(iso_file *f)
+{
+    if (!f) return;
+    if (f->stream) fclose(f->stream);
+    free(f->path);
+    free(f->temporary);
+    free(f->folder);
+    free(f);
+}
+
+/* A link keeps being a link: the file it points to is replaced. */
+static iso_status resolve(iso_file *f, const char *path, struct stat *target, bool *exists, iso_error *err)
+{
+    *exists = stat(path, target) == 0;
+    if (!*exists && errno != ENOENT) return iso_fail_errno(err, "cannot write %s", path);
+    if (*exists && S_ISDIR(target->st_mode))
+        return iso_fail(err, ISO_E_IO, "cannot write %s: it is a folder", path);
+    if (*exists && !S_ISREG(target->st_mode))
+        return iso_fail(err, ISO_E_IO, "cannot write %s: it is not a regular file", path);
+    f->path = *exists ? realpath(path, NULL) : iso_strndup(path, strlen(path));
+    if (!f->path) return iso_fail_errno(err, "cannot write %s", path);
+    f->folder = folder_of(f->path);
+    return f->folder ? ISO_OK : iso_fail_memory(err);
+}
+
+iso_status iso_file_create(const char *path, iso_file **out, iso_error *err)
+{
+    iso_file *f = iso_calloc(1, sizeof *f);
+    if (!f) return iso_fail_memory(err);
+    struct stat target;
+    bool exists;
+    int fd = -1;
+    iso_status status = resolve(f, path, &target, &exists, err);
+    if (status) goto fail;
+    fd = open_beside(f);
+    if (fd < 0) {
+        status = iso_fail_errno(err, "cannot write %s", path);
+        goto fail;
+    }
+    /* Best effort: on a foreign file system the mode may not be ours to set. */
+    if (exists && fchmod(fd, target.st_mode & 0777) != 0) errno = 0;
+    f->stream = fdopen(fd, "wb");
+    if (!f->stream) {
+        status = iso_fail_errno(err, "cannot write %s", path);
+        unlink(f->temporary);
+        goto fail;
+    }
+    *out = f;
+    return ISO_OK;
+fail:
+    if (fd >= 0) close(fd);
+    file_free(f);
+    return status;
+}
+
+FILE *iso_file_stream(iso_file *f)
+{
+    return f->stream;
+}
+
+/* Some file systems cannot sync a folder (EINVAL), some folders may be written but not read. */
+static int sync_folder(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    int bad = fsync(fd) != 0 && errno == EIO;
+    int code = errno;
+    close(fd);
+    errno = code;
+    return bad ? -1 : 0;
+}
+
+static iso_status flush(iso_file *f, iso_error *err)
+{
+    /* A write that failed long ago left no errno behind. */
+    if (ferror(f->stream))
+        return iso_fail(err, ISO_E_IO, "cannot write %s: a write failed (is the disk full?)", f->path);
+    if (fflush(f->stream) != 0 || (fsync(fileno(f->stream)) != 0 && errno != EINVAL))
+        return iso_fail_errno(err, "cannot write %s", f->path);
+    FILE *stream = f->stream;
+    f->stream = NULL;
+    if (fclose(stream) != 0) return iso_fail_errno(err, "cannot write %s", f->path);
+    return ISO_OK;
+}
+
+iso_status iso_file_commit(iso_file *f, iso_error *err)
+{
+    iso_status status = flush(f, err);
+    if (!status && rename(f->temporary, f->path) != 0)
+        status = iso_fail_errno(err, "cannot replace %s", f->path);
+    if (status)
+        unlink(f->temporary);
+    else if (sync_folder(f->folder) != 0)
+        status = iso_fail_errno(err, "cannot sync the folder %s", f->folder);
+    file_free(f);
+    return status;
+}
+
+void iso_file_abort(iso_file *f)
+{
+    if (!f) return;
+    unlink(f->temporary);
+    file_free(f);
+}
+
+/* Reads to the end, one byte more than the limit at most: a pipe's size is not known before. */
+static iso_status read_all(int fd, const char *path, size_t limit, size_t guess,
+                           char **data, size_t *size, iso_error *err)
+{
+    char *buffer = NULL;
+    size_t used = 0, capacity = 0;
+    iso_status status = ISO_OK;
+    for (;;) {
+        size_t need = used == 0 ? guess + 2 : used + 2;
+        if (!iso_grow(&buffer, &capacity, need, 1)) {
+            status = iso_fail_memory(err);
+            break;
+        }
+        ssize_t n = read(fd, buffer + used, capacity - used - 1);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            status = iso_fail_errno(err, "cannot read %s", path);
+            break;
+        }
+        if (n == 0) break;
+        used += (size_t)n;
+        if (used > limit) {
+            status = iso_fail(err, ISO_E_FORMAT, "%s is larger than the %zu bytes it may have", path, limit);
+            break;
+        }
+    }
+    if (status) {
+        free(buffer);
+        return status;
+    }
+    buffer[used] = '\0';
+    *data = buffer;
+    *size = used;
+    return ISO_OK;
+}
+
+iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *size, iso_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return iso_fail_errno(err, "cannot open %s", path);
+    struct stat st;
+    iso_status status;
+    if (fstat(fd, &st) != 0)
+        status = iso_fail_errno(err, "cannot read %s", path);
+    else if (S_ISDIR(st.st_mode))
+        status = iso_fail(err, ISO_E_IO, "cannot read %s: it is a folder", path);
+    else if (S_ISREG(st.st_mode) && (uintmax_t)st.st_size > limit)
+        status = iso_fail(err, ISO_E_FORMAT, "%s has %jd bytes, more than the %zu it may have",
+                          path, (intmax_t)st.st_size, limit);
+    else
+        status = read_all(fd, path, limit, S_ISREG(st.st_mode) ? (size_t)st.st_size : 4096, data, size, err);
+    close(fd);
+    return status;
+}

@@ -1,0 +1,26 @@
+/* file.h: whole files, and files that appear whole or not at all. Paths are byte strings. */
+#ifndef ISO_BASE_FILE_H
+#define ISO_BASE_FILE_H
+
+#include <stdio.h>
+#include "base/error.h"
+
+/* A file being written beside its target: temporary name, then fsync and rename.
+ * Until iso_file_commit nothing is visible under `path`. */
+typedef struct iso_file iso_file;
+
+ISO_CHECK iso_status iso_file_create(const char *path, iso_file **out, iso_error *err);
+/* The stream to write to; owned by the file. */
+FILE *iso_file_stream(iso_file *f);
+/* Flushes, syncs, renames, syncs the folder. Frees f in every case; after a failure the old file stands as it was. */
+ISO_CHECK iso_status iso_file_commit(iso_file *f, iso_error *err);
+/* Throws away what was written. NULL is fine. */
+void iso_file_abort(iso_file *f);
+
+/* The whole file in fresh memory (free()), with a NUL behind it; refuses more than `limit` bytes. */
+ISO_CHECK iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *size, iso_error *err);
+
+/* dir + "/" + name in fresh memory; NULL when memory is out. */
+char *iso_path_join(const char *dir, const char *name);
+
+#endif

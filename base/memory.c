@@ -1,0 +1,52 @@
+#include "base/memory.h"
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void *iso_calloc(size_t n, size_t size)
+{
+    if (n == 0 || size == 0) return calloc(1, 1);
+    if (n > PTRDIFF_MAX / size) return NULL;
+    return calloc(n, size);
+}
+
+bool iso_grow(void *array_pointer, size_t *capacity, size_t need, size_t size)
+{
+    if (need <= *capacity) return true;
+    size_t limit = size ? PTRDIFF_MAX / size : PTRDIFF_MAX;
+    if (need > limit) return false;
+    size_t grown = *capacity < limit / 2 ? *capacity * 2 : limit;
+    if (grown < need) grown = need;
+    if (grown < 8 && limit >= 8) grown = 8;
+    /* The caller's pointer has its own type: copied bytewise, as void ** would alias it. */
+    void *old, *fresh;
+    memcpy(&old, array_pointer, sizeof old);
+    fresh = realloc(old, grown * (size ? size : 1));
+    if (!fresh) return false;
+    memcpy(array_pointer, &fresh, sizeof fresh);
+    *capacity = grown;
+    return true;
+}
+
+char *iso_strndup(const char *s, size_t n)
+{
+    if (n >= PTRDIFF_MAX) return NULL;
+    char *copy = malloc(n + 1);
+    if (!copy) return NULL;
+    if (n) memcpy(copy, s, n);
+    copy[n] = '\0';
+    return copy;
+}
+
+char *iso_format(const char *fmt, ...)
+{
+    char *text = NULL;
+    va_list args;
+    va_start(args, fmt);
+    int n = vasprintf(&text, fmt, args);
+    va_end(args);
+    return n < 0 ? NULL : text;
+}

@@ -1,0 +1,21 @@
+/* memory.h: allocation whose size arithmetic cannot overflow. */
+#ifndef ISO_BASE_MEMORY_H
+#define ISO_BASE_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* n * size bytes, zeroed; NULL when that overflows or memory is out. Free with free(). n = 0 gives a valid pointer. */
+void *iso_calloc(size_t n, size_t size);
+
+/* Grows *array (of element size `size`) so that it holds at least `need` elements; *capacity follows.
+ * On failure returns false and leaves both alone. Growth is geometric. */
+bool iso_grow(void *array_pointer, size_t *capacity, size_t need, size_t size);
+
+/* A copy of n bytes with a NUL behind them. */
+char *iso_strndup(const char *s, size_t n);
+
+/* printf into fresh memory; NULL when memory is out. */
+char *iso_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

@@ -1,0 +1,151 @@
+#include "base/text.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+void iso_text_tsv(FILE *out, const char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        switch (bytes[i]) {
+        case '\t': fputs("\\t", out); break;
+        case '\n': fputs("\\n", out); break;
+        case '\r': fputs("\\r", out); break;
+        case '\\': fputs("\\\\", out); break;
+        default: putc((unsigned char)bytes[i], out);
+        }
+    }
+}
+
+/* Length of the well-formed UTF-8 sequence at s (no overlong forms, no surrogates), 0 if there is none. */
+static size_t sequence(const char *bytes, size_t n)
+{
+    const unsigned char *s = (const unsigned char *)bytes;
+    if (n == 0) return 0;
+    if (s[0] < 0x80) return 1;
+    size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
+    if (s[0] < 0xc2 || s[0] > 0xf4 || n < length) return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((s[i] & 0xc0) != 0x80) return 0;
+    if (s[0] == 0xe0 && s[1] < 0xa0) return 0;
+    if (s[0] == 0xed && s[1] > 0x9f) return 0;
+    if (s[0] == 0xf0 && s[1] < 0x90) return 0;
+    if (s[0] == 0xf4 && s[1] > 0x8f) return 0;
+    return length;
+}
+
+bool iso_text_is_utf8(const char *bytes, size_t n)
+{
+    while (n > 0) {
+        size_t length = sequence(bytes, n);
+        if (length == 0) return false;
+        bytes += length;
+        n -= length;
+    }
+    return true;
+}
+
+static void json_char(FILE *out, unsigned char c)
+{
+    switch (c) {
+    case '"': fputs("\\\"", out); break;
+    case '\\': fputs("\\\\", out); break;
+    case '\n': fputs("\\n", out); break;
+    case '\r': fputs("\\r", out); break;
+    case '\t': fputs("\\t", out); break;
+    default:
+        if (c < 0x20 || c == 0x7f)
+            fprintf(out, "\\u%04x", c);
+        else
+            putc(c, out);
+    }
+}
+
+void iso_text_json(FILE *out, const char *bytes, size_t n)
+{
+    putc('"', out);
+    while (n > 0) {
+        size_t length = sequence(bytes, n);
+        if (length == 0) {
+            fputs("\xef\xbf\xbd", out);
+            length = 1;
+        } else if (length == 1) {
+            json_char(out, (unsigned char)bytes[0]);
+        } else {
+            fwrite(bytes, 1, length, out);
+        }
+        bytes += length;
+        n -= length;
+    }
+    putc('"', out);
+}
+
+static void base64(FILE *out, const char *bytes, size_t n)
+{
+    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *s = (const unsigned char *)bytes;
+    for (size_t i = 0; i < n; i += 3) {
+        uint32_t v = (uint32_t)s[i] << 16;
+        if (i + 1 < n) v |= (uint32_t)s[i + 1] << 8;
+        if (i + 2 < n) v |= s[i + 2];
+        putc(digit[v >> 18], out);
+        putc(digit[v >> 12 & 63], out);
+        putc(i + 1 < n ? digit[v >> 6 & 63] : '=', out);
+        putc(i + 2 < n ? digit[v & 63] : '=', out);
+    }
+}
+
+void iso_text_json_path(FILE *out, const char *key, const char *path)
+{
+    size_t n = strlen(path);
+    iso_text_json(out, key, strlen(key));
+    fputs(": ", out);
+    iso_text_json(out, path, n);
+    if (iso_text_is_utf8(path, n)) return;
+    fprintf(out, ", \"%s_bytes\": \"", key);
+    base64(out, path, n);
+    putc('"', out);
+}
+
+void iso_text_json_number(FILE *out, double value)
+{
+    if (!isfinite(value)) {
+        fputs("null", out);
+        return;
+    }
+    char text[40];
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    fputs(text, out);
+}
+
+char *iso_text_printable(const char *path)
+{
+    size_t n = strlen(path);
+    if (n > SIZE_MAX / 4 - 1) return NULL;
+    char *text = iso_calloc(4 * n + 1, 1), *end = text;
+    if (!text) return NULL;
+    while (n > 0) {
+        size_t length = sequence(path, n);
+        const unsigned char *s = (const unsigned char *)path;
+        /* U+0080 to U+009F are control characters too: a terminal obeys them. */
+        bool control = length == 0 || (length == 1 && (s[0] < 0x20 || s[0] == 0x7f)) ||
+                       (length == 2 && s[0] == 0xc2 && s[1] < 0xa0);
+        if (length == 0) length = 1;
+        for (size_t i = 0; i < length; i++) {
+            if (control)
+                end += sprintf(end, "\\x%02X", s[i]);
+            else
+                *end++ = (char)s[i];
+        }
+        path += length;
+        n -= length;
+    }
+    *end = '\0';
+    return text;
+}

@@ -1,0 +1,26 @@
+/* text.h: paths are bytes; this writes them so that every byte survives. */
+#ifndef ISO_BASE_TEXT_H
+#define ISO_BASE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+/* TSV escapes: tab \t, newline \n, carriage return \r, backslash \\. Nothing else changes. */
+void iso_text_tsv(FILE *out, const char *bytes, size_t n);
+
+bool iso_text_is_utf8(const char *bytes, size_t n);
+
+/* A JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
+void iso_text_json(FILE *out, const char *bytes, size_t n);
+
+/* "key": "path" and, where the path is not UTF-8, , "key_bytes": "base64 (RFC 4648)" behind it. */
+void iso_text_json_path(FILE *out, const char *key, const char *path);
+
+/* A finite number with the digits it needs, null otherwise. */
+void iso_text_json_number(FILE *out, double value);
+
+/* A path for a person on a terminal: control characters and bad UTF-8 as \xHH. Fresh memory. */
+char *iso_text_printable(const char *path);
+
+#endif

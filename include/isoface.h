@@ -1,0 +1,135 @@
+/* isoface.h: the public C API of Isoface.
+ *
+ * Isoface finds, in a database of images, those that share what a handful of
+ * example images share. No third-party type appears in this header.
+ */
+#ifndef ISOFACE_H
+#define ISOFACE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ISO_VERSION "0.1.0"
+
+/* Every fallible function returns one of these; outputs are set only on ISO_OK. */
+typedef enum iso_status {
+    ISO_OK = 0,
+    ISO_E_ARGUMENT = -1,    /* the caller asked for something impossible */
+    ISO_E_MEMORY = -2,      /* out of memory */
+    ISO_E_IO = -3,          /* the operating system refused: no such file, disk full, read-only, ... */
+    ISO_E_FORMAT = -4,      /* a file is not what it claims to be, or is damaged */
+    ISO_E_MISMATCH = -5,    /* two things that do not belong together: a model and another model's database */
+    ISO_E_NOT_FOUND = -6,   /* no such item */
+    ISO_E_NUMERIC = -7,     /* a NaN, an infinity, or a zero vector where a direction is needed */
+    ISO_E_INTERRUPTED = -8, /* stopped on request; what was done is kept */
+    ISO_E_UNSUPPORTED = -9, /* valid, but not in this build or backend */
+    ISO_E_INTERNAL = -10    /* a bug in Isoface */
+} iso_status;
+
+/* Where a failing function says what went wrong, in one line fit for a user.
+ * May be NULL everywhere it is accepted. */
+typedef struct iso_error {
+    iso_status status;
+    char message[1024];
+} iso_error;
+
+/* "out of memory", ... never NULL. */
+const char *iso_status_text(iso_status status);
+
+/* ---- Searching a database ----
+ *
+ *     iso_db *db;
+ *     iso_query *query;
+ *     iso_answer *answer;
+ *     iso_error err;
+ *     if (iso_db_open("faces.db", &db, &err)) ...                      // err.message says why
+ *     if (iso_query_create(db, &query, &err)) ...
+ *     if (iso_query_add_path(query, ISO_LIKE, "examples/", &err)) ...  // a folder or a file
+ *     if (iso_query_run(query, &(iso_query_options){.k = 10, .gamma = 0.5}, &answer, &err)) ...
+ *     for (int64_t i = 0; i < iso_answer_count(answer); i++)
+ *         puts(iso_answer_result(answer, i)->file);
+ *     iso_answer_free(answer); iso_query_free(query); iso_db_close(db);
+ *
+ * The score of an item is its mean cosine to the examples minus gamma times its mean cosine to the counter-examples.
+ * The whole set costs one search.
+ *
+ * Threads: a database may be used by any number of threads at a time, each with queries of its own; a query and an
+ * answer belong to one thread at a time; iso_db_refresh and iso_db_close need the database to themselves.
+ * Strings handed out belong to the object they came from and live as long as it does. Free functions take NULL. */
+
+typedef struct iso_db iso_db;
+typedef struct iso_query iso_query;
+typedef struct iso_answer iso_answer;
+
+/* Opens the database (a folder NAME.db) for reading. A missing, outdated or damaged search index is rebuilt, in the
+ * database where it can be written and else in memory: iso_db_note tells. ISO_E_NOT_FOUND: there is no database;
+ * ISO_E_FORMAT: it is damaged. The model is loaded when the first image must be encoded, not before. */
+iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err);
+void iso_db_close(iso_db *db);
+/* Takes in what other processes have added and removed since. */
+iso_status iso_db_refresh(iso_db *db, iso_error *err);
+
+uint64_t iso_db_count(const iso_db *db);      /* items, when it was opened or refreshed */
+int iso_db_dim(const iso_db *db);             /* numbers in a vector */
+const char *iso_db_digest(const iso_db *db);  /* 32 hexadecimal digits that identify the model */
+const char *iso_db_root(const iso_db *db);    /* the folder that stored paths are relative to */
+const char *iso_db_note(const iso_db *db);    /* one line fit for a user about the index, NULL when all was well */
+
+typedef enum iso_sign {
+    ISO_LIKE = 0,   /* an example of what to find */
+    ISO_UNLIKE = 1  /* an example of what to avoid */
+} iso_sign;
+
+/* An empty query. The database must outlive it. */
+iso_status iso_query_create(iso_db *db, iso_query **out, iso_error *err);
+void iso_query_free(iso_query *query);
+
+/* Examples. Images are read and encoded by iso_query_read or iso_query_run, not yet here. A path is an image file or a
+ * folder of images (read recursively). An id must be the database's (ISO_E_NOT_FOUND). A vector has iso_db_dim numbers
+ * (ISO_E_ARGUMENT) and is copied. */
+iso_status iso_query_add_path(iso_query *query, iso_sign sign, const char *path, iso_error *err);
+iso_status iso_query_add_id(iso_query *query, iso_sign sign, uint64_t id, iso_error *err);
+iso_status iso_query_add_vector(iso_query *query, iso_sign sign, const float *vector, int dim, iso_error *err);
+
+/* Reads and encodes the images added so far, on all threads. An image that the database holds with the same content is
+ * not encoded again, whatever its name. A file that cannot be used is no error: it becomes a skipped one.
+ * ISO_E_MISMATCH: the database's copy of its model is not the one that made its vectors; ISO_E_UNSUPPORTED: the database
+ * has no model (imported vectors) and an image is not in it; ISO_E_NUMERIC: the model gives no finite vector. */
+iso_status iso_query_read(iso_query *query, iso_error *err);
+
+int64_t iso_query_count(const iso_query *query, iso_sign sign);                       /* usable examples */
+const char *iso_query_file(const iso_query *query, iso_sign sign, int64_t i);         /* its image; NULL for a bare vector */
+int64_t iso_query_skipped(const iso_query *query);
+void iso_query_skip(const iso_query *query, int64_t i, const char **path, const char **reason);
+
+typedef struct iso_query_options {
+    int64_t k;           /* how many results, at least 1 */
+    double gamma;        /* weight of what to avoid; 0.5 is a good start */
+    int exclude_query;   /* not 0: leave out the examples themselves, and items with the same content */
+} iso_query_options;
+
+typedef struct iso_result {
+    uint64_t id;
+    double score;        /* 1 is the most there can be without counter-examples */
+    const char *path;    /* as stored: relative to iso_db_root */
+    const char *file;    /* where the image lies */
+} iso_result;
+
+/* The k best, best first, ties by id; fewer when the database has fewer. ISO_E_ARGUMENT: no example, or k < 1;
+ * ISO_E_NOT_FOUND: every example was skipped;
+ * ISO_E_NUMERIC: an example without a direction (named), or examples that cancel one another out. */
+iso_status iso_query_run(iso_query *query, const iso_query_options *options, iso_answer **out, iso_error *err);
+
+int64_t iso_answer_count(const iso_answer *answer);
+const iso_result *iso_answer_result(const iso_answer *answer, int64_t i);
+int iso_answer_exact(const iso_answer *answer);  /* 1: no better item was missed; 0: an approximate index was used */
+void iso_answer_free(iso_answer *answer);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,563 @@
+/* base: errors, memory, files that appear whole, command lines, progress, text. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/args.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/progress.h"
+#include "base/text.h"
+
+static char *folder;
+
+static int folder_make(void **state)
+{
+    (void)state;
+    const char *tmp = getenv("TMPDIR");
+    folder = iso_format("%s/isoface-base-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    return folder && mkdtemp(folder) ? 0 : -1;
+}
+
+static int folder_remove(void **state)
+{
+    (void)state;
+    char *command = iso_format("rm -rf '%s'", folder);
+    int rc = system(command);
+    free(command);
+    free(folder);
+    return rc;
+}
+
+static char *in_folder(const char *name)
+{
+    char *path = iso_path_join(folder, name);
+    assert_non_null(path);
+    return path;
+}
+
+static void write_text(const char *path, const char *text)
+{
+    iso_error err;
+    iso_file *f = NULL;
+    assert_int_equal(iso_file_create(path, &f, &err), ISO_OK);
+    fputs(text, iso_file_stream(f));
+    assert_int_equal(iso_file_commit(f, &err), ISO_OK);
+}
+
+static void assert_file(const char *path, const char *text)
+{
+    char *data = NULL;
+    size_t size = 0;
+    assert_int_equal(iso_file_read(path, 1 << 20, &data, &size, NULL), ISO_OK);
+    assert_int_equal(size, strlen(text));
+    assert_string_equal(data, text);
+    free(data);
+}
+
+/* How many names the folder holds: no temporary file may be left. */
+static int names_in_folder(void)
+{
+    char *command = iso_format("ls -A '%s' | wc -l", folder);
+    FILE *p = popen(command, "r");
+    int n = -1;
+    assert_int_equal(fscanf(p, "%d", &n), 1);
+    pclose(p);
+    free(command);
+    return n;
+}
+
+/* ------------------------------------------------------------ errors */
+
+static void test_status_text(void **state)
+{
+    (void)state;
+    for (int s = 0; s >= ISO_E_INTERNAL; s--) assert_true(strlen(iso_status_text((iso_status)s)) > 1);
+    assert_string_equal(iso_status_text(ISO_E_MEMORY), "out of memory");
+    assert_non_null(iso_status_text((iso_status)42));
+}
+
+static void test_fail(void **state)
+{
+    (void)state;
+    iso_error err;
+    assert_int_equal(iso_fail(&err, ISO_E_FORMAT, "bad %s: %d", "a\nb\033[1m", 7), ISO_E_FORMAT);
+    assert_int_equal(err.status, ISO_E_FORMAT);
+    assert_string_equal(err.message, "bad a?b?[1m: 7");
+    assert_int_equal(iso_fail(NULL, ISO_E_FORMAT, "bad"), ISO_E_FORMAT);
+
+    errno = ENOENT;
+    assert_int_equal(iso_fail_errno(&err, "cannot open %s", "x"), ISO_E_IO);
+    assert_string_equal(err.message, "cannot open x: No such file or directory");
+    errno = ENOMEM;
+    assert_int_equal(iso_fail_errno(&err, "cannot open %s", "x"), ISO_E_MEMORY);
+
+    assert_int_equal(iso_fail_memory(&err), ISO_E_MEMORY);
+    assert_int_equal(iso_fail_prefix(&err, ISO_E_IO, "image %d", 3), ISO_E_IO);
+    assert_string_equal(err.message, "image 3: out of memory");
+    assert_int_equal(iso_fail_prefix(NULL, ISO_E_IO, "image"), ISO_E_IO);
+}
+
+static void test_fail_long(void **state)
+{
+    (void)state;
+    iso_error err;
+    char path[3000];
+    memset(path, 'p', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    errno = EACCES;
+    iso_fail_errno(&err, "cannot open %s", path);
+    assert_int_equal(strlen(err.message), sizeof err.message - 1);
+    const char *tail = ": Permission denied";
+    assert_string_equal(err.message + strlen(err.message) - strlen(tail), tail);
+    iso_fail_prefix(&err, ISO_E_IO, "%s", path);
+    assert_int_equal(strlen(err.message), sizeof err.message - 1);
+}
+
+/* ------------------------------------------------------------ memory */
+
+static void test_memory(void **state)
+{
+    (void)state;
+    unsigned char *p = iso_calloc(3, 5);
+    for (int i = 0; i < 15; i++) assert_int_equal(p[i], 0);
+    free(p);
+    volatile size_t huge = SIZE_MAX / 2; /* volatile: gcc warns of the size it can see */
+    assert_null(iso_calloc(huge, 3));
+    void *none = iso_calloc(0, 8);
+    assert_non_null(none);
+    free(none);
+
+    int *list = NULL;
+    size_t capacity = 0;
+    for (int i = 0; i < 1000; i++) {
+        assert_true(iso_grow(&list, &capacity, (size_t)i + 1, sizeof *list));
+        list[i] = i;
+    }
+    assert_true(capacity >= 1000 && capacity < 4000);
+    for (int i = 0; i < 1000; i++) assert_int_equal(list[i], i);
+    int *before = list;
+    size_t room = capacity;
+    assert_false(iso_grow(&list, &capacity, huge, sizeof *list));
+    assert_ptr_equal(list, before);
+    assert_int_equal(capacity, room);
+    free(list);
+
+    char *text = iso_strndup("abcdef", 3);
+    assert_string_equal(text, "abc");
+    free(text);
+    text = iso_format("%d-%s", 4, "x");
+    assert_string_equal(text, "4-x");
+    free(text);
+}
+
+/* ------------------------------------------------------------ files */
+
+static void test_file_appears_whole(void **state)
+{
+    (void)state;
+    char *path = in_folder("a file\n");
+    iso_error err;
+    iso_file *f = NULL;
+    write_text(path, "old");
+    assert_int_equal(chmod(path, 0640), 0);
+    assert_int_equal(iso_file_create(path, &f, &err), ISO_OK);
+    fputs("new and longer", iso_file_stream(f));
+    fflush(iso_file_stream(f));
+    assert_file(path, "old");
+    iso_file_abort(f);
+    iso_file_abort(NULL);
+    assert_file(path, "old");
+    write_text(path, "new");
+    assert_file(path, "new");
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0640);
+    assert_int_equal(names_in_folder(), 2); /* the name holds a newline: ls prints two lines */
+    unlink(path);
+    free(path);
+}
+
+static void test_file_keeps_links(void **state)
+{
+    (void)state;
+    char *target = in_folder("target"), *link = in_folder("link");
+    write_text(target, "1");
+    assert_int_equal(symlink("target", link), 0);
+    write_text(link, "2");
+    assert_file(target, "2");
+    struct stat st;
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    unlink(target);
+    unlink(link);
+    free(target);
+    free(link);
+}
+
+static void test_file_refuses(void **state)
+{
+    (void)state;
+    iso_error err;
+    iso_file *f = NULL;
+    char *missing = in_folder("no/such/file");
+    assert_int_equal(iso_file_create(missing, &f, &err), ISO_E_IO);
+    assert_non_null(strstr(err.message, "no/such/file: No such file or directory"));
+    assert_null(f);
+    assert_int_equal(iso_file_create(folder, &f, &err), ISO_E_IO);
+    assert_non_null(strstr(err.message, "it is a folder"));
+    assert_int_equal(iso_file_create("/dev/null", &f, NULL), ISO_E_IO);
+    assert_int_equal(names_in_folder(), 0);
+    free(missing);
+}
+
+/* The file size limit stands for a full disk: the old file and nothing else is left. */
+static void test_file_disk_full(void **state)
+{
+    (void)state;
+    char *path = in_folder("kept");
+    write_text(path, "kept");
+    pid_t child = fork();
+    if (child == 0) {
+        struct rlimit limit = {4096, 4096};
+        iso_error err;
+        iso_file *f = NULL;
+        signal(SIGXFSZ, SIG_IGN);
+        if (setrlimit(RLIMIT_FSIZE, &limit) != 0 || iso_file_create(path, &f, &err)) _exit(3);
+        for (int i = 0; i < 100000; i++) putc('x', iso_file_stream(f));
+        _exit(iso_file_commit(f, &err) == ISO_E_IO && strstr(err.message, "cannot write") ? 0 : 4);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_file(path, "kept");
+    assert_int_equal(names_in_folder(), 1);
+    unlink(path);
+    free(path);
+}
+
+static void test_file_read(void **state)
+{
+    (void)state;
+    iso_error err;
+    char *path = in_folder("text"), *data = NULL, *untouched = data;
+    size_t size = 77;
+    assert_int_equal(iso_file_read(path, 100, &data, &size, &err), ISO_E_IO);
+    assert_non_null(strstr(err.message, "No such file"));
+    assert_int_equal(iso_file_read(folder, 100, &data, &size, &err), ISO_E_IO);
+    assert_non_null(strstr(err.message, "it is a folder"));
+    write_text(path, "hello");
+    assert_int_equal(iso_file_read(path, 4, &data, &size, &err), ISO_E_FORMAT);
+    assert_int_equal(size, 77);
+    assert_ptr_equal(data, untouched);
+    assert_int_equal(iso_file_read(path, 5, &data, &size, &err), ISO_OK);
+    assert_string_equal(data, "hello");
+    free(data);
+    write_text(path, "");
+    assert_file(path, "");
+    /* A file whose size is said to be 0, and a limit met only while reading. */
+    assert_int_equal(iso_file_read("/proc/self/status", 1 << 20, &data, &size, &err), ISO_OK);
+    assert_true(size > 10 && data[size] == '\0');
+    free(data);
+    assert_int_equal(iso_file_read("/dev/zero", 100000, &data, &size, &err), ISO_E_FORMAT);
+    unlink(path);
+    free(path);
+}
+
+static void test_path_join(void **state)
+{
+    (void)state;
+    char *a = iso_path_join("a", "b"), *b = iso_path_join("a/", "b"), *c = iso_path_join("/", "b");
+    assert_string_equal(a, "a/b");
+    assert_string_equal(b, "a/b");
+    assert_string_equal(c, "/b");
+    free(a);
+    free(b);
+    free(c);
+}
+
+/* ------------------------------------------------------------ command lines */
+
+typedef struct config {
+    const char *db, *format;
+    int64_t k;
+    double alpha;
+    iso_list query;
+    bool quiet, nul;
+} config;
+
+static const iso_option options[] = {
+    {"db", 0, ISO_ARG_TEXT, offsetof(config, db), "DB", "the database", 0, 0},
+    {"format", 0, ISO_ARG_CHOICE, offsetof(config, format), "table|tsv|json", "how to print (default table)", 0, 0},
+    {"k", 'k', ISO_ARG_INT, offsetof(config, k), "N", "how many answers (default 10)", 1, 1e6},
+    {"alpha", 'a', ISO_ARG_REAL, offsetof(config, alpha), "X", "weight", 0, 0},
+    {"query", 'q', ISO_ARG_LIST, offsetof(config, query), "PATH", "example images", 0, 0},
+    {"quiet", 0, ISO_ARG_FLAG, offsetof(config, quiet), NULL, "say nothing", 0, 0},
+    {"null", '0', ISO_ARG_FLAG, offsetof(config, nul), NULL, "NUL ends paths", 0, 0},
+    {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
+};
+static const iso_command command = {"prog sub", "prog sub --db DB [options]", "About.", options, "Examples."};
+
+/* Parses words (NULL ends them) with stdout and stderr caught in `said`. */
+static int parse_caught(config *c, iso_list *rest, char said[8192], const char **words)
+{
+    char *argv[32] = {"prog", "sub"};
+    int argc = 2;
+    for (; *words; words++) argv[argc++] = (char *)(uintptr_t)*words;
+    FILE *caught = tmpfile();
+    fflush(stdout);
+    fflush(stderr);
+    int out = dup(1), bad = dup(2);
+    dup2(fileno(caught), 1);
+    dup2(fileno(caught), 2);
+    int code = iso_args_parse(&command, argc, argv, 2, c, rest);
+    fflush(stdout);
+    fflush(stderr);
+    dup2(out, 1);
+    dup2(bad, 2);
+    close(out);
+    close(bad);
+    rewind(caught);
+    size_t n = fread(said, 1, 8191, caught);
+    said[n] = '\0';
+    fclose(caught);
+    return code;
+}
+
+static void test_args_all_kinds(void **state)
+{
+    (void)state;
+    config c = {.k = 10, .format = "table"};
+    iso_list rest = {0};
+    char said[8192];
+    const char *words[] = {"--query", "a b", "-", "--db=x=y", "-k5", "-q", "c", "-0", "--alpha", "-1.5e-3",
+                           "--format", "tsv", "--quiet", "r1", "--", "--db", NULL};
+    assert_int_equal(parse_caught(&c, &rest, said, words), ISO_ARGS_RUN);
+    assert_string_equal(said, "");
+    assert_int_equal(c.query.count, 3);
+    assert_string_equal(c.query.item[0], "a b");
+    assert_string_equal(c.query.item[1], "-");
+    assert_string_equal(c.query.item[2], "c");
+    assert_string_equal(c.db, "x=y");
+    assert_string_equal(c.format, "tsv");
+    assert_int_equal(c.k, 5);
+    assert_true(fabs(c.alpha + 1.5e-3) < 1e-18);
+    assert_true(c.quiet && c.nul);
+    assert_int_equal(rest.count, 2);
+    assert_string_equal(rest.item[0], "r1");
+    assert_string_equal(rest.item[1], "--db");
+    iso_list_free(&c.query);
+    iso_list_free(&rest);
+    iso_list_free(NULL);
+}
+
+static void test_args_usage_errors(void **state)
+{
+    (void)state;
+    const struct {
+        const char *words[4], *message;
+    } bad[] = {
+        {{"-k", "0"}, "-k must be at least 1, not 0"},
+        {{"-k", "-3"}, "-k must be at least 1, not -3"},
+        {{"-k", "ten"}, "-k needs a whole number, not 'ten'"},
+        {{"-k", "5x"}, "-k needs a whole number, not '5x'"},
+        {{"-k", "99999999999999999999"}, "-k is too large"},
+        {{"-k", "2000000"}, "-k must be at most 1000000"},
+        {{"-k"}, "-k needs a value"},
+        {{"--db", "--quiet"}, "--db needs a value"},
+        {{"--db", ""}, "--db needs a value, not an empty word"},
+        {{"--db="}, "--db needs a value, not an empty word"},
+        {{"--query"}, "--query needs a value"},
+        {{"--alpha", "nan"}, "--alpha needs a finite number"},
+        {{"--alpha", "inf"}, "--alpha needs a finite number"},
+        {{"--alpha", "1,5"}, "--alpha needs a finite number"},
+        {{"--format", "xml"}, "--format must be one of table|tsv|json, not 'xml'"},
+        {{"--format", "table|tsv"}, "--format must be one of"},
+        {{"--quiet=yes"}, "--quiet takes no value"},
+        {{"--what\n"}, "unknown option --what?"},
+        {{"-z"}, "unknown option -z"},
+        {{"word"}, "'word' belongs to no option"},
+        {{""}, "'' belongs to no option"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        config c = {.k = 10};
+        char said[8192];
+        assert_int_equal(parse_caught(&c, NULL, said, (const char **)(uintptr_t)bad[i].words), 2);
+        if (!strstr(said, bad[i].message)) fail_msg("said: %s", said);
+        assert_non_null(strstr(said, "prog sub: "));
+        assert_non_null(strstr(said, "usage: prog sub --db DB"));
+        assert_int_equal(c.k, 10);
+        iso_list_free(&c.query);
+    }
+}
+
+static void test_args_help(void **state)
+{
+    (void)state;
+    config c = {0};
+    char said[8192];
+    assert_int_equal(parse_caught(&c, NULL, said, (const char *[]){"--help", "--nonsense", NULL}), 0);
+    assert_non_null(strstr(said, "usage: prog sub"));
+    assert_non_null(strstr(said, "  -q, --query PATH ..."));
+    assert_non_null(strstr(said, "  -k N "));
+    assert_non_null(strstr(said, "--version"));
+    assert_non_null(strstr(said, "Examples."));
+    assert_int_equal(parse_caught(&c, NULL, said, (const char *[]){"--version", NULL}), 0);
+    assert_string_equal(said, "prog " ISO_VERSION "\n");
+}
+
+/* ------------------------------------------------------------ progress */
+
+static void test_progress(void **state)
+{
+    (void)state;
+    char buf[32];
+    assert_string_equal(iso_duration(12.2, buf), "12 s");
+    assert_string_equal(iso_duration(185, buf), "3 min 05 s");
+    assert_string_equal(iso_duration(3720, buf), "1 h 02 min");
+    assert_string_equal(iso_duration(59.7, buf), "1 min 00 s");
+    assert_string_equal(iso_duration(NAN, buf), "?");
+    iso_progress p;
+    iso_progress_start(&p, "decoding", "images", 10, true);
+    assert_false(p.live);
+    iso_progress_step(&p, 3);
+    iso_progress_end(&p);
+    double before = iso_now();
+    assert_true(iso_now() >= before);
+}
+
+static void test_interrupt(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        iso_interrupt_install();
+        if (iso_interrupted()) _exit(3);
+        raise(SIGTERM);
+        if (!iso_interrupted()) _exit(4);
+        raise(SIGINT); /* the second one kills, whichever it is */
+        _exit(5);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGINT);
+}
+
+/* ------------------------------------------------------------ text */
+
+typedef void (*writer)(FILE *out, const char *bytes, size_t n);
+
+static void assert_written(writer write, const char *bytes, size_t n, const char *want)
+{
+    char *got = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&got, &size);
+    write(out, bytes, n);
+    fclose(out);
+    assert_string_equal(got, want);
+    free(got);
+}
+
+static void write_number(FILE *out, const char *bytes, size_t n)
+{
+    (void)n;
+    iso_text_json_number(out, strtod(bytes, NULL));
+}
+
+static void write_path(FILE *out, const char *bytes, size_t n)
+{
+    (void)n;
+    iso_text_json_path(out, "path", bytes);
+}
+
+static void test_text(void **state)
+{
+    (void)state;
+    assert_written(iso_text_tsv, "a\tb\nc\rd\\e\xff", 10, "a\\tb\\nc\\rd\\\\e\xff");
+    assert_written(iso_text_json, "a\"\\\n\x01\xc3\xa9\xff\xe2\x82", 10,
+                   "\"a\\\"\\\\\\n\\u0001\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
+    assert_written(write_path, "ok.jpg", 0, "\"path\": \"ok.jpg\"");
+    assert_written(write_path, "\xff", 0, "\"path\": \"\xef\xbf\xbd\", \"path_bytes\": \"/w==\"");
+    assert_written(write_path, "a\xff", 0, "\"path\": \"a\xef\xbf\xbd\", \"path_bytes\": \"Yf8=\"");
+    assert_written(write_path, "a\xff\xfe", 0, "\"path\": \"a\xef\xbf\xbd\xef\xbf\xbd\", \"path_bytes\": \"Yf/+\"");
+    assert_written(write_number, "0.1", 0, "0.1");
+    assert_written(write_number, "-3", 0, "-3");
+    assert_written(write_number, "0.1234567890123456", 0, "0.1234567890123456");
+    assert_written(write_number, "nan", 0, "null");
+    assert_written(write_number, "-inf", 0, "null");
+}
+
+static void test_utf8(void **state)
+{
+    (void)state;
+    assert_true(iso_text_is_utf8("", 0));
+    assert_true(iso_text_is_utf8("z\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xed\x9f\xbf\xf4\x8f\xbf\xbf", 17));
+    const char *bad[] = {"\x80", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                         "\xf5\x80\x80\x80", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\xc3(", "\xff"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(iso_text_is_utf8(bad[i], strlen(bad[i])));
+}
+
+static void test_printable(void **state)
+{
+    (void)state;
+    char *text = iso_text_printable("a\n\033[0m\xc3\xa9\xff\xc2\x9b");
+    assert_string_equal(text, "a\\x0A\\x1B[0m\xc3\xa9\\xFF\\xC2\\x9B");
+    free(text);
+}
+
+/* The checks themselves must be able to fail: a base64 that is wrong is seen as wrong. */
+static void test_wrong_is_seen(void **state)
+{
+    (void)state;
+    char *got = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&got, &size);
+    iso_text_json_path(out, "path", "\xff");
+    fclose(out);
+    assert_string_not_equal(got, "\"path\": \"\xef\xbf\xbd\", \"path_bytes\": \"/w=\"");
+    free(got);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_status_text),
+        cmocka_unit_test(test_fail),
+        cmocka_unit_test(test_fail_long),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test_setup_teardown(test_file_appears_whole, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_keeps_links, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_refuses, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_disk_full, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_read, folder_make, folder_remove),
+        cmocka_unit_test(test_path_join),
+        cmocka_unit_test(test_args_all_kinds),
+        cmocka_unit_test(test_args_usage_errors),
+        cmocka_unit_test(test_args_help),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_printable),
+        cmocka_unit_test(test_wrong_is_seen),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
