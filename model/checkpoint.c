@@ -1,0 +1,244 @@
+#include "model/checkpoint.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#define FORMAT "isoface-training-state"
+#define VERSION "1"
+#define MAX_PAIRS 64
+#define TEXT 40
+
+void iso_checkpoint_clear(iso_checkpoint *c)
+{
+    free(c->log);
+    free(c->history);
+    *c = (iso_checkpoint){0};
+}
+
+/* --- saving */
+
+static iso_status read_tensors(const iso_vars *vars, int count, const char *const *name, iso_st_out *tensor,
+                               float **buffer, iso_error *err)
+{
+    int64_t total = 0, at = 0;
+    for (int i = 0; i < count; i++) {
+        int v = iso_vars_find(vars, name[i]);
+        if (v < 0) return iso_fail(err, ISO_E_INTERNAL, "no variable %s to save", name[i]);
+        tensor[i] = (iso_st_out){.name = name[i], .shape = iso_vars_shape(vars, v)};
+        total += iso_shape_count(&tensor[i].shape);
+    }
+    float *data = iso_calloc((size_t)total, sizeof *data);
+    if (!data) return iso_fail_memory(err);
+    *buffer = data; /* the caller frees it in every case */
+    for (int i = 0; i < count; i++) {
+        int64_t n = iso_shape_count(&tensor[i].shape);
+        iso_status status = iso_vars_read(vars, name[i], data + at, n, err);
+        if (status != ISO_OK) return status;
+        for (int64_t k = 0; k < n; k++)
+            if (!isfinite(data[at + k]))
+                return iso_fail(err, ISO_E_NUMERIC, "%s holds %s", name[i], isnan(data[at + k]) ? "a NaN" : "an infinity");
+        tensor[i].data = data + at;
+        at += n;
+    }
+    return ISO_OK;
+}
+
+typedef struct pairs {
+    iso_st_meta_pair pair[MAX_PAIRS];
+    char key[MAX_PAIRS][TEXT], value[MAX_PAIRS][TEXT];
+    int count;
+} pairs;
+
+static void put_text(pairs *p, const char *key, const char *value)
+{
+    p->pair[p->count++] = (iso_st_meta_pair){key, value};
+}
+
+static void put_int(pairs *p, const char *key, int64_t value)
+{
+    snprintf(p->value[p->count], TEXT, "%" PRId64, value);
+    put_text(p, key, p->value[p->count]);
+}
+
+/* Hexadecimal, so that every bit comes back. */
+static void put_real(pairs *p, const char *key, double value)
+{
+    snprintf(p->value[p->count], TEXT, "%a", value);
+    put_text(p, key, p->value[p->count]);
+}
+
+static void put_all(pairs *p, const iso_checkpoint *c, int options, const iso_st_meta_pair *option)
+{
+    put_text(p, "format", FORMAT);
+    put_text(p, "version", VERSION);
+    put_int(p, "epoch", c->epoch);
+    put_int(p, "position", c->position);
+    put_int(p, "step", c->step);
+    put_int(p, "best_epoch", c->best_epoch);
+    put_real(p, "best", c->best);
+    put_real(p, "seconds", c->seconds);
+    for (int i = 0; i < ISO_TERM_COUNT; i++) {
+        char *key = p->key[p->count];
+        snprintf(key, TEXT, "sum.%d", i);
+        put_real(p, key, c->sum[i]);
+    }
+    put_text(p, "log", c->log ? c->log : "");
+    put_text(p, "history", c->history ? c->history : "");
+    for (int i = 0; i < options; i++) {
+        char *key = p->key[p->count];
+        snprintf(key, TEXT, "option.%s", option[i].key);
+        put_text(p, key, option[i].value);
+    }
+}
+
+iso_status iso_checkpoint_save(const char *path, const iso_checkpoint *c, const iso_vars *vars, int count,
+                               const char *const *name, int options, const iso_st_meta_pair *option, iso_error *err)
+{
+    iso_status status;
+    float *data = NULL;
+    iso_st_out *tensor = iso_calloc((size_t)count, sizeof *tensor);
+    pairs *p = iso_calloc(1, sizeof *p);
+    if (!tensor || !p) {
+        status = iso_fail_memory(err);
+        goto done;
+    }
+    if (options > MAX_PAIRS - 10 - ISO_TERM_COUNT) {
+        status = iso_fail(err, ISO_E_INTERNAL, "too many options to save");
+        goto done;
+    }
+    if ((status = read_tensors(vars, count, name, tensor, &data, err)) != ISO_OK) goto done;
+    put_all(p, c, options, option);
+    status = iso_st_save(path, count, tensor, p->count, p->pair, err);
+done:
+    free(data);
+    free(tensor);
+    free(p);
+    return status;
+}
+
+/* --- loading */
+
+static iso_status damaged(const char *path, const char *what, iso_error *err)
+{
+    return iso_fail(err, ISO_E_FORMAT, "%s is no usable training state (%s): start anew with --force", path, what);
+}
+
+static bool get_int(const iso_st *f, const char *key, int64_t *out)
+{
+    const char *text = iso_st_meta(f, key);
+    char *end;
+    if (!text || !*text) return false;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    if (errno || *end || v < 0) return false;
+    *out = v;
+    return true;
+}
+
+static bool get_real(const iso_st *f, const char *key, double *out)
+{
+    const char *text = iso_st_meta(f, key);
+    char *end;
+    if (!text || !*text) return false;
+    double v = strtod(text, &end);
+    if (*end || isnan(v)) return false;
+    *out = v;
+    return true;
+}
+
+static bool get_text(const iso_st *f, const char *key, char **out)
+{
+    const char *text = iso_st_meta(f, key);
+    return text && (*out = iso_strndup(text, strlen(text)));
+}
+
+static iso_status check_options(const char *path, const iso_st *f, int options, const iso_st_meta_pair *option,
+                                iso_error *err)
+{
+    for (int i = 0; i < options; i++) {
+        char key[TEXT];
+        snprintf(key, sizeof key, "option.%s", option[i].key);
+        const char *was = iso_st_meta(f, key);
+        if (!was) return damaged(path, option[i].key, err);
+        if (strcmp(was, option[i].value) == 0) continue;
+        if (strcmp(option[i].key, "images") == 0)
+            return iso_fail(err, ISO_E_ARGUMENT,
+                            "--resume: the images of --images are not those that %s was trained on; give the same "
+                            "folder, unchanged, or start anew with --force", path);
+        if (strcmp(option[i].key, "model") == 0)
+            return iso_fail(err, ISO_E_ARGUMENT,
+                            "--resume: --model is not the model that %s was made from (%s, now %s); give the same, or "
+                            "start anew with --force", path, was, option[i].value);
+        return iso_fail(err, ISO_E_ARGUMENT,
+                        "--resume: %s was trained with --%s %s, now it is %s; give the same, or start anew with --force",
+                        path, option[i].key, was, option[i].value);
+    }
+    return ISO_OK;
+}
+
+static iso_status get_tensors(const char *path, const iso_st *f, iso_vars *vars, int count, const char *const *name,
+                              iso_error *err)
+{
+    iso_status status = ISO_OK;
+    for (int i = 0; i < count && status == ISO_OK; i++) {
+        const iso_st_tensor *t = iso_st_find(f, name[i]);
+        int v = iso_vars_find(vars, name[i]);
+        if (v < 0) return iso_fail(err, ISO_E_INTERNAL, "no variable %s to load", name[i]);
+        iso_shape shape = iso_vars_shape(vars, v);
+        bool fits = t && t->dtype == ISO_ST_F32 && t->ndim == shape.ndim;
+        for (int d = 0; fits && d < shape.ndim; d++) fits = t->dim[d] == shape.dim[d];
+        if (!fits) return damaged(path, name[i], err);
+        float *data = iso_calloc((size_t)t->count, sizeof *data);
+        if (!data) return iso_fail_memory(err);
+        status = iso_st_f32(t, data, err);
+        for (int64_t k = 0; status == ISO_OK && k < t->count; k++)
+            if (!isfinite(data[k])) status = damaged(path, "a number that is not finite", err);
+        if (status == ISO_OK) status = iso_vars_write(vars, name[i], data, t->count, err);
+        free(data);
+    }
+    return status;
+}
+
+iso_status iso_checkpoint_load(const char *path, iso_checkpoint *out, iso_vars *vars, int count, const char *const *name,
+                               int options, const iso_st_meta_pair *option, iso_error *err)
+{
+    iso_checkpoint c = {0};
+    iso_st *f = NULL;
+    iso_status status = iso_st_load(path, &f, err);
+    if (status != ISO_OK) return status;
+    const char *format = iso_st_meta(f, "format"), *version = iso_st_meta(f, "version");
+    if (!format || strcmp(format, FORMAT) != 0) {
+        status = damaged(path, "another kind of file", err);
+        goto done;
+    }
+    if (!version || strcmp(version, VERSION) != 0) {
+        status = damaged(path, "of another version", err);
+        goto done;
+    }
+    if ((status = check_options(path, f, options, option, err)) != ISO_OK) goto done;
+    bool good = get_int(f, "epoch", &c.epoch) && get_int(f, "position", &c.position) && get_int(f, "step", &c.step) &&
+                get_int(f, "best_epoch", &c.best_epoch) && get_real(f, "best", &c.best) &&
+                get_real(f, "seconds", &c.seconds) && get_text(f, "log", &c.log) && get_text(f, "history", &c.history);
+    for (int i = 0; good && i < ISO_TERM_COUNT; i++) {
+        char key[TEXT];
+        snprintf(key, sizeof key, "sum.%d", i);
+        good = get_real(f, key, &c.sum[i]);
+    }
+    if (!good) {
+        status = damaged(path, "counters", err);
+        goto done;
+    }
+    if ((status = get_tensors(path, f, vars, count, name, err)) != ISO_OK) goto done;
+    *out = c;
+    c = (iso_checkpoint){0};
+done:
+    iso_checkpoint_clear(&c);
+    iso_st_free(f);
+    return status;
+}

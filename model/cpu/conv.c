@@ -1,0 +1,113 @@
+/* conv.c: the three convolutions as products with patch matrices (patches.h).
+ *
+ * A convolution whose output is one pixel and whose kernel covers the image, and a 1 x 1 convolution of stride 1, have the
+ * image itself as their patch matrix: then the plain packers serve. */
+#include <string.h>
+
+#include "model/cpu/cpu.h"
+#include "model/cpu/patches.h"
+
+/* The sizes of a convolution, from whichever of its three tensors are there. */
+typedef struct geometry {
+    int64_t batch, h, w, c, oh, ow, o, kh, kw, stride, pad;
+} geometry;
+
+static geometry geometry_of(const iso_shape *x, const iso_shape *w, const iso_shape *y, const iso_attr *attr)
+{
+    return (geometry){x->dim[0], x->dim[1], x->dim[2], x->dim[3], y->dim[1],    y->dim[2],
+                      y->dim[3], w->dim[1], w->dim[2], attr->i[0], attr->i[1]};
+}
+
+/* Whether the patch matrix is x itself, as [rows, columns]. */
+static bool patches_are_image(const geometry *s)
+{
+    if (s->pad != 0) return false;
+    bool whole = s->oh == 1 && s->ow == 1 && s->kh == s->h && s->kw == s->w;
+    return whole || (s->kh == 1 && s->kw == 1 && s->stride == 1);
+}
+
+static iso_patches patches_of(const geometry *s, const float *x)
+{
+    return (iso_patches){x, s->h, s->w, s->c, s->oh, s->ow, s->kh, s->kw, s->stride, s->pad, s->pad};
+}
+
+void iso_cpu_conv(const iso_call *call)
+{
+    const geometry s = geometry_of(&call->in[0].shape, &call->in[1].shape, &call->out.shape, &call->attr);
+    const int64_t depth = s.kh * s.kw * s.c;
+    iso_patches patches = patches_of(&s, call->in[0].data);
+    iso_gemm_matrix image = {call->in[0].data, depth}, weights = {call->in[1].data, depth};
+    const bool plain = patches_are_image(&s);
+    iso_gemm g = {.m = s.batch * s.oh * s.ow, .n = s.o, .k = depth, .a_cost = plain ? 0.2 : 0.3, .b_cost = 1.0,
+                  .a = plain ? (const void *)&image : &patches, .b = &weights,
+                  .pack_a = plain ? iso_gemm_pack_a_rows : iso_patches_pack_a, .pack_b = iso_gemm_pack_b_depth,
+                  .c = call->out.data, .c_pitch = s.o};
+    iso_gemm_run(&g, call->threads, call->workspace);
+}
+
+void iso_cpu_conv_w(const iso_call *call)
+{
+    const geometry s = geometry_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
+    const int64_t columns = s.kh * s.kw * s.c;
+    iso_patches patches = patches_of(&s, call->in[0].data);
+    iso_gemm_matrix y = {call->in[1].data, s.o}, image = {call->in[0].data, columns};
+    const bool plain = patches_are_image(&s);
+    iso_gemm g = {.m = s.o, .n = columns, .k = s.batch * s.oh * s.ow, .a_cost = 0.3, .b_cost = plain ? 0.25 : 0.4,
+                  .a = &y, .b = plain ? (const void *)&image : &patches,
+                  .pack_a = iso_gemm_pack_a_depth, .a_by_depth = true,
+                  .pack_b = plain ? iso_gemm_pack_b_rows : iso_patches_pack_b,
+                  .c = call->out.data, .c_pitch = columns};
+    iso_gemm_run(&g, call->threads, call->workspace);
+}
+
+/* conv_x where the patch matrix would be x itself. */
+static void conv_x_plain(const iso_call *call, const geometry *s)
+{
+    const int64_t columns = s->kh * s->kw * s->c;
+    iso_gemm_matrix y = {call->in[0].data, s->o}, weights = {call->in[1].data, columns};
+    iso_gemm g = {.m = s->batch * s->oh * s->ow, .n = columns, .k = s->o, .a_cost = 0.2, .b_cost = 0.25,
+                  .a = &y, .b = &weights, .b_rows = &weights,
+                  .pack_a = iso_gemm_pack_a_rows, .pack_b = iso_gemm_pack_b_rows,
+                  .c = call->out.data, .c_pitch = columns};
+    iso_gemm_run(&g, call->threads, call->workspace);
+}
+
+/* Along one axis: the pixels h = first, first + stride, ... of x meet only the kernel elements k with
+ * k = first + pad (mod stride). Those pixels are then a convolution of stride 1 over y: pixel number i meets
+ * y[i - pad' ... i - pad' + taps-1] with kernel elements last, last - stride, ... */
+typedef struct axis_class {
+    int64_t pixels, taps, last, pad;
+} axis_class;
+
+static axis_class axis_class_of(int64_t size, int64_t kernel, int64_t stride, int64_t pad, int64_t first)
+{
+    const int64_t residue = (first + pad) % stride;
+    axis_class a = {.pixels = first < size ? iso_ceil_div(size - first, stride) : 0};
+    a.taps = residue < kernel ? iso_ceil_div(kernel - residue, stride) : 0;
+    a.last = residue + (a.taps - 1) * stride;
+    a.pad = a.taps - 1 - (first + pad - residue) / stride;
+    return a;
+}
+
+/* Splits x by its pixels' residues: stride * stride convolutions of stride 1, each writing a lattice of pixels once.
+ * Nothing is scattered and no product with an inserted zero is made. */
+void iso_cpu_conv_x(const iso_call *call)
+{
+    const geometry s = geometry_of(&call->out.shape, &call->in[1].shape, &call->in[0].shape, &call->attr);
+    if (patches_are_image(&s)) {
+        conv_x_plain(call, &s);
+        return;
+    }
+    for (int64_t residue = 0; residue < s.stride * s.stride; residue++) {
+        const int64_t first_h = residue / s.stride, first_w = residue % s.stride;
+        const axis_class h = axis_class_of(s.h, s.kh, s.stride, s.pad, first_h);
+        const axis_class w = axis_class_of(s.w, s.kw, s.stride, s.pad, first_w);
+        iso_patches patches = {call->in[0].data, s.oh, s.ow, s.o, h.pixels, w.pixels, h.taps, w.taps, 1, h.pad, w.pad};
+        iso_taps taps = {call->in[1].data, s.o, s.kh, s.kw, s.c, w.taps, h.last, w.last, s.stride};
+        iso_lattice lattice = {call->out.data, s.h, s.w, s.c, h.pixels, w.pixels, first_h, first_w, s.stride};
+        iso_gemm g = {.m = s.batch * h.pixels * w.pixels, .n = s.c, .k = h.taps * w.taps * s.o, .a_cost = 0.3, .b_cost = 0.4,
+                      .a = &patches, .b = &taps, .pack_a = iso_patches_pack_a, .pack_b = iso_taps_pack_b,
+                      .c_rows = iso_lattice_rows, .c_context = &lattice};
+        iso_gemm_run(&g, call->threads, call->workspace);
+    }
+}

@@ -1,0 +1,95 @@
+/* cpu.c: the table of the CPU backend. */
+#include "model/cpu/cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "model/cpu/gemm.h"
+
+/* Large tensors come from the system in whole huge pages: a product reads them with far fewer page-table walks. */
+enum { HUGE_PAGE = 2 << 20, ALIGNMENT = 64 };
+
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+static void *cpu_alloc(size_t bytes)
+{
+    if (bytes > SIZE_MAX / 2) return NULL;
+    if (bytes < HUGE_PAGE) {
+        size_t size = round_up(bytes ? bytes : 1, ALIGNMENT);
+        void *p = aligned_alloc(ALIGNMENT, size);
+        if (p) memset(p, 0, size);
+        return p;
+    }
+    const size_t size = round_up(bytes, HUGE_PAGE), room = size + HUGE_PAGE;
+    char *base = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return NULL;
+    char *p = (char *)round_up((uintptr_t)base, HUGE_PAGE);
+    if (p > base) munmap(base, (size_t)(p - base));
+    if (base + room > p + size) munmap(p + size, (size_t)(base + room - (p + size)));
+#ifdef MADV_HUGEPAGE
+    (void)madvise(p, size, MADV_HUGEPAGE); /* only a wish */
+#endif
+    return p;
+}
+
+static void cpu_release(void *p, size_t bytes)
+{
+    if (!p) return;
+    if (bytes < HUGE_PAGE) free(p);
+    else munmap(p, round_up(bytes, HUGE_PAGE));
+}
+
+static size_t cpu_workspace(iso_op op, const iso_call *call)
+{
+    switch (op) {
+    case ISO_OP_MATMUL:
+    case ISO_OP_CONV:
+    case ISO_OP_CONV_X:
+    case ISO_OP_CONV_W: return iso_gemm_workspace(call->threads);
+    case ISO_OP_SUM: return iso_cpu_sum_workspace(call);
+    default: return 0;
+    }
+}
+
+#define ELEMENTWISE(NAME, name) \
+    static void cpu_##name(const iso_call *call) { iso_cpu_elementwise(call, ISO_OP_##NAME); }
+ELEMENTWISE(ADD, add)
+ELEMENTWISE(SUB, sub)
+ELEMENTWISE(MUL, mul)
+ELEMENTWISE(DIV, div)
+ELEMENTWISE(SCALE, scale)
+ELEMENTWISE(SHIFT, shift)
+ELEMENTWISE(EXP, exp)
+ELEMENTWISE(LOG, log)
+ELEMENTWISE(SQRT, sqrt)
+ELEMENTWISE(TANH, tanh)
+ELEMENTWISE(SIGMOID, sigmoid)
+ELEMENTWISE(SOFTPLUS, softplus)
+ELEMENTWISE(RELU, relu)
+ELEMENTWISE(STEP, step)
+
+static const iso_backend cpu = {
+    .name = "cpu",
+    .real_size = sizeof(float),
+    .kernel = {[ISO_OP_ADD] = cpu_add, [ISO_OP_SUB] = cpu_sub, [ISO_OP_MUL] = cpu_mul, [ISO_OP_DIV] = cpu_div,
+               [ISO_OP_SCALE] = cpu_scale, [ISO_OP_SHIFT] = cpu_shift, [ISO_OP_EXP] = cpu_exp, [ISO_OP_LOG] = cpu_log,
+               [ISO_OP_SQRT] = cpu_sqrt, [ISO_OP_TANH] = cpu_tanh, [ISO_OP_SIGMOID] = cpu_sigmoid,
+               [ISO_OP_SOFTPLUS] = cpu_softplus, [ISO_OP_RELU] = cpu_relu, [ISO_OP_STEP] = cpu_step,
+               [ISO_OP_SUM] = iso_cpu_sum, [ISO_OP_BROADCAST] = iso_cpu_broadcast, [ISO_OP_PERMUTE] = iso_cpu_permute,
+               [ISO_OP_SLICE] = iso_cpu_slice, [ISO_OP_PAD] = iso_cpu_pad, [ISO_OP_CONCAT] = iso_cpu_concat,
+               [ISO_OP_GATHER] = iso_cpu_gather, [ISO_OP_SCATTER] = iso_cpu_scatter, [ISO_OP_MATMUL] = iso_cpu_matmul,
+               [ISO_OP_CONV] = iso_cpu_conv, [ISO_OP_CONV_X] = iso_cpu_conv_x, [ISO_OP_CONV_W] = iso_cpu_conv_w},
+    .workspace = cpu_workspace,
+    .fused = iso_cpu_fused,
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+};
+
+const iso_backend *iso_backend_cpu(void)
+{
+    return &cpu;
+}

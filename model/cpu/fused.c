@@ -1,0 +1,215 @@
+/* fused.c: a chain of elementwise ops, tile by tile.
+ *
+ * A tile is so short that all values of a chain stay in the cache: a chain of ten ops then costs one pass over memory.
+ * Dense inputs are read where they lie; inputs that broadcast are spread out per tile, once per thread where every tile
+ * sees the same. */
+#include <assert.h>
+#include <string.h>
+
+#include "model/cpu/cpu.h"
+#include "model/cpu/elementwise.h"
+
+enum { TILE = 1024, VALUES = ISO_FUSED_MAX_STEPS + ISO_FUSED_MAX_INPUTS };
+
+typedef enum source {
+    DENSE,  /* an input in place */
+    STEADY, /* a broadcast input that looks the same in every tile */
+    SPREAD, /* any other broadcast input */
+    DIRECT, /* a step computed where it is stored */
+    BUFFER  /* a step computed in a buffer; `out` may want a copy */
+} source;
+
+typedef struct program {
+    const iso_fused *f;
+    int64_t tile;
+    int64_t stride[ISO_FUSED_MAX_INPUTS][ISO_MAX_DIMS]; /* over the iteration axes, 0 where an input broadcasts */
+    source from[VALUES];
+    int slot[VALUES];   /* of STEADY, SPREAD and BUFFER values */
+    int slots;
+} program;
+
+static void input_strides(const iso_shape *to, const iso_shape *in, int64_t stride[ISO_MAX_DIMS])
+{
+    int64_t step = 1;
+    memset(stride, 0, ISO_MAX_DIMS * sizeof *stride);
+    for (int d = in->ndim - 1; d >= 0; d--) {
+        stride[to->ndim - in->ndim + d] = in->dim[d] == 1 ? 0 : step;
+        step *= in->dim[d];
+    }
+}
+
+/* The length after which an input repeats: the product of the trailing axes it has in full, if it broadcasts over all
+ * axes before them; 0 if it doesn't repeat like that. */
+static int64_t period(const iso_shape *shape, const int64_t *stride)
+{
+    int64_t step = 1;
+    int d = shape->ndim - 1;
+    for (; d >= 0 && (stride[d] == step || shape->dim[d] == 1); d--) step *= shape->dim[d];
+    for (; d >= 0; d--)
+        if (stride[d] != 0 && shape->dim[d] != 1) return 0;
+    return step;
+}
+
+/* Writing a step's value to its place at once must not overwrite an input that a later step still reads. */
+static bool may_write_at_once(const iso_fused *f, int step)
+{
+    for (int i = 0; i < f->inputs; i++) {
+        if (f->input[i].data != f->step[step].out) continue;
+        for (int s = step + 1; s < f->steps; s++)
+            if (f->step[s].a == i || f->step[s].b == i) return false;
+    }
+    return true;
+}
+
+static int take_slot(bool *used, int *slots)
+{
+    int i = 0;
+    while (used[i]) i++;
+    used[i] = true;
+    if (i >= *slots) *slots = i + 1;
+    return i;
+}
+
+/* Slots by liveness: a value's buffer is free again after its last reader; one that is copied out lives to the end. */
+static void assign_slots(program *p)
+{
+    const iso_fused *f = p->f;
+    bool used[VALUES + 1] = {false};
+    int last[VALUES];
+    for (int v = 0; v < f->inputs + f->steps; v++) last[v] = v - f->inputs;
+    for (int s = 0; s < f->steps; s++) {
+        last[f->step[s].a] = s;
+        if (f->step[s].b >= 0) last[f->step[s].b] = s;
+    }
+    for (int s = 0; s < f->steps; s++)
+        if (f->step[s].out && p->from[f->inputs + s] == BUFFER) last[f->inputs + s] = f->steps;
+    for (int v = 0; v < f->inputs; v++)
+        if (p->from[v] != DENSE) p->slot[v] = take_slot(used, &p->slots);
+    for (int s = 0; s < f->steps; s++) {
+        /* the result may take the place of an operand that is read here for the last time */
+        for (int v = 0; v < f->inputs + s; v++)
+            if (last[v] == s && p->from[v] == BUFFER) used[p->slot[v]] = false;
+        int v = f->inputs + s;
+        if (p->from[v] == BUFFER) {
+            p->slot[v] = take_slot(used, &p->slots);
+            if (last[v] <= s) used[p->slot[v]] = false;
+        }
+    }
+}
+
+static void prepare(program *p, const iso_fused *f)
+{
+    assert(f->inputs <= ISO_FUSED_MAX_INPUTS && f->steps <= ISO_FUSED_MAX_STEPS);
+    *p = (program){.f = f, .tile = TILE};
+    int64_t longest = 1;
+    for (int i = 0; i < f->inputs; i++) {
+        if (f->input[i].dense) continue;
+        input_strides(&f->shape, &f->input[i].shape, p->stride[i]);
+        int64_t n = period(&f->shape, p->stride[i]);
+        if (n <= TILE) longest = iso_max64(longest, n);
+    }
+    p->tile = TILE / longest * longest;
+    for (int i = 0; i < f->inputs; i++) {
+        if (f->input[i].dense) continue;
+        int64_t n = period(&f->shape, p->stride[i]);
+        p->from[i] = n > 0 && p->tile % n == 0 ? STEADY : SPREAD;
+    }
+    for (int s = 0; s < f->steps; s++)
+        p->from[f->inputs + s] = f->step[s].out && may_write_at_once(f, s) ? DIRECT : BUFFER;
+    assign_slots(p);
+}
+
+/* Elements start ... start+n-1 of the iteration shape, of an input that broadcasts. */
+static void spread(const iso_shape *shape, const int64_t *stride, const float *data, int64_t start, int64_t n, float *out)
+{
+    int64_t at[ISO_MAX_DIMS] = {0}, offset = 0, rest = start;
+    const int last = shape->ndim - 1;
+    if (last < 0) {
+        iso_elementwise_fill(n, data[0], out);
+        return;
+    }
+    for (int d = last; d >= 0; d--) {
+        at[d] = rest % shape->dim[d];
+        rest /= shape->dim[d];
+        offset += at[d] * stride[d];
+    }
+    for (int64_t done = 0; done < n;) {
+        int64_t run = iso_min64(shape->dim[last] - at[last], n - done);
+        if (stride[last] == 0) iso_elementwise_fill(run, data[offset], out + done);
+        else iso_elementwise_copy(run, data + offset, out + done);
+        done += run;
+        offset -= at[last] * stride[last];
+        at[last] = 0;
+        for (int d = last - 1; d >= 0; d--) {
+            offset += stride[d];
+            if (++at[d] < shape->dim[d]) break;
+            offset -= at[d] * stride[d];
+            at[d] = 0;
+        }
+    }
+}
+
+typedef float tile_buffer[TILE];
+
+static void run_tile(const program *p, int64_t start, int64_t n, tile_buffer *buffer)
+{
+    const iso_fused *f = p->f;
+    const float *value[VALUES];
+    for (int i = 0; i < f->inputs; i++) {
+        if (p->from[i] == DENSE) {
+            value[i] = (const float *)f->input[i].data + start;
+            continue;
+        }
+        if (p->from[i] == SPREAD) spread(&f->shape, p->stride[i], f->input[i].data, start, n, buffer[p->slot[i]]);
+        value[i] = buffer[p->slot[i]];
+    }
+    for (int s = 0; s < f->steps; s++) {
+        const iso_fused_step *step = &f->step[s];
+        const int v = f->inputs + s;
+        float *out = p->from[v] == DIRECT ? (float *)step->out + start : buffer[p->slot[v]];
+        iso_elementwise_run(step->op, n, value[step->a], step->b >= 0 ? value[step->b] : NULL, (float)step->f, out);
+        value[v] = out;
+    }
+    for (int s = 0; s < f->steps; s++)
+        if (f->step[s].out && p->from[f->inputs + s] == BUFFER)
+            iso_elementwise_copy(n, value[f->inputs + s], (float *)f->step[s].out + start);
+}
+
+/* Tiles first ... last-1, by one thread. */
+static void run_tiles(const program *p, int64_t first, int64_t last)
+{
+    _Alignas(64) tile_buffer buffer[VALUES];
+    const iso_fused *f = p->f;
+    for (int i = 0; i < f->inputs; i++)
+        if (p->from[i] == STEADY)
+            spread(&f->shape, p->stride[i], f->input[i].data, 0, iso_min64(p->tile, f->count), buffer[p->slot[i]]);
+    for (int64_t t = first; t < last; t++)
+        run_tile(p, t * p->tile, iso_min64(p->tile, f->count - t * p->tile), buffer);
+}
+
+void iso_cpu_fused(const iso_fused *f)
+{
+    if (f->count <= 0) return;
+    program p;
+    prepare(&p, f);
+    const int64_t tiles = iso_ceil_div(f->count, p.tile);
+    int threads = iso_cpu_threads(f->threads, f->count * (int64_t)sizeof(float) * (f->inputs + f->steps));
+    if (threads > tiles) threads = (int)tiles;
+    const int64_t share = iso_ceil_div(tiles, threads);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int t = 0; t < threads; t++) run_tiles(&p, t * share, iso_min64((t + 1) * share, tiles));
+}
+
+/* One op by itself: a chain of one. */
+void iso_cpu_elementwise(const iso_call *call, iso_op op)
+{
+    iso_fused_input input[ISO_MAX_INPUTS];
+    const int64_t count = iso_shape_count(&call->out.shape);
+    int inputs = 0;
+    for (; inputs < ISO_MAX_INPUTS && call->in[inputs].data; inputs++)
+        input[inputs] = (iso_fused_input){.data = call->in[inputs].data, .shape = call->in[inputs].shape,
+                                          .dense = iso_shape_count(&call->in[inputs].shape) == count};
+    iso_fused_step step = {.op = op, .a = 0, .b = inputs > 1 ? 1 : -1, .f = call->attr.f, .out = call->out.data};
+    iso_cpu_fused(&(iso_fused){.shape = call->out.shape, .count = count, .inputs = inputs, .steps = 1, .input = input,
+                               .step = &step, .threads = call->threads});
+}

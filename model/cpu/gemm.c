@@ -1,0 +1,234 @@
+#include "model/cpu/gemm.h"
+
+#include <string.h>
+#include "model/cpu/cpu.h"
+
+/* --- packing plain matrices */
+
+void iso_gemm_pack_a_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    const iso_gemm_matrix *m = operand;
+    (void)tile;
+    for (int i = 0; i < ni; i++)
+        memcpy(dst + (size_t)i * ISO_GEMM_LDA, m->data + (i0 + i) * m->pitch + k0, (size_t)nk * sizeof(float));
+}
+
+ISO_CLONES void iso_gemm_pack_a_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    const iso_gemm_matrix *m = operand;
+    for (int i = 0; i < ni; i += tile) {
+        int width = ni - i < tile ? ni - i : tile;
+        const float *src = m->data + k0 * m->pitch + i0 + i;
+        float *to = dst + (size_t)(i / tile) * ISO_GEMM_KC * ISO_GEMM_PANEL;
+        for (int k = 0; k < nk; k++, src += m->pitch, to += ISO_GEMM_PANEL)
+            for (int j = 0; j < width; j++) to[j] = src[j];
+    }
+}
+
+ISO_CLONES void iso_gemm_pack_b_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    const iso_gemm_matrix *m = operand;
+    int whole = ni / tile * tile, rest = ni - whole;
+    for (int k = 0; k < nk; k++) {
+        const float *src = m->data + (k0 + k) * m->pitch + i0;
+        float *to = dst + (size_t)k * tile;
+        for (int i = 0; i < whole; i += tile, to += (size_t)tile * nk)
+            for (int j = 0; j < tile; j++) to[j] = src[i + j];
+        if (rest == 0) continue;
+        for (int j = 0; j < tile; j++) to[j] = j < rest ? src[whole + j] : 0;
+    }
+}
+
+/* 16 columns by 16 depths at a time: both sides are then touched a cache line at a time. */
+ISO_CLONES void iso_gemm_pack_b_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    enum { STEP = 16 };
+    const iso_gemm_matrix *m = operand;
+    for (int i = 0; i < ni; i += tile, dst += (size_t)tile * nk) {
+        int width = ni - i < tile ? ni - i : tile;
+        const float *panel = m->data + (i0 + i) * m->pitch + k0;
+        for (int k = 0; k < nk; k += STEP) {
+            int depth = nk - k < STEP ? nk - k : STEP;
+            for (int j = 0; j < width; j++) {
+                const float *src = panel + j * m->pitch + k;
+                float *to = dst + (size_t)k * tile + j;
+                if (depth == STEP)
+                    for (int d = 0; d < STEP; d++) to[d * tile] = src[d];
+                else
+                    for (int d = 0; d < depth; d++) to[d * tile] = src[d];
+            }
+            for (int d = 0; width < tile && d < depth; d++)
+                memset(dst + (size_t)(k + d) * tile + width, 0, (size_t)(tile - width) * sizeof(float));
+        }
+    }
+}
+
+/* --- the processor */
+
+static bool can_run(const iso_gemm_isa *isa)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (isa == &iso_gemm_avx512) return __builtin_cpu_supports("avx512f");
+    if (isa == &iso_gemm_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return isa == &iso_gemm_portable;
+}
+
+static const iso_gemm_isa *const all_isa[] = {
+#if defined(__x86_64__)
+    &iso_gemm_avx512, &iso_gemm_avx2,
+#endif
+    &iso_gemm_portable};
+static const iso_gemm_isa *_Atomic chosen; /* two threads asking at once find the same */
+
+bool iso_gemm_isa_use(const char *name)
+{
+    for (size_t i = 0; i < sizeof all_isa / sizeof *all_isa; i++) {
+        if ((name && strcmp(name, all_isa[i]->name) != 0) || !can_run(all_isa[i])) continue;
+        chosen = all_isa[i];
+        return true;
+    }
+    return false;
+}
+
+const iso_gemm_isa *iso_gemm_isa_get(void)
+{
+    if (!chosen) (void)iso_gemm_isa_use(NULL);
+    return chosen;
+}
+
+/* --- the product */
+
+/* What one thread packs into. */
+typedef struct buffers {
+    _Alignas(64) float a[ISO_GEMM_MC * ISO_GEMM_LDA];
+    _Alignas(64) float b[ISO_GEMM_KC * ISO_GEMM_NC];
+    float *rows[ISO_GEMM_MC];
+} buffers;
+
+/* Tiles of A that fit into the buffer. By depth they take ISO_GEMM_PANEL floats a step whatever their height. */
+static int block_tiles(bool by_depth, int height)
+{
+    return by_depth ? ISO_GEMM_MC * ISO_GEMM_LDA / (ISO_GEMM_KC * ISO_GEMM_PANEL) : ISO_GEMM_MC / height;
+}
+_Static_assert(ISO_GEMM_MC * ISO_GEMM_LDA / (ISO_GEMM_KC * ISO_GEMM_PANEL) * ISO_GEMM_MR_MAX <= ISO_GEMM_MC, "the list of rows fits");
+_Static_assert(ISO_GEMM_MR_MAX <= ISO_GEMM_PANEL && ISO_GEMM_MC >= ISO_GEMM_MR_MAX, "a tile fits");
+
+size_t iso_gemm_workspace(int threads)
+{
+    return sizeof(buffers) * (size_t)(threads < 1 ? 1 : threads);
+}
+
+typedef struct range {
+    int64_t m0, m1, n0, n1;
+} range;
+
+/* The tiles of one block of C. */
+static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buffers *w, const float *b, int64_t b_pitch,
+                           bool in_place, int ni, int height, int64_t n0, int nj, int nk, bool add)
+{
+    const int width = 2 * isa->lanes;
+    const int64_t panel = g->a_by_depth ? ISO_GEMM_KC * ISO_GEMM_PANEL : (int64_t)height * ISO_GEMM_LDA;
+    for (int j = 0; j < nj; j += width) {
+        int n = nj - j < width ? nj - j : width;
+        const iso_gemm_kernel *kernel = isa->kernel[g->a_by_depth][n > isa->lanes];
+        const float *from = in_place ? b + j : b + (int64_t)j * nk;
+        for (int i = 0; i < ni; i += height) {
+            int h = ni - i < height ? ni - i : height;
+            kernel[h - 1](nk, w->a + i / height * panel, from, b_pitch, w->rows + i, n0 + j, n, add);
+        }
+    }
+}
+
+static void find_rows(const iso_gemm *g, int64_t m0, int ni, float **rows)
+{
+    if (g->c_rows) {
+        g->c_rows(g->c_context, m0, ni, rows);
+        return;
+    }
+    for (int i = 0; i < ni; i++) rows[i] = g->c + (m0 + i) * g->c_pitch;
+}
+
+/* One thread's part of C. */
+static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, buffers *w)
+{
+    const int width = 2 * isa->lanes;
+    const int64_t rows = r.m1 - r.m0, columns = r.n1 - r.n0;
+    if (rows <= 0 || columns <= 0) return;
+    /* equal tiles instead of full ones and a sliver: 16 rows are 8 + 8, not 14 + 2 */
+    const int height = (int)iso_ceil_div(rows, iso_ceil_div(rows, isa->mr));
+    const int64_t block_m = (int64_t)block_tiles(g->a_by_depth, height) * height;
+    const int64_t block_n = iso_ceil_div(iso_ceil_div(columns, iso_ceil_div(columns, ISO_GEMM_NC)), width) * width;
+    /* packing B pays when several tiles of rows use it; the last columns need its zeros */
+    const bool in_place = g->b_rows && rows <= 2 * isa->mr && columns % isa->lanes == 0 && block_n % isa->lanes == 0;
+    for (int64_t n0 = r.n0; n0 < r.n1; n0 += block_n) {
+        int nj = (int)iso_min64(block_n, r.n1 - n0);
+        for (int64_t k0 = 0; k0 < g->k; k0 += ISO_GEMM_KC) {
+            int nk = (int)iso_min64(ISO_GEMM_KC, g->k - k0);
+            const float *b = w->b;
+            int64_t b_pitch = width;
+            if (in_place) {
+                b = g->b_rows->data + k0 * g->b_rows->pitch + n0;
+                b_pitch = g->b_rows->pitch;
+            } else {
+                g->pack_b(g->b, n0, nj, k0, nk, width, w->b);
+            }
+            for (int64_t m0 = r.m0; m0 < r.m1; m0 += block_m) {
+                int ni = (int)iso_min64(block_m, r.m1 - m0);
+                g->pack_a(g->a, m0, ni, k0, nk, height, w->a);
+                find_rows(g, m0, ni, w->rows);
+                multiply_block(g, isa, w, b, b_pitch, in_place, ni, height, n0, nj, nk, g->add || k0 > 0);
+            }
+        }
+    }
+}
+
+/* Cuts C into threads_m x threads_n parts so that the slowest part is done soonest. */
+static void choose_grid(const iso_gemm *g, const iso_gemm_isa *isa, int threads, int *threads_m, int *threads_n)
+{
+    double best = 0;
+    *threads_m = *threads_n = 1;
+    const double lanes_per_cycle = 2.0 * isa->lanes;
+    if ((double)g->m * (double)g->n * (double)g->k < 1e5) return;
+    for (int tm = 1; tm <= threads; tm++) {
+        int tn = threads / tm;
+        int64_t rows = iso_ceil_div(iso_ceil_div(g->m, tm), isa->mr) * isa->mr;
+        int64_t columns = iso_ceil_div(iso_ceil_div(g->n, tn), isa->lanes) * isa->lanes;
+        if (rows * (tm - 1) >= g->m && tm > 1) continue;
+        double cost = (double)rows * (double)columns / lanes_per_cycle +
+                      (double)rows * g->a_cost * (double)iso_ceil_div(columns, ISO_GEMM_NC) + (double)columns * g->b_cost;
+        if (best == 0 || cost < best) {
+            best = cost;
+            *threads_m = tm;
+            *threads_n = tn;
+        }
+    }
+}
+
+static void clear(const iso_gemm *g)
+{
+    for (int64_t i = 0; i < g->m; i++) {
+        float *row;
+        find_rows(g, i, 1, &row);
+        memset(row, 0, (size_t)g->n * sizeof(float));
+    }
+}
+
+void iso_gemm_run(const iso_gemm *g, int threads, void *workspace)
+{
+    if (g->k == 0 && !g->add) clear(g);
+    if (g->m == 0 || g->n == 0 || g->k == 0) return;
+    const iso_gemm_isa *isa = iso_gemm_isa_get();
+    buffers *w = workspace;
+    int tm, tn;
+    choose_grid(g, isa, threads < 1 ? 1 : threads, &tm, &tn);
+    const int64_t rows = iso_ceil_div(iso_ceil_div(g->m, tm), isa->mr) * isa->mr;
+    const int64_t columns = iso_ceil_div(iso_ceil_div(g->n, tn), isa->lanes) * isa->lanes;
+#pragma omp parallel for num_threads(tm * tn) schedule(static, 1) if (tm * tn > 1)
+    for (int t = 0; t < tm * tn; t++) {
+        range r = {t / tn * rows, iso_min64((t / tn + 1) * rows, g->m), t % tn * columns,
+                   iso_min64((t % tn + 1) * columns, g->n)};
+        multiply_range(g, isa, r, w + t);
+    }
+}

@@ -1,0 +1,78 @@
+/* gemm.h: C = A B in float, where A, B and the rows of C may be matrices that exist only as a rule.
+ *
+ * A convolution is a product with a matrix of patches. Instead of writing that
+ * matrix to memory and calling a BLAS, the blocks that a product copies anyway
+ * to have them dense in the cache are filled straight from the image, so the
+ * patch matrix costs nothing extra and needs no memory.
+ *
+ * The loops are Goto's: blocks of B (KC x NC) and of A (MC x KC) are packed for
+ * the second-level cache, and a micro-kernel keeps a small tile of C in
+ * registers. Every element of C is added up in the same order whatever the
+ * number of threads, so results do not depend on it.
+ */
+#ifndef ISO_CPU_GEMM_H
+#define ISO_CPU_GEMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ISO_GEMM_KC 320                  /* depth of a block */
+#define ISO_GEMM_LDA (ISO_GEMM_KC + 16)  /* row pitch of a packed block of A; not a power of two, for the cache's sets */
+#define ISO_GEMM_MC 168                  /* rows of a block: a multiple of every kernel's tile height */
+#define ISO_GEMM_NC 512                  /* columns of a block: a multiple of every kernel's tile width */
+#define ISO_GEMM_MR_MAX 14
+#define ISO_GEMM_NR_MAX 32
+#define ISO_GEMM_PANEL 16                /* pitch of a tile of A stored depth first */
+
+/* Fills a packed block with rows (of A) or columns (of B) i0 ... i0+ni-1 at depths k0 ... k0+nk-1.
+ * A, by rows:  dst[i * ISO_GEMM_LDA + k].
+ * A, by depth: dst[(i / tile) * ISO_GEMM_KC * ISO_GEMM_PANEL + k * ISO_GEMM_PANEL + i % tile].
+ * B:           dst[(i / tile) * tile * nk + k * tile + i % tile], zeros behind column ni. */
+typedef void (*iso_gemm_pack)(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst);
+
+/* A plain matrix. */
+typedef struct iso_gemm_matrix {
+    const float *data;
+    int64_t pitch; /* elements from one row, as it lies in memory, to the next */
+} iso_gemm_matrix;
+
+typedef struct iso_gemm {
+    int64_t m, n, k;
+    const void *a, *b;         /* operands, for the packers */
+    iso_gemm_pack pack_a, pack_b;
+    bool a_by_depth;           /* which of the two layouts pack_a writes */
+    const iso_gemm_matrix *b_rows; /* B as it is, [k, n], when that may be read in place; or NULL */
+    double a_cost, b_cost;     /* cycles to pack an element: for the choice of who computes what */
+    /* Where rows i0 ... i0+ni-1 of C begin. NULL: at c + i * c_pitch. */
+    void (*c_rows)(const void *context, int64_t i0, int ni, float **rows);
+    const void *c_context;
+    float *c;
+    int64_t c_pitch;
+    bool add;                  /* C += A B */
+} iso_gemm;
+
+/* Packers of plain matrices (operand: iso_gemm_matrix). */
+void iso_gemm_pack_a_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst);  /* [m, k] */
+void iso_gemm_pack_a_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst); /* [k, m] */
+void iso_gemm_pack_b_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst);  /* [k, n] */
+void iso_gemm_pack_b_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst); /* [n, k] */
+
+size_t iso_gemm_workspace(int threads);
+/* workspace: iso_gemm_workspace(threads) bytes, 64-byte aligned. k = 0 gives zeros. */
+void iso_gemm_run(const iso_gemm *g, int threads, void *workspace);
+
+/* A micro-kernel: c[i][column ... column+n) (+)= sum over k of a(i, k) b[k * pitch + j], for i < its height. */
+typedef void (*iso_gemm_kernel)(int64_t depth, const float *a, const float *b, int64_t b_pitch, float *const *c,
+                                int64_t column, int n, bool add);
+typedef struct iso_gemm_isa {
+    const char *name;
+    int mr, lanes; /* tile height; the tile is two vectors of `lanes` wide */
+    iso_gemm_kernel kernel[2][2][ISO_GEMM_MR_MAX]; /* [A by depth][vectors - 1][height - 1] */
+} iso_gemm_isa;
+extern const iso_gemm_isa iso_gemm_avx512, iso_gemm_avx2, iso_gemm_portable;
+const iso_gemm_isa *iso_gemm_isa_get(void); /* the best this processor has, unless another was asked for */
+/* For tests: from now on the one of that name (NULL: the best). False, and no change, if the processor can't run it. */
+bool iso_gemm_isa_use(const char *name);
+
+#endif

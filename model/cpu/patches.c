@@ -1,0 +1,115 @@
+#include "model/cpu/patches.h"
+
+#include <string.h>
+#include "model/cpu/cpu.h"
+
+/* An output pixel, counted up row by row. */
+typedef struct pixel {
+    int64_t b, i, j;
+} pixel;
+
+static pixel pixel_at(int64_t index, int64_t h, int64_t w)
+{
+    return (pixel){index / (h * w), index / w % h, index % w};
+}
+
+static void pixel_next(pixel *p, int64_t h, int64_t w)
+{
+    if (++p->j < w) return;
+    p->j = 0;
+    if (++p->i < h) return;
+    p->i = 0;
+    p->b++;
+}
+
+/* Elements k0 ... k0+nk-1 of one row of the patch matrix. */
+static inline void copy_row(const iso_patches *p, pixel at, int64_t k0, int64_t nk, float *dst)
+{
+    const int64_t run = p->kw * p->c, left = at.j * p->stride - p->pad_w;
+    /* what of a run lies inside the image; the same for every kernel row */
+    const int64_t from = iso_min64(left < 0 ? -left * p->c : 0, run);
+    const int64_t to = iso_max64(iso_min64(run, (p->w - left) * p->c), from);
+    const float *image = p->x + at.b * p->h * p->w * p->c;
+    int64_t u = k0 / run, start = k0 - u * run;
+    for (int64_t done = 0; done < nk; u++, start = 0) {
+        int64_t n = iso_min64(run - start, nk - done), y = at.i * p->stride - p->pad_h + u;
+        float *out = dst + done;
+        done += n;
+        int64_t a = iso_max64(from, start), z = iso_min64(to, start + n);
+        if (y < 0 || y >= p->h || a >= z) {
+            memset(out, 0, (size_t)n * sizeof(float));
+            continue;
+        }
+        if (a > start) memset(out, 0, (size_t)(a - start) * sizeof(float));
+        memcpy(out + (a - start), image + (y * p->w + left) * p->c + a, (size_t)(z - a) * sizeof(float));
+        if (z < start + n) memset(out + (z - start), 0, (size_t)(start + n - z) * sizeof(float));
+    }
+}
+
+void iso_patches_pack_a(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    const iso_patches *p = operand;
+    (void)tile;
+    pixel at = pixel_at(i0, p->oh, p->ow);
+    for (int i = 0; i < ni; i++, pixel_next(&at, p->oh, p->ow)) copy_row(p, at, k0, nk, dst + (size_t)i * ISO_GEMM_LDA);
+}
+
+/* A panel whose columns are neighbouring channels of one kernel element: a strided copy of whole vectors. */
+ISO_CLONES static void pack_panel(const iso_patches *p, int64_t column, int64_t k0, int nk, int tile, float *dst)
+{
+    const int64_t u = column / (p->kw * p->c), v = column / p->c % p->kw, c = column % p->c;
+    pixel at = pixel_at(k0, p->oh, p->ow);
+    for (int k = 0; k < nk; k++, dst += tile, pixel_next(&at, p->oh, p->ow)) {
+        int64_t y = at.i * p->stride - p->pad_h + u, x = at.j * p->stride - p->pad_w + v;
+        if (y < 0 || y >= p->h || x < 0 || x >= p->w) {
+            for (int j = 0; j < tile; j++) dst[j] = 0;
+            continue;
+        }
+        const float *src = p->x + ((at.b * p->h + y) * p->w + x) * p->c + c;
+        for (int j = 0; j < tile; j++) dst[j] = src[j];
+    }
+}
+
+void iso_patches_pack_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    const iso_patches *p = operand;
+    float row[ISO_GEMM_NC];
+    if (p->c % tile == 0 && i0 % tile == 0 && ni % tile == 0) {
+        for (int i = 0; i < ni; i += tile) pack_panel(p, i0 + i, k0, nk, tile, dst + (size_t)i * nk);
+        return;
+    }
+    const int padded = (ni + tile - 1) / tile * tile;
+    memset(row, 0, sizeof row);
+    pixel at = pixel_at(k0, p->oh, p->ow);
+    for (int k = 0; k < nk; k++, pixel_next(&at, p->oh, p->ow)) {
+        copy_row(p, at, i0, ni, row);
+        for (int i = 0; i < padded; i += tile)
+            memcpy(dst + (size_t)i * nk + (size_t)k * tile, row + i, (size_t)tile * sizeof(float));
+    }
+}
+
+ISO_CLONES void iso_taps_pack_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    const iso_taps *t = operand;
+    const int whole = ni / tile * tile, rest = ni - whole;
+    for (int k = 0; k < nk; k++) {
+        int64_t tap = (k0 + k) / t->o, o = (k0 + k) % t->o;
+        int64_t u = t->kh_last - tap / t->columns * t->stride, v = t->kw_last - tap % t->columns * t->stride;
+        const float *src = t->w + ((o * t->kh + u) * t->kw + v) * t->c + i0;
+        float *to = dst + (size_t)k * tile;
+        for (int i = 0; i < whole; i += tile, to += (size_t)tile * nk)
+            for (int j = 0; j < tile; j++) to[j] = src[i + j];
+        if (rest == 0) continue;
+        for (int j = 0; j < tile; j++) to[j] = j < rest ? src[whole + j] : 0;
+    }
+}
+
+void iso_lattice_rows(const void *context, int64_t i0, int ni, float **rows)
+{
+    const iso_lattice *l = context;
+    pixel at = pixel_at(i0, l->h, l->w);
+    for (int i = 0; i < ni; i++, pixel_next(&at, l->h, l->w)) {
+        int64_t y = l->first_h + at.i * l->stride, x = l->first_w + at.j * l->stride;
+        rows[i] = l->x + ((at.b * l->image_h + y) * l->image_w + x) * l->c;
+    }
+}

@@ -1,0 +1,23 @@
+/* method.h: the losses of the papers, each a function that reads like its formula (methods.md). */
+#ifndef ISO_METHOD_H
+#define ISO_METHOD_H
+
+#include "model/model.h"
+
+/* z~ = delta z + (1 - delta) z[perm]; z [B, m], delta [B, 1], perm [B]. Lee 2022 B.1. */
+iso_node iso_mixup(iso_graph *g, iso_node z, iso_node perm, iso_node delta);
+
+/* Lee 2022 eq. 10 in the form of B.1: R = E|JtJv|^2 / (E|Jv|^2)^2, J = dx/dz at z; x is any expression of z. */
+typedef struct iso_distortion { iso_node jv, jtjv, trace, trace2, ratio; } iso_distortion;
+iso_distortion iso_relaxed_distortion(iso_graph *g, iso_node x, iso_node z, iso_node v);
+
+/* Lee 2022 4.3, Kingma & Welling 2014. All per image [B, 1]; `sigma` is a scalar node, the decoder's noise. */
+iso_node iso_reparameterise(iso_graph *g, iso_node mu, iso_node log_sigma, iso_node eps);       /* mu + e^log_sigma eps */
+iso_node iso_gaussian_nll(iso_graph *g, iso_node x, iso_node mean, iso_node sigma);             /* summed over the data */
+iso_node iso_gaussian_kl(iso_graph *g, iso_node mu, iso_node log_sigma);                        /* to N(0, I), summed over m */
+
+/* Lee 2022 eq. 11 (4.2, B.2): loss = R(f o i^-1; mixed-up i(z)) + beta E|i(z)|^2. z [B, m] codes; code, mixed [B, m]. */
+typedef struct iso_flattening { iso_node code, mixed, norm, loss; iso_distortion distortion; } iso_flattening;
+iso_flattening iso_flatten(iso_graph *g, const iso_net *net, iso_node z, iso_node perm, iso_node delta, iso_node v, double beta);
+
+#endif

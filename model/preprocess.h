@@ -1,0 +1,28 @@
+/* preprocess.h: from a decoded picture to what the encoder sees (methods.md, "Vectors to compare" 1).
+ *
+ * Pure functions of their arguments: any number of threads may call them at once; nothing here can fail. */
+#ifndef ISO_PREPROCESS_H
+#define ISO_PREPROCESS_H
+
+#include <stdint.h>
+#include "base/error.h"
+
+#define ISO_SIDE 64
+#define ISO_PIXELS (ISO_SIDE * ISO_SIDE * 3)
+
+/* The centred square that is kept: CelebA's 178 x 218 gives its central 148 x 148, all else the largest square.
+ * Where the remainder is odd the square lies half a pixel to the left (or up). */
+void iso_crop(int width, int height, int *x, int *y, int *side);
+
+/* Area-resamples the square [x, x+side) x [y, y+side) of an RGB picture (rows of `stride` bytes, interleaved) to
+ * ISO_SIDE x ISO_SIDE RGB: each output pixel is the mean over the area it covers, exact for any side >= 1, rounded half up. */
+void iso_resample(const uint8_t *rgb, int64_t stride, int x, int y, int side, uint8_t out[ISO_PIXELS]);
+
+/* The same to n x n, with the square given in 1/8 pixels: how a crop of the full picture lies in a picture that was
+ * decoded at num/8 of its size (x8 = x * num). side8 >= 1, side8 and n at most 2^19. */
+void iso_resample_eighths(const uint8_t *rgb, int64_t stride, int64_t x8, int64_t y8, int64_t side8, int n, uint8_t *out);
+
+/* bytes to [-1, 1]: x / 127.5 - 1. */
+void iso_pixels_to_real(const uint8_t *bytes, int64_t n, float *out);
+
+#endif

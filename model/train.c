@@ -1,0 +1,195 @@
+#include "model/train.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "model/net/net.h"
+#include "model/train_loop.h"
+
+/* --- options as texts */
+
+void iso_options_text(iso_options *o, const char *key, const char *value)
+{
+    if (o->count >= ISO_MAX_OPTIONS) return;
+    snprintf(o->value[o->count], sizeof o->value[0], "%s", value);
+    o->pair[o->count] = (iso_st_meta_pair){key, o->value[o->count]};
+    o->count++;
+}
+
+void iso_options_int(iso_options *o, const char *key, int64_t value)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    iso_options_text(o, key, text);
+}
+
+void iso_options_real(iso_options *o, const char *key, double value)
+{
+    char text[40];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    iso_options_text(o, key, text);
+}
+
+iso_status iso_options_images(iso_options *o, const iso_train_data *data, iso_error *err)
+{
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return iso_fail_memory(err);
+    XXH3_128bits_reset(state);
+    for (int part = 0; part < 2; part++) {
+        const int64_t *rows = part ? data->valid : data->train;
+        int64_t count = part ? data->valid_count : data->train_count;
+        XXH3_128bits_update(state, &count, sizeof count);
+        for (int64_t i = 0; i < count; i++)
+            XXH3_128bits_update(state, data->pixels + rows[i] * data->dim, (size_t)data->dim);
+    }
+    XXH128_hash_t hash = XXH3_128bits_digest(state);
+    XXH3_freeState(state);
+    char text[40];
+    snprintf(text, sizeof text, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+    iso_options_text(o, "images", text);
+    return ISO_OK;
+}
+
+/* --- checks */
+
+static iso_status check_files(const iso_run *run, const char *state, iso_error *err)
+{
+    bool have_model = access(run->path, F_OK) == 0, have_state = access(state, F_OK) == 0;
+    if (run->resume) {
+        if (!have_state)
+            return iso_fail(err, ISO_E_ARGUMENT, "--resume: there is no %s to go on with; start without --resume", state);
+    } else if (!run->force && (have_model || have_state)) {
+        return iso_fail(err, ISO_E_ARGUMENT, "%s exists: go on with --resume, or replace it with --force",
+                        have_model ? run->path : state);
+    }
+    iso_file *probe = NULL;
+    iso_status status = iso_file_create(state, &probe, err);
+    iso_file_abort(probe);
+    return status;
+}
+
+iso_status iso_run_check(const iso_run *run, iso_error *err)
+{
+    if (!run->path || !*run->path) return iso_fail(err, ISO_E_ARGUMENT, "no file name for the model");
+    if (run->epochs < 1) return iso_fail(err, ISO_E_ARGUMENT, "--epochs must be 1 or more");
+    if (run->batch < 1 || run->batch > 1 << 20) return iso_fail(err, ISO_E_ARGUMENT, "--batch must be 1 to 1048576");
+    if (!(run->lr > 0) || !isfinite(run->lr)) return iso_fail(err, ISO_E_ARGUMENT, "--lr must be above 0");
+    if (!(run->eta >= 0) || !isfinite(run->eta)) return iso_fail(err, ISO_E_ARGUMENT, "--eta must be 0 or more");
+    if (run->resume && run->force) return iso_fail(err, ISO_E_ARGUMENT, "--resume and --force exclude each other");
+    char *state = iso_format("%s.state", run->path);
+    if (!state) return iso_fail_memory(err);
+    iso_status status = check_files(run, state, err);
+    free(state);
+    return status;
+}
+
+static iso_status check_data(const iso_train_data *data, const iso_net *net, iso_error *err)
+{
+    int64_t dim = net->arch == ISO_ARCH_CELEBA ? ISO_PIXELS : net->size[net->layers - 1];
+    if (data->train_count < 1) return iso_fail(err, ISO_E_ARGUMENT, "no training images");
+    if (data->valid_count < 0) return iso_fail(err, ISO_E_ARGUMENT, "a negative number of validation images");
+    if (data->dim != dim)
+        return iso_fail(err, ISO_E_ARGUMENT, "the net takes %lld values an image, the data have %lld", (long long)dim,
+                        (long long)data->dim);
+    return ISO_OK;
+}
+
+static iso_status check_train(const iso_train_spec *spec, iso_error *err)
+{
+    bool isometric = spec->method && strcmp(spec->method, "isometric") == 0;
+    if (!isometric && (!spec->method || strcmp(spec->method, "vae") != 0))
+        return iso_fail(err, ISO_E_ARGUMENT, "unknown method %s: vae or isometric", spec->method ? spec->method : "(none)");
+    if (isometric && (!(spec->alpha >= 0) || !isfinite(spec->alpha)))
+        return iso_fail(err, ISO_E_ARGUMENT, "--alpha must be 0 or more");
+    if (!(spec->kl_weight >= 0) || !isfinite(spec->kl_weight))
+        return iso_fail(err, ISO_E_ARGUMENT, "--kl-weight must be 0 or more");
+    if (spec->sigma_rule != ISO_SIGMA_OPTIMAL && (!(spec->sigma > 0) || !isfinite(spec->sigma)))
+        return iso_fail(err, ISO_E_ARGUMENT, "--sigma must be above 0");
+    if (spec->sigma_rule == ISO_SIGMA_LEARNED && (!(spec->sigma_lr > 0) || !isfinite(spec->sigma_lr)))
+        return iso_fail(err, ISO_E_ARGUMENT, "--sigma-lr must be above 0");
+    if (spec->net.flow_depth) return iso_fail(err, ISO_E_ARGUMENT, "a flow is trained after its encoder and decoder");
+    if (spec->mirror && spec->net.arch != ISO_ARCH_CELEBA)
+        return iso_fail(err, ISO_E_ARGUMENT, "--mirror is for images only");
+    return iso_net_check(&spec->net, err);
+}
+
+/* --- iso_train */
+
+static void net_options(iso_options *o, const iso_net *net)
+{
+    if (net->arch == ISO_ARCH_CELEBA) {
+        iso_options_text(o, "arch", "celeba");
+        iso_options_int(o, "width", net->width);
+        iso_options_int(o, "latent", net->latent);
+        return;
+    }
+    char sizes[128];
+    size_t used = (size_t)snprintf(sizes, sizeof sizes, "mlp %s %s", net->act, net->out);
+    for (int i = 0; i < net->layers && used < sizeof sizes; i++)
+        used += (size_t)snprintf(sizes + used, sizeof sizes - used, " %d", net->size[i]);
+    iso_options_text(o, "arch", sizes);
+}
+
+static iso_status train_options(iso_options *o, const iso_train_spec *spec, const iso_train_data *data, iso_error *err)
+{
+    static const char *const rule[] = {"optimal", "learned", "fixed"};
+    bool isometric = strcmp(spec->method, "isometric") == 0;
+    iso_options_text(o, "method", spec->method);
+    net_options(o, &spec->net);
+    iso_options_real(o, "alpha", isometric ? spec->alpha : 0);
+    iso_options_real(o, "kl-weight", spec->kl_weight);
+    if (spec->sigma_rule == ISO_SIGMA_FIXED)
+        iso_options_real(o, "sigma", spec->sigma);
+    else
+        iso_options_text(o, "sigma", rule[spec->sigma_rule]);
+    iso_options_real(o, "sigma-lr", spec->sigma_rule == ISO_SIGMA_LEARNED ? spec->sigma_lr : 0);
+    iso_options_real(o, "eta", spec->run.eta);
+    iso_options_int(o, "batch", spec->run.batch);
+    iso_options_real(o, "lr", spec->run.lr);
+    iso_options_int(o, "seed", (int64_t)spec->run.seed);
+    iso_options_text(o, "mirror", spec->mirror ? "on" : "off");
+    return iso_options_images(o, data, err);
+}
+
+iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso_error *err)
+{
+    iso_model *model = NULL;
+    iso_options *options = NULL;
+    iso_status status = check_train(spec, err);
+    if (status == ISO_OK) status = check_data(data, &spec->net, err);
+    if (status == ISO_OK) status = iso_run_check(&spec->run, err);
+    if (status != ISO_OK) return status;
+
+    if (!(options = iso_calloc(1, sizeof *options))) {
+        status = iso_fail_memory(err);
+        goto done;
+    }
+    if ((status = train_options(options, spec, data, err)) != ISO_OK) goto done;
+    if ((status = iso_model_create(&spec->net, &model, err)) != ISO_OK) goto done;
+    if ((status = iso_net_init(model, spec->run.seed, err)) != ISO_OK) goto done;
+    int sigma = iso_model_find(model, "sigma");
+    if (sigma >= 0 && spec->sigma_rule != ISO_SIGMA_OPTIMAL) *iso_model_data(model, sigma) = (float)spec->sigma;
+    iso_objective objective = {
+        .goal = strcmp(spec->method, "isometric") == 0 ? ISO_GOAL_ISOMETRIC : ISO_GOAL_VAE,
+        .sigma = spec->sigma_rule,
+        .sigma_ratio = spec->sigma_lr / spec->run.lr,
+        .kl_weight = spec->kl_weight,
+        .alpha = spec->alpha,
+    };
+    iso_loop_spec loop = {.model = model, .objective = &objective, .run = &spec->run, .data = data,
+                          .mirror = spec->mirror, .options = options};
+    status = iso_loop(&loop, err);
+done:
+    iso_model_free(model);
+    free(options);
+    return status;
+}

@@ -1,0 +1,99 @@
+/* train.h: training a model on images in memory.
+ *
+ * iso_train       trains encoder and decoder: methods `vae` and `isometric` (methods.md 2 to 4, Lee 2022 4.3, B.1, D.3)
+ * iso_train_flow  trains a flow with encoder and decoder frozen (methods.md 6, Lee 2022 4.2, B.2)
+ *
+ * Files, PATH being iso_run.path:
+ *   PATH        the model of the best epoch so far, by validation loss; appears and changes as a whole
+ *   PATH.state  parameters, Adam's moments and counters of the last finished epoch or of an interruption, for resuming
+ *   PATH.csv    one row an epoch
+ *
+ * Every random number is a function of (seed, use, step), so a run that was stopped and resumed gives the same bits as one
+ * that was not, given the same number of threads.
+ *
+ * Validation uses the training loss, on every validation image once, without Adam and with draws that depend on the seed
+ * only, so that epochs compare: posterior samples with fixed eps, fixed mixup and probes. The terms are pooled over
+ * all images: with the optimal sigma the NLL is that of the pooled MSE, and R = E|JtJv|^2 / (E|Jv|^2)^2 over all. R is
+ * reported for plain VAEs also, so that methods compare.
+ *
+ * An epoch is floor(count / batch) steps over a fresh permutation; the images left over wait for the next. A batch larger
+ * than the training set shrinks to it. Not thread-safe within one run; nothing is printed: see iso_watch. */
+#ifndef ISO_TRAIN_H
+#define ISO_TRAIN_H
+
+#include "model/model.h"
+#include "model/train_step.h"
+
+/* Images as bytes, one after another; which rows train and which validate. Borrowed. */
+typedef struct iso_train_data {
+    const uint8_t *pixels;       /* [*, dim] */
+    int64_t dim;                 /* ISO_PIXELS, or the mlp's data dimension */
+    const int64_t *train, *valid; /* rows */
+    int64_t train_count, valid_count; /* without validation images the training loss decides which epoch is best */
+} iso_train_data;
+
+/* An epoch's figures; NaN where the method has no such term. */
+typedef struct iso_epoch {
+    int64_t epoch, step, images;      /* from 1 (0: before training); steps and images since the beginning */
+    double train[ISO_TERM_COUNT], valid[ISO_TERM_COUNT]; /* by iso_term */
+    double sigma;
+    double seconds, images_per_second;
+    bool best;
+} iso_epoch;
+
+/* After every step. */
+typedef struct iso_tick {
+    int64_t epoch, epochs;
+    int64_t images_done, images_total; /* of this run: what a resumed run had done before is not counted */
+    const double *term;                /* of the batch, by iso_term */
+} iso_tick;
+
+/* How a run tells what it does; any function may be NULL. */
+typedef struct iso_watch {
+    void *ctx;
+    void (*say)(void *ctx, const char *line);         /* a notice, without newline */
+    void (*tick)(void *ctx, const iso_tick *tick);
+    void (*epoch)(void *ctx, const iso_epoch *epoch);
+    bool (*stop)(void *ctx);                          /* true: save and return ISO_E_INTERRUPTED */
+} iso_watch;
+
+/* What both trainings share. */
+typedef struct iso_run {
+    const char *path;
+    int64_t epochs, batch;
+    double lr, eta;
+    uint64_t seed;
+    int threads;         /* 0: all */
+    bool resume, force;  /* go on with PATH.state; start although PATH is there */
+    iso_watch watch;
+} iso_run;
+
+typedef struct iso_train_spec {
+    iso_net net;          /* without a flow */
+    const char *method;   /* "vae" or "isometric" */
+    double alpha, kl_weight;
+    iso_sigma_rule sigma_rule;
+    double sigma;         /* fixed: its value; learned: where it starts */
+    double sigma_lr;      /* learned: rate of log sigma */
+    bool mirror;          /* flip half of the images, drawn anew each time; celeba only */
+    iso_run run;
+} iso_train_spec;
+
+typedef struct iso_flow_spec {
+    const iso_model *model; /* without a flow */
+    double beta;
+    int depth, length;
+    iso_run run;
+} iso_flow_spec;
+
+/* Whether a run can begin: its numbers, whether PATH and its companions are there or missing as resume and force have it,
+ * and whether its folder can be written to. Both trainings ask first; a caller may before it decodes images. */
+ISO_CHECK iso_status iso_run_check(const iso_run *run, iso_error *err);
+
+/* ISO_E_ARGUMENT: impossible options, or files that are there without resume or force, or resumed with other options (epochs
+ * may change). ISO_E_NUMERIC: a NaN or infinity, naming the step and what; PATH keeps the last good model.
+ * ISO_E_INTERRUPTED: stopped on request; PATH.state goes on from there. ISO_E_IO: PATH or its companions cannot be written. */
+ISO_CHECK iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso_error *err);
+ISO_CHECK iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data, iso_error *err);
+
+#endif

@@ -1,0 +1,115 @@
+/* Training of the flattening flow: the codes mu are computed once, so no step runs the encoder. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "model/net/net.h"
+#include "model/train_loop.h"
+
+#define ENCODE_BATCH 64
+
+/* The codes of the listed rows, [count, latent], into `codes`. */
+static iso_status encode_rows(iso_encoder *e, const iso_train_data *data, const int64_t *rows, int64_t count, int latent,
+                              const iso_watch *watch, float *codes, iso_error *err)
+{
+    iso_status status = ISO_OK;
+    uint8_t *pixels = iso_calloc(ENCODE_BATCH, (size_t)data->dim);
+    if (!pixels) return iso_fail_memory(err);
+    for (int64_t at = 0; at < count && status == ISO_OK; at += ENCODE_BATCH) {
+        int64_t n = count - at < ENCODE_BATCH ? count - at : ENCODE_BATCH;
+        for (int64_t i = 0; i < n; i++)
+            memcpy(pixels + i * data->dim, data->pixels + rows[at + i] * data->dim, (size_t)data->dim);
+        status = iso_encoder_run(e, pixels, n, codes + at * latent, err);
+        if (status == ISO_OK && watch->stop && watch->stop(watch->ctx))
+            status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted before the first step: nothing is lost, start again");
+    }
+    free(pixels);
+    return status;
+}
+
+static iso_status flow_options(iso_options *o, const iso_flow_spec *spec, const iso_train_data *data, iso_error *err)
+{
+    iso_options_real(o, "beta", spec->beta);
+    iso_options_int(o, "depth", spec->depth);
+    iso_options_int(o, "length", spec->length);
+    iso_options_real(o, "eta", spec->run.eta);
+    iso_options_int(o, "batch", spec->run.batch);
+    iso_options_real(o, "lr", spec->run.lr);
+    iso_options_int(o, "seed", (int64_t)spec->run.seed);
+    iso_options_text(o, "model", iso_model_digest(spec->model));
+    return iso_options_images(o, data, err);
+}
+
+/* data's rows, as rows of the codes: training images first. */
+static iso_train_data renumber(const iso_train_data *data, int64_t *rows)
+{
+    iso_train_data own = {.pixels = NULL, .dim = data->dim, .train = rows, .valid = rows + data->train_count,
+                          .train_count = data->train_count, .valid_count = data->valid_count};
+    for (int64_t i = 0; i < data->train_count + data->valid_count; i++) rows[i] = i;
+    return own;
+}
+
+static iso_status compute_codes(const iso_flow_spec *spec, const iso_train_data *data, float *codes, iso_error *err)
+{
+    int latent = iso_model_net(spec->model)->latent;
+    iso_encoder *encoder = NULL;
+    iso_watch_say(&spec->run.watch, "encoding %lld images", (long long)(data->train_count + data->valid_count));
+    iso_status status = iso_encoder_create(spec->model, ENCODE_BATCH, &encoder, err);
+    if (status == ISO_OK)
+        status = encode_rows(encoder, data, data->train, data->train_count, latent, &spec->run.watch, codes, err);
+    if (status == ISO_OK)
+        status = encode_rows(encoder, data, data->valid, data->valid_count, latent, &spec->run.watch,
+                             codes + data->train_count * latent, err);
+    iso_encoder_free(encoder);
+    return status;
+}
+
+static iso_status check_flow(const iso_flow_spec *spec, const iso_train_data *data, iso_error *err)
+{
+    const iso_net *net = iso_model_net(spec->model);
+    if (net->flow_depth)
+        return iso_fail(err, ISO_E_ARGUMENT, "the model has a flow already: give the model that training made");
+    if (!(spec->beta >= 0) || !isfinite(spec->beta)) return iso_fail(err, ISO_E_ARGUMENT, "--beta must be 0 or more");
+    if (net->arch != ISO_ARCH_CELEBA)
+        return iso_fail(err, ISO_E_UNSUPPORTED, "only models of images can be flattened");
+    if (data->dim != ISO_PIXELS) return iso_fail(err, ISO_E_ARGUMENT, "the model is for images of 64 x 64");
+    if (data->train_count < 1) return iso_fail(err, ISO_E_ARGUMENT, "no training images");
+    return ISO_OK;
+}
+
+iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data, iso_error *err)
+{
+    iso_model *model = NULL;
+    iso_options *options = NULL;
+    float *codes = NULL;
+    int64_t *rows = NULL;
+    int64_t count = data->train_count + data->valid_count;
+    iso_status status = check_flow(spec, data, err);
+    if (status == ISO_OK) status = iso_run_check(&spec->run, err);
+    if (status != ISO_OK) return status;
+
+    if ((status = iso_model_with_flow(spec->model, spec->depth, spec->length, &model, err)) != ISO_OK) goto done;
+    if ((status = iso_flow_init(model, spec->run.seed, err)) != ISO_OK) goto done;
+
+    options = iso_calloc(1, sizeof *options);
+    codes = iso_calloc((size_t)count * (size_t)iso_model_dim(model), sizeof *codes);
+    rows = iso_calloc((size_t)count, sizeof *rows);
+    if (!options || !codes || !rows) {
+        status = iso_fail_memory(err);
+        goto done;
+    }
+    if ((status = flow_options(options, spec, data, err)) != ISO_OK) goto done;
+    if ((status = compute_codes(spec, data, codes, err)) != ISO_OK) goto done;
+    iso_train_data own = renumber(data, rows);
+    iso_objective objective = {.goal = ISO_GOAL_FLOW, .beta = spec->beta};
+    iso_loop_spec loop = {.model = model, .objective = &objective, .run = &spec->run, .data = &own, .codes = codes,
+                          .baseline = true, .options = options};
+    status = iso_loop(&loop, err);
+done:
+    iso_model_free(model);
+    free(options);
+    free(codes);
+    free(rows);
+    return status;
+}

@@ -1,0 +1,480 @@
+#include "model/train_loop.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/progress.h"
+#include "model/checkpoint.h"
+#include "model/net/net.h"
+#include "model/philox.h"
+#include "model/train_log.h"
+
+/* What is drawn: one Philox stream per use. Parameters have the streams below 100. */
+enum { SHUFFLE = 100, MIRROR, EPS, DELTA, PERM, PROBE, VALID_EPS = 110, VALID_DELTA, VALID_PERM, VALID_PROBE };
+
+#define SAVE_EVERY 600.0 /* seconds: what a power cut may cost within a long epoch */
+
+typedef struct loop {
+    const iso_loop_spec *spec;
+    const iso_run *run;
+    const iso_train_data *data;
+    int64_t batch, steps;             /* images a step; steps an epoch */
+    iso_vars *vars;
+    iso_train_step *step, *valid, *rest;    /* rest: the last, smaller validation batch; NULL where there is none */
+    iso_checkpoint at;
+    int64_t *order;                   /* [train_count] this epoch's permutation */
+    float *x, *normal;                /* [batch, dim], [batch, latent] */
+    float *delta;                     /* [batch] */
+    int64_t *perm, *rows;             /* [batch] */
+    const char **saved;               /* names of the vars in the state file */
+    int saved_count;
+    int64_t done, total;              /* images of this run */
+    double resumed, last_save;        /* monotonic seconds: since when the epoch's clock runs; of the last state file */
+    char *state_path, *csv_path;
+} loop;
+
+void iso_watch_say(const iso_watch *w, const char *fmt, ...)
+{
+    if (!w->say) return;
+    char line[512];
+    va_list list;
+    va_start(list, fmt);
+    vsnprintf(line, sizeof line, fmt, list);
+    va_end(list);
+    w->say(w->ctx, line);
+}
+
+/* --- inputs */
+
+static void fill_x(loop *l, const iso_train_step *s, bool mirror, uint64_t step)
+{
+    int64_t dim = l->spec->codes ? iso_model_net(l->spec->model)->latent : l->data->dim;
+    for (int64_t b = 0; b < s->batch; b++) {
+        float *x = l->x + b * dim;
+        if (l->spec->codes) {
+            memcpy(x, l->spec->codes + l->rows[b] * dim, (size_t)dim * sizeof *x);
+            continue;
+        }
+        iso_pixels_to_real(l->data->pixels + l->rows[b] * dim, dim, x);
+        if (!mirror || iso_draw_below((iso_draw){l->run->seed, MIRROR, step}, (uint64_t)b, 2) == 0) continue;
+        for (int y = 0; y < ISO_SIDE; y++)
+            for (int i = 0; i < ISO_SIDE / 2; i++)
+                for (int c = 0; c < 3; c++) {
+                    float *p = x + (y * ISO_SIDE + i) * 3 + c, *q = x + (y * ISO_SIDE + ISO_SIDE - 1 - i) * 3 + c;
+                    float t = *p;
+                    *p = *q;
+                    *q = t;
+                }
+    }
+}
+
+/* Writes the batch whose rows are in l->rows and its draws. */
+static iso_status feed(loop *l, const iso_train_step *s, bool train, uint64_t step, iso_error *err)
+{
+    uint64_t seed = l->run->seed;
+    int64_t B = s->batch, m = iso_model_net(l->spec->model)->latent;
+    iso_status status;
+    fill_x(l, s, train && l->spec->mirror, step);
+    if ((status = iso_plan_write(s->plan, s->x, l->x, iso_shape_count(&s->x_shape), err)) != ISO_OK) return status;
+    if (s->eps != ISO_NONE) {
+        iso_draw_normal((iso_draw){seed, train ? EPS : VALID_EPS, step}, B * m, l->normal);
+        if ((status = iso_plan_write(s->plan, s->eps, l->normal, B * m, err)) != ISO_OK) return status;
+    }
+    iso_draw_normal((iso_draw){seed, train ? PROBE : VALID_PROBE, step}, B * m, l->normal);
+    if ((status = iso_plan_write(s->plan, s->v, l->normal, B * m, err)) != ISO_OK) return status;
+    iso_draw_uniform((iso_draw){seed, train ? DELTA : VALID_DELTA, step}, -l->run->eta, 1 + l->run->eta, B, l->delta);
+    if ((status = iso_plan_write(s->plan, s->delta, l->delta, B, err)) != ISO_OK) return status;
+    iso_draw_permutation((iso_draw){seed, train ? PERM : VALID_PERM, step}, B, l->perm);
+    return iso_plan_write_index(s->plan, s->perm, l->perm, B, err);
+}
+
+/* The terms of the last run; those that are not part of it are NaN. bad: the first that is not finite, or -1. */
+static iso_status read_terms(const iso_train_step *s, double term[ISO_TERM_COUNT], int *bad, iso_error *err)
+{
+    /* The loss comes last, so that the part it broke in is named. */
+    static const iso_term order[ISO_TERM_COUNT] = {ISO_TERM_MSE, ISO_TERM_NLL, ISO_TERM_KL, ISO_TERM_NORM, ISO_TERM_TRACE,
+                                                   ISO_TERM_TRACE2, ISO_TERM_RATIO, ISO_TERM_LOSS};
+    *bad = -1;
+    for (int k = 0; k < ISO_TERM_COUNT; k++) {
+        iso_term t = order[k];
+        term[t] = NAN;
+        if (s->term[t] == ISO_NONE) continue;
+        iso_status status = iso_plan_read_f64(s->plan, s->term[t], &term[t], 1, err);
+        if (status != ISO_OK) return status;
+        if (!isfinite(term[t]) && *bad < 0) *bad = (int)t;
+    }
+    return ISO_OK;
+}
+
+/* `what` as a whole clause: "the KL term is NaN". */
+static iso_status broken(loop *l, const char *what, iso_error *err)
+{
+    char kept[256];
+    if (l->at.best_epoch)
+        snprintf(kept, sizeof kept, "the best model so far, of epoch %" PRId64 ", is kept", l->at.best_epoch);
+    else
+        snprintf(kept, sizeof kept, "no epoch was finished, so there is no model yet");
+    return iso_fail(err, ISO_E_NUMERIC,
+                    "training stopped at step %" PRId64 " (epoch %" PRId64 "): %s; %s (%s); try a smaller --lr",
+                    l->at.step, l->at.epoch + 1, what, kept, l->run->path);
+}
+
+static iso_status not_finite(loop *l, iso_term bad, const double *term, const char *where, iso_error *err)
+{
+    char what[160];
+    bool dead = bad == ISO_TERM_RATIO && term[ISO_TERM_TRACE] == 0;
+    snprintf(what, sizeof what, "%s%s is %s%s", iso_term_text(bad), where, isnan(term[bad]) ? "NaN" : "infinite",
+             dead ? ", for the decoder's Jacobian is zero: a larger --width or another --seed avoids it" : "");
+    return broken(l, what, err);
+}
+
+/* --- files */
+
+static iso_status save_state(loop *l, iso_error *err)
+{
+    double now = iso_now();
+    l->at.seconds += now - l->resumed;
+    l->resumed = l->last_save = now;
+    iso_error local = {0};
+    iso_status status = iso_checkpoint_save(l->state_path, &l->at, l->vars, l->saved_count, l->saved,
+                                            l->spec->options->count, l->spec->options->pair, &local);
+    if (status == ISO_E_NUMERIC) return broken(l, local.message, err);
+    if (status != ISO_OK)
+        return iso_fail(err, status, "%s; make room or choose another place, then go on with --resume", local.message);
+    return ISO_OK;
+}
+
+static iso_status interrupted(loop *l, iso_error *err)
+{
+    iso_status status = save_state(l, err);
+    if (status != ISO_OK) return status;
+    return iso_fail(err, ISO_E_INTERRUPTED,
+                    "interrupted at step %" PRId64 " (epoch %" PRId64 "); %s is saved: the same command with --resume goes on",
+                    l->at.step, l->at.epoch + 1, l->state_path);
+}
+
+static bool stop(const loop *l)
+{
+    return l->run->watch.stop && l->run->watch.stop(l->run->watch.ctx);
+}
+
+/* Vars to the model, and the sigma that goes with the epoch. Adam's last step may have broken what no loss saw. */
+static iso_status collect(loop *l, const double term[ISO_TERM_COUNT], double *sigma, iso_error *err)
+{
+    iso_model *m = l->spec->model;
+    bool optimal = l->spec->objective->sigma == ISO_SIGMA_OPTIMAL && l->spec->objective->goal != ISO_GOAL_FLOW;
+    iso_error local = {0};
+    iso_status status = iso_model_from_vars(m, l->vars, &local);
+    if (status == ISO_E_NUMERIC) return broken(l, local.message, err);
+    if (status != ISO_OK) return iso_fail(err, status, "%s", local.message);
+    int i = iso_model_find(m, "sigma");
+    if (i < 0) return ISO_OK;
+    if (optimal) *iso_model_data(m, i) = (float)sqrt(term[ISO_TERM_MSE]);
+    *sigma = *iso_model_data_const(m, i);
+    return ISO_OK;
+}
+
+static iso_status save_model(loop *l, iso_error *err)
+{
+    iso_model *m = l->spec->model;
+    bool flow = l->spec->objective->goal == ISO_GOAL_FLOW;
+    const iso_options *o = l->spec->options;
+    iso_status status = ISO_OK;
+    for (int i = 0; i < o->count && status == ISO_OK; i++) {
+        char key[64];
+        bool of_net = !flow && (strcmp(o->pair[i].key, "arch") == 0 || strcmp(o->pair[i].key, "width") == 0 ||
+                                strcmp(o->pair[i].key, "latent") == 0); /* the file says so already */
+        snprintf(key, sizeof key, "%s%s", flow ? "flow." : "", o->pair[i].key);
+        if (!of_net) status = iso_model_set_meta(m, key, o->pair[i].value, err);
+    }
+    char number[32];
+    snprintf(number, sizeof number, "%" PRId64, l->at.best_epoch);
+    if (status == ISO_OK) status = iso_model_set_meta(m, flow ? "flow.epoch" : "epoch", number, err);
+    char *history = iso_format("[%s]", l->at.history ? l->at.history : "");
+    if (!history) return iso_fail_memory(err);
+    if (status == ISO_OK) status = iso_model_set_meta(m, flow ? "flow.history" : "history", history, err);
+    free(history);
+    if (status == ISO_OK) status = iso_model_save(m, l->run->path, err);
+    return status;
+}
+
+static iso_status save_csv(loop *l, iso_error *err)
+{
+    iso_file *f = NULL;
+    iso_status status = iso_file_create(l->csv_path, &f, err);
+    if (status != ISO_OK) return status;
+    fputs(ISO_LOG_HEADER, iso_file_stream(f));
+    fputs(l->at.log ? l->at.log : "", iso_file_stream(f));
+    return iso_file_commit(f, err);
+}
+
+/* --- epochs */
+
+static iso_status train_epoch(loop *l, iso_error *err)
+{
+    iso_status status;
+    l->resumed = iso_now();
+    iso_draw_permutation((iso_draw){l->run->seed, SHUFFLE, (uint64_t)l->at.epoch}, l->data->train_count, l->order);
+    while (l->at.position < l->steps) {
+        for (int64_t b = 0; b < l->batch; b++)
+            l->rows[b] = l->data->train[l->order[l->at.position * l->batch + b]];
+        if ((status = feed(l, l->step, true, (uint64_t)l->at.step, err)) != ISO_OK) return status;
+        l->at.step++;
+        double rate = iso_adam_rate(l->run->lr, l->at.step), root = iso_adam_root(l->at.step);
+        if ((status = iso_plan_write_f64(l->step->plan, l->step->adam.rate, &rate, 1, err)) != ISO_OK) return status;
+        if ((status = iso_plan_write_f64(l->step->plan, l->step->adam.root, &root, 1, err)) != ISO_OK) return status;
+        iso_plan_run(l->step->plan);
+        double term[ISO_TERM_COUNT];
+        int bad;
+        if ((status = read_terms(l->step, term, &bad, err)) != ISO_OK) return status;
+        if (bad >= 0) return not_finite(l, (iso_term)bad, term, "", err);
+        for (int t = 0; t < ISO_TERM_COUNT; t++)
+            if (!isnan(term[t])) l->at.sum[t] += term[t];
+        l->at.position++;
+        l->done += l->batch;
+        if (l->run->watch.tick)
+            l->run->watch.tick(l->run->watch.ctx, &(iso_tick){l->at.epoch + 1, l->run->epochs, l->done, l->total, term});
+        if (stop(l)) return interrupted(l, err);
+        if (iso_now() - l->last_save > SAVE_EVERY && (status = save_state(l, err)) != ISO_OK) return status;
+    }
+    return ISO_OK;
+}
+
+/* The terms over all validation images, pooled. */
+static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
+{
+    double sum[ISO_TERM_COUNT] = {0}, n = (double)l->data->valid_count;
+    int64_t batch = l->valid ? l->valid->batch : 1, k = 0;
+    for (int t = 0; t < ISO_TERM_COUNT; t++) term[t] = NAN;
+    if (!l->valid) return ISO_OK;
+    for (int64_t at = 0; at < l->data->valid_count; at += batch, k++) {
+        const iso_train_step *s = at + batch <= l->data->valid_count ? l->valid : l->rest;
+        memcpy(l->rows, l->data->valid + at, (size_t)s->batch * sizeof *l->rows);
+        iso_status status = feed(l, s, false, (uint64_t)k, err);
+        if (status != ISO_OK) return status;
+        iso_plan_run(s->plan);
+        int bad;
+        double batch_term[ISO_TERM_COUNT];
+        if ((status = read_terms(s, batch_term, &bad, err)) != ISO_OK) return status;
+        if (bad >= 0) return not_finite(l, (iso_term)bad, batch_term, " on the validation images", err);
+        for (int t = 0; t < ISO_TERM_COUNT; t++) sum[t] += batch_term[t] * (double)s->batch;
+    }
+    for (int t = 0; t < ISO_TERM_COUNT; t++) term[t] = sum[t] / n; /* NaN where the goal has no such term */
+
+    const iso_objective *o = l->spec->objective;
+    term[ISO_TERM_RATIO] = term[ISO_TERM_TRACE2] / (term[ISO_TERM_TRACE] * term[ISO_TERM_TRACE]);
+    if (o->goal == ISO_GOAL_FLOW) {
+        term[ISO_TERM_LOSS] = term[ISO_TERM_RATIO] + o->beta * term[ISO_TERM_NORM];
+        return ISO_OK;
+    }
+    if (o->sigma == ISO_SIGMA_OPTIMAL)
+        term[ISO_TERM_NLL] = (double)l->data->dim / 2 * (log(2 * M_PI * term[ISO_TERM_MSE]) + 1);
+    term[ISO_TERM_LOSS] = term[ISO_TERM_NLL] + o->kl_weight * term[ISO_TERM_KL];
+    if (o->goal == ISO_GOAL_ISOMETRIC) term[ISO_TERM_LOSS] += o->alpha * term[ISO_TERM_RATIO];
+    return ISO_OK;
+}
+
+static iso_status add_row(loop *l, const iso_epoch *e, iso_error *err)
+{
+    if (!iso_log_add(&l->at.log, &l->at.history, e)) return iso_fail_memory(err);
+    if (l->run->watch.epoch) l->run->watch.epoch(l->run->watch.ctx, e);
+    return ISO_OK;
+}
+
+/* Validation, files, and on to the next epoch. The state is written after the model: whatever is killed in between is
+ * done again with the same result. */
+static iso_status finish_epoch(loop *l, iso_error *err)
+{
+    iso_status status;
+    double now = iso_now();
+    iso_epoch e = {.epoch = l->at.epoch + 1, .step = l->at.step, .images = l->at.step * l->batch, .sigma = NAN};
+    e.seconds = l->at.seconds + now - l->resumed;
+    e.images_per_second = (double)(l->steps * l->batch) / fmax(e.seconds, 1e-9);
+    for (int t = 0; t < ISO_TERM_COUNT; t++)
+        e.train[t] = l->step->term[t] == ISO_NONE ? NAN : l->at.sum[t] / (double)l->steps;
+    if ((status = collect(l, e.train, &e.sigma, err)) != ISO_OK) return status;
+    if ((status = validate(l, e.valid, err)) != ISO_OK) return status;
+    e.seconds += iso_now() - now;
+
+    double loss = l->valid ? e.valid[ISO_TERM_LOSS] : e.train[ISO_TERM_LOSS];
+    if (!isfinite(loss)) return not_finite(l, ISO_TERM_LOSS, l->valid ? e.valid : e.train, l->valid ? " on the validation images" : "", err);
+    e.best = loss < l->at.best;
+    if ((status = add_row(l, &e, err)) != ISO_OK) return status;
+    if (e.best) {
+        l->at.best = loss;
+        l->at.best_epoch = e.epoch;
+        if ((status = save_model(l, err)) != ISO_OK)
+            return iso_fail_prefix(err, status, "training stopped after epoch %" PRId64, e.epoch);
+    }
+    l->at.epoch++;
+    l->at.position = 0;
+    memset(l->at.sum, 0, sizeof l->at.sum);
+    l->resumed = iso_now();
+    l->at.seconds = 0;
+    if ((status = save_state(l, err)) != ISO_OK) return status;
+    l->at.seconds = 0;
+    return save_csv(l, err);
+}
+
+/* Epoch 0: what the start is worth. */
+static iso_status baseline(loop *l, iso_error *err)
+{
+    iso_epoch e = {.sigma = NAN};
+    double now = iso_now();
+    for (int t = 0; t < ISO_TERM_COUNT; t++) e.train[t] = NAN;
+    iso_status status = validate(l, e.valid, err);
+    e.seconds = iso_now() - now;
+    e.images_per_second = NAN;
+    return status == ISO_OK ? add_row(l, &e, err) : status;
+}
+
+/* --- set-up */
+
+static iso_status build_plans(loop *l, iso_error *err)
+{
+    const iso_net *net = iso_model_net(l->spec->model);
+    const iso_objective *o = l->spec->objective;
+    int64_t valid = l->data->valid_count < l->batch ? l->data->valid_count : l->batch;
+    int64_t rest = valid ? l->data->valid_count % valid : 0;
+    iso_status status = iso_vars_create(iso_backend_cpu(), &l->vars, err);
+    if (status != ISO_OK) return status;
+    if ((status = iso_train_step_create(net, o, l->batch, true, l->vars, l->run->threads, &l->step, err)) != ISO_OK) return status;
+    if (valid && (status = iso_train_step_create(net, o, valid, false, l->vars, l->run->threads, &l->valid, err)) != ISO_OK)
+        return status;
+    if (rest && (status = iso_train_step_create(net, o, rest, false, l->vars, l->run->threads, &l->rest, err)) != ISO_OK)
+        return status;
+    if ((status = iso_model_to_vars(l->spec->model, l->vars, err)) != ISO_OK) return status;
+    l->saved = iso_calloc((size_t)iso_vars_count(l->vars), sizeof *l->saved);
+    if (!l->saved) return iso_fail_memory(err);
+    for (int i = 0; i < iso_vars_count(l->vars); i++) {
+        const char *name = iso_vars_name(l->vars, i);
+        if (strncmp(name, "adam.", 5) == 0 || iso_objective_trains(o, name)) l->saved[l->saved_count++] = name;
+    }
+    return ISO_OK;
+}
+
+static iso_status allocate(loop *l, iso_error *err)
+{
+    size_t batch = (size_t)l->batch, latent = (size_t)iso_model_net(l->spec->model)->latent;
+    size_t dim = l->spec->codes ? latent : (size_t)l->data->dim;
+    l->order = iso_calloc((size_t)l->data->train_count, sizeof *l->order);
+    l->x = iso_calloc(batch * dim, sizeof *l->x);
+    l->normal = iso_calloc(batch * latent, sizeof *l->normal);
+    l->delta = iso_calloc(batch, sizeof *l->delta);
+    l->perm = iso_calloc(batch, sizeof *l->perm);
+    l->rows = iso_calloc(batch, sizeof *l->rows);
+    l->state_path = iso_format("%s.state", l->run->path);
+    l->csv_path = iso_format("%s.csv", l->run->path);
+    bool ok = l->order && l->x && l->normal && l->delta && l->perm && l->rows && l->state_path && l->csv_path;
+    return ok ? ISO_OK : iso_fail_memory(err);
+}
+
+static void tell_plan(const loop *l)
+{
+    iso_plan_stats a = iso_plan_describe(l->step->plan), b = {0}, c = {0};
+    if (l->valid) b = iso_plan_describe(l->valid->plan);
+    if (l->rest) c = iso_plan_describe(l->rest->plan);
+    double vars = (double)iso_vars_bytes(l->vars), arena = (double)(a.arena + b.arena + c.arena), model = 0, state = 0;
+    for (int i = 0; i < iso_model_count(l->spec->model); i++) {
+        iso_shape shape = iso_model_shape(l->spec->model, i);
+        model += 4.0 * (double)iso_shape_count(&shape);
+    }
+    for (int i = 0; i < l->saved_count; i++) {
+        iso_shape shape = iso_vars_shape(l->vars, iso_vars_find(l->vars, l->saved[i]));
+        state += 4.0 * (double)iso_shape_count(&shape);
+    }
+    double images = l->spec->codes ? 4.0 * iso_model_net(l->spec->model)->latent : (double)l->data->dim;
+    images *= (double)(l->data->train_count + l->data->valid_count);
+    double MiB = 1 << 20;
+    iso_watch_say(&l->run->watch,
+                  "planned memory: %.0f MiB (plans %.0f, parameters and Adam %.0f, model and its saving %.0f, data %.0f); "
+                  "%.1f GFLOP a step",
+                  (vars + arena + model + state + images) / MiB, arena / MiB, vars / MiB, (model + state) / MiB,
+                  images / MiB, a.flops / 1e9);
+}
+
+static iso_status start(loop *l, iso_error *err)
+{
+    iso_status status;
+    l->last_save = l->resumed = iso_now();
+    if (l->run->resume) {
+        status = iso_checkpoint_load(l->state_path, &l->at, l->vars, l->saved_count, l->saved, l->spec->options->count,
+                                     l->spec->options->pair, err);
+        if (status != ISO_OK) return status;
+        if (l->at.position > l->steps || (l->at.best_epoch == 0) != (l->at.best == INFINITY))
+            return iso_fail(err, ISO_E_FORMAT, "%s is no usable training state (counters): start anew with --force",
+                            l->state_path);
+        if (l->at.best_epoch && access(l->run->path, F_OK) != 0) {
+            iso_watch_say(&l->run->watch, "%s, of epoch %" PRId64 ", is gone: the best epoch is looked for anew",
+                          l->run->path, l->at.best_epoch);
+            l->at.best_epoch = 0;
+            l->at.best = INFINITY;
+        }
+        if (l->at.epoch >= l->run->epochs)
+            iso_watch_say(&l->run->watch, "nothing to do: %" PRId64 " epochs are done; --epochs can be raised", l->at.epoch);
+        else
+            iso_watch_say(&l->run->watch, "going on after epoch %" PRId64 ", step %" PRId64, l->at.epoch, l->at.step);
+        return save_csv(l, err);
+    }
+    l->at.best = INFINITY;
+    if (l->spec->baseline && (status = baseline(l, err)) != ISO_OK) return status;
+    l->resumed = iso_now();
+    /* Written before the first step, so that a full or read-only disk is found now and not after an epoch. */
+    if ((status = save_state(l, err)) != ISO_OK) return status;
+    l->at.seconds = 0;
+    return save_csv(l, err);
+}
+
+static void close_loop(loop *l)
+{
+    iso_train_step_free(l->step);
+    iso_train_step_free(l->valid);
+    iso_train_step_free(l->rest);
+    iso_vars_free(l->vars);
+    iso_checkpoint_clear(&l->at);
+    free(l->order);
+    free(l->x);
+    free(l->normal);
+    free(l->delta);
+    free(l->perm);
+    free(l->rows);
+    free(l->saved);
+    free(l->state_path);
+    free(l->csv_path);
+}
+
+iso_status iso_loop(const iso_loop_spec *spec, iso_error *err)
+{
+    loop l = {.spec = spec, .run = spec->run, .data = spec->data, .batch = spec->run->batch};
+    iso_status status;
+    if (l.batch > l.data->train_count) {
+        l.batch = l.data->train_count;
+        iso_watch_say(&l.run->watch, "only %" PRId64 " training images: the batch shrinks to that", l.batch);
+    }
+    l.steps = l.data->train_count / l.batch;
+    if (l.data->valid_count == 0)
+        iso_watch_say(&l.run->watch, "no validation images: the training loss decides which epoch is best");
+    if ((status = allocate(&l, err)) != ISO_OK) goto done;
+    if ((status = build_plans(&l, err)) != ISO_OK) goto done;
+    tell_plan(&l);
+    if ((status = start(&l, err)) != ISO_OK) goto done;
+    l.total = ((l.run->epochs - l.at.epoch) * l.steps - l.at.position) * l.batch;
+    while (l.at.epoch < l.run->epochs) {
+        if ((status = train_epoch(&l, err)) != ISO_OK) goto done;
+        if ((status = finish_epoch(&l, err)) != ISO_OK) goto done;
+        if (l.at.epoch < l.run->epochs && stop(&l)) {
+            status = interrupted(&l, err);
+            goto done;
+        }
+    }
+done:
+    close_loop(&l);
+    return status;
+}

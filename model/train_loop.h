@@ -1,0 +1,36 @@
+/* train_loop.h: epochs, validation, files and resuming, for anything that iso_train_step can express. Used by train*.c only. */
+#ifndef ISO_TRAIN_LOOP_H
+#define ISO_TRAIN_LOOP_H
+
+#include "model/safetensors.h"
+#include "model/train.h"
+
+#define ISO_MAX_OPTIONS 24
+
+/* What was asked for, as texts: compared on resuming and kept in the model's metadata. */
+typedef struct iso_options {
+    int count;
+    iso_st_meta_pair pair[ISO_MAX_OPTIONS];
+    char value[ISO_MAX_OPTIONS][128];
+} iso_options;
+void iso_options_text(iso_options *o, const char *key, const char *value);
+void iso_options_int(iso_options *o, const char *key, int64_t value);
+void iso_options_real(iso_options *o, const char *key, double value); /* the shortest text that gives the same double */
+/* A digest of the images that train and validate, in order: key "images". */
+iso_status iso_options_images(iso_options *o, const iso_train_data *data, iso_error *err);
+
+typedef struct iso_loop_spec {
+    iso_model *model;             /* the parameters to begin with; changed */
+    const iso_objective *objective;
+    const iso_run *run;
+    const iso_train_data *data;   /* which rows, and their pixels unless `codes` is there */
+    const float *codes;           /* [*, latent]: the rows of a flow's training */
+    bool mirror;
+    bool baseline;                /* validate before training, as epoch 0 */
+    const iso_options *options;
+} iso_loop_spec;
+
+ISO_CHECK iso_status iso_loop(const iso_loop_spec *spec, iso_error *err);
+void iso_watch_say(const iso_watch *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,260 @@
+/* test_plan.c: planning changes speed and memory, never values: random expressions planned with fusion, in-place writes and a
+ * shared arena against the same expressions node by node; assignments; what planning refuses. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+
+#include "model/graph/plan.h"
+#include "model/philox.h"
+
+static const uint64_t seed = 77;
+
+/* The reference backend with fused groups: every step of every element through the plain kernels. All of a "tile" (one
+ * element here) is loaded before anything is stored, as backend.h promises. */
+static void fused_plain(const iso_fused *f) {
+    const iso_backend *ref = iso_backend_reference();
+    double value[ISO_FUSED_MAX_INPUTS * 2 + ISO_FUSED_MAX_STEPS * 2];
+    for (int64_t i = 0; i < f->count; i++) {
+        for (int k = 0; k < f->inputs; k++) {
+            int64_t rest = i, at = 0;
+            for (int d = f->shape.ndim - 1; d >= 0; d--) {
+                at += rest % f->shape.dim[d] * f->input[k].stride[d];
+                rest /= f->shape.dim[d];
+            }
+            value[k] = ((const double *)f->input[k].data)[f->input[k].dense ? i : at];
+        }
+        for (int s = 0; s < f->steps; s++) {
+            const iso_fused_step *st = &f->step[s];
+            iso_call c = {.attr.f = st->f, .in = {{&value[st->a], {0}}, {st->b < 0 ? NULL : &value[st->b], {0}}}, .out = {&value[f->inputs + s], {0}}};
+            ref->kernel[st->op](&c);
+        }
+        for (int s = 0; s < f->steps; s++)
+            if (f->step[s].out) ((double *)f->step[s].out)[i] = value[f->inputs + s];
+    }
+}
+
+static iso_backend fused_backend(void) {
+    iso_backend b = *iso_backend_reference();
+    b.name = "reference, fused";
+    b.fused = fused_plain;
+    return b;
+}
+
+#define NODES 90
+#define KEPT 12
+
+/* A random expression over a few shapes; every builder's result may become an operand. */
+static int random_graph(iso_graph *g, uint32_t number, iso_node *outputs) {
+    iso_draw d = {seed, number, 0};
+    uint64_t at = 0;
+    iso_node node[NODES];
+    int count = 0;
+    node[count++] = iso_input(g, "a", iso_shape2(6, 4));
+    node[count++] = iso_input(g, "b", iso_shape2(6, 4));
+    node[count++] = iso_state(g, "p", iso_shape2(6, 4));
+    node[count++] = iso_input(g, "row", iso_shape1(4));
+    node[count++] = iso_input(g, "column", iso_shape2(6, 1));
+    node[count++] = iso_const(g, 0.75, iso_shape2(6, 4));
+    while (count < NODES) {
+        iso_node x = node[iso_draw_below(d, at++, (uint64_t)count)], y = node[iso_draw_below(d, at++, (uint64_t)count)], n;
+        iso_shape s = iso_node_shape(g, x);
+        bool whole = s.ndim == 2 && s.dim[0] == 6 && s.dim[1] == 4;
+        switch (iso_draw_below(d, at++, 16)) {
+        case 0: n = iso_add(g, x, y); break;
+        case 1: n = iso_sub(g, x, y); break;
+        case 2: n = iso_mul(g, x, iso_tanh(g, y)); break;
+        case 3: n = iso_div(g, x, iso_shift(g, iso_square(g, y), 1)); break;
+        case 4: n = iso_tanh(g, x); break;
+        case 5: n = iso_relu(g, x); break;
+        case 6: n = iso_mul(g, iso_step(g, x), y); break;
+        case 7: n = iso_step(g, x); break;
+        case 8: n = iso_scale(g, x, 0.5); break;
+        case 9: n = iso_sigmoid(g, iso_shift(g, x, 0.25)); break;
+        case 10: n = whole ? iso_sum(g, x, iso_shape1(4)) : iso_softplus(g, x); break;
+        case 11: n = whole ? iso_sum(g, x, iso_shape2(6, 1)) : iso_exp(g, iso_tanh(g, x)); break;
+        case 12: n = whole ? iso_permute(g, iso_reshape(g, iso_permute(g, x, 1, 0, -1, -1), iso_shape2(4, 6)), 1, 0, -1, -1) : iso_square(g, iso_tanh(g, x)); break;
+        case 13: n = whole ? iso_reshape(g, iso_tanh(g, iso_reshape(g, x, iso_shape3(2, 3, 4))), iso_shape2(6, 4)) : iso_neg(g, x); break;
+        case 14: n = whole ? iso_matmul(g, iso_tanh(g, x), iso_const(g, 0.1, iso_shape2(4, 4)), false, false) : iso_relu(g, x); break;
+        default: n = whole ? iso_concat(g, iso_slice(g, x, 1, 2, 2), iso_slice(g, x, 1, 0, 2), 1) : iso_sqrt(g, iso_shift(g, iso_square(g, x), 1)); break;
+        }
+        node[count++] = n;
+    }
+    for (int i = 0; i < KEPT; i++) outputs[i] = node[count - 1 - (int)iso_draw_below(d, at++, NODES / 2)];
+    return count;
+}
+
+typedef struct outcome {
+    double value[KEPT][24], state[24];
+    iso_plan_stats stats;
+} outcome;
+
+static void run_random(const iso_backend *backend, uint32_t number, outcome *out) {
+    iso_error err = {0};
+    iso_graph *g = iso_graph_create();
+    iso_node outputs[KEPT], p = iso_state(g, "p", iso_shape2(6, 4));
+    random_graph(g, number, outputs);
+    iso_assign assign = {p, ISO_NONE};
+    for (int i = 0; i < KEPT; i++) { /* the state takes the first computed value of its shape */
+        iso_node n = outputs[i];
+        iso_shape s = iso_node_shape(g, n);
+        iso_op op = iso_node_op(g, n);
+        if (s.ndim == 2 && s.dim[0] == 6 && s.dim[1] == 4 && op > ISO_OP_CONST && op != ISO_OP_RESHAPE) assign.value = n;
+    }
+    /* The value that is assigned is not also an output in half of the runs: then it may be written in place. */
+    int kept = 0;
+    for (int i = 0; i < KEPT; i++)
+        if (number % 2 || outputs[i] != assign.value) outputs[kept++] = outputs[i];
+    iso_vars *vars = NULL;
+    iso_plan *plan = NULL;
+    assert_int_equal(iso_vars_create(backend, &vars, &err), ISO_OK);
+    assert_int_equal(iso_vars_add(vars, "p", iso_shape2(6, 4), &err), ISO_OK);
+    iso_plan_spec spec = {.vars = vars, .output_count = kept, .outputs = outputs, .assign_count = assign.value != ISO_NONE, .assigns = &assign, .threads = 1};
+    if (iso_plan_create(g, &spec, &plan, &err) != ISO_OK) fail_msg("graph %u: %s", number, err.message);
+    float v[24];
+    const char *names[] = {"a", "b", "row", "column"};
+    int64_t counts[] = {24, 24, 4, 6};
+    for (uint32_t i = 0; i < 4; i++) {
+        iso_shape shapes[] = {iso_shape2(6, 4), iso_shape2(6, 4), iso_shape1(4), iso_shape2(6, 1)};
+        iso_draw_normal((iso_draw){seed, 1000 + i, number}, counts[i], v);
+        assert_int_equal(iso_plan_write(plan, iso_input(g, names[i], shapes[i]), v, counts[i], &err), ISO_OK);
+    }
+    iso_draw_normal((iso_draw){seed, 1004, number}, 24, v);
+    assert_int_equal(iso_vars_write(vars, "p", v, 24, &err), ISO_OK);
+    memset(out, 0, sizeof *out);
+    for (int run = 0; run < 2; run++) iso_plan_run(plan); /* twice: inputs and constants outlive a run, the state moves on */
+    for (int i = 0; i < kept; i++) {
+        iso_shape s = iso_node_shape(g, outputs[i]);
+        if (outputs[i] == p) continue;
+        assert_int_equal(iso_plan_read_f64(plan, outputs[i], out->value[i], iso_shape_count(&s), &err), ISO_OK);
+    }
+    assert_int_equal(iso_vars_read(vars, "p", v, 24, &err), ISO_OK);
+    for (int i = 0; i < 24; i++) out->state[i] = v[i];
+    out->stats = iso_plan_describe(plan);
+    iso_plan_free(plan);
+    iso_vars_free(vars);
+    iso_graph_free(g);
+}
+
+static double distance(const outcome *a, const outcome *b) {
+    double worst = 0;
+    const double *x = &a->value[0][0], *y = &b->value[0][0];
+    for (size_t i = 0; i < KEPT * 24; i++) worst = fmax(worst, fabs(x[i] - y[i]) / (1 + fabs(y[i])));
+    for (int i = 0; i < 24; i++) worst = fmax(worst, fabs(a->state[i] - b->state[i]) / (1 + fabs(b->state[i])));
+    return worst;
+}
+
+static void test_random_expressions(void **state) {
+    (void)state;
+    iso_backend fused = fused_backend();
+    static outcome plain, planned, fast;
+    int fewer = 0;
+    for (uint32_t i = 0; i < 300; i++) {
+        run_random(iso_backend_reference(), i, &plain);
+        run_random(&fused, i, &planned);
+        double apart = distance(&planned, &plain);
+        if (!(apart <= 1e-12)) fail_msg("graph %u: fusing changes the values by %g", i, apart);
+        fewer += planned.stats.steps < plain.stats.steps && planned.stats.arena <= plain.stats.arena;
+        run_random(iso_backend_cpu(), i, &fast);
+        apart = distance(&fast, &plain);
+        if (!(apart <= 2e-4)) fail_msg("graph %u: the CPU backend is off by %g", i, apart);
+    }
+    assert_true(fewer > 250);
+}
+
+/* The comparison must be able to fail. */
+static void test_difference_is_seen(void **state) {
+    (void)state;
+    static outcome a, b;
+    run_random(iso_backend_reference(), 1, &a);
+    run_random(iso_backend_reference(), 2, &b);
+    assert_true(distance(&a, &b) > 1e-3);
+    b = a;
+    b.state[3] += 1e-6;
+    assert_false(distance(&a, &b) <= 1e-12);
+}
+
+/* x <- x + 1, y <- x: both read the old x. */
+static void test_assignments_read_old_values(void **state) {
+    (void)state;
+    iso_backend backends[] = {*iso_backend_reference(), fused_backend(), *iso_backend_cpu()};
+    for (int b = 0; b < 3; b++) {
+        iso_graph *g = iso_graph_create();
+        iso_node x = iso_state(g, "x", iso_shape1(5)), y = iso_state(g, "y", iso_shape1(5));
+        iso_assign assigns[] = {{x, iso_shift(g, x, 1)}, {y, iso_add(g, iso_scale(g, x, 10), iso_broadcast(g, iso_sum_all(g, x), iso_shape1(5)))}};
+        iso_vars *vars = NULL;
+        iso_plan *plan = NULL;
+        iso_error err;
+        iso_node values[] = {assigns[0].value, assigns[1].value, y};
+        assert_int_equal(iso_vars_create(&backends[b], &vars, &err), ISO_OK);
+        assert_int_equal(iso_vars_add_states(vars, g, 3, values, &err), ISO_OK);
+        iso_plan_spec spec = {.vars = vars, .assign_count = 2, .assigns = assigns};
+        assert_int_equal(iso_plan_create(g, &spec, &plan, &err), ISO_OK);
+        float v[5] = {0, 1, 2, 3, 4};
+        assert_int_equal(iso_vars_write(vars, "x", v, 5, &err), ISO_OK);
+        iso_plan_run(plan);
+        assert_int_equal(iso_vars_read(vars, "x", v, 5, &err), ISO_OK);
+        for (int i = 0; i < 5; i++) assert_true(v[i] == (float)i + 1);
+        assert_int_equal(iso_vars_read(vars, "y", v, 5, &err), ISO_OK);
+        for (int i = 0; i < 5; i++) assert_true(v[i] == 10 * (float)i + 10);
+        iso_plan_free(plan);
+        iso_vars_free(vars);
+        iso_graph_free(g);
+    }
+}
+
+static void test_planning_refuses(void **state) {
+    (void)state;
+    iso_error err;
+    iso_graph *g = iso_graph_create();
+    iso_vars *vars = NULL;
+    iso_plan *plan = NULL;
+    iso_node x = iso_state(g, "x", iso_shape1(3)), a = iso_input(g, "a", iso_shape2(4, 2)), index = iso_input_index(g, "index", 5);
+    iso_node sum = iso_add(g, x, iso_exp(g, x)), rows = iso_gather(g, a, index);
+    assert_int_equal(iso_vars_create(iso_backend_reference(), &vars, &err), ISO_OK);
+    iso_plan_spec spec = {.vars = vars, .output_count = 1, .outputs = &sum};
+    assert_int_equal(iso_plan_create(g, &spec, &plan, &err), ISO_E_ARGUMENT); /* no such state */
+    assert_non_null(strstr(err.message, "\"x\""));
+    assert_int_equal(iso_vars_add(vars, "x", iso_shape1(4), &err), ISO_OK);
+    assert_int_equal(iso_plan_create(g, &spec, &plan, &err), ISO_E_ARGUMENT); /* another shape */
+    iso_backend poor = *iso_backend_reference();
+    poor.kernel[ISO_OP_GATHER] = NULL;
+    poor.name = "poor";
+    iso_vars *few = NULL;
+    assert_int_equal(iso_vars_create(&poor, &few, &err), ISO_OK);
+    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = few, .output_count = 1, .outputs = &rows}, &plan, &err), ISO_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "gather"));
+    iso_vars_free(few);
+    iso_assign twice[] = {{x, iso_exp(g, x)}, {x, iso_tanh(g, x)}}, wrong = {x, a}, view = {x, x};
+    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = vars, .assign_count = 2, .assigns = twice}, &plan, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = vars, .assign_count = 1, .assigns = &wrong}, &plan, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = vars, .assign_count = 1, .assigns = &view}, &plan, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = vars, .output_count = 1, .outputs = &rows}, &plan, &err), ISO_OK);
+    int64_t good[] = {0, 3, 1, 2, 3}, bad[] = {0, 3, 1, 4, 0};
+    assert_int_equal(iso_plan_write_index(plan, index, good, 5, &err), ISO_OK);
+    assert_int_equal(iso_plan_write_index(plan, index, bad, 5, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_plan_write_index(plan, index, good, 4, &err), ISO_E_ARGUMENT);
+    float v[8] = {0};
+    assert_int_equal(iso_plan_write(plan, index, v, 5, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_plan_read(plan, sum, v, 3, &err), ISO_E_ARGUMENT); /* not an output */
+    iso_plan_free(plan);
+    iso_vars_free(vars);
+    iso_graph_free(g);
+}
+
+int main(void) {
+    print_message("seed %llu\n", (unsigned long long)seed);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_expressions),
+        cmocka_unit_test(test_difference_is_seen),
+        cmocka_unit_test(test_assignments_read_old_values),
+        cmocka_unit_test(test_planning_refuses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
