@@ -49,7 +49,7 @@ endef
 
 needs_setup := $(filter-out clean uninstall,$(or $(MAKECMDGOALS),all))
 ifneq ($(needs_setup),)
-# The kernels are compiled for the CPU at hand, FAISS too: on another machine, or by another compiler, all is made anew.
+# FAISS is compiled for the CPU at hand: on another machine, or with another compiler, set-up looks again.
 machine := $(shell $(CC) --version 2>/dev/null | head -n 1) $(shell \
     $(CC) -march=native -Q --help=target 2>/dev/null | cksum)
 $(call remember,build/machine,$(machine))
@@ -70,10 +70,10 @@ warnings := -Wall -Wextra $(WERROR)
 language := -std=c11 -D_GNU_SOURCE -I. -Iinclude $(LIBRARY_INCLUDES)
 ifeq ($(SANITIZE),)
 optimize := -O2 -g
-optimize_kernels := -O3 -g -fno-math-errno -fno-trapping-math -march=native
+optimize_kernels := -O3 -g -fno-math-errno -fno-trapping-math
 else
 optimize := -O1 -g -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
-optimize_kernels := $(optimize) -fno-math-errno -fno-trapping-math -march=native
+optimize_kernels := $(optimize) -fno-math-errno -fno-trapping-math
 endif
 compile := $(language) $(warnings) -fopenmp -fPIC
 # OpenBLAS's OpenMP flavour shares its soname with the one that brings its own threads: the run path picks it.
@@ -81,7 +81,7 @@ link := -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,--as-needed -Wl,-r
 libraries := $(FAISS_LIBRARIES) -L$(OPENBLAS_LIBDIR) -lopenblas $(LIBRARY_LINKS) -lstdc++ -lm
 
 ifneq ($(needs_setup),)
-$(call remember,$(BUILD)/flags,$(CC) $(machine) $(compile) $(optimize) $(optimize_kernels) $(link) $(libraries) \
+$(call remember,$(BUILD)/flags,$(CC) $(shell $(CC) --version | head -n 1) $(compile) $(optimize) $(optimize_kernels) $(link) $(libraries) \
     $(CFLAGS) $(LDFLAGS))
 endif
 
@@ -95,6 +95,8 @@ soversion := $(firstword $(subst ., ,$(version)))
 shared := $(BUILD)/libisoface.so
 
 $(BUILD)/obj/model/cpu/%.o: optimize := $(optimize_kernels)
+# Micro-kernels are intrinsics on packed blocks: with sanitizers they would take minutes to compile and all day to run.
+$(BUILD)/obj/model/cpu/gemm_avx%.o: optimize := -O3 -g -fno-math-errno -fno-trapping-math
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC,$(CC) $(compile) $(optimize) $(CFLAGS) -MMD -MP -c $< -o $@)
@@ -109,7 +111,7 @@ $(BUILD)/exports: include/isoface.h
 
 $(shared).$(version): $(objects) $(BUILD)/exports
 	$(call quiet,LD,$(CC) -shared -Wl$(comma)-soname$(comma)libisoface.so.$(soversion) \
-	    -Wl$(comma)--version-script=$(BUILD)/exports $(link) $(LDFLAGS) $(objects) $(libraries) -o $@)
+	    -Wl$(comma)--version-script=$(BUILD)/exports -Wl$(comma)-z$(comma)defs $(link) $(LDFLAGS) $(objects) $(libraries) -o $@)
 
 $(shared): $(shared).$(version)
 	@ln -sf $(notdir $<) $(shared).$(soversion) && ln -sf $(notdir $<) $@

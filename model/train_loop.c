@@ -156,7 +156,8 @@ static iso_status interrupted(loop *l, iso_error *err)
     iso_status status = save_state(l, err);
     if (status != ISO_OK) return status;
     return iso_fail(err, ISO_E_INTERRUPTED,
-                    "interrupted at step %" PRId64 " (epoch %" PRId64 "); %s is saved: the same command with --resume goes on",
+                    "interrupted at step %" PRId64 " (epoch %" PRId64 "); %s is saved: the same command with --resume goes "
+                    "on",
                     l->at.step, l->at.epoch + 1, l->state_path);
 }
 
@@ -177,7 +178,7 @@ static iso_status collect(loop *l, const double term[ISO_TERM_COUNT], double *si
     int i = iso_model_find(m, "sigma");
     if (i < 0) return ISO_OK;
     if (optimal) *iso_model_data(m, i) = (float)sqrt(term[ISO_TERM_MSE]);
-    *sigma = *iso_model_data_const(m, i);
+    if (l->spec->objective->goal != ISO_GOAL_FLOW) *sigma = *iso_model_data_const(m, i);
     return ISO_OK;
 }
 
@@ -304,7 +305,8 @@ static iso_status finish_epoch(loop *l, iso_error *err)
     e.seconds += iso_now() - now;
 
     double loss = l->valid ? e.valid[ISO_TERM_LOSS] : e.train[ISO_TERM_LOSS];
-    if (!isfinite(loss)) return not_finite(l, ISO_TERM_LOSS, l->valid ? e.valid : e.train, l->valid ? " on the validation images" : "", err);
+    if (!isfinite(loss))
+        return not_finite(l, ISO_TERM_LOSS, l->valid ? e.valid : e.train, l->valid ? " on the validation images" : "", err);
     e.best = loss < l->at.best;
     if ((status = add_row(l, &e, err)) != ISO_OK) return status;
     if (e.best) {
@@ -345,11 +347,11 @@ static iso_status build_plans(loop *l, iso_error *err)
     int64_t rest = valid ? l->data->valid_count % valid : 0;
     iso_status status = iso_vars_create(iso_backend_cpu(), &l->vars, err);
     if (status != ISO_OK) return status;
-    if ((status = iso_train_step_create(net, o, l->batch, true, l->vars, l->run->threads, &l->step, err)) != ISO_OK) return status;
-    if (valid && (status = iso_train_step_create(net, o, valid, false, l->vars, l->run->threads, &l->valid, err)) != ISO_OK)
-        return status;
-    if (rest && (status = iso_train_step_create(net, o, rest, false, l->vars, l->run->threads, &l->rest, err)) != ISO_OK)
-        return status;
+    int threads = l->run->threads;
+    status = iso_train_step_create(net, o, l->batch, true, l->vars, threads, &l->step, err);
+    if (status == ISO_OK && valid) status = iso_train_step_create(net, o, valid, false, l->vars, threads, &l->valid, err);
+    if (status == ISO_OK && rest) status = iso_train_step_create(net, o, rest, false, l->vars, threads, &l->rest, err);
+    if (status != ISO_OK) return status;
     if ((status = iso_model_to_vars(l->spec->model, l->vars, err)) != ISO_OK) return status;
     l->saved = iso_calloc((size_t)iso_vars_count(l->vars), sizeof *l->saved);
     if (!l->saved) return iso_fail_memory(err);

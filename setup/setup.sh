@@ -139,7 +139,7 @@ need_faiss() {
     [[ -e $faiss/lib/libfaiss.a ]] && return
     rm -rf "$cache"/building.* # left by a build that was killed: we hold the lock
     work=$(mktemp -d "$cache/building.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
+    trap "rm -rf '$work'" EXIT
     say "building FAISS $faiss_version with its C API (${flags:-plain}), once, into $faiss; takes some minutes"
     fetch_faiss "$work" >"$work/log" 2>&1 9>&- || { cat "$work/log" >&2; die "FAISS's source could not be fetched"; }
     build_faiss "$work" "$flags" "$blas" >"$work/log" 2>&1 9>&- || { tail -40 "$work/log" >&2; die "FAISS could not be built"; }

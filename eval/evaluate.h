@@ -1,0 +1,45 @@
+/* evaluate.h: a database put beside a data set's attribute and partition files: what a retrieval protocol works on.
+ *
+ *     iso_evaluation *e;
+ *     iso_evaluation_load(store, "list_attr_celeba.txt", "list_eval_partition.txt", 0, 2, &e, err);
+ *     iso_precision *p;
+ *     iso_evaluation_precision(e, &p, err);
+ *
+ * A protocol reads the two splits; nothing here knows which one it is. */
+#ifndef ISO_EVALUATE_H
+#define ISO_EVALUATE_H
+
+#include "eval/precision.h"
+#include "indexer/store.h"
+
+/* The items of one part of the data set, in the order of their ids. */
+typedef struct iso_split {
+    int part;            /* 0 trains, 1 validates, 2 tests */
+    int64_t count;
+    float *vector;       /* [count, dim] as stored, not normalised */
+    uint8_t *attribute;  /* [count, attributes] 0 or 1 */
+    uint64_t *id;        /* [count] of the items */
+} iso_split;
+
+typedef struct iso_evaluation {
+    int dim, attributes;
+    char **name;         /* [attributes] in the file's order */
+    char digest[33];     /* of the database's model */
+    iso_split query, test;
+    int64_t items;               /* of the database */
+    int64_t items_without_row;   /* the attribute file does not list them */
+    int64_t items_without_part;  /* they have attributes, but the partition file does not list them */
+    int64_t rows;                /* of the attribute file */
+    int64_t rows_without_item;
+} iso_evaluation;
+
+/* Items are matched to rows by their path, of which the file's name counts (dataset.h). The two parts differ.
+ * Nothing in common, an empty part, or a file that is not what it claims: an error that says which. */
+ISO_CHECK iso_status iso_evaluation_load(iso_store *store, const char *attribute_file, const char *partition_file, int query_part, int test_part,
+                                         iso_evaluation **out, iso_error *err);
+void iso_evaluation_free(iso_evaluation *e);
+
+/* Single- and double-attribute precision at K (precision.h). A vector without direction is named by its item's id. */
+ISO_CHECK iso_status iso_evaluation_precision(const iso_evaluation *e, iso_precision **out, iso_error *err);
+
+#endif

@@ -1,0 +1,33 @@
+/* precision.h: the retrieval protocol of Lee 2022 5.2: precision at K for single and double attributes. */
+#ifndef ISO_PRECISION_H
+#define ISO_PRECISION_H
+
+#include <stdint.h>
+#include "base/error.h"
+
+#define ISO_KS 4
+extern const int iso_precision_k[ISO_KS]; /* 1, 5, 10, 20 */
+
+typedef struct iso_precision_row {
+    int a, b;                 /* attributes; b = -1 for a single one */
+    int64_t queries, relevant;/* training images that have it; test images that have it */
+    double chance;            /* relevant / test images */
+    double at[ISO_KS];
+} iso_precision_row;
+
+typedef struct iso_precision {
+    int singles, doubles;
+    iso_precision_row *single, *dbl;  /* only those that count */
+    int left_out;             /* single attributes no training or no test image has */
+    int *left;                /* their numbers */
+    double single_mean[ISO_KS], double_mean[ISO_KS], single_chance, double_chance;
+} iso_precision;
+
+/* train [n, dim], test [t, dim] vectors (any length; normalised inside), attributes [.., count] bytes 0/1.
+ * Ties are broken by the lower row. K larger than t is counted over t. A zero or non-finite vector is ISO_E_NUMERIC. */
+ISO_CHECK iso_status iso_precision_at_k(int dim, int64_t n, const float *train, const uint8_t *train_attributes,
+                                        int64_t t, const float *test, const uint8_t *test_attributes, int count,
+                                        iso_precision **out, iso_error *err);
+void iso_precision_free(iso_precision *p);
+
+#endif

@@ -1,0 +1,194 @@
+/* attributes.c: CelebA's list_attr_celeba.txt and list_eval_partition.txt. */
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "indexer/dataset.h"
+#include "indexer/names.h"
+
+struct iso_partition {
+    char *text;     /* the file, which the names point into */
+    iso_names files;
+    uint8_t *part;  /* [files.count] */
+    size_t capacity;
+};
+
+struct iso_attributes {
+    char *text;
+    iso_names attributes, files;
+    uint8_t *rows;  /* [files.count, attributes.count] */
+    size_t capacity;
+};
+
+static iso_status add_file(iso_names *files, const iso_words *w, size_t *number, iso_error *err)
+{
+    bool added;
+    iso_status status = iso_names_add(files, w->word[0], number, &added, err);
+    if (!status && !added) status = iso_fail(err, ISO_E_FORMAT, "%s: line %zu: %s is listed twice", w->file, w->line, w->word[0]);
+    return status;
+}
+
+/* --- partition --------------------------------------------------------------------------------------------------- */
+
+static iso_status partition_line(iso_partition *p, const iso_words *w, iso_error *err)
+{
+    if (w->count != 2)
+        return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: has %zu columns, expected 2: a file and its part", w->file, w->line, w->count);
+    const char *part = w->word[1];
+    if (part[0] < '0' || part[0] > '2' || part[1])
+        return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: the part is '%.20s', expected 0 (train), 1 (validation) or 2 (test)", w->file,
+                        w->line, part);
+    size_t number;
+    iso_status status = add_file(&p->files, w, &number, err);
+    if (status) return status;
+    if (!iso_grow(&p->part, &p->capacity, number + 1, 1)) return iso_fail_memory(err);
+    p->part[number] = (uint8_t)(part[0] - '0');
+    return ISO_OK;
+}
+
+iso_status iso_partition_read(const char *file, iso_partition **out, iso_error *err)
+{
+    iso_words w;
+    iso_status status = iso_words_begin(&w, file, err);
+    if (status) return status;
+    iso_partition *p = iso_calloc(1, sizeof *p);
+    if (!p) {
+        free(w.data);
+        return iso_fail_memory(err);
+    }
+    p->text = w.data;
+    while (!(status = iso_words_next(&w, err)) && w.count && !(status = partition_line(p, &w, err))) {}
+    if (!status && p->files.count == 0) status = iso_fail(err, ISO_E_FORMAT, "%s: lists no files", file);
+    iso_words_end(&w);
+    if (status) iso_partition_free(p);
+    else *out = p;
+    return status;
+}
+
+void iso_partition_free(iso_partition *p)
+{
+    if (!p) return;
+    iso_names_free(&p->files);
+    free(p->part);
+    free(p->text);
+    free(p);
+}
+
+int iso_partition_find(const iso_partition *p, const char *name)
+{
+    size_t number;
+    return iso_names_find(&p->files, name, &number) ? p->part[number] : -1;
+}
+
+/* --- attributes -------------------------------------------------------------------------------------------------- */
+
+/* Line 1: how many files follow. */
+static iso_status attribute_total(iso_words *w, uint64_t *total, iso_error *err)
+{
+    iso_status status = iso_words_next(w, err);
+    if (status) return status;
+    if (w->count == 0) return iso_fail(err, ISO_E_FORMAT, "%s: is empty", w->file);
+    const char *digits = w->word[0];
+    if (w->count != 1 || strspn(digits, "0123456789") != strlen(digits) || strlen(digits) > 18)
+        return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: expected the number of files, then the names on a line of their own", w->file, w->line);
+    *total = strtoull(digits, NULL, 10);
+    return ISO_OK;
+}
+
+static iso_status attribute_names(iso_attributes *a, iso_words *w, iso_error *err)
+{
+    iso_status status = iso_words_next(w, err);
+    if (status) return status;
+    if (w->count == 0) return iso_fail(err, ISO_E_FORMAT, "%s: line 2: the attributes' names are missing", w->file);
+    if (w->count > INT_MAX) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: too many attributes", w->file, w->line);
+    for (size_t i = 0; i < w->count; i++) {
+        size_t number;
+        bool added;
+        status = iso_names_add(&a->attributes, w->word[i], &number, &added, err);
+        if (status) return status;
+        if (!added) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: attribute %s is named twice", w->file, w->line, w->word[i]);
+    }
+    return ISO_OK;
+}
+
+static iso_status attribute_line(iso_attributes *a, const iso_words *w, iso_error *err)
+{
+    size_t number, n = a->attributes.count;
+    if (w->count != n + 1)
+        return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: has %zu columns, expected %zu: a file and its %zu attributes", w->file, w->line,
+                        w->count, n + 1, n);
+    iso_status status = add_file(&a->files, w, &number, err);
+    if (status) return status;
+    if (number >= PTRDIFF_MAX / n || !iso_grow(&a->rows, &a->capacity, (number + 1) * n, 1)) return iso_fail_memory(err);
+    uint8_t *row = a->rows + number * n;
+    for (size_t i = 0; i < n; i++) {
+        const char *value = w->word[i + 1];
+        if (strcmp(value, "1") != 0 && strcmp(value, "-1") != 0 && strcmp(value, "0") != 0)
+            return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: %s is '%.20s', expected 1, -1 or 0", w->file, w->line, a->attributes.name[i], value);
+        row[i] = value[0] == '1';
+    }
+    return ISO_OK;
+}
+
+static iso_status attributes_parse(iso_attributes *a, iso_words *w, iso_error *err)
+{
+    uint64_t total = 0;
+    iso_status status = attribute_total(w, &total, err);
+    if (!status) status = attribute_names(a, w, err);
+    if (status) return status;
+    while (!(status = iso_words_next(w, err)) && w->count && !(status = attribute_line(a, w, err))) {}
+    if (!status && a->files.count != total)
+        status = iso_fail(err, ISO_E_FORMAT, "%s: line 1 says %llu files, but %zu follow: cut off, or the number needs correcting", w->file,
+                          (unsigned long long)total, a->files.count);
+    return status;
+}
+
+iso_status iso_attributes_read(const char *file, iso_attributes **out, iso_error *err)
+{
+    iso_words w;
+    iso_status status = iso_words_begin(&w, file, err);
+    if (status) return status;
+    iso_attributes *a = iso_calloc(1, sizeof *a);
+    if (!a) {
+        free(w.data);
+        return iso_fail_memory(err);
+    }
+    a->text = w.data;
+    status = attributes_parse(a, &w, err);
+    iso_words_end(&w);
+    if (status) iso_attributes_free(a);
+    else *out = a;
+    return status;
+}
+
+void iso_attributes_free(iso_attributes *a)
+{
+    if (!a) return;
+    iso_names_free(&a->attributes);
+    iso_names_free(&a->files);
+    free(a->rows);
+    free(a->text);
+    free(a);
+}
+
+int iso_attributes_count(const iso_attributes *a)
+{
+    return (int)a->attributes.count;
+}
+
+const char *iso_attributes_name(const iso_attributes *a, int i)
+{
+    return a->attributes.name[i];
+}
+
+int64_t iso_attributes_files(const iso_attributes *a)
+{
+    return (int64_t)a->files.count;
+}
+
+const uint8_t *iso_attributes_find(const iso_attributes *a, const char *name)
+{
+    size_t number;
+    return iso_names_find(&a->files, name, &number) ? a->rows + number * a->attributes.count : NULL;
+}

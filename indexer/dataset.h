@@ -1,0 +1,74 @@
+/* dataset.h: folders of images, and data sets in CelebA's layout
+ * (img_align_celeba/, list_attr_celeba.txt, list_eval_partition.txt). */
+#ifndef ISO_DATASET_H
+#define ISO_DATASET_H
+
+#include <stdbool.h>
+#include "indexer/image.h"
+
+/* Paths below a folder, sorted by bytes, relative to it: recursive to any depth, symbolic links followed (a link back to
+ * a folder it lies in is not entered), names that begin with '.' left out, only regular files. Every file counts: what is
+ * no image is found out on decoding. What cannot be read below the folder (a subfolder without permission, a broken link)
+ * is listed as skipped, with the reason; a folder that cannot be read itself is an error. No file at all is ISO_OK. */
+typedef struct iso_listing {
+    char *root;    /* as given, without trailing slashes */
+    char **path;
+    size_t count;
+    size_t capacity;
+    char **skip_path, **skip_reason; /* sorted likewise */
+    size_t skipped;
+} iso_listing;
+ISO_CHECK iso_status iso_listing_read(const char *folder, iso_listing *out, iso_error *err);
+void iso_listing_free(iso_listing *l); /* what it holds, not l itself; a zeroed one is fine */
+
+typedef enum iso_part { ISO_PART_TRAIN = 0, ISO_PART_VALID = 1, ISO_PART_TEST = 2 } iso_part;
+
+/* The two files below are plain text: words separated by blanks, Windows line ends and blank lines are fine. What does
+ * not fit (another number of columns, a value that is none, a name given twice, a NUL byte) is ISO_E_FORMAT naming the
+ * line. Once read they are constant: any number of threads may look up.
+ *
+ * A lookup takes a file's path below the folder of images: first the whole of it is looked for, then its last component. */
+
+/* list_eval_partition.txt: "file part" lines, part 0, 1 or 2. */
+typedef struct iso_partition iso_partition;
+ISO_CHECK iso_status iso_partition_read(const char *file, iso_partition **out, iso_error *err);
+void iso_partition_free(iso_partition *p);
+int iso_partition_find(const iso_partition *p, const char *name); /* an iso_part, or -1: not listed */
+
+/* list_attr_celeba.txt: the number of files, the attributes' names, then "file +-1 ..." lines, as many as the first line
+ * says. 0 counts as -1. */
+typedef struct iso_attributes iso_attributes;
+ISO_CHECK iso_status iso_attributes_read(const char *file, iso_attributes **out, iso_error *err);
+void iso_attributes_free(iso_attributes *a);
+int iso_attributes_count(const iso_attributes *a);               /* attributes */
+const char *iso_attributes_name(const iso_attributes *a, int i);
+int64_t iso_attributes_files(const iso_attributes *a);
+/* The row of a file, one byte (0 or 1) per attribute; NULL when it is not listed. */
+const uint8_t *iso_attributes_find(const iso_attributes *a, const char *name);
+
+/* A set of decoded images in memory, for training. */
+typedef struct iso_dataset {
+    char **path;        /* [count] relative to the folder of images, sorted by bytes */
+    uint8_t *pixels;    /* [count, 64, 64, 3] */
+    uint8_t *part;      /* [count] iso_part: from the partition file; where none of the images is given to validation there,
+                           or there is no such file, 5 % of the training images by content hash (at least one when there
+                           are two or more) validate and the rest train */
+    int64_t count;
+    char *image_dir;    /* where path is relative to: DIR/img_align_celeba or DIR */
+    char *attribute_file, *partition_file; /* NULL when the folder has none */
+    int64_t skipped;    /* not decodable, not listed in the partition file, or not readable; sorted by bytes */
+    char **skip_path, **skip_reason;
+} iso_dataset;
+
+/* Decodes in parallel on `threads` (0: all). Only the parts in the bit set `parts` (1 << part) are kept: the others'
+ * images are not in the set. The result does not depend on the number of threads. Files that cannot be used are skipped
+ * and listed; no usable image at all is ISO_E_ARGUMENT. Stops with ISO_E_INTERRUPTED when iso_interrupted() says so.
+ * Progress is drawn by the calling thread only. */
+ISO_CHECK iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset **out, iso_error *err);
+void iso_dataset_free(iso_dataset *d);
+
+/* Where the images of `dir` are: DIR/img_align_celeba when that is a folder, else DIR, without trailing slashes. Fresh
+ * memory; NULL when memory is out. */
+char *iso_dataset_image_dir(const char *dir);
+
+#endif

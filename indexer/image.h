@@ -1,0 +1,45 @@
+/* image.h: from a file to the encoder's 64 x 64 RGB, or a reason why not.
+ *
+ * JPEG (baseline, progressive, gray, CMYK, YCCK; any EXIF orientation) through TurboJPEG with DCT scaling as long as
+ * the crop's side stays >= 128; PNG (palette, gray, 16 bit, alpha over white) through libpng. By content, not by name.
+ *
+ * What is refused rather than guessed at: any JPEG that libjpeg warns about, except for junk between the header's
+ * segments, an unknown JFIF revision, and padding between the picture and the end marker; a JPEG without its end
+ * marker or without data for one of its components; any PNG with a wrong checksum, or whose transparency or palette
+ * does not fit. Damage inside a JPEG's data that still makes a valid stream cannot be seen: JPEG has no checksum.
+ * Colour profiles and PNG's gamma are ignored, as by most viewers of thumbnails.
+ *
+ * Thread-safe: any number of threads may decode at once (pictures above 32 Mi pixels take turns, so that memory stays
+ * bounded). Outputs are set only on ISO_OK. */
+#ifndef ISO_IMAGE_H
+#define ISO_IMAGE_H
+
+#include "model/preprocess.h"
+
+#define ISO_IMAGE_MAX_FILE (256u << 20) /* bytes; larger files are refused */
+#define ISO_IMAGE_MAX_PIXELS (100u << 20) /* width x height, before DCT scaling; larger pictures are refused before they are decoded */
+#define ISO_IMAGE_MAX_THUMBNAIL 4096
+
+typedef struct iso_image_info {
+    int width, height;  /* oriented, as a viewer shows it */
+    uint64_t hash[2];   /* XXH3 128 of the file's bytes: low half, high half */
+    int64_t size;       /* bytes */
+    int64_t mtime_ns;
+} iso_image_info;
+
+/* Reads and decodes. A picture that is truncated, corrupt or no picture is ISO_E_FORMAT with a reason (no path in the
+ * message: the caller has it); a file that cannot be read, or is a folder, FIFO or device, ISO_E_IO (opening never
+ * blocks). `info` may be NULL. */
+ISO_CHECK iso_status iso_image_read(const char *path, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err);
+
+/* From memory; info's mtime is 0. */
+ISO_CHECK iso_status iso_image_decode(const void *data, size_t size, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err);
+
+/* The oriented, centre-cropped picture at side x side RGB (fresh memory) for contact sheets; side 1 ... 4096. */
+ISO_CHECK iso_status iso_image_thumbnail(const char *path, int side, uint8_t **rgb, iso_error *err);
+
+/* open(2), close-on-exec, for a path of any length: below PATH_MAX the very call, above it folder by folder.
+ * -1 and errno on failure. */
+int iso_path_open(const char *path, int flags);
+
+#endif

@@ -1,0 +1,509 @@
+/* store.c: opening, making and closing a database; its two meta records; what LMDB's codes mean to a person. */
+#include "indexer/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "indexer/store_internal.h"
+
+#define MODEL_NAME "model.safetensors"
+#define MAP_STEP (UINT64_C(4) << 30)
+#define MAP_STEP_MIN (UINT64_C(16) << 20)
+
+void iso_put_u32(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> 8 * i);
+}
+
+void iso_put_u64(uint8_t *p, uint64_t v)
+{
+    for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
+}
+
+uint32_t iso_get_u32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+uint64_t iso_get_u64(const uint8_t *p) { return (uint64_t)iso_get_u32(p) | (uint64_t)iso_get_u32(p + 4) << 32; }
+
+iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing)
+{
+    switch (code) {
+    case ENOMEM:
+        return iso_fail(err, ISO_E_MEMORY, "cannot %s %s: out of memory or address space (see ulimit -v)", doing, dir);
+    case ENOSPC: case EDQUOT: case EFBIG:
+        return iso_fail(err, ISO_E_IO, "cannot %s %s: %s: make room and run again; what was committed before is kept", doing, dir, strerror(code));
+    case EIO: /* LMDB's code for a short write, too */
+        return iso_fail(err, ISO_E_IO, "cannot %s %s: the disk is full or failing; what was committed before is kept", doing, dir);
+    case EACCES: case EROFS: case EPERM:
+        return iso_fail(err, ISO_E_IO, "cannot %s %s: %s", doing, dir, strerror(code));
+    case MDB_MAP_FULL: case MDB_TXN_FULL:
+        return iso_fail(err, ISO_E_IO, "cannot %s %s: one transaction is too large: nothing of it was stored; commit more often", doing, dir);
+    case MDB_READERS_FULL:
+        return iso_fail(err, ISO_E_IO, "cannot %s %s: too many readers at once: close some", doing, dir);
+    case MDB_MAP_RESIZED:
+        return iso_fail(err, ISO_E_IO, "cannot %s %s: it has grown while other transactions here are open: close them and try again", doing, dir);
+    default:
+        if (code > 0) return iso_fail(err, ISO_E_IO, "cannot %s %s: %s", doing, dir, strerror(code));
+        return iso_fail(err, ISO_E_FORMAT, "cannot %s %s: the database is damaged (%s): restore it, or remove it and encode again",
+                        doing, dir, mdb_strerror(code));
+    }
+}
+
+/* ---- meta records ---- */
+
+/* u32 version, u32 dim, 32 digest, u64 created, u32 length and bytes of model and of root */
+iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err)
+{
+    size_t nm = strlen(s->model), nr = strlen(s->root);
+    MDB_val key = {4, "head"}, v = {56 + nm + nr, NULL};
+    int rc = mdb_put(txn, s->meta, &key, &v, MDB_RESERVE);
+    if (rc) return iso_lmdb_fail(err, rc, s->dir, "write");
+    uint8_t *p = v.mv_data;
+    iso_put_u32(p, ISO_STORE_VERSION);
+    iso_put_u32(p + 4, (uint32_t)s->dim);
+    memcpy(p + 8, s->digest, 32);
+    iso_put_u64(p + 40, s->created);
+    iso_put_u32(p + 48, (uint32_t)nm);
+    iso_put_u32(p + 52, (uint32_t)nr);
+    memcpy(p + 56, s->model, nm);
+    memcpy(p + 56 + nm, s->root, nr);
+    return ISO_OK;
+}
+
+iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err)
+{
+    MDB_val key = {4, "head"}, v;
+    int rc = mdb_get(txn, s->meta, &key, &v);
+    if (rc == MDB_NOTFOUND) return iso_fail(err, ISO_E_NOT_FOUND, "%s was never completed: run `indexer encode` again", s->dir);
+    if (rc) return iso_lmdb_fail(err, rc, s->dir, "read");
+    const uint8_t *p = v.mv_data;
+    uint32_t version = v.mv_size >= 56 ? iso_get_u32(p) : 0;
+    if (v.mv_size >= 4 && iso_get_u32(p) > ISO_STORE_VERSION)
+        return iso_fail(err, ISO_E_UNSUPPORTED, "%s was written by a newer Isoface (format %u): use that one", s->dir, iso_get_u32(p));
+    uint32_t dim = version ? iso_get_u32(p + 4) : 0;
+    uint64_t nm = version ? iso_get_u32(p + 48) : 0, nr = version ? iso_get_u32(p + 52) : 0;
+    if (version != ISO_STORE_VERSION || dim < 1 || dim > ISO_STORE_DIM_MAX || nm >= sizeof s->model || !nr || 56 + nm + nr != v.mv_size
+        || memchr(p + 56, 0, (size_t)(nm + nr)) || strspn((const char *)p + 8, "0123456789abcdef") < 32)
+        return iso_fail(err, ISO_E_FORMAT, "%s is damaged (its head record is wrong): restore it, or remove it and encode again", s->dir);
+    char *root = iso_strndup((const char *)p + 56 + nm, (size_t)nr);
+    if (!root) return iso_fail_memory(err);
+    free(s->root);
+    s->root = root;
+    s->dim = (int)dim;
+    memcpy(s->digest, p + 8, 32);
+    s->digest[32] = 0;
+    s->created = iso_get_u64(p + 40);
+    memcpy(s->model, p + 56, (size_t)nm);
+    s->model[nm] = 0;
+    return ISO_OK;
+}
+
+iso_status iso_state_write(iso_store *s, MDB_txn *txn, const iso_state *state, iso_error *err)
+{
+    uint8_t p[36];
+    iso_put_u32(p, ISO_STORE_VERSION);
+    iso_put_u64(p + 4, state->count);
+    iso_put_u64(p + 12, state->next_id);
+    iso_put_u64(p + 20, state->generation);
+    iso_put_u64(p + 28, state->updated);
+    MDB_val key = {5, "state"}, v = {sizeof p, p};
+    int rc = mdb_put(txn, s->meta, &key, &v, 0);
+    return rc ? iso_lmdb_fail(err, rc, s->dir, "write") : ISO_OK;
+}
+
+iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_error *err)
+{
+    MDB_val key = {5, "state"}, v;
+    int rc = mdb_get(txn, s->meta, &key, &v);
+    if (rc && rc != MDB_NOTFOUND) return iso_lmdb_fail(err, rc, s->dir, "read");
+    if (rc || v.mv_size != 36 || iso_get_u32(v.mv_data) != ISO_STORE_VERSION)
+        return iso_fail(err, ISO_E_FORMAT, "%s is damaged (its state record is wrong): restore it, or remove it and encode again", s->dir);
+    const uint8_t *p = v.mv_data;
+    *state = (iso_state){iso_get_u64(p + 4), iso_get_u64(p + 12), iso_get_u64(p + 20), iso_get_u64(p + 28)};
+    return ISO_OK;
+}
+
+/* ---- one process opens a database once: LMDB's locks are the process's ---- */
+
+static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
+static iso_store *open_stores;
+
+static iso_status enlist(iso_store *s, iso_error *err)
+{
+    struct stat st;
+    if (fstat(s->dir_fd, &st)) return iso_fail_errno(err, "cannot open %s", s->dir);
+    pthread_mutex_lock(&open_mutex);
+    for (iso_store *o = open_stores; o; o = o->next) {
+        struct stat other;
+        if (!fstat(o->dir_fd, &other) && other.st_dev == st.st_dev && other.st_ino == st.st_ino) {
+            pthread_mutex_unlock(&open_mutex);
+            return iso_fail(err, ISO_E_ARGUMENT, "%s is open in this process already", s->dir);
+        }
+    }
+    s->next = open_stores;
+    open_stores = s;
+    pthread_mutex_unlock(&open_mutex);
+    return ISO_OK;
+}
+
+static void delist(iso_store *s)
+{
+    pthread_mutex_lock(&open_mutex);
+    for (iso_store **p = &open_stores; *p; p = &(*p)->next)
+        if (*p == s) {
+            *p = s->next;
+            break;
+        }
+    pthread_mutex_unlock(&open_mutex);
+}
+
+/* ---- the folder ---- */
+
+bool iso_store_exists(const char *dir)
+{
+    char *file = iso_path_join(dir, "data.mdb");
+    bool there = file && access(file, F_OK) == 0;
+    free(file);
+    return there;
+}
+
+/* A folder that a database may be made in: empty, or left by a killed attempt. */
+static iso_status folder_is_ours(const char *dir, iso_error *err)
+{
+    static const char *const ours[] = {"data.mdb", "lock.mdb", MODEL_NAME, "index.faiss"};
+    DIR *d = opendir(dir);
+    if (!d) return iso_fail_errno(err, "cannot open %s", dir);
+    const struct dirent *e;
+    const char *foreign = NULL;
+    char name[sizeof e->d_name];
+    while (!foreign && (e = readdir(d))) {
+        bool known = e->d_name[0] == '.';
+        for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) known = known || !strcmp(e->d_name, ours[i]);
+        if (!known) foreign = strcpy(name, e->d_name);
+    }
+    closedir(d);
+    if (foreign) return iso_fail(err, ISO_E_ARGUMENT, "%s holds other files (%s) and no database: name a new folder for the database", dir, foreign);
+    return ISO_OK;
+}
+
+static void sync_parent(const char *dir)
+{
+    char *up = iso_path_join(dir, "..");
+    int fd = up ? open(up, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        fsync(fd); /* best effort: some file systems cannot */
+        close(fd);
+    }
+    free(up);
+}
+
+static iso_status folder_make(const char *dir, bool *made, iso_error *err)
+{
+    if (mkdir(dir, 0777) == 0) {
+        *made = true;
+        sync_parent(dir);
+        return ISO_OK;
+    }
+    if (errno != EEXIST) return iso_fail_errno(err, "cannot make the database folder %s", dir);
+    struct stat st;
+    if (stat(dir, &st)) return iso_fail_errno(err, "cannot open %s", dir);
+    if (!S_ISDIR(st.st_mode)) return iso_fail(err, ISO_E_ARGUMENT, "%s is a file: a database is a folder, name another", dir);
+    return iso_store_exists(dir) ? ISO_OK : folder_is_ours(dir, err);
+}
+
+static iso_status copy_stream(FILE *in, FILE *out, const char *from, const char *to, iso_error *err)
+{
+    char buf[1 << 16];
+    size_t n;
+    while ((n = fread(buf, 1, sizeof buf, in)) > 0)
+        if (fwrite(buf, 1, n, out) != n) return iso_fail_errno(err, "cannot write %s", to);
+    return ferror(in) ? iso_fail_errno(err, "cannot read %s", from) : ISO_OK;
+}
+
+/* The model goes in before the database is complete, so that there is never one without it. */
+static iso_status copy_model(const char *from, const char *dir, iso_error *err)
+{
+    char *to = iso_path_join(dir, MODEL_NAME);
+    if (!to) return iso_fail_memory(err);
+    iso_status status = ISO_OK;
+    iso_file *f = NULL;
+    FILE *in = fopen(from, "rb");
+    if (!in) status = iso_fail_errno(err, "cannot read the model %s", from);
+    if (!status) status = iso_file_create(to, &f, err);
+    if (!status) status = copy_stream(in, iso_file_stream(f), from, to, err);
+    if (!status) {
+        status = iso_file_commit(f, err);
+        f = NULL;
+    }
+    iso_file_abort(f);
+    if (in) fclose(in);
+    free(to);
+    return status;
+}
+
+/* ---- opening ---- */
+
+static iso_status open_data(iso_store *s, iso_store_mode mode, bool *fresh, iso_error *err)
+{
+    struct stat st;
+    s->data_fd = openat(s->dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC);
+    *fresh = s->data_fd < 0 && errno == ENOENT;
+    if (s->data_fd < 0 && *fresh) {
+        if (mode == ISO_STORE_CREATE) return ISO_OK;
+        return iso_fail(err, ISO_E_NOT_FOUND, "%s is not a database (no data.mdb in it): make one with `indexer encode --images DIR --model M --db %s`", s->dir, s->dir);
+    }
+    if (s->data_fd < 0) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
+    if (fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
+    if (!S_ISREG(st.st_mode)) return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is not a regular file", s->dir);
+    if (st.st_size == 0 && mode == ISO_STORE_CREATE) { /* a create was killed at its first instant */
+        *fresh = true;
+        return ISO_OK;
+    }
+    if (st.st_size == 0) return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is empty: restore it, or run `indexer encode` again", s->dir);
+    return iso_pages_head(s->data_fd, s->dir, err);
+}
+
+static int env_try(iso_store *s, unsigned flags, uint64_t size)
+{
+    int rc = mdb_env_create(&s->env);
+    if (rc) return rc;
+    mdb_env_set_maxdbs(s->env, 8);
+    mdb_env_set_maxreaders(s->env, 254);
+    rc = mdb_env_set_mapsize(s->env, size);
+    if (!rc) rc = mdb_env_open(s->env, s->dir, flags | MDB_NOTLS, 0666);
+    if (rc) {
+        mdb_env_close(s->env);
+        s->env = NULL;
+    }
+    return rc;
+}
+
+static iso_status open_env(iso_store *s, iso_store_mode mode, iso_error *err)
+{
+    struct stat st = {0};
+    if (s->data_fd >= 0 && fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
+    uint64_t used = (uint64_t)st.st_size;
+    unsigned flags = mode == ISO_STORE_READ ? MDB_RDONLY : 0;
+    int rc;
+    for (;;) { /* the map takes only addresses; less of it where they are rationed */
+        rc = env_try(s, flags, (2 * used + s->map_step + 65535) & ~UINT64_C(65535));
+        if (rc != ENOMEM || s->map_step <= MAP_STEP_MIN) break;
+        s->map_step /= 2;
+    }
+    if ((rc == EACCES || rc == EPERM || rc == EROFS) && mode == ISO_STORE_READ) { /* the lock file cannot be written */
+        s->unlocked = true;
+        rc = env_try(s, flags | MDB_NOLOCK, (used + 65535) & ~UINT64_C(65535));
+    }
+    if (rc) return iso_lmdb_fail(err, rc, s->dir, mode == ISO_STORE_READ ? "open" : "open for writing");
+    s->unlocked = s->unlocked || faccessat(s->dir_fd, "lock.mdb", W_OK, AT_EACCESS) != 0;
+    if (mode != ISO_STORE_READ) {
+        int dead;
+        mdb_reader_check(s->env, &dead); /* readers that were killed would pin old pages for ever */
+    }
+    if (s->data_fd < 0) s->data_fd = openat(s->dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC);
+    if (s->data_fd < 0 || fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
+    s->dev = st.st_dev;
+    s->ino = st.st_ino;
+    return ISO_OK;
+}
+
+struct told { char first[256]; };
+
+static void tell(void *ctx, const char *line)
+{
+    struct told *t = ctx;
+    if (!t->first[0]) snprintf(t->first, sizeof t->first, "%s", line);
+}
+
+/* Before LMDB follows a single link: see store_pages.c. A reader without a lock may be overtaken by a writer: again then. */
+static iso_status check_pages(iso_store *s, iso_error *err)
+{
+    struct stat st;
+    if (fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot read %s/data.mdb", s->dir);
+    for (int attempt = 0;; attempt++) {
+        MDB_txn *txn;
+        int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+        if (rc) return iso_lmdb_fail(err, rc, s->dir, "open");
+        uint64_t id = mdb_txn_id(txn);
+        struct told told = {""};
+        int64_t faults = 0;
+        bool is_short = false;
+        iso_status status = iso_pages_short(s->data_fd, s->dir, id, &is_short, err);
+        if (!status && (is_short || st.st_size <= (off_t)ISO_STORE_CHECK))
+            status = iso_pages_check(s->data_fd, s->dir, id, tell, &told, &faults, err);
+        mdb_txn_abort(txn);
+        if ((status == ISO_E_INTERRUPTED || (faults && s->unlocked)) && attempt < 5) continue;
+        if (status) return status;
+        if (!faults) return ISO_OK;
+        return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is damaged%s (%s): restore it, or remove the folder and encode again",
+                        s->dir, is_short ? " or truncated" : "", told.first);
+    }
+}
+
+static int open_tables(iso_store *s, MDB_txn *txn, unsigned create)
+{
+    int rc = mdb_dbi_open(txn, "meta", create, &s->meta);
+    if (!rc) rc = mdb_dbi_open(txn, "items", create | MDB_INTEGERKEY, &s->items);
+    if (!rc) rc = mdb_dbi_open(txn, "vectors", create | MDB_INTEGERKEY, &s->vectors);
+    if (!rc) rc = mdb_dbi_open(txn, "by-path", create, &s->by_path);
+    if (!rc) rc = mdb_dbi_open(txn, "by-hash", create, &s->by_hash);
+    return rc;
+}
+
+static iso_status spec_check(const char *dir, const iso_store_spec *spec, iso_error *err)
+{
+    if (!spec || !spec->digest || spec->dim < 1 || spec->dim > ISO_STORE_DIM_MAX || strlen(spec->digest) != 32
+        || strspn(spec->digest, "0123456789abcdef") != 32 || (spec->root && spec->root[0] != '/'))
+        return iso_fail(err, ISO_E_ARGUMENT, "cannot make %s: vectors of 1 to %d numbers, a digest of 32 hexadecimal digits and an absolute folder are needed", dir, ISO_STORE_DIM_MAX);
+    return ISO_OK;
+}
+
+static iso_status agree(const iso_store *s, const iso_store_spec *spec, iso_error *err)
+{
+    if (strcmp(s->digest, spec->digest) != 0 && !s->model[0])
+        return iso_fail(err, ISO_E_MISMATCH, "%s holds imported vectors (%s, of %d numbers), not those of %s: they never mix; use a new database", s->dir, s->digest, s->dim, spec->digest);
+    if (strcmp(s->digest, spec->digest) != 0)
+        return iso_fail(err, ISO_E_MISMATCH, "%s holds vectors of model %s, not of %s: vectors of two models never mix; use its own model (" MODEL_NAME " in it), or another database",
+                        s->dir, s->digest, spec->digest);
+    if (s->dim != spec->dim)
+        return iso_fail(err, ISO_E_MISMATCH, "%s holds vectors of %d numbers, not %d: use another database", s->dir, s->dim, spec->dim);
+    if (spec->root && strcmp(s->root, spec->root) != 0)
+        return iso_fail(err, ISO_E_MISMATCH, "%s was made from the folder %s, not %s: name that folder, use another database, or say --relocate if the folder has moved",
+                        s->dir, s->root, spec->root);
+    return ISO_OK;
+}
+
+/* Everything that a new database needs, in one transaction: it is there whole or not at all. */
+static iso_status complete(iso_store *s, MDB_txn *txn, const iso_store_spec *spec, iso_error *err)
+{
+    if (!spec->root) return iso_fail(err, ISO_E_ARGUMENT, "cannot make %s: no folder of images is named", s->dir);
+    s->root = iso_strndup(spec->root, strlen(spec->root));
+    if (!s->root) return iso_fail_memory(err);
+    s->dim = spec->dim;
+    memcpy(s->digest, spec->digest, sizeof s->digest);
+    snprintf(s->model, sizeof s->model, "%s", spec->model ? MODEL_NAME : "");
+    s->created = (uint64_t)time(NULL);
+    iso_state state = {.next_id = 1, .updated = s->created};
+    iso_status status = iso_head_write(s, txn, err);
+    return status ? status : iso_state_write(s, txn, &state, err);
+}
+
+static iso_status open_create(iso_store *s, const iso_store_spec *spec, iso_error *err)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+    if (rc) return iso_lmdb_fail(err, rc, s->dir, "write");
+    rc = open_tables(s, txn, MDB_CREATE);
+    iso_error none;
+    iso_status status = rc ? iso_lmdb_fail(err, rc, s->dir, "write") : iso_head_read(s, txn, &none);
+    bool fresh = !rc && status == ISO_E_NOT_FOUND;
+    if (fresh) status = complete(s, txn, spec, err);
+    else if (!rc) status = status ? (err ? (*err = none, status) : status) : agree(s, spec, err);
+    if (status) {
+        mdb_txn_abort(txn);
+        return status;
+    }
+    rc = mdb_txn_commit(txn);
+    return rc ? iso_lmdb_fail(err, rc, s->dir, "write") : ISO_OK;
+}
+
+static iso_status open_existing(iso_store *s, iso_error *err)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    if (rc) return iso_lmdb_fail(err, rc, s->dir, "open");
+    rc = open_tables(s, txn, 0);
+    iso_state state;
+    iso_status status;
+    if (rc == MDB_NOTFOUND) status = iso_fail(err, ISO_E_NOT_FOUND, "%s is not a complete Isoface database: run `indexer encode` (again)", s->dir);
+    else if (rc) status = iso_lmdb_fail(err, rc, s->dir, "open");
+    else status = iso_head_read(s, txn, err);
+    if (!status) status = iso_state_read(s, txn, &state, err);
+    if (status) {
+        mdb_txn_abort(txn);
+        return status;
+    }
+    rc = mdb_txn_commit(txn); /* keeps the tables' handles */
+    return rc ? iso_lmdb_fail(err, rc, s->dir, "open") : ISO_OK;
+}
+
+static iso_status open_folder(iso_store *s, iso_error *err)
+{
+    s->dir_fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->dir_fd < 0 && errno == ENOENT)
+        return iso_fail(err, ISO_E_NOT_FOUND, "there is no database %s: make one with `indexer encode --images DIR --model M --db %s`", s->dir, s->dir);
+    if (s->dir_fd < 0 && errno == ENOTDIR) return iso_fail(err, ISO_E_FORMAT, "%s is not a database: a database is a folder", s->dir);
+    if (s->dir_fd < 0) return iso_fail_errno(err, "cannot open %s", s->dir);
+    /* shared by all who have it open; a compaction waits for none and lets none in */
+    if (flock(s->dir_fd, LOCK_SH) && errno != ENOLCK && errno != EOPNOTSUPP && errno != EINVAL)
+        return iso_fail_errno(err, "cannot lock %s", s->dir);
+    return enlist(s, err);
+}
+
+iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_spec *spec, iso_store **out, iso_error *err)
+{
+    iso_status status = ISO_OK;
+    bool fresh, made = false;
+    if (!dir || !*dir) return iso_fail(err, ISO_E_ARGUMENT, "no database is named");
+    if (mode == ISO_STORE_CREATE && (status = spec_check(dir, spec, err))) return status;
+    if (mode == ISO_STORE_CREATE && (status = folder_make(dir, &made, err))) return status;
+    iso_store *s = iso_calloc(1, sizeof *s);
+    if (!s) return iso_fail_memory(err);
+    s->dir_fd = s->data_fd = -1;
+    s->writable = mode != ISO_STORE_READ;
+    s->map_step = MAP_STEP;
+    pthread_mutex_init(&s->mutex, NULL);
+    s->dir = iso_strndup(dir, strlen(dir));
+    if (!s->dir) {
+        status = iso_fail_memory(err);
+        goto fail;
+    }
+    if ((status = open_folder(s, err))) goto fail;
+    if ((status = open_data(s, mode, &fresh, err))) goto fail;
+    if (fresh && spec->model && (status = copy_model(spec->model, dir, err))) goto fail;
+    if ((status = open_env(s, mode, err))) goto fail;
+    if ((status = check_pages(s, err))) goto fail;
+    status = mode == ISO_STORE_CREATE ? open_create(s, spec, err) : open_existing(s, err);
+    if (status) goto fail;
+    if (mode == ISO_STORE_CREATE && spec->model && faccessat(s->dir_fd, MODEL_NAME, F_OK, 0) != 0
+        && (status = copy_model(spec->model, dir, err))) goto fail;
+    *out = s;
+    return ISO_OK;
+fail:
+    iso_store_close(s);
+    if (made) rmdir(dir); /* only where nothing was written; the rest is completed by the next attempt */
+    return status;
+}
+
+void iso_store_close(iso_store *s)
+{
+    if (!s) return;
+    if (s->env) mdb_env_close(s->env);
+    delist(s);
+    if (s->data_fd >= 0) close(s->data_fd);
+    if (s->dir_fd >= 0) close(s->dir_fd);
+    pthread_mutex_destroy(&s->mutex);
+    free(s->dir);
+    free(s->root);
+    free(s);
+}
+
+const char *iso_store_dir(const iso_store *s) { return s->dir; }
+
+char *iso_store_path(const iso_store *s, const char *path)
+{
+    return path[0] == '/' ? iso_strndup(path, strlen(path)) : iso_path_join(s->root, path);
+}

@@ -1,0 +1,100 @@
+/* store.h: the database: a directory NAME.db/ with LMDB, a copy of its model and the FAISS index. LMDB is the truth.
+ *
+ * Sub-databases: items (id -> record), vectors (id -> m floats), by-path (XXH3-128 of the path, then the id -> nothing),
+ * by-hash (content hash, then the id -> nothing), meta. Ids are 64-bit, given out in order from 1, never reused. All
+ * integers little-endian, in records with a version. Many readers and one writer at a time (LMDB's own locks, also
+ * between processes); readers keep the snapshot that their transaction began with. One process opens a database once
+ * at a time; after fork() the child must open its own.
+ * A database belongs to one model: `digest`. Killed at any instant it opens again with every item whose commit returned.
+ * A damaged file gives ISO_E_FORMAT: on opening, headers and length are always checked, and a file of up to
+ * ISO_STORE_CHECK bytes page by page, so that LMDB, which trusts its file, never follows a wrong link.
+ */
+#ifndef ISO_STORE_H
+#define ISO_STORE_H
+
+#include <stdbool.h>
+#include "base/error.h"
+
+#define ISO_STORE_CHECK (128u << 20) /* larger databases are checked whole by iso_store_verify only */
+#define ISO_STORE_DIM_MAX 65536      /* floats in a vector */
+
+typedef struct iso_item {
+    uint64_t id;
+    const char *path;    /* relative to the store's root; valid until the transaction ends */
+    int64_t size, mtime_ns;
+    uint64_t hash[2];    /* XXH3 128 of the file's bytes; both 0: not known (imported) */
+    int32_t width, height;
+} iso_item;
+
+typedef struct iso_store iso_store;
+
+typedef struct iso_store_info {
+    uint64_t count;        /* items */
+    uint64_t next_id;
+    uint64_t generation;   /* grows with every commit that adds or removes items (iso_item_touch alone leaves it) */
+    int dim;
+    char digest[33];       /* of the model, or of imported vectors: 32 hexadecimal digits */
+    char model[256];       /* "model.safetensors" inside the directory, or "" for imported vectors */
+    char *root;            /* folder that paths are relative to; owned by the store */
+    uint64_t created, updated; /* seconds since 1970 */
+} iso_store_info;
+
+typedef enum iso_store_mode { ISO_STORE_READ, ISO_STORE_WRITE, ISO_STORE_CREATE } iso_store_mode;
+
+/* READ and WRITE want an existing database (ISO_E_NOT_FOUND otherwise, saying how to make one) and no spec; CREATE makes
+ * one where none is, with the given dim, digest and root, and opens one that is there for writing when they agree
+ * (ISO_E_MISMATCH otherwise). A read-only folder can be read.
+ * spec: `root` absolute, or NULL: what the database says (it must exist); `model` the model file to copy into the
+ * directory, or NULL: imported vectors. */
+typedef struct iso_store_spec { int dim; const char *digest, *root, *model; } iso_store_spec;
+ISO_CHECK iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_spec *spec, iso_store **out, iso_error *err);
+void iso_store_close(iso_store *s);
+const char *iso_store_dir(const iso_store *s);
+/* Whether there is something at `dir` that claims to be a database. */
+bool iso_store_exists(const char *dir);
+/* Where an item's file is: root/path, or path when that is absolute. Fresh memory; NULL when memory is out. */
+char *iso_store_path(const iso_store *s, const char *path);
+/* The folder of images has moved: records where it is now (absolute). No transaction may be open. */
+ISO_CHECK iso_status iso_store_relocate(iso_store *s, const char *root, iso_error *err);
+/* The file map keeps at least this much room ahead (default 4 GiB of addresses, no memory) and grows when a write
+ * transaction begins; one transaction may write as much. Small in tests. No transaction may be open. */
+ISO_CHECK iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err);
+/* Rewrites the database without its free pages. Nobody else may have it open: ISO_E_IO says so, and nothing has
+ * changed. The old file stands until the new one is complete and on disk. Sizes in bytes. */
+ISO_CHECK iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err);
+
+/* A transaction. A read transaction is used by one thread at a time; a write transaction by the thread that began it, and
+ * a thread has at most one. Close all before iso_store_close. After a failed put, touch or remove a write transaction
+ * can only be aborted (commit does that, and fails). Long-lived read transactions make the file grow. */
+typedef struct iso_txn iso_txn;
+ISO_CHECK iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err);
+ISO_CHECK iso_status iso_txn_commit(iso_txn *t, iso_error *err); /* frees t in every case */
+void iso_txn_abort(iso_txn *t);
+
+ISO_CHECK iso_status iso_store_info_get(iso_txn *t, iso_store_info *out, iso_error *err);
+ISO_CHECK iso_status iso_item_get(iso_txn *t, uint64_t id, iso_item *out, iso_error *err);              /* ISO_E_NOT_FOUND */
+ISO_CHECK iso_status iso_item_by_path(iso_txn *t, const char *path, iso_item *out, iso_error *err);     /* ISO_E_NOT_FOUND */
+/* The first item with that content, for recognising a moved or copied file. ISO_E_NOT_FOUND. */
+ISO_CHECK iso_status iso_item_by_hash(iso_txn *t, const uint64_t hash[2], iso_item *out, iso_error *err);
+/* The vector, dim floats, valid until the transaction ends. */
+ISO_CHECK iso_status iso_item_vector(iso_txn *t, uint64_t id, const float **out, iso_error *err);
+
+/* Adds (id is set) or, when the path is there already, replaces it under a new id. A vector that is not finite or has no
+ * direction (zeros) is ISO_E_NUMERIC. `item` and `vector` must not point into this transaction. */
+ISO_CHECK iso_status iso_item_put(iso_txn *t, iso_item *item, const float *vector, iso_error *err);
+/* Changes size, mtime and dimensions only: the same content, touched. */
+ISO_CHECK iso_status iso_item_touch(iso_txn *t, const iso_item *item, iso_error *err);
+ISO_CHECK iso_status iso_item_remove(iso_txn *t, uint64_t id, iso_error *err);
+
+/* In order of ids from `from` on: fills `out`, returns ISO_E_NOT_FOUND after the last. Close it before its transaction
+ * ends, and change nothing in a write transaction while one is open. */
+typedef struct iso_cursor iso_cursor;
+ISO_CHECK iso_status iso_cursor_open(iso_txn *t, uint64_t from, iso_cursor **out, iso_error *err);
+ISO_CHECK iso_status iso_cursor_next(iso_cursor *c, iso_item *item, const float **vector, iso_error *err); /* either may be NULL */
+void iso_cursor_close(iso_cursor *c);
+
+/* Every record readable, every vector finite and of the right length, every index entry leading to its item and back:
+ * the number of faults; each is told to `say`. */
+ISO_CHECK iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err);
+
+#endif

@@ -1,0 +1,76 @@
+/* store_internal.h: what the store's own files share. Nothing else includes it. */
+#ifndef ISO_STORE_INTERNAL_H
+#define ISO_STORE_INTERNAL_H
+
+#include <lmdb.h>
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "indexer/store.h"
+
+#define ISO_STORE_VERSION 1u
+#define ISO_STORE_KEY 24        /* by-path and by-hash keys: 16 bytes of hash, 8 of id, big-endian */
+#define ISO_STORE_PATH_MAX (1u << 20)
+
+typedef struct iso_state { uint64_t count, next_id, generation, updated; } iso_state;
+
+struct iso_store {
+    MDB_env *env;
+    MDB_dbi items, vectors, by_path, by_hash, meta;
+    char *dir;              /* as given */
+    int dir_fd, data_fd;
+    dev_t dev;
+    ino_t ino;              /* of data.mdb, to notice that it was replaced */
+    bool writable, unlocked; /* unlocked: a read-only folder, no lock file */
+    bool broken;            /* the map is lost: every transaction fails */
+    int dim;
+    char digest[33], model[256];
+    char *root;
+    uint64_t created;
+    uint64_t map_step;
+    pthread_mutex_t mutex;  /* guards active, broken and the map's size */
+    int active;             /* transactions of this process */
+    struct iso_store *next; /* all stores that this process has open */
+};
+
+struct iso_txn {
+    iso_store *store;
+    MDB_txn *txn;
+    bool write, failed;
+    bool dirty, changed;    /* something to commit; items added or removed */
+    iso_state state;
+};
+
+/* A message for an LMDB code (or an errno), with what to do about it. */
+iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing);
+
+/* Little-endian integers at any alignment. */
+void iso_put_u32(uint8_t *p, uint32_t v);
+void iso_put_u64(uint8_t *p, uint64_t v);
+uint32_t iso_get_u32(const uint8_t *p);
+uint64_t iso_get_u64(const uint8_t *p);
+
+/* The two records of `meta`: head never changes (but for root), state with every commit. */
+iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err);
+iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err); /* fills s; ISO_E_NOT_FOUND: never completed */
+iso_status iso_state_write(iso_store *s, MDB_txn *txn, const iso_state *state, iso_error *err);
+iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_error *err);
+
+/* Records and keys. */
+iso_status iso_item_decode(const iso_store *s, uint64_t id, const MDB_val *v, iso_item *out, iso_error *err);
+void iso_path_hash(const char *path, uint8_t out[16]);
+void iso_content_hash(const uint64_t hash[2], uint8_t out[16]);
+void iso_index_key(uint8_t key[ISO_STORE_KEY], const uint8_t hash[16], uint64_t id);
+uint64_t iso_index_id(const uint8_t key[ISO_STORE_KEY]);
+/* Finite everywhere and not zero; `why` says what it is otherwise. */
+bool iso_vector_ok(const float *v, int dim, const char **why);
+
+/* data.mdb page by page with pread, so that nothing in it can mislead. `txnid` says which of its two snapshots: one that
+ * is neither is ISO_E_INTERRUPTED (a writer was faster). Faults are told to `say`; the first ends the walk of its tree. */
+typedef void iso_say(void *ctx, const char *line);
+iso_status iso_pages_head(int fd, const char *dir, iso_error *err); /* both header pages alone */
+iso_status iso_pages_check(int fd, const char *dir, uint64_t txnid, iso_say *say, void *ctx, int64_t *faults, iso_error *err);
+/* Whether the file ends before the last page that the snapshot counts: cut off, or only free pages are missing. */
+iso_status iso_pages_short(int fd, const char *dir, uint64_t txnid, bool *is_short, iso_error *err);
+
+#endif

@@ -1,0 +1,296 @@
+/* store_pages.c: is data.mdb what LMDB takes for granted? LMDB maps the file and follows its links unchecked: a
+ * truncated file ends in SIGBUS, a wild offset in SIGSEGV. This walks the same B+ trees with pread and bounds checks.
+ *
+ * Only the features that the store uses are accepted: no duplicates, 8-byte integer keys for items, vectors and the
+ * list of free pages. The layout is LMDB 0.9's on a 64-bit little-endian machine. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "indexer/store_internal.h"
+
+enum {
+    PAGE_HEADER = 16, NODE_HEADER = 8, DB_SIZE = 48, META_SIZE = 136, DEPTH_MAX = 32, KEY_MAX = 511,
+    P_BRANCH = 1, P_LEAF = 2, P_OVERFLOW = 4, P_META = 8,
+    F_BIGDATA = 1, F_SUBDATA = 2, INTEGER_KEYS = 8, NO_SUBDIR = 0x4000
+};
+#define LMDB_MAGIC 0xBEEFC0DEu
+#define NO_PAGE UINT64_MAX
+
+typedef struct tree { uint32_t flags, depth; uint64_t entries, root; } tree;
+typedef struct head { uint32_t psize; tree free, main; uint64_t last, txnid; } head;
+
+typedef struct walk {
+    int fd;
+    uint32_t psize;
+    uint64_t pages;         /* wholly inside the file */
+    uint64_t last;          /* last page number that the snapshot knows */
+    uint8_t *seen;          /* one bit a page */
+    iso_say *say;
+    void *ctx;
+    int64_t faults;
+    bool io;                /* a read failed: errno is kept below */
+    int code;
+} walk;
+
+typedef struct visit {      /* one tree being walked */
+    const char *name;
+    bool integer, main, free;
+    uint64_t entries;
+} visit;
+
+static uint16_t get_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+
+__attribute__((format(printf, 2, 3))) static bool fault(walk *w, const char *fmt, ...)
+{
+    char line[256];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    w->faults++;
+    if (w->say) w->say(w->ctx, line);
+    return false;
+}
+
+static tree tree_at(const uint8_t *p)
+{
+    return (tree){.flags = get_u16(p + 4), .depth = get_u16(p + 6), .entries = iso_get_u64(p + 32), .root = iso_get_u64(p + 40)};
+}
+
+/* One of the two header pages; false: not a header. */
+static bool head_parse(const uint8_t *p, head *h)
+{
+    const uint8_t *m = p + PAGE_HEADER;
+    if (get_u16(p + 10) != P_META || iso_get_u32(m) != LMDB_MAGIC || iso_get_u32(m + 4) != 1) return false;
+    h->psize = iso_get_u32(m + 24);
+    h->free = tree_at(m + 24);
+    h->main = tree_at(m + 24 + DB_SIZE);
+    h->last = iso_get_u64(m + 24 + 2 * DB_SIZE);
+    h->txnid = iso_get_u64(m + 32 + 2 * DB_SIZE);
+    return h->psize >= 512 && h->psize <= 65536 && (h->psize & (h->psize - 1)) == 0 && h->last >= 1
+        && h->last < (UINT64_C(1) << 44) && (h->free.flags & ~(uint32_t)NO_SUBDIR) == INTEGER_KEYS;
+}
+
+static iso_status heads_read(int fd, const char *dir, head out[2], uint64_t *bytes, iso_error *err)
+{
+    uint8_t buf[PAGE_HEADER + META_SIZE];
+    struct stat st;
+    if (fstat(fd, &st)) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
+    uint32_t psize = 0;
+    for (int i = 0; i < 2; i++) {
+        ssize_t n = pread(fd, buf, sizeof buf, (off_t)i * psize);
+        if (n < 0) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
+        if (n < (ssize_t)sizeof buf || !head_parse(buf, &out[i]) || (i && out[i].psize != psize) || st.st_size < 2 * (off_t)out[i].psize)
+            return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is damaged or not a database (%lld bytes, header page %d is wrong): "
+                            "restore it, or remove the folder and encode again", dir, (long long)st.st_size, i);
+        psize = out[i].psize;
+    }
+    if (bytes) *bytes = (uint64_t)st.st_size;
+    return ISO_OK;
+}
+
+iso_status iso_pages_head(int fd, const char *dir, iso_error *err)
+{
+    head h[2];
+    return heads_read(fd, dir, h, NULL, err);
+}
+
+static const head *head_of(const head h[2], uint64_t txnid)
+{
+    return h[0].txnid == txnid ? &h[0] : h[1].txnid == txnid ? &h[1] : NULL;
+}
+
+iso_status iso_pages_short(int fd, const char *dir, uint64_t txnid, bool *is_short, iso_error *err)
+{
+    head h[2];
+    uint64_t bytes;
+    iso_status status = heads_read(fd, dir, h, &bytes, err);
+    if (status) return status;
+    const head *now = head_of(h, txnid);
+    *is_short = now && bytes / now->psize < now->last + 1;
+    return ISO_OK;
+}
+
+/* Marks pages as used; false when out of the file or used twice. */
+static bool take(walk *w, const char *name, uint64_t page, uint64_t count)
+{
+    if (page < 2 || page > w->last || count > w->last + 1 - page)
+        return fault(w, "%s: a link leads to page %" PRIu64 ", which does not exist", name, page);
+    if (page + count > w->pages) return fault(w, "%s: page %" PRIu64 " lies behind the end of the file: it was truncated", name, page);
+    for (uint64_t i = page; i < page + count; i++) {
+        if (w->seen[i / 8] >> (i % 8) & 1) return fault(w, "%s: page %" PRIu64 " is used twice", name, i);
+        w->seen[i / 8] |= (uint8_t)(1u << (i % 8));
+    }
+    return true;
+}
+
+static bool load(walk *w, const char *name, uint64_t page, uint8_t *buf, size_t bytes)
+{
+    ssize_t n = pread(w->fd, buf, bytes, (off_t)(page * w->psize));
+    if (n != (ssize_t)bytes) {
+        w->io = true;
+        w->code = n < 0 ? errno : EIO;
+        return false;
+    }
+    if (iso_get_u64(buf) != page) return fault(w, "%s: page %" PRIu64 " says that it is another", name, page);
+    return true;
+}
+
+static bool walk_tree(walk *w, visit *v, uint64_t page, uint32_t level, uint32_t depth);
+static bool walk_db(walk *w, const char *name, const tree *t, bool integer, bool is_main, bool is_free);
+
+static bool check_overflow(walk *w, const visit *v, const uint8_t *data, uint32_t size, uint64_t *first)
+{
+    uint8_t h[PAGE_HEADER];
+    uint64_t page = iso_get_u64(data), need = ((uint64_t)PAGE_HEADER + size - 1) / w->psize + 1;
+    if (page < 2 || page >= w->pages) return fault(w, "%s: a link leads to page %" PRIu64 ", outside the file", v->name, page);
+    if (!load(w, v->name, page, h, sizeof h)) return false;
+    uint64_t count = iso_get_u32(h + 12);
+    if (get_u16(h + 10) != P_OVERFLOW || count < need) return fault(w, "%s: page %" PRIu64 " should hold a long value", v->name, page);
+    *first = page;
+    return take(w, v->name, page, count);
+}
+
+/* A list of free pages: its length, then the numbers, falling. */
+static bool check_free(walk *w, const uint8_t *p, uint32_t size)
+{
+    uint64_t n = size >= 8 && size % 8 == 0 ? iso_get_u64(p) : UINT64_MAX;
+    if (n > size / 8 - 1) return fault(w, "free pages: a list is longer than its record");
+    uint64_t before = UINT64_MAX;
+    for (uint64_t i = 1; i <= n; i++) {
+        uint64_t page = iso_get_u64(p + 8 * i);
+        if (page < 2 || page > w->last || page >= before) return fault(w, "free pages: a list holds wrong page %" PRIu64, page);
+        before = page;
+        /* a free page may lie behind the file's end: LMDB does not write pages freed in the transaction that took them */
+        if (page < w->pages && !take(w, "free pages", page, 1)) return false;
+    }
+    return true;
+}
+
+static bool check_long_free(walk *w, uint64_t page, uint32_t size)
+{
+    uint8_t *p = malloc((size_t)size + PAGE_HEADER);
+    if (!p) {
+        w->io = true;
+        w->code = ENOMEM;
+        return false;
+    }
+    bool ok = load(w, "free pages", page, p, (size_t)size + PAGE_HEADER) && check_free(w, p + PAGE_HEADER, size);
+    free(p);
+    return ok;
+}
+
+static bool check_subtree(walk *w, const uint8_t *key, uint32_t ksize, const uint8_t *data, uint32_t size)
+{
+    static const struct { const char *name; bool integer; } known[] = {
+        {"items", true}, {"vectors", true}, {"by-path", false}, {"by-hash", false}, {"meta", false}};
+    if (size != DB_SIZE) return fault(w, "a table's record has %u bytes", size);
+    tree t = tree_at(data);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strlen(known[i].name) == ksize && !memcmp(known[i].name, key, ksize))
+            return walk_db(w, known[i].name, &t, known[i].integer, false, false);
+    return fault(w, "a table of an unknown name");
+}
+
+static bool check_leaf(walk *w, visit *v, const uint8_t *node, uint32_t room)
+{
+    uint32_t size = (uint32_t)get_u16(node) | (uint32_t)get_u16(node + 2) << 16;
+    uint32_t flags = get_u16(node + 4), ksize = get_u16(node + 6);
+    const uint8_t *data = node + NODE_HEADER + ksize;
+    uint32_t held = flags & F_BIGDATA ? 8 : size;
+    if ((uint64_t)NODE_HEADER + ksize + held > room || ksize > KEY_MAX || !ksize) return fault(w, "%s: a record reaches beyond its page", v->name);
+    if (v->integer && ksize != 8) return fault(w, "%s: a key of %u bytes", v->name, ksize);
+    v->entries++;
+    if (flags & ~(uint32_t)(F_BIGDATA | F_SUBDATA) || ((flags & F_SUBDATA) != 0) != v->main || (v->main && flags & F_BIGDATA))
+        return fault(w, "%s: a record has wrong flags", v->name);
+    if (v->main) return check_subtree(w, node + NODE_HEADER, ksize, data, size);
+    if (flags & F_BIGDATA) {
+        uint64_t page = 0;
+        if (!check_overflow(w, v, data, size, &page)) return false;
+        return v->free ? check_long_free(w, page, size) : true;
+    }
+    return v->free ? check_free(w, data, size) : true;
+}
+
+static bool check_branch(walk *w, visit *v, const uint8_t *node, uint32_t room, bool first, uint32_t level, uint32_t depth)
+{
+    uint32_t ksize = get_u16(node + 6);
+    uint64_t child = (uint64_t)get_u16(node) | (uint64_t)get_u16(node + 2) << 16 | (uint64_t)get_u16(node + 4) << 32;
+    if (NODE_HEADER + ksize > room || ksize > KEY_MAX) return fault(w, "%s: a key reaches beyond its page", v->name);
+    if (v->integer && ksize != 8 && !(first && !ksize)) return fault(w, "%s: a key of %u bytes", v->name, ksize);
+    return walk_tree(w, v, child, level + 1, depth);
+}
+
+static bool walk_nodes(walk *w, visit *v, const uint8_t *p, uint64_t page, uint32_t level, uint32_t depth)
+{
+    uint32_t lower = get_u16(p + 12), upper = get_u16(p + 14);
+    bool leaf = level + 1 == depth;
+    if (get_u16(p + 10) != (leaf ? P_LEAF : P_BRANCH)) return fault(w, "%s: page %" PRIu64 " is of the wrong kind", v->name, page);
+    if (lower < PAGE_HEADER || lower % 2 || lower > upper || upper > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong header", v->name, page);
+    uint32_t nodes = (lower - PAGE_HEADER) / 2;
+    if (!nodes || (!leaf && nodes < 2 && !v->free)) return fault(w, "%s: page %" PRIu64 " is empty", v->name, page);
+    for (uint32_t i = 0; i < nodes; i++) {
+        uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
+        if (at < upper || at % 2 || at + NODE_HEADER > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong offset", v->name, page);
+        bool ok = leaf ? check_leaf(w, v, p + at, w->psize - at) : check_branch(w, v, p + at, w->psize - at, i == 0, level, depth);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static bool walk_tree(walk *w, visit *v, uint64_t page, uint32_t level, uint32_t depth)
+{
+    if (level >= depth) return fault(w, "%s: the tree is deeper than it says", v->name);
+    if (!take(w, v->name, page, 1)) return false;
+    uint8_t *p = malloc(w->psize);
+    if (!p) {
+        w->io = true;
+        w->code = ENOMEM;
+        return false;
+    }
+    bool ok = load(w, v->name, page, p, w->psize) && walk_nodes(w, v, p, page, level, depth);
+    free(p);
+    return ok;
+}
+
+static bool walk_db(walk *w, const char *name, const tree *t, bool integer, bool is_main, bool is_free)
+{
+    visit v = {.name = name, .integer = integer, .main = is_main, .free = is_free};
+    if (!is_free && t->flags != (integer ? INTEGER_KEYS : 0)) return fault(w, "%s: flags 0x%x are not this store's", name, t->flags);
+    if (t->root == NO_PAGE) return t->entries || t->depth ? fault(w, "%s: the table has entries but no root", name) : true;
+    if (!t->depth || t->depth > DEPTH_MAX) return fault(w, "%s: a tree of depth %u", name, t->depth);
+    if (!walk_tree(w, &v, t->root, 0, t->depth)) return false;
+    if (v.entries != t->entries) return fault(w, "%s: %" PRIu64 " entries where %" PRIu64 " are counted", name, v.entries, t->entries);
+    return true;
+}
+
+iso_status iso_pages_check(int fd, const char *dir, uint64_t txnid, iso_say *say, void *ctx, int64_t *faults, iso_error *err)
+{
+    head h[2];
+    uint64_t bytes;
+    iso_status status = heads_read(fd, dir, h, &bytes, err);
+    if (status) return status;
+    const head *now = head_of(h, txnid);
+    if (!now) return iso_fail(err, ISO_E_INTERRUPTED, "%s changed while it was being checked: try again", dir);
+    walk w = {.fd = fd, .psize = now->psize, .pages = bytes / now->psize, .last = now->last, .say = say, .ctx = ctx};
+    w.seen = iso_calloc((size_t)(w.pages / 8 + 1), 1);
+    if (!w.seen) return iso_fail_memory(err);
+    /* LMDB reads records in the map up to `last`: shorter is fine only while all that is missing is free */
+    bool ok = walk_db(&w, "tables", &now->main, false, true, false);
+    if (!w.io) ok = walk_db(&w, "free pages", &now->free, true, false, true) && ok;
+    free(w.seen);
+    if (w.io) {
+        errno = w.code;
+        return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
+    }
+    (void)ok;
+    *faults = w.faults;
+    return ISO_OK;
+}

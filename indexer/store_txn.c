@@ -1,0 +1,240 @@
+/* store_txn.c: transactions, the growing map, moving and compacting a database. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "indexer/store_internal.h"
+
+/* LMDB may change its map only while this process has no transaction. Called with the mutex held. */
+static int remap(iso_store *s, uint64_t bytes)
+{
+    int rc = mdb_env_set_mapsize(s->env, (size_t)bytes);
+    if (rc == ENOMEM && bytes) rc = mdb_env_set_mapsize(s->env, 0); /* what it needs at least */
+    if (rc) s->broken = true; /* the old map is gone */
+    return rc;
+}
+
+/* Room for one transaction of map_step bytes, half of that being the sign to grow. */
+static int grow(iso_store *s)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    int rc = mdb_env_info(s->env, &info);
+    if (!rc) rc = mdb_env_stat(s->env, &stat);
+    if (rc) return rc;
+    uint64_t used = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
+    if (s->active || used + s->map_step <= info.me_mapsize) return 0;
+    return remap(s, (2 * used + 2 * s->map_step + 65535) & ~UINT64_C(65535));
+}
+
+static int begin_once(iso_store *s, bool write, MDB_txn **txn)
+{
+    pthread_mutex_lock(&s->mutex);
+    int rc = s->broken ? MDB_PANIC : write ? grow(s) : 0;
+    if (!rc) s->active++;
+    pthread_mutex_unlock(&s->mutex);
+    if (rc) return rc;
+    rc = mdb_txn_begin(s->env, NULL, write ? 0 : MDB_RDONLY, txn);
+    if (!rc) return 0;
+    pthread_mutex_lock(&s->mutex);
+    s->active--;
+    /* another process has grown the file beyond our map */
+    if (rc == MDB_MAP_RESIZED && !s->active && remap(s, 0) == 0) rc = EAGAIN;
+    pthread_mutex_unlock(&s->mutex);
+    return rc;
+}
+
+static void end(iso_store *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    s->active--;
+    pthread_mutex_unlock(&s->mutex);
+}
+
+/* A folder removed or replaced under us: what we would write, nobody would find. */
+static iso_status still_there(const iso_store *s, iso_error *err)
+{
+    struct stat st;
+    if (fstatat(s->dir_fd, "data.mdb", &st, 0) || st.st_dev != s->dev || st.st_ino != s->ino)
+        return iso_fail(err, ISO_E_IO, "%s was removed or replaced by another program meanwhile: run again", s->dir);
+    return ISO_OK;
+}
+
+iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err)
+{
+    if (write && !s->writable) return iso_fail(err, ISO_E_ARGUMENT, "%s is open for reading only", s->dir);
+    iso_txn *t = iso_calloc(1, sizeof *t);
+    if (!t) return iso_fail_memory(err);
+    t->store = s;
+    t->write = write;
+    int rc = EAGAIN;
+    for (int i = 0; rc == EAGAIN && i < 100; i++) rc = begin_once(s, write, &t->txn);
+    if (rc) {
+        free(t);
+        return iso_lmdb_fail(err, rc, s->dir, write ? "write" : "read");
+    }
+    iso_status status = write ? still_there(s, err) : ISO_OK;
+    if (!status) status = iso_state_read(s, t->txn, &t->state, err);
+    if (status) {
+        iso_txn_abort(t);
+        return status;
+    }
+    *out = t;
+    return ISO_OK;
+}
+
+void iso_txn_abort(iso_txn *t)
+{
+    if (!t) return;
+    mdb_txn_abort(t->txn);
+    end(t->store);
+    free(t);
+}
+
+iso_status iso_txn_commit(iso_txn *t, iso_error *err)
+{
+    iso_store *s = t->store;
+    if (t->failed) {
+        iso_txn_abort(t);
+        return iso_fail(err, ISO_E_ARGUMENT, "%s: a transaction that failed cannot be committed", s->dir);
+    }
+    if (!t->write || !t->dirty) {
+        iso_txn_abort(t);
+        return ISO_OK;
+    }
+    t->state.updated = (uint64_t)time(NULL);
+    t->state.generation += t->changed;
+    iso_status status = iso_state_write(s, t->txn, &t->state, err);
+    if (status) {
+        iso_txn_abort(t);
+        return status;
+    }
+    int rc = mdb_txn_commit(t->txn);
+    end(s);
+    free(t);
+    return rc ? iso_lmdb_fail(err, rc, s->dir, "write") : ISO_OK;
+}
+
+iso_status iso_store_info_get(iso_txn *t, iso_store_info *out, iso_error *err)
+{
+    const iso_store *s = t->store;
+    (void)err;
+    iso_store_info info = {.count = t->state.count, .next_id = t->state.next_id, .generation = t->state.generation,
+                           .dim = s->dim, .root = s->root, .created = s->created, .updated = t->state.updated};
+    memcpy(info.digest, s->digest, sizeof info.digest);
+    memcpy(info.model, s->model, sizeof info.model);
+    *out = info;
+    return ISO_OK;
+}
+
+iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    int rc = mdb_env_info(s->env, &info);
+    if (!rc) rc = mdb_env_stat(s->env, &stat);
+    if (!rc) {
+        pthread_mutex_lock(&s->mutex);
+        s->map_step = bytes;
+        uint64_t used = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
+        rc = s->active ? EBUSY : remap(s, (used + bytes + 65535) & ~UINT64_C(65535));
+        pthread_mutex_unlock(&s->mutex);
+    }
+    return rc ? iso_lmdb_fail(err, rc, s->dir, "map") : ISO_OK;
+}
+
+iso_status iso_store_relocate(iso_store *s, const char *root, iso_error *err)
+{
+    if (root[0] != '/') return iso_fail(err, ISO_E_ARGUMENT, "%s: the folder of images must be absolute", root);
+    if (!strcmp(root, s->root)) return ISO_OK;
+    char *now = iso_strndup(root, strlen(root)), *before = s->root;
+    if (!now) return iso_fail_memory(err);
+    iso_txn *t;
+    iso_status status = iso_txn_begin(s, true, &t, err);
+    if (status) {
+        free(now);
+        return status;
+    }
+    s->root = now;
+    status = iso_head_write(s, t->txn, err);
+    t->dirty = true;
+    if (status) iso_txn_abort(t);
+    else status = iso_txn_commit(t, err);
+    if (status) {
+        s->root = before;
+        free(now);
+        return status;
+    }
+    free(before);
+    return ISO_OK;
+}
+
+/* ---- compaction ---- */
+
+static iso_status size_of(const iso_store *s, uint64_t *bytes, iso_error *err)
+{
+    struct stat st;
+    if (fstatat(s->dir_fd, "data.mdb", &st, 0)) return iso_fail_errno(err, "cannot read %s/data.mdb", s->dir);
+    *bytes = (uint64_t)st.st_size;
+    return ISO_OK;
+}
+
+/* The copy goes beside the old file; only when it is whole and synced it takes its place. The lock file goes too: it
+ * remembers the old file's transaction numbers. */
+static iso_status compact_into(iso_store *s, const char *temporary, const char *data, iso_error *err)
+{
+    int fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return iso_fail_errno(err, "cannot write %s", temporary);
+    struct stat st;
+    if (!fstat(s->data_fd, &st) && fchmod(fd, st.st_mode & 0777)) errno = 0; /* best effort */
+    int rc = mdb_env_copyfd2(s->env, fd, MDB_CP_COMPACT);
+    if (!rc && fsync(fd)) rc = errno;
+    close(fd);
+    if (rc) {
+        unlink(temporary);
+        return iso_lmdb_fail(err, rc, s->dir, "compact");
+    }
+    mdb_env_close(s->env);
+    s->env = NULL;
+    if (rename(temporary, data)) {
+        iso_status status = iso_fail_errno(err, "cannot replace %s", data);
+        unlink(temporary);
+        return status;
+    }
+    if (unlinkat(s->dir_fd, "lock.mdb", 0) && errno != ENOENT) return iso_fail_errno(err, "cannot remove %s/lock.mdb: remove it by hand", s->dir);
+    fsync(s->dir_fd); /* best effort: some file systems cannot */
+    return ISO_OK;
+}
+
+iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err)
+{
+    iso_store *s = NULL;
+    char *temporary = NULL, *data = NULL;
+    uint64_t old = 0, now = 0;
+    iso_status status = iso_store_open(dir, ISO_STORE_WRITE, NULL, &s, err);
+    if (status) return status;
+    temporary = iso_path_join(dir, ".isoface-compact.tmp");
+    data = iso_path_join(dir, "data.mdb");
+    if (!temporary || !data) status = iso_fail_memory(err);
+    else if (flock(s->dir_fd, LOCK_EX | LOCK_NB))
+        status = errno == EWOULDBLOCK ? iso_fail(err, ISO_E_IO, "%s is in use by another program: close that and run again", dir)
+                                      : iso_fail_errno(err, "cannot lock %s", dir);
+    if (!status) status = size_of(s, &old, err);
+    if (!status) status = compact_into(s, temporary, data, err);
+    if (!status) status = size_of(s, &now, err);
+    iso_store_close(s);
+    free(temporary);
+    free(data);
+    if (status) return status;
+    *before = old;
+    *after = now;
+    return ISO_OK;
+}

@@ -1,0 +1,42 @@
+/* evaluate: how well a database answers. */
+#include <stdio.h>
+#include <string.h>
+
+#include "isoface.h"
+#include "programs/evaluate.h"
+
+static const struct subcommand {
+    const char *name, *about;
+    int (*run)(int argc, char **argv);
+} subcommand[] = {
+    {"precision", "precision at K of single and double attributes", iso_evaluate_precision},
+};
+enum { SUBCOMMANDS = sizeof subcommand / sizeof *subcommand };
+
+static void usage(FILE *out)
+{
+    fputs("usage: evaluate COMMAND [options]\n\n", out);
+    for (int i = 0; i < SUBCOMMANDS; i++) fprintf(out, "  %-10s %s\n", subcommand[i].name, subcommand[i].about);
+    fputs("\nevaluate COMMAND --help says more; --version prints the version.\n", out);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        usage(stderr);
+        return 2;
+    }
+    for (int i = 0; i < SUBCOMMANDS; i++)
+        if (strcmp(argv[1], subcommand[i].name) == 0) return subcommand[i].run(argc, argv);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        usage(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("evaluate " ISO_VERSION);
+        return 0;
+    }
+    fprintf(stderr, "evaluate: there is no command '%.100s'\n", argv[1]);
+    usage(stderr);
+    return 2;
+}

@@ -1,0 +1,91 @@
+/* indexer: from a folder of images to a database that `retrieve` answers from. */
+#include "programs/indexer.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/args.h"
+#include "base/file.h"
+
+static const struct { const char *name; int (*run)(int argc, char **argv); const char *about; } commands[] = {
+    {"train", iso_indexer_train, "learn a model from a folder of images"},
+    {"flatten", iso_indexer_flatten, "train a flattening flow behind a model"},
+    {"encode", iso_indexer_encode, "put what is new or changed in a folder of images into a database"},
+    {"info", iso_indexer_info, "what a database holds"},
+    {"verify", iso_indexer_verify, "check every record, vector and index of a database"},
+    {"remove", iso_indexer_remove, "remove items from a database"},
+    {"reindex", iso_indexer_reindex, "build a database's vector index anew, of a kind of your choice"},
+    {"compact", iso_indexer_compact, "give a database's free pages back to the disk"},
+    {"export", iso_indexer_export, "write a database's vectors and paths to files"},
+    {"import", iso_indexer_import, "make a database of vectors from elsewhere"},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+iso_status iso_indexer_db(const char **db, iso_error *err)
+{
+    if (!*db || !**db) *db = getenv("ISOFACE_DB");
+    if (!*db || !**db) return iso_fail(err, ISO_E_ARGUMENT, "no database: give --db DB or set ISOFACE_DB");
+    return ISO_OK;
+}
+
+char *iso_indexer_model(const char *dir) { return iso_path_join(dir, "model.safetensors"); }
+
+iso_status iso_indexer_flush(iso_error *err)
+{
+    if (fflush(stdout) || ferror(stdout)) return iso_fail(err, ISO_E_IO, "cannot write to standard output");
+    return ISO_OK;
+}
+
+static void help(FILE *out)
+{
+    fputs("usage: indexer COMMAND [options]\n", out);
+    if (out == stderr) {
+        fputs("(indexer --help lists the commands)\n", out);
+        return;
+    }
+    fputs("\nFrom a folder of images to a database that `retrieve` answers from.\n\ncommands:\n", out);
+    for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %-10s%s\n", commands[i].name, commands[i].about);
+    fputs("\n  indexer COMMAND --help says more. --db falls back to $ISOFACE_DB.\n"
+          "  Exit code: 0 done, 1 failed, 2 wrong usage.\n", out);
+}
+
+static int finish(void)
+{
+    iso_error err = {0};
+    return iso_exit("indexer", iso_indexer_flush(&err), &err);
+}
+
+static int run(const char *name, int argc, char **argv)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (!strcmp(name, commands[i].name)) return commands[i].run(argc, argv);
+    fprintf(stderr, "indexer: there is no command '%s'\n", name);
+    help(stderr);
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error to report, not to die of */
+    const char *first = argc > 1 ? argv[1] : "";
+    if (!strcmp(first, "--help") || !strcmp(first, "-h") || (!strcmp(first, "help") && argc == 2)) {
+        help(stdout);
+        return finish();
+    }
+    if (!strcmp(first, "--version")) {
+        printf("indexer %s\n", ISO_VERSION);
+        return finish();
+    }
+    if (!strcmp(first, "help")) {
+        char *asked[] = {argv[0], argv[2], "--help", NULL};
+        return run(argv[2], 3, asked);
+    }
+    if (argc < 2) {
+        fprintf(stderr, "indexer: a command is missing\n");
+        help(stderr);
+        return 2;
+    }
+    return run(first, argc, argv);
+}

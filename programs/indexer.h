@@ -1,0 +1,28 @@
+/* indexer.h: the subcommands of the `indexer` program. Each gets main's arguments (argv[1] is its own name) and returns
+ * the exit code. */
+#ifndef ISO_PROGRAMS_INDEXER_H
+#define ISO_PROGRAMS_INDEXER_H
+
+#include "base/error.h"
+
+int iso_indexer_train(int argc, char **argv);
+int iso_indexer_flatten(int argc, char **argv);
+int iso_indexer_encode(int argc, char **argv);
+int iso_indexer_info(int argc, char **argv);
+int iso_indexer_verify(int argc, char **argv);
+int iso_indexer_remove(int argc, char **argv);
+int iso_indexer_reindex(int argc, char **argv);
+int iso_indexer_compact(int argc, char **argv);
+int iso_indexer_export(int argc, char **argv);
+int iso_indexer_import(int argc, char **argv);
+
+/* --db, or $ISOFACE_DB where it was not given; ISO_E_ARGUMENT when there is neither. */
+ISO_CHECK iso_status iso_indexer_db(const char **db, iso_error *err);
+
+/* `dir`/model.safetensors in fresh memory; NULL when memory is out. */
+char *iso_indexer_model(const char *dir);
+
+/* Flushes stdout: a full disk behind a redirection is a failure, too. */
+ISO_CHECK iso_status iso_indexer_flush(iso_error *err);
+
+#endif

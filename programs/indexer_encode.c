@@ -1,0 +1,120 @@
+/* indexer encode: what is new or changed in a folder of images goes into a database. */
+#include <omp.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/args.h"
+#include "base/progress.h"
+#include "base/text.h"
+#include "indexer/encode.h"
+#include "model/model.h"
+#include "programs/indexer.h"
+
+typedef struct config {
+    const char *images, *model, *db;
+    int64_t batch, threads;
+    bool prune, relocate, strict, quiet;
+} config;
+
+#define AT(field) offsetof(config, field)
+static const iso_option options[] = {
+    {"images", 0, ISO_ARG_TEXT, AT(images), "DIR", "the folder of images, or one in CelebA's layout", 0, 0},
+    {"model", 0, ISO_ARG_TEXT, AT(model), "M", "the model (default: the database's own)", 0, 0},
+    {"db", 0, ISO_ARG_TEXT, AT(db), "DB", "the database; made when there is none (default: $ISOFACE_DB)", 0, 0},
+    {"prune", 0, ISO_ARG_FLAG, AT(prune), NULL, "also remove items whose files went away", 0, 0},
+    {"relocate", 0, ISO_ARG_FLAG, AT(relocate), NULL, "the database's folder of images has moved to DIR", 0, 0},
+    {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "exit 1 when a file was skipped", 0, 0},
+    {"batch", 0, ISO_ARG_INT, AT(batch), "N", "images encoded at a time (default: 64)", 1, 512},
+    {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
+    {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "no progress; skipped files are still listed", 0, 0},
+    {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
+};
+
+static const iso_command command = {
+    "indexer encode",
+    "indexer encode --images DIR --model M --db DB [options]",
+    "Decodes and encodes what is new or changed in DIR, by path, size, time and content; a second run does nothing.\n"
+    "A file that was moved or copied takes the vector that its content has already. What is no usable image is\n"
+    "listed on stderr and tried again by the next run. Every second or two is committed: after Ctrl-C, or worse, the\n"
+    "same command goes on where it stopped. Readers are not disturbed.",
+    options,
+    "Paths are stored relative to DIR (in CelebA's layout, to DIR/img_align_celeba).",
+};
+
+typedef struct teller { iso_progress progress; bool started, quiet; } teller;
+
+static void tell_progress(void *ctx, int64_t done, int64_t total)
+{
+    teller *t = ctx;
+    if (!t->started) iso_progress_start(&t->progress, "encoding", "images", total, t->quiet);
+    t->started = true;
+    iso_progress_step(&t->progress, done);
+}
+
+static void tell_skipped(void *ctx, const char *path, const char *reason)
+{
+    teller *t = ctx;
+    char *name = iso_text_printable(path);
+    iso_progress_say(t->started ? &t->progress : NULL, "skipped %s: %s", name ? name : "?", reason);
+    free(name);
+}
+
+static iso_status encode(void *ctx, const uint8_t *pixels, int64_t n, float *vectors, iso_error *err)
+{
+    return iso_encoder_run(ctx, pixels, n, vectors, err);
+}
+
+static void summary(const config *c, const iso_encode_counts *n)
+{
+    printf("added %lld, changed %lld, unchanged %lld, skipped %lld, removed %lld\n", (long long)n->added, (long long)n->changed,
+           (long long)n->unchanged, (long long)n->skipped, (long long)n->removed);
+    char took[32];
+    if (!c->quiet && n->encoded && n->seconds > 0)
+        fprintf(stderr, "encoded %lld images in %s (%.0f a second)\n", (long long)n->encoded, iso_duration(n->seconds, took), (double)n->encoded / n->seconds);
+}
+
+static iso_status run(config *c, iso_encode_counts *counts, iso_error *err)
+{
+    iso_model *m = NULL;
+    iso_encoder *e = NULL;
+    char *own = NULL;
+    teller t = {.quiet = c->quiet};
+    if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
+    iso_status status = iso_indexer_db(&c->db, err);
+    if (status) return status;
+    if (!c->model) {
+        if (!iso_store_exists(c->db)) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing: %s is not there yet", c->db);
+        if (!(c->model = own = iso_indexer_model(c->db))) return iso_fail_memory(err);
+    }
+    if (c->threads) omp_set_num_threads((int)c->threads);
+    if ((status = iso_model_load(c->model, &m, err))) goto done;
+    if ((status = iso_encoder_create(m, (int)c->batch, &e, err))) goto done;
+    iso_encode_spec spec = {
+        .images = c->images, .db = c->db, .dim = iso_model_dim(m), .digest = iso_model_digest(m), .model = c->model,
+        .batch = (int)c->batch, .threads = (int)c->threads, .prune = c->prune, .relocate = c->relocate,
+        .encode = encode, .encode_ctx = e, .skipped = tell_skipped, .progress = tell_progress, .tell_ctx = &t};
+    status = iso_encode(&spec, counts, err);
+    if (t.started) iso_progress_end(&t.progress);
+done:
+    iso_encoder_free(e);
+    iso_model_free(m);
+    free(own);
+    return status;
+}
+
+int iso_indexer_encode(int argc, char **argv)
+{
+    config c = {.batch = 64};
+    iso_error err = {0};
+    iso_encode_counts counts = {0};
+    int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
+    if (code != ISO_ARGS_RUN) return code;
+    iso_interrupt_install();
+    iso_status status = run(&c, &counts, &err);
+    if (!status || status == ISO_E_INTERRUPTED) summary(&c, &counts);
+    if (!status) status = iso_indexer_flush(&err);
+    if (!status && c.strict && counts.skipped)
+        status = iso_fail(&err, ISO_E_FORMAT, "%lld file%s could not be used (--strict)", (long long)counts.skipped, counts.skipped == 1 ? "" : "s");
+    return iso_exit(command.program, status, &err);
+}

@@ -1,0 +1,105 @@
+/* indexer flatten: a trained model to one with a flattening flow. */
+#include <omp.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/args.h"
+#include "programs/indexer.h"
+#include "programs/indexer_training.h"
+
+typedef struct config {
+    const char *images, *model, *output, *device;
+    int64_t depth, length, epochs, batch, seed, threads;
+    double beta, eta, lr;
+    bool resume, force, strict, quiet;
+} config;
+
+#define AT(field) offsetof(config, field)
+static const iso_option options[] = {
+    {"images", 0, ISO_ARG_TEXT, AT(images), "DIR", "the images that the model was trained on", 0, 0},
+    {"model", 0, ISO_ARG_TEXT, AT(model), "M", "a model that `indexer train` made", 0, 0},
+    {"output", 0, ISO_ARG_TEXT, AT(output), "M2", "the model file to write", 0, 0},
+    {"beta", 0, ISO_ARG_REAL, AT(beta), "B", "weight of the codes' mean squared norm (default: 100)", 0, 1e12},
+    {"depth", 0, ISO_ARG_INT, AT(depth), "N", "coupling layers (default: 8)", 1, 64},
+    {"length", 0, ISO_ARG_INT, AT(length), "N", "hidden units of a coupling's networks (default: 512)", 1, 1 << 20},
+    {"eta", 0, ISO_ARG_REAL, AT(eta), "E", "how far mixed-up codes reach beyond their pair (default: 0.2)", 0, 100},
+    {"epochs", 0, ISO_ARG_INT, AT(epochs), "N", "passes over the training images (default: 100)", 1, 1e9},
+    {"batch", 0, ISO_ARG_INT, AT(batch), "B", "images a step (default: 100)", 1, 1 << 20},
+    {"lr", 0, ISO_ARG_REAL, AT(lr), "R", "Adam's learning rate (default: 1e-5)", 1e-300, 1e300},
+    {"seed", 0, ISO_ARG_INT, AT(seed), "S", "of every random number (default: 0)", 0, 9007199254740992.0},
+    {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M2.state; --epochs may have grown", 0, 0},
+    {"force", 0, ISO_ARG_FLAG, AT(force), NULL, "start anew although M2 is there; M2 may be M itself", 0, 0},
+    {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "fail when an image cannot be used", 0, 0},
+    {"device", 0, ISO_ARG_CHOICE, AT(device), "cpu|cuda", "where to compute (default: cpu)", 0, 0},
+    {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
+    {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "no progress", 0, 0},
+    {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
+};
+
+static const iso_command command = {
+    "indexer flatten",
+    "indexer flatten --images DIR --model M --output M2 [options]",
+    "Trains a flow (RealNVP) that maps M's codes to flatter ones, encoder and decoder as they are.\n"
+    "\n"
+    "M2 is M with the flow of the best epoch by validation loss; M2.state all that --resume needs to go on\n"
+    "bit for bit (with the same --threads); M2.csv one row an epoch. Ctrl-C saves M2.state and stops.",
+    options,
+    "Epoch 0 is the flow before training, the identity: its R is the model's own.",
+};
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    if (strcmp(a, b) == 0) return true;
+    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+static iso_status check(const config *c, iso_error *err)
+{
+    if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
+    if (!c->model) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing");
+    if (!c->output) return iso_fail(err, ISO_E_ARGUMENT, "--output is missing");
+    if (strcmp(c->device, "cpu") != 0)
+        return iso_fail(err, ISO_E_UNSUPPORTED, "--device cuda is not in this build: use --device cpu");
+    if (same_file(c->model, c->output) && !c->force)
+        return iso_fail(err, ISO_E_ARGUMENT, "--output is --model itself: give another name, or --force to replace it");
+    return ISO_OK;
+}
+
+static iso_status flatten(const config *c, iso_error *err)
+{
+    iso_model *model = NULL;
+    iso_training t = {.program = command.program, .quiet = c->quiet};
+    iso_flow_spec spec = {
+        .beta = c->beta,
+        .depth = (int)c->depth,
+        .length = (int)c->length,
+        .run = {.path = c->output, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta,
+                .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
+                .watch = iso_training_watch(&t)},
+    };
+    iso_status status = check(c, err);
+    if (status != ISO_OK) return status;
+    if ((status = iso_model_load(c->model, &model, err)) != ISO_OK) goto done;
+    spec.model = model;
+    if ((status = iso_run_check(&spec.run, err)) != ISO_OK) goto done;
+    if ((status = iso_training_load(&t, c->images, (int)c->threads, c->strict, err)) != ISO_OK) goto done;
+    status = iso_train_flow(&spec, &t.data, err);
+done:
+    iso_training_end(&t, c->output, status);
+    iso_training_free(&t);
+    iso_model_free(model);
+    return status;
+}
+
+int iso_indexer_flatten(int argc, char **argv)
+{
+    config c = {.device = "cpu", .depth = 8, .length = 512, .epochs = 100, .batch = 100, .beta = 100, .eta = 0.2, .lr = 1e-5};
+    iso_error err = {0};
+    int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
+    if (code != ISO_ARGS_RUN) return code;
+    if (c.threads) omp_set_num_threads((int)c.threads);
+    iso_interrupt_install();
+    return iso_exit(command.program, flatten(&c, &err), &err);
+}

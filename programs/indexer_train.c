@@ -1,0 +1,113 @@
+/* indexer train: images to a model. */
+#include <omp.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/args.h"
+#include "programs/indexer.h"
+#include "programs/indexer_training.h"
+
+typedef struct config {
+    const char *images, *model, *method, *arch, *sigma, *device;
+    int64_t width, latent, epochs, batch, seed, threads;
+    double alpha, eta, lr, sigma_lr, kl_weight;
+    bool mirror, resume, force, strict, quiet;
+} config;
+
+#define AT(field) offsetof(config, field)
+static const iso_option options[] = {
+    {"images", 0, ISO_ARG_TEXT, AT(images), "DIR", "folder of images, or a data set in CelebA's layout", 0, 0},
+    {"model", 0, ISO_ARG_TEXT, AT(model), "M", "the model file to write", 0, 0},
+    {"method", 0, ISO_ARG_CHOICE, AT(method), "isometric|vae", "what is trained (default: isometric)", 0, 0},
+    {"arch", 0, ISO_ARG_CHOICE, AT(arch), "celeba", "architecture (default: celeba)", 0, 0},
+    {"width", 0, ISO_ARG_INT, AT(width), "W", "channels of the first layer (default: 128; 16 or 32 suit a CPU)", 1, 4096},
+    {"latent", 0, ISO_ARG_INT, AT(latent), "M", "latent dimension (default: 128)", 1, 4096},
+    {"alpha", 0, ISO_ARG_REAL, AT(alpha), "A", "weight of the isometric term R (default: 10)", 0, 1e12},
+    {"eta", 0, ISO_ARG_REAL, AT(eta), "E", "how far mixed-up codes reach beyond their pair (default: 0.2)", 0, 100},
+    {"kl-weight", 0, ISO_ARG_REAL, AT(kl_weight), "W", "weight of the KL term (default: 1, the bound itself)", 0, 1e12},
+    {"sigma", 0, ISO_ARG_TEXT, AT(sigma), "RULE",
+     "the decoder's noise: optimal (of each batch), learned, or a fixed number (default: optimal)", 0, 0},
+    {"sigma-lr", 0, ISO_ARG_REAL, AT(sigma_lr), "R", "learning rate of log sigma where learned (default: 0.01)", 1e-12, 10},
+    {"epochs", 0, ISO_ARG_INT, AT(epochs), "N", "passes over the training images (default: 100)", 1, 1e9},
+    {"batch", 0, ISO_ARG_INT, AT(batch), "B", "images a step (default: 100)", 1, 1 << 20},
+    {"lr", 0, ISO_ARG_REAL, AT(lr), "R", "Adam's learning rate (default: 1e-4)", 1e-300, 1e300},
+    {"seed", 0, ISO_ARG_INT, AT(seed), "S", "of every random number (default: 0)", 0, 9007199254740992.0},
+    {"mirror", 0, ISO_ARG_FLAG, AT(mirror), NULL, "flip half of the images, drawn anew each time", 0, 0},
+    {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M.state; --epochs may have grown", 0, 0},
+    {"force", 0, ISO_ARG_FLAG, AT(force), NULL, "start anew although M is there", 0, 0},
+    {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "fail when an image cannot be used", 0, 0},
+    {"device", 0, ISO_ARG_CHOICE, AT(device), "cpu|cuda", "where to compute (default: cpu)", 0, 0},
+    {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
+    {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "no progress", 0, 0},
+    {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
+};
+
+static const iso_command command = {
+    "indexer train",
+    "indexer train --images DIR --model M [options]",
+    "Trains an (isometrically regularized) variational autoencoder on the images of DIR.\n"
+    "\n"
+    "M holds the best epoch by validation loss; M.state all that --resume needs to go on bit for bit (with\n"
+    "the same --threads); M.csv one row an epoch. Ctrl-C saves M.state and stops.",
+    options,
+    "An epoch's line gives training figures and, in parentheses, those of the validation images: the loss,\n"
+    "the squared error per pixel and channel (images in [-1, 1]), the isometric term R (1/latent is the least it can be), the KL.",
+};
+
+static iso_status parse_sigma(const config *c, iso_train_spec *spec, iso_error *err)
+{
+    spec->sigma = 1;
+    if (strcmp(c->sigma, "optimal") == 0) {
+        spec->sigma_rule = ISO_SIGMA_OPTIMAL;
+    } else if (strcmp(c->sigma, "learned") == 0) {
+        spec->sigma_rule = ISO_SIGMA_LEARNED;
+    } else {
+        char *end;
+        spec->sigma_rule = ISO_SIGMA_FIXED;
+        if (strcmp(c->sigma, "fixed") == 0) return ISO_OK;
+        spec->sigma = strtod(c->sigma, &end);
+        if (!*c->sigma || *end || !(spec->sigma > 0 && spec->sigma < 1e6))
+            return iso_fail(err, ISO_E_ARGUMENT, "--sigma is optimal, learned or a number above 0, not %s", c->sigma);
+    }
+    return ISO_OK;
+}
+
+static iso_status train(const config *c, iso_error *err)
+{
+    iso_training t = {.program = command.program, .quiet = c->quiet};
+    iso_train_spec spec = {
+        .net = {.arch = ISO_ARCH_CELEBA, .width = (int)c->width, .latent = (int)c->latent},
+        .method = c->method,
+        .alpha = c->alpha,
+        .kl_weight = c->kl_weight,
+        .sigma_lr = c->sigma_lr,
+        .mirror = c->mirror,
+        .run = {.path = c->model, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta,
+                .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
+                .watch = iso_training_watch(&t)},
+    };
+    if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
+    if (!c->model) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing");
+    if (strcmp(c->device, "cpu") != 0)
+        return iso_fail(err, ISO_E_UNSUPPORTED, "--device cuda is not in this build: use --device cpu");
+    iso_status status = parse_sigma(c, &spec, err);
+    if (status == ISO_OK) status = iso_run_check(&spec.run, err); /* before decoding, which may take long */
+    if (status == ISO_OK) status = iso_training_load(&t, c->images, (int)c->threads, c->strict, err);
+    if (status == ISO_OK) status = iso_train(&spec, &t.data, err);
+    iso_training_end(&t, c->model, status);
+    iso_training_free(&t);
+    return status;
+}
+
+int iso_indexer_train(int argc, char **argv)
+{
+    config c = {.method = "isometric", .arch = "celeba", .sigma = "optimal", .device = "cpu", .width = 128, .latent = 128,
+                .epochs = 100, .batch = 100, .alpha = 10, .eta = 0.2, .lr = 1e-4, .sigma_lr = 1e-2, .kl_weight = 1};
+    iso_error err = {0};
+    int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
+    if (code != ISO_ARGS_RUN) return code;
+    if (c.threads) omp_set_num_threads((int)c.threads);
+    iso_interrupt_install();
+    return iso_exit(command.program, train(&c, &err), &err);
+}

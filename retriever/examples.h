@@ -1,0 +1,51 @@
+/* examples.h: the examples of a query: from paths, ids and vectors to vectors. Used by isoface.c. */
+#ifndef ISO_EXAMPLES_H
+#define ISO_EXAMPLES_H
+
+#include <pthread.h>
+#include "indexer/store.h"
+#include "model/model.h"
+#include "retriever/search.h"
+
+struct iso_db {
+    iso_store *store;
+    iso_searcher *searcher;
+    iso_store_info info;
+    char *root;
+    pthread_mutex_t lock;   /* over the two below */
+    iso_model *model;       /* NULL until an image must be encoded */
+    iso_encoder *encoder;
+};
+
+typedef struct iso_example {
+    char *file;             /* NULL for a bare vector */
+    uint64_t hash[2];       /* of the file's content; zeros: unknown */
+    uint64_t id;            /* with by_id */
+    bool by_id;
+} iso_example;
+
+typedef struct iso_examples { /* of one sign */
+    iso_example *item;
+    float *vector;          /* [count, dim] */
+    size_t count, item_room, vector_room;
+} iso_examples;
+
+typedef struct iso_pending { char *path; iso_sign sign; } iso_pending;
+typedef struct iso_skip { char *path, *reason; } iso_skip;
+
+struct iso_query {
+    iso_db *db;
+    iso_examples set[2];    /* by iso_sign */
+    iso_pending *pending;   /* files still to be read */
+    size_t pendings, pending_room;
+    iso_skip *skip;
+    size_t skips, skip_room;
+};
+
+/* Appends an example; copies file and vector. */
+ISO_CHECK iso_status iso_examples_add(iso_query *q, iso_sign sign, const iso_example *example, const float *vector, iso_error *err);
+
+/* What lies at a stored path: below the root, unless it is absolute or there is no root. Fresh memory, NULL without. */
+char *iso_db_file(const iso_db *db, const char *path);
+
+#endif

@@ -1,0 +1,226 @@
+/* search.c: the query vector, and the k best: candidates from the index, scored again exactly. */
+#include "retriever/searcher.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+/* ---- the query vector ---- */
+
+/* Adds weight * (mean of unit vectors) to sum. */
+static iso_status add_mean(int dim, int64_t n, const float *vectors, const char *what, double weight, double *sum, iso_error *err)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float *z = vectors + i * dim;
+        double square = 0;
+        for (int j = 0; j < dim; j++) square += (double)z[j] * z[j];
+        if (!isfinite(square))
+            return iso_fail(err, ISO_E_NUMERIC, "%s example %lld has a vector with a number that is not finite", what, (long long)i + 1);
+        if (!(square > 0)) return iso_fail(err, ISO_E_NUMERIC, "%s example %lld has a vector of zeros, which points nowhere", what, (long long)i + 1);
+        double scale = weight / (sqrt(square) * (double)n);
+        for (int j = 0; j < dim; j++) sum[j] += scale * z[j];
+    }
+    return ISO_OK;
+}
+
+iso_status iso_query_sum(int dim, int64_t n, const float *positives, int64_t k, const float *negatives, double gamma, float *w, iso_error *err)
+{
+    if (dim < 1 || n < 1 || k < 0) return iso_fail(err, ISO_E_ARGUMENT, "a query needs at least one example");
+    if (!isfinite(gamma)) return iso_fail(err, ISO_E_ARGUMENT, "gamma must be a finite number");
+    double *sum = iso_calloc((size_t)dim, sizeof *sum), square = 0;
+    if (!sum) return iso_fail_memory(err);
+    iso_status st = add_mean(dim, n, positives, "positive", 1, sum, err);
+    if (st == ISO_OK && k > 0) st = add_mean(dim, k, negatives, "negative", -gamma, sum, err);
+    for (int j = 0; j < dim; j++) square += sum[j] * sum[j];
+    if (st == ISO_OK && !(square > 1e-12))
+        st = iso_fail(err, ISO_E_NUMERIC, "the examples cancel one another out: there is no direction to search in; use other examples or another --gamma");
+    for (int j = 0; st == ISO_OK && j < dim; j++) w[j] = (float)sum[j];
+    free(sum);
+    return st;
+}
+
+/* ---- candidates ---- */
+
+typedef struct hits {
+    iso_hit *hit;
+    size_t count, capacity;
+} hits;
+
+typedef struct query {
+    iso_searcher *s;
+    iso_txn *txn;
+    const float *w;
+    double norm;
+    int64_t k, skips;
+    const uint64_t *skip;
+} query;
+
+/* Cosine times |w|. Four sums in a fixed order: equal vectors score equal to the last bit wherever they lie. */
+static double score_of(const float *w, const float *z, int dim)
+{
+    double dot[4] = {0}, square[4] = {0};
+    int j = 0;
+    for (; j + 4 <= dim; j += 4)
+        for (int l = 0; l < 4; l++) {
+            dot[l] += (double)w[j + l] * z[j + l];
+            square[l] += (double)z[j + l] * z[j + l];
+        }
+    for (; j < dim; j++) {
+        dot[0] += (double)w[j] * z[j];
+        square[0] += (double)z[j] * z[j];
+    }
+    double length = (square[0] + square[1]) + (square[2] + square[3]);
+    return length > 0 ? ((dot[0] + dot[1]) + (dot[2] + dot[3])) / sqrt(length) : 0;
+}
+
+static int compare_hits(const void *a, const void *b)
+{
+    const iso_hit *x = a, *y = b;
+    if (x->score != y->score) return x->score > y->score ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+static bool skipped(const query *q, uint64_t id)
+{
+    return q->skips > 0 && bsearch(&id, q->skip, (size_t)q->skips, sizeof id, compare_ids) != NULL;
+}
+
+static iso_status damaged_item(const query *q, uint64_t id, iso_error *err)
+{
+    return iso_fail(err, ISO_E_FORMAT, "item %llu of %s has a vector that is not finite: see 'indexer verify'", (unsigned long long)id, iso_store_dir(q->s->store));
+}
+
+static iso_status take(const query *q, hits *list, uint64_t id, const float *z, iso_error *err)
+{
+    if (skipped(q, id)) return ISO_OK;
+    double score = score_of(q->w, z, q->s->dim);
+    if (!isfinite(score)) return damaged_item(q, id, err);
+    if (!iso_grow(&list->hit, &list->capacity, list->count + 1, sizeof *list->hit)) return iso_fail_memory(err);
+    list->hit[list->count++] = (iso_hit){id, score};
+    return ISO_OK;
+}
+
+/* Scores an item from LMDB; one that is gone since is passed over. */
+static iso_status take_stored(const query *q, hits *list, uint64_t id, iso_error *err)
+{
+    const float *z;
+    iso_status st = iso_item_vector(q->txn, id, &z, err);
+    if (st == ISO_E_NOT_FOUND) return ISO_OK;
+    return st == ISO_OK ? take(q, list, id, z, err) : st;
+}
+
+/* Items that the index does not know. */
+static iso_status take_extras(const query *q, hits *list, iso_error *err)
+{
+    const iso_searcher *s = q->s;
+    iso_store_info info;
+    iso_status st = iso_store_info_get(q->txn, &info, err);
+    for (int64_t i = 0; st == ISO_OK && i < s->extras; i++) {
+        if (info.generation != s->generation) st = take_stored(q, list, s->extra_id[i], err); /* some may be gone */
+        else st = take(q, list, s->extra_id[i], s->extra + i * s->dim, err);
+    }
+    return st;
+}
+
+/* Every item of the database, without the index. */
+static iso_status take_all(const query *q, hits *list, iso_error *err)
+{
+    iso_cursor *c = NULL;
+    iso_item item;
+    const float *z;
+    list->count = 0;
+    iso_status st = iso_cursor_open(q->txn, 0, &c, err);
+    while (st == ISO_OK) {
+        st = iso_cursor_next(c, &item, &z, err);
+        if (st == ISO_OK) st = take(q, list, item.id, z, err);
+    }
+    iso_cursor_close(c);
+    return st == ISO_E_NOT_FOUND ? ISO_OK : st;
+}
+
+/* Asks the index for more and more until the k best are certain (or, for an approximate index, until k are there). */
+static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_error *err)
+{
+    iso_vindex_info info;
+    iso_vindex_info_get(q->s->index, &info);
+    const size_t extras = list->count;
+    /* single-precision sums err by at most dim roundings; the kind's own error comes on top */
+    const double slack = q->norm * (info.error + (info.source.dim + 8) * 1.2e-7);
+    int64_t want = info.approximate || info.error > 1e-3 ? 4 * q->k + 64 : q->k + 32;
+    uint64_t *ids = NULL;
+    float *scores = NULL;
+    iso_status st = ISO_OK;
+    want += q->skips + (q->s->removed < 1024 ? q->s->removed : 1024);
+    *exact = !info.approximate;
+    for (;; want *= 4) {
+        int64_t got;
+        if (want > info.count / 2 && want > 256) { /* as cheap without the index, and certain */
+            *exact = true;
+            st = take_all(q, list, err);
+            break;
+        }
+        if (want > info.count) want = info.count;
+        free(ids);
+        free(scores);
+        ids = iso_calloc((size_t)want, sizeof *ids);
+        scores = iso_calloc((size_t)want, sizeof *scores);
+        if (!ids || !scores) {
+            st = iso_fail_memory(err);
+            break;
+        }
+        list->count = extras;
+        st = iso_vindex_search(q->s->index, q->w, want, ids, scores, &got, err);
+        for (int64_t i = 0; st == ISO_OK && i < got; i++) st = take_stored(q, list, ids[i], err);
+        if (st != ISO_OK || (want == info.count && !info.approximate)) break;
+        bool enough = list->count >= (size_t)q->k;
+        if (enough && info.approximate) break;
+        if (enough && got > 0) {
+            qsort(list->hit, list->count, sizeof *list->hit, compare_hits);
+            if (list->hit[q->k - 1].score > scores[got - 1] + slack) break;
+            list->count = 0; /* sorting mixed the extras in */
+            st = take_extras(q, list, err);
+            if (st != ISO_OK) break;
+        }
+        if (want == info.count) { /* approximate, and it cannot find enough */
+            *exact = true;
+            st = take_all(q, list, err);
+            break;
+        }
+    }
+    free(ids);
+    free(scores);
+    return st;
+}
+
+iso_status iso_search(iso_searcher *s, const float *w, int64_t k, int64_t skips, const uint64_t *skip, iso_hit *out, int64_t *found, bool *exact, iso_error *err)
+{
+    hits list = {0};
+    bool certain = true;
+    query q = {.s = s, .w = w, .k = k, .skips = skips, .skip = skip};
+    if (k < 1) return iso_fail(err, ISO_E_ARGUMENT, "k must be at least 1");
+    for (int j = 0; j < s->dim; j++) q.norm += (double)w[j] * w[j];
+    q.norm = sqrt(q.norm);
+    if (!isfinite(q.norm) || !(q.norm > 0)) return iso_fail(err, ISO_E_NUMERIC, "the query vector is zero or not finite");
+    iso_status st = iso_txn_begin(s->store, false, &q.txn, err);
+    if (st != ISO_OK) return st;
+    st = take_extras(&q, &list, err);
+    if (st == ISO_OK && (uint64_t)k > (uint64_t)INT64_MAX / 32) st = take_all(&q, &list, err);
+    else if (st == ISO_OK && iso_vindex_count(s->index) > 0) st = take_from_index(&q, &list, &certain, err);
+    iso_txn_abort(q.txn);
+    if (st == ISO_OK) {
+        if (list.count) qsort(list.hit, list.count, sizeof *list.hit, compare_hits);
+        *found = list.count < (size_t)k ? (int64_t)list.count : k;
+        if (*found) memcpy(out, list.hit, sizeof *out * (size_t)*found);
+        *exact = certain;
+    }
+    free(list.hit);
+    return st;
+}

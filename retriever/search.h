@@ -1,0 +1,61 @@
+/* search.h: from example images to answers.
+ *
+ * score(x) = mean_q cos(z_q, z_x) - gamma * mean_n cos(z_n, z_x): one inner product with one query vector, whatever the
+ * number of examples (methods.md, "Retrieval"). Every score handed out is that cosine in double precision, from the
+ * vectors in LMDB: the index only proposes candidates. */
+#ifndef ISO_SEARCH_H
+#define ISO_SEARCH_H
+
+#include "indexer/store.h"
+
+/* An open database ready for queries: the index and the items added or removed after it was built. The store must
+ * outlive it. Any number of threads may search at a time; iso_searcher_refresh and _free need to be alone. */
+typedef struct iso_searcher iso_searcher;
+
+typedef struct iso_hit { uint64_t id; double score; } iso_hit;
+
+/* The FAISS index is loaded, or rebuilt in memory (and, where the directory is writable, on disk) when it is missing,
+ * damaged, of another model or database, or when more than a fifth of the items are not in it. None of these is an
+ * error: iso_searcher_note tells. */
+ISO_CHECK iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *err);
+void iso_searcher_free(iso_searcher *s);
+
+/* One line about what opening found and did ("index ... is damaged: ...; it was rebuilt"), NULL when all was well.
+ * Owned by the searcher. */
+const char *iso_searcher_note(const iso_searcher *s);
+
+/* Takes in what was added or removed since; cheap when nothing was. */
+ISO_CHECK iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err);
+
+/* The query vector of a set: w = mean of unit positives - gamma * mean of unit negatives. positives [n, dim], n >= 1,
+ * negatives [k, dim] (k may be 0), w [dim]. A vector of zeros or with a NaN is ISO_E_NUMERIC naming its number (from 1);
+ * so are examples that cancel one another out. */
+ISO_CHECK iso_status iso_query_sum(int dim, int64_t n, const float *positives, int64_t k, const float *negatives, double gamma, float *w, iso_error *err);
+
+/* The k best items by <w, unit vector>, best first, ties by id; fewer when the database has fewer. `skip` (sorted ids)
+ * are left out. hits has room for k. *exact says that no better item was missed: always for flat, and for sq8 and fp16,
+ * whose largest error is known, so that the search widens until the answer is proved. */
+ISO_CHECK iso_status iso_search(iso_searcher *s, const float *w, int64_t k, int64_t skips, const uint64_t *skip, iso_hit *hits, int64_t *found, bool *exact, iso_error *err);
+
+/* Builds NAME.db/index.faiss of the given kind: flat, sq8, fp16, ivf, hnsw; NULL: flat below 100,000 items, ivf from
+ * there on. Written to a temporary file, synced and renamed. Progress on stderr unless quiet. */
+ISO_CHECK iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_error *err);
+
+typedef struct iso_index_info {
+    char kind[8];
+    bool approximate;
+    int64_t count;    /* items in the index */
+    int width;        /* nprobe of ivf, efSearch of hnsw; 0 otherwise */
+    double recall;    /* recall@10 measured when it was built; 1 where the index is not approximate */
+    bool current;     /* nothing was added or removed since it was built */
+} iso_index_info;
+
+/* From the index's header. ISO_E_NOT_FOUND: there is none; ISO_E_FORMAT, ISO_E_MISMATCH: of no use, with the reason. */
+ISO_CHECK iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *err);
+
+/* Checksums of the index file, that it belongs to the store, and that each vector in it is the store's, as exactly as
+ * its kind keeps it. Faults are told to `say` one by one and counted. An index that is missing or older than the last
+ * change is no fault (it is rebuilt or completed when searched). */
+ISO_CHECK iso_status iso_index_verify(iso_store *store, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err);
+
+#endif

@@ -1,0 +1,332 @@
+/* searcher.c: the index and its database: opening, keeping up, building, verifying. */
+#include "retriever/searcher.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/progress.h"
+
+#define INDEX_NAME "index.faiss"
+#define FLAT_BELOW 100000 /* items: an exact search takes a few milliseconds */
+
+/* ---- reading the store's vectors for a build ---- */
+
+typedef struct reader {
+    iso_store *store;
+    iso_txn *txn;
+    iso_cursor *cursor;
+    int dim;
+    int64_t done, count;
+    iso_progress *progress; /* NULL: none */
+} reader;
+
+static iso_status reader_rewind(void *ctx, iso_error *err)
+{
+    reader *r = ctx;
+    iso_cursor_close(r->cursor);
+    r->cursor = NULL;
+    r->done = 0;
+    return iso_cursor_open(r->txn, 0, &r->cursor, err);
+}
+
+/* out = z / |z|; a vector of zeros stays as it is. */
+static bool to_unit(const float *z, int dim, float *out)
+{
+    double square = 0;
+    for (int j = 0; j < dim; j++) square += (double)z[j] * z[j];
+    if (!isfinite(square)) return false;
+    double scale = square > 0 ? 1 / sqrt(square) : 0;
+    for (int j = 0; j < dim; j++) out[j] = (float)(z[j] * scale);
+    return true;
+}
+
+static iso_status reader_next(void *ctx, int64_t room, uint64_t *ids, float *unit, int64_t *got, iso_error *err)
+{
+    reader *r = ctx;
+    iso_item item;
+    const float *z;
+    int64_t n = 0;
+    while (n < room) {
+        iso_status st = iso_cursor_next(r->cursor, &item, &z, err);
+        if (st == ISO_E_NOT_FOUND) break;
+        if (st != ISO_OK) return st;
+        if (!to_unit(z, r->dim, unit + n * r->dim))
+            return iso_fail(err, ISO_E_FORMAT, "item %llu of %s has a vector that is not finite: see 'indexer verify'", (unsigned long long)item.id, iso_store_dir(r->store));
+        ids[n++] = item.id;
+    }
+    r->done += n;
+    if (r->progress) iso_progress_step(r->progress, r->done);
+    *got = n;
+    return ISO_OK;
+}
+
+static iso_vindex_source source_of(const iso_store_info *info)
+{
+    iso_vindex_source source = {.created = info->created, .generation = info->generation, .dim = info->dim};
+    snprintf(source.digest, sizeof source.digest, "%s", info->digest);
+    return source;
+}
+
+static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *info, const char *kind, iso_progress *progress, iso_vindex **out, iso_error *err)
+{
+    reader r = {.store = store, .txn = txn, .dim = info->dim, .count = (int64_t)info->count, .progress = progress};
+    iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next};
+    iso_vindex_source source = source_of(info);
+    if (!kind) kind = info->count < FLAT_BELOW ? "flat" : "ivf";
+    iso_status st = iso_vindex_build(&source, kind, &rows, out, err);
+    iso_cursor_close(r.cursor);
+    return st;
+}
+
+static char *index_path(const iso_store *store) { return iso_path_join(iso_store_dir(store), INDEX_NAME); }
+
+iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_error *err)
+{
+    iso_txn *txn = NULL;
+    iso_store_info info;
+    iso_vindex *index = NULL;
+    iso_progress progress;
+    if (kind && !iso_vindex_kind_known(kind))
+        return iso_fail(err, ISO_E_ARGUMENT, "unknown kind of index '%s': use flat, sq8, fp16, ivf or hnsw", kind);
+    char *path = index_path(store);
+    if (!path) return iso_fail_memory(err);
+    iso_status st = iso_txn_begin(store, false, &txn, err);
+    if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
+    if (st == ISO_OK) {
+        iso_progress_start(&progress, "indexing", "items", (int64_t)info.count, quiet);
+        st = build(store, txn, &info, kind, &progress, &index, err);
+        iso_progress_end(&progress);
+    }
+    if (txn) iso_txn_abort(txn);
+    if (st == ISO_OK) st = iso_vindex_write(index, path, err);
+    iso_vindex_free(index);
+    free(path);
+    return st;
+}
+
+/* ---- what changed since the index was built ---- */
+
+typedef struct changes {
+    uint64_t *id;
+    float *vector;
+    size_t count, id_room, vector_room;
+    int64_t removed;
+} changes;
+
+static iso_status add_extra(changes *c, uint64_t id, const float *z, int dim, iso_error *err)
+{
+    if (!iso_grow(&c->id, &c->id_room, c->count + 1, sizeof *c->id) ||
+        !iso_grow(&c->vector, &c->vector_room, (c->count + 1) * (size_t)dim, sizeof *c->vector))
+        return iso_fail_memory(err);
+    c->id[c->count] = id;
+    memcpy(c->vector + c->count * (size_t)dim, z, sizeof *z * (size_t)dim);
+    c->count++;
+    return ISO_OK;
+}
+
+/* Walks the store's ids and the index's side by side. */
+static iso_status find_changes(iso_txn *txn, const iso_vindex *index, int dim, changes *c, iso_error *err)
+{
+    const uint64_t *ids = iso_vindex_ids(index);
+    int64_t count = iso_vindex_count(index), at = 0, both = 0;
+    iso_cursor *cursor = NULL;
+    iso_item item;
+    const float *z;
+    iso_status st = iso_cursor_open(txn, 0, &cursor, err);
+    while (st == ISO_OK) {
+        st = iso_cursor_next(cursor, &item, &z, err);
+        if (st != ISO_OK) break;
+        while (at < count && ids[at] < item.id) at++;
+        if (at < count && ids[at] == item.id) both++;
+        else st = add_extra(c, item.id, z, dim, err);
+    }
+    iso_cursor_close(cursor);
+    c->removed = count - both;
+    return st == ISO_E_NOT_FOUND ? ISO_OK : st;
+}
+
+/* Sets the searcher's extras to what `index` lacks. */
+static iso_status adopt_changes(iso_searcher *s, iso_txn *txn, const iso_store_info *info, iso_error *err)
+{
+    changes c = {0};
+    iso_vindex_info have;
+    iso_vindex_info_get(s->index, &have);
+    if (have.source.generation != info->generation) {
+        iso_status st = find_changes(txn, s->index, s->dim, &c, err);
+        if (st != ISO_OK) {
+            free(c.id);
+            free(c.vector);
+            return st;
+        }
+    }
+    free(s->extra_id);
+    free(s->extra);
+    s->extra_id = c.id;
+    s->extra = c.vector;
+    s->extras = (int64_t)c.count;
+    s->removed = c.removed;
+    s->generation = info->generation;
+    return ISO_OK;
+}
+
+/* ---- opening ---- */
+
+/* Replaces the index in memory and, if the folder lets us, on disk. `why`: what was wrong with the old one. */
+static iso_status rebuild(iso_searcher *s, iso_txn *txn, const iso_store_info *info, const char *kind, const char *path, const char *why, iso_error *err)
+{
+    iso_error unsaved;
+    iso_vindex *fresh = NULL;
+    iso_status st = build(s->store, txn, info, kind, NULL, &fresh, err);
+    if (st != ISO_OK) return st;
+    iso_vindex_free(s->index);
+    s->index = fresh;
+    if (iso_vindex_write(fresh, path, &unsaved) == ISO_OK) snprintf(s->note, sizeof s->note, "%.900s: it was built anew", why);
+    else snprintf(s->note, sizeof s->note, "%.700s: it was built for this run only (%.400s)", why, unsaved.message);
+    return adopt_changes(s, txn, info, err);
+}
+
+static iso_status open_index(iso_searcher *s, iso_txn *txn, const iso_store_info *info, const char *path, iso_error *err)
+{
+    iso_error why;
+    char kind[8] = "";
+    iso_vindex_source source = source_of(info);
+    iso_status st = iso_vindex_read(path, &source, &s->index, kind, &why);
+    if (st == ISO_E_MEMORY) return iso_fail_memory(err);
+    if (st != ISO_OK) return rebuild(s, txn, info, kind[0] ? kind : NULL, path, why.message, err);
+    st = adopt_changes(s, txn, info, err);
+    if (st != ISO_OK) return st;
+    if (s->extras <= (int64_t)(info->count / 5) && s->removed <= iso_vindex_count(s->index) / 2) return ISO_OK;
+    (void)iso_fail(&why, ISO_E_MISMATCH, "index %s lacks %lld of %llu items and holds %lld that are gone", path, (long long)s->extras,
+                   (unsigned long long)info->count, (long long)s->removed);
+    /* a kind that was only the default for a smaller database need not be the right one now, but a chosen one stays */
+    return rebuild(s, txn, info, strcmp(kind, "flat") == 0 ? NULL : kind, path, why.message, err);
+}
+
+iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *err)
+{
+    iso_txn *txn = NULL;
+    iso_store_info info;
+    char *path = index_path(store);
+    iso_searcher *s = iso_calloc(1, sizeof *s);
+    iso_status st = s && path ? iso_txn_begin(store, false, &txn, err) : iso_fail_memory(err);
+    if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
+    if (st == ISO_OK) {
+        s->store = store;
+        s->dim = info.dim;
+        st = open_index(s, txn, &info, path, err);
+    }
+    if (txn) iso_txn_abort(txn);
+    free(path);
+    if (st == ISO_OK) *out = s;
+    else iso_searcher_free(s);
+    return st;
+}
+
+void iso_searcher_free(iso_searcher *s)
+{
+    if (!s) return;
+    iso_vindex_free(s->index);
+    free(s->extra_id);
+    free(s->extra);
+    free(s);
+}
+
+const char *iso_searcher_note(const iso_searcher *s) { return s->note[0] ? s->note : NULL; }
+
+iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
+{
+    iso_txn *txn = NULL;
+    iso_store_info info;
+    iso_status st = iso_txn_begin(s->store, false, &txn, err);
+    if (st != ISO_OK) return st;
+    st = iso_store_info_get(txn, &info, err);
+    if (st == ISO_OK && info.generation != s->generation) st = adopt_changes(s, txn, &info, err);
+    iso_txn_abort(txn);
+    return st;
+}
+
+/* ---- looking at an index without searching ---- */
+
+iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *err)
+{
+    iso_txn *txn = NULL;
+    iso_store_info info;
+    iso_vindex_info have;
+    iso_status st = iso_txn_begin(store, false, &txn, err);
+    if (st != ISO_OK) return st;
+    st = iso_store_info_get(txn, &info, err);
+    char *path = st == ISO_OK ? index_path(store) : NULL;
+    if (st == ISO_OK && !path) st = iso_fail_memory(err);
+    if (st == ISO_OK) st = iso_vindex_peek(path, &have, err);
+    if (st == ISO_OK && (strcmp(have.source.digest, info.digest) != 0 || have.source.dim != info.dim || have.source.created != info.created))
+        st = iso_fail(err, ISO_E_MISMATCH, "index %s was built from another model or database", path);
+    if (st == ISO_OK) {
+        *out = (iso_index_info){.approximate = have.approximate, .count = have.count, .width = have.width, .recall = have.recall,
+                                .current = have.source.generation == info.generation};
+        memcpy(out->kind, have.kind, sizeof out->kind);
+    }
+    iso_txn_abort(txn);
+    free(path);
+    return st;
+}
+
+/* Every vector of the index beside the store's. */
+static iso_status compare_vectors(iso_txn *txn, iso_vindex *index, void (*say)(void *, const char *), void *ctx, int64_t *faults, iso_error *err)
+{
+    iso_vindex_info info;
+    iso_vindex_info_get(index, &info);
+    int dim = info.source.dim;
+    const uint64_t *ids = iso_vindex_ids(index);
+    float *kept = iso_calloc((size_t)dim * 2, sizeof *kept), *unit = kept + dim;
+    iso_status st = kept ? ISO_OK : iso_fail_memory(err);
+    for (int64_t i = 0; st == ISO_OK && i < info.count; i++) {
+        const float *z;
+        char line[160];
+        double square = 0;
+        st = iso_item_vector(txn, ids[i], &z, err);
+        if (st == ISO_E_NOT_FOUND) { /* removed after the index was built */
+            st = ISO_OK;
+            continue;
+        }
+        if (st == ISO_OK) st = iso_vindex_vector(index, i, kept, err);
+        if (st != ISO_OK) break;
+        bool finite = to_unit(z, dim, unit);
+        for (int j = 0; j < dim; j++) square += ((double)kept[j] - unit[j]) * ((double)kept[j] - unit[j]);
+        if (finite && sqrt(square) <= info.error + 1e-6) continue;
+        snprintf(line, sizeof line, "item %llu: the index holds another vector than the database; 'indexer reindex' builds it anew", (unsigned long long)ids[i]);
+        say(ctx, line);
+        ++*faults;
+    }
+    free(kept);
+    return st;
+}
+
+iso_status iso_index_verify(iso_store *store, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err)
+{
+    iso_txn *txn = NULL;
+    iso_store_info info;
+    iso_vindex *index = NULL;
+    iso_error why;
+    int64_t found = 0;
+    char *path = index_path(store);
+    iso_status st = path ? iso_txn_begin(store, false, &txn, err) : iso_fail_memory(err);
+    if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
+    if (st != ISO_OK) goto done;
+    iso_vindex_source source = source_of(&info);
+    iso_status read = iso_vindex_read(path, &source, &index, NULL, &why);
+    if (read == ISO_OK) st = compare_vectors(txn, index, say, ctx, &found, err);
+    else if (read == ISO_E_FORMAT || read == ISO_E_MISMATCH || read == ISO_E_IO) {
+        say(ctx, why.message);
+        found++;
+    } else if (read != ISO_E_NOT_FOUND) st = iso_fail(err, read, "%s", why.message);
+done:
+    if (txn) iso_txn_abort(txn);
+    iso_vindex_free(index);
+    free(path);
+    if (st == ISO_OK) *faults = found;
+    return st;
+}

@@ -1,0 +1,20 @@
+/* searcher.h: what search.c and searcher.c share; nobody else includes it. */
+#ifndef ISO_SEARCHER_H
+#define ISO_SEARCHER_H
+
+#include "retriever/search.h"
+#include "retriever/vindex.h"
+
+struct iso_searcher {
+    iso_store *store;
+    int dim;
+    iso_vindex *index;
+    uint64_t generation;  /* of the store, as far as the following goes */
+    int64_t extras;       /* items that the index lacks */
+    uint64_t *extra_id;   /* [extras], ascending */
+    float *extra;         /* [extras, dim], as stored */
+    int64_t removed;      /* positions of the index whose items are gone */
+    char note[1200];
+};
+
+#endif

@@ -1,0 +1,81 @@
+/* vindex.h: unit vectors in FAISS, their ids, and the file both are kept in. FAISS is reached through its C API only,
+ * and only from vindex.c.
+ *
+ * The file (index.faiss; integers little-endian):
+ *     header     ISO_VINDEX_HEADER bytes: magic "ISOINDEX", version, kind, what it was built from, sizes, checksums
+ *     ids        u64 [count], ascending: the id of each position of the FAISS index
+ *     payload    what faiss_write_index writes
+ * FAISS believes every length in its file, so nothing reaches it before the checksums agree.
+ *
+ * Kinds: flat (exact), fp16 and sq8 (2 bytes and 1 byte a number; the largest error of a vector is measured, so that a
+ * search can widen until its answer is proved), ivf and hnsw (approximate; the width of their search is chosen while
+ * building so that recall@10 is at least 0.95 on a seeded sample of queries).
+ */
+#ifndef ISO_VINDEX_H
+#define ISO_VINDEX_H
+
+#include <stdbool.h>
+#include "base/error.h"
+
+#define ISO_VINDEX_HEADER 256
+#define ISO_VINDEX_MAX_DIM 65536
+
+typedef struct iso_vindex iso_vindex;
+
+/* What an index was built from: it belongs to a database when digest, dim and created agree. */
+typedef struct iso_vindex_source {
+    char digest[33];     /* of the model */
+    uint64_t created;    /* of the database */
+    uint64_t generation; /* of the database when it was read */
+    int dim;
+} iso_vindex_source;
+
+typedef struct iso_vindex_info {
+    iso_vindex_source source;
+    char kind[8];        /* flat, sq8, fp16, ivf, hnsw */
+    bool approximate;    /* true for ivf and hnsw */
+    int64_t count;
+    int width;           /* nprobe of ivf, efSearch of hnsw, else 0 */
+    double recall;       /* measured recall@10 at that width; 1 where the index is not approximate */
+    double error;        /* no stored vector is farther than this from its unit vector */
+} iso_vindex_info;
+
+/* Where a build reads from; read more than once. next gives up to `room` rows in order of ascending ids: unit vectors
+ * [got, dim]; got = 0 at the end. */
+typedef struct iso_vindex_rows {
+    void *ctx;
+    int64_t count;
+    iso_status (*rewind)(void *ctx, iso_error *err);
+    iso_status (*next)(void *ctx, int64_t room, uint64_t *ids, float *unit, int64_t *got, iso_error *err);
+} iso_vindex_rows;
+
+bool iso_vindex_kind_known(const char *kind);
+
+/* kind as above. Uses all threads. */
+ISO_CHECK iso_status iso_vindex_build(const iso_vindex_source *source, const char *kind, const iso_vindex_rows *rows, iso_vindex **out, iso_error *err);
+void iso_vindex_free(iso_vindex *v);
+
+/* To a temporary file, synced and renamed. */
+ISO_CHECK iso_status iso_vindex_write(const iso_vindex *v, const char *path, iso_error *err);
+
+/* Checks the file whole before FAISS sees it. ISO_E_NOT_FOUND: no such file; ISO_E_FORMAT: damaged, with the reason;
+ * ISO_E_MISMATCH: sound, but of another database or model than `source` (whose generation is not compared; NULL: any).
+ * kind, where not NULL, is set to the kind that the file names as soon as its header is sound, so that a caller can
+ * build the same again. */
+ISO_CHECK iso_status iso_vindex_read(const char *path, const iso_vindex_source *source, iso_vindex **out, char kind[8], iso_error *err);
+
+/* Only the header, checked; cheap whatever the size. */
+ISO_CHECK iso_status iso_vindex_peek(const char *path, iso_vindex_info *out, iso_error *err);
+
+void iso_vindex_info_get(const iso_vindex *v, iso_vindex_info *out);
+int64_t iso_vindex_count(const iso_vindex *v);
+const uint64_t *iso_vindex_ids(const iso_vindex *v); /* [count], ascending; owned by the index */
+
+/* The k best by inner product with w [dim], best first; k <= count. Scores are FAISS's own single-precision ones.
+ * ids and scores have room for k; *found may be less for approximate kinds. Thread-safe. */
+ISO_CHECK iso_status iso_vindex_search(const iso_vindex *v, const float *w, int64_t k, uint64_t *ids, float *scores, int64_t *found, iso_error *err);
+
+/* The vector at a position, as the index holds it. Not for an index that other threads search (ivf makes a table first). */
+ISO_CHECK iso_status iso_vindex_vector(iso_vindex *v, int64_t position, float *out, iso_error *err);
+
+#endif

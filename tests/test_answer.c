@@ -1,0 +1,275 @@
+/* test_answer.c: the public API, answers as text, contact sheets. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "retriever/answer.h"
+#include "retriever/search.h"
+#include "retriever/sheet.h"
+
+#define DIM 5
+#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
+
+static const char digest_a[] = "0123456789abcdef0123456789abcdef";
+static char base[512], db[600], file[700];
+static iso_error err;
+
+static void wipe(void)
+{
+    char command[700];
+    snprintf(command, sizeof command, "rm -rf '%s'", db);
+    if (system(command)) fail();
+}
+
+static iso_store *make(void)
+{
+    iso_store *s;
+    iso_store_spec spec = {.dim = DIM, .digest = digest_a, .root = base};
+    OK(iso_store_open(db, ISO_STORE_CREATE, &spec, &s, &err));
+    return s;
+}
+
+static uint64_t put(iso_txn *t, const char *path, const float *v, uint64_t content)
+{
+    iso_item item = {.path = path, .size = 1, .hash = {content, content ? 1 : 0}, .width = 178, .height = 218};
+    OK(iso_item_put(t, &item, v, &err));
+    return item.id;
+}
+
+static char *slurp(const char *path, size_t *n)
+{
+    char *data;
+    OK(iso_file_read(path, 1 << 28, &data, n, &err));
+    return data;
+}
+
+static const char *const odd[] = {"plain.jpg", "with space.jpg", "tab\there.jpg", "new\nline.jpg", "back\\slash.jpg",
+                                  "quote\"<b>&amp;'.jpg", "caf\xc3\xa9.jpg", "latin\xe9.jpg", "copy of plain.jpg"};
+enum { ODD = sizeof odd / sizeof *odd };
+
+static iso_db *odd_database(uint64_t ids[ODD])
+{
+    iso_txn *t;
+    iso_db *d;
+    wipe();
+    iso_store *s = make();
+    OK(iso_txn_begin(s, true, &t, &err));
+    for (int i = 0; i < ODD; i++) {
+        float v[DIM] = {1};
+        v[1] = (float)(i == ODD - 1 ? 0 : i) * 0.1f;
+        ids[i] = put(t, odd[i], v, i == ODD - 1 ? 1 : (uint64_t)i + 1); /* the last has the content of the first */
+    }
+    OK(iso_txn_commit(t, &err));
+    OK(iso_index_build(s, NULL, true, &err));
+    iso_store_close(s);
+    OK(iso_db_open(db, &d, &err));
+    return d;
+}
+
+static void test_api(void **state)
+{
+    (void)state;
+    uint64_t ids[ODD];
+    iso_db *d = NULL;
+    iso_query *q;
+    iso_answer *a = NULL;
+    snprintf(file, sizeof file, "%s/none.db", base);
+    assert_int_equal(iso_db_open(file, &d, &err), ISO_E_NOT_FOUND);
+    assert_null(d);
+    d = odd_database(ids);
+    assert_int_equal(iso_db_count(d), ODD);
+    assert_int_equal(iso_db_dim(d), DIM);
+    assert_string_equal(iso_db_digest(d), digest_a);
+    assert_string_equal(iso_db_root(d), base);
+    assert_null(iso_db_note(d));
+    OK(iso_query_create(d, &q, &err));
+    assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 3}, &a, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_query_add_id(q, ISO_LIKE, 4711, &err), ISO_E_NOT_FOUND);
+    assert_int_equal(iso_query_add_vector(q, ISO_LIKE, (float[3]){1}, 3, &err), ISO_E_ARGUMENT);
+    snprintf(file, sizeof file, "%s/no such.jpg", base);
+    OK(iso_query_add_path(q, ISO_LIKE, file, &err));
+    assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 3}, &a, &err), ISO_E_NOT_FOUND);
+    assert_int_equal(iso_query_skipped(q), 1);
+    const char *path, *reason;
+    iso_query_skip(q, 0, &path, &reason);
+    assert_string_equal(path, file);
+    assert_non_null(strstr(reason, "No such file"));
+    OK(iso_query_add_id(q, ISO_LIKE, ids[0], &err));
+    assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 0}, &a, &err), ISO_E_ARGUMENT);
+    OK(iso_query_run(q, &(iso_query_options){.k = 3}, &a, &err));
+    assert_int_equal(iso_answer_count(a), 3);
+    assert_true(iso_answer_exact(a));
+    assert_int_equal(iso_answer_result(a, 0)->id, ids[0]);
+    assert_int_equal(iso_answer_result(a, 1)->id, ids[ODD - 1]); /* a tie */
+    assert_string_equal(iso_answer_result(a, 2)->path, odd[1]);
+    iso_answer_free(a);
+    OK(iso_query_run(q, &(iso_query_options){.k = 100, .exclude_query = 1}, &a, &err));
+    assert_int_equal(iso_answer_count(a), ODD - 2); /* neither the example nor its copy */
+    assert_int_equal(iso_answer_result(a, 0)->id, ids[1]);
+    iso_answer_free(a);
+    OK(iso_query_add_vector(q, ISO_UNLIKE, (float[DIM]){0, 1}, DIM, &err));
+    OK(iso_query_run(q, &(iso_query_options){.k = 100, .gamma = 3}, &a, &err));
+    assert_int_equal(iso_answer_count(a), ODD);
+    assert_string_equal(iso_answer_result(a, ODD - 1)->path, odd[ODD - 2]);
+    iso_answer_free(a);
+    float nothing[DIM] = {0};
+    OK(iso_query_add_vector(q, ISO_UNLIKE, nothing, DIM, &err));
+    assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 3, .gamma = 0.5}, &a, &err), ISO_E_NUMERIC);
+    iso_query_free(q);
+    iso_db_close(d);
+}
+
+static char *printed(const iso_report *r, const char *format, bool nul, size_t *n)
+{
+    char *text = NULL;
+    FILE *f = open_memstream(&text, n);
+    OK(iso_report_print(r, format, nul, f, &err));
+    fclose(f);
+    return text;
+}
+
+static void test_formats(void **state)
+{
+    (void)state;
+    uint64_t ids[ODD];
+    iso_db *d = odd_database(ids);
+    iso_query *q;
+    iso_answer *a;
+    size_t n;
+    OK(iso_query_create(d, &q, &err));
+    OK(iso_query_add_path(q, ISO_LIKE, "/no/such/\xff.jpg", &err));
+    OK(iso_query_add_id(q, ISO_LIKE, ids[0], &err));
+    OK(iso_query_run(q, &(iso_query_options){.k = ODD}, &a, &err));
+    iso_report r = {d, q, a, "sum", true};
+    char *text = printed(&r, "json", false, &n);
+    json_t *root = json_loadb(text, n, 0, NULL);
+    assert_non_null(root);
+    assert_int_equal(json_integer_value(json_object_get(root, "schema_version")), 1);
+    assert_string_equal(json_string_value(json_object_get(root, "model")), digest_a);
+    assert_true(json_is_true(json_object_get(root, "exact")));
+    json_t *query = json_object_get(root, "query"), *results = json_object_get(root, "results");
+    assert_int_equal(json_integer_value(json_object_get(query, "images")), 1);
+    assert_int_equal(json_integer_value(json_object_get(query, "negatives")), 0);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(json_object_get(query, "skipped"), 0), "path_bytes")), "L25vL3N1Y2gv/y5qcGc=");
+    assert_int_equal(json_array_size(results), ODD);
+    for (size_t i = 0; i < ODD; i++) {
+        json_t *x = json_array_get(results, i);
+        const iso_result *want = iso_answer_result(a, (int64_t)i);
+        assert_int_equal(json_integer_value(json_object_get(x, "rank")), i + 1);
+        assert_int_equal(json_integer_value(json_object_get(x, "id")), want->id);
+        assert_float_equal(json_number_value(json_object_get(x, "score")), want->score, 1e-15);
+        if (strchr(want->path, '\xe9')) assert_string_equal(json_string_value(json_object_get(x, "path_bytes")), "bGF0aW7pLmpwZw==");
+        else assert_string_equal(json_string_value(json_object_get(x, "path")), want->path);
+    }
+    json_decref(root);
+    free(text);
+    text = printed(&r, "tsv", false, &n);
+    assert_non_null(strstr(text, "tab\\there.jpg\n"));
+    assert_non_null(strstr(text, "new\\nline.jpg\n"));
+    assert_non_null(strstr(text, "back\\\\slash.jpg\n"));
+    assert_non_null(strstr(text, "latin\xe9.jpg\n"));
+    int lines = 0, tabs = 0;
+    for (size_t i = 0; i < n; i++) lines += text[i] == '\n', tabs += text[i] == '\t';
+    assert_int_equal(lines, ODD);
+    assert_int_equal(tabs, 3 * ODD);
+    free(text);
+    text = printed(&r, "paths", true, &n);
+    size_t at = 0;
+    for (int i = 0; i < ODD; i++, at += strlen(text + at) + 1) assert_string_equal(text + at, iso_answer_result(a, i)->path);
+    assert_int_equal(at, n);
+    free(text);
+    r.relative = false;
+    text = printed(&r, "paths", false, &n);
+    assert_memory_equal(text, base, strlen(base));
+    free(text);
+    text = printed(&r, "table", false, &n);
+    assert_non_null(strstr(text, "1 example (1 skipped): the best 9 of 9 images"));
+    assert_null(strstr(text, "new\nline"));
+    free(text);
+    assert_int_equal(iso_report_print(&r, "xml", false, stdout, &err), ISO_E_ARGUMENT);
+    FILE *full = fopen("/dev/full", "w");
+    assert_non_null(full);
+    assert_int_equal(iso_report_print(&r, "json", false, full, &err), ISO_E_IO);
+    fclose(full);
+    iso_answer_free(a);
+    iso_query_free(q);
+    iso_db_close(d);
+}
+
+/* A parser must refuse what our printer would give if it forgot to escape, so that test_formats can fail at all. */
+static void test_a_wrong_answer_is_seen(void **state)
+{
+    (void)state;
+    static const char raw[] = "{\"path\": \"new\nline.jpg\"}", latin[] = "{\"path\": \"latin\xe9.jpg\"}";
+    assert_null(json_loadb(raw, sizeof raw - 1, 0, NULL));
+    assert_null(json_loadb(latin, sizeof latin - 1, 0, NULL));
+}
+
+static void test_sheets(void **state)
+{
+    (void)state;
+    iso_sheet_image image[30];
+    size_t n;
+    for (int i = 0; i < 30; i++) image[i] = (iso_sheet_image){"/no/such/file.jpg", odd[i % ODD], 1 - i * 0.03};
+    iso_sheet sheet = {.title = "<script>&\xff", .note = "note", .like = image, .unlike = image, .result = image, .likes = 12, .unlikes = 2, .results = 30};
+    snprintf(file, sizeof file, "%s/sheet.html", base);
+    OK(iso_sheet_write(&sheet, file, &err));
+    char *text = slurp(file, &n);
+    assert_null(strstr(text, "<script>"));
+    assert_null(strstr(text, "<b>&amp;'"));
+    assert_non_null(strstr(text, "&lt;b&gt;&amp;amp;&#39;"));
+    assert_non_null(strstr(text, "+ 3 more"));
+    assert_non_null(strstr(text, "</html>"));
+    assert_true(iso_text_is_utf8(text, n));
+    free(text);
+    snprintf(file, sizeof file, "%s/sheet.PNG", base);
+    OK(iso_sheet_write(&sheet, file, &err));
+    text = slurp(file, &n);
+    assert_true(n > 1000);
+    assert_memory_equal(text, "\x89PNG\r\n\x1a\n", 8);
+    free(text);
+    sheet = (iso_sheet){.title = "nothing"};
+    OK(iso_sheet_write(&sheet, file, &err));
+    assert_int_equal(iso_sheet_write(&sheet, "sheet.pdf", &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_sheet_write(&sheet, "/no/such/folder/sheet.png", &err), ISO_E_IO);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    const char *tmp = getenv("TMPDIR");
+    snprintf(base, sizeof base, "%s/isoface-answer-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(base)) return -1;
+    snprintf(db, sizeof db, "%s/test.db", base);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    char command[700];
+    snprintf(command, sizeof command, "rm -rf '%s'", base);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_api),
+        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_a_wrong_answer_is_seen),
+        cmocka_unit_test(test_sheets),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

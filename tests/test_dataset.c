@@ -1,0 +1,525 @@
+/* test_dataset.c: listings, CelebA's text files, data sets. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <turbojpeg.h>
+#include <unistd.h>
+
+#include "indexer/dataset.h"
+
+static char base[512];
+static iso_error err;
+
+#define OK(call) do { if ((call) != ISO_OK) fail_msg("%s:%d: %s", __FILE__, __LINE__, err.message); } while (0)
+#define FAILS(want, call) do { iso_status s_ = (call); if (s_ != (want)) fail_msg("%s:%d: %d, not %d", __FILE__, __LINE__, s_, want); } while (0)
+#define SAYS(words) do { if (!strstr(err.message, words)) fail_msg("%s:%d: \"%s\" lacks \"%s\"", __FILE__, __LINE__, err.message, words); } while (0)
+
+/* --- scaffolding ------------------------------------------------------------------------------------------------- */
+
+static const char *at(const char *name) /* the last few results stay valid */
+{
+    static char path[8][1200];
+    static int next;
+    char *p = path[next++ % 8];
+    snprintf(p, sizeof path[0], "%s/%s", base, name);
+    return p;
+}
+
+static void wipe(void)
+{
+    char command[700];
+    snprintf(command, sizeof command, "rm -rf '%s'", base);
+    if (system(command)) fail();
+    assert_int_equal(mkdir(base, 0755), 0);
+}
+
+static void folder(const char *name)
+{
+    assert_int_equal(mkdir(at(name), 0755), 0);
+}
+
+static void file_bytes(const char *name, const void *data, size_t n)
+{
+    FILE *f = fopen(at(name), "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void file(const char *name, const char *text)
+{
+    file_bytes(name, text, strlen(text));
+}
+
+/* A small JPEG whose content depends on n. */
+static void image(const char *name, int n)
+{
+    uint8_t rgb[24 * 20 * 3];
+    for (int i = 0; i < 24 * 20; i++) {
+        rgb[3 * i] = (uint8_t)(n * 37 + i / 4);
+        rgb[3 * i + 1] = (uint8_t)(n * 11);
+        rgb[3 * i + 2] = (uint8_t)(255 - n);
+    }
+    tjhandle tj = tjInitCompress();
+    unsigned char *jpeg = NULL;
+    unsigned long size = 0;
+    assert_int_equal(tjCompress2(tj, rgb, 24, 0, 20, TJPF_RGB, &jpeg, &size, TJSAMP_444, 95, 0), 0);
+    file_bytes(name, jpeg, size);
+    tjFree(jpeg);
+    tjDestroy(tj);
+}
+
+/* --- listing ----------------------------------------------------------------------------------------------------- */
+
+static void expect_listing(const iso_listing *l, const char *const *want, size_t n)
+{
+    for (size_t i = 0; i < n && i < l->count; i++) assert_string_equal(l->path[i], want[i]);
+    assert_int_equal(l->count, n);
+}
+
+static void listing_is_sorted_and_whole(void **state)
+{
+    (void)state;
+    wipe();
+    folder("in");
+    folder("in/sub");
+    folder("in/sub/deeper");
+    folder("in/.hidden");
+    folder("in/empty");
+    file("in/b.jpg", "");
+    file("in/a b\n\xff.png", "");
+    file("in/sub.txt", "");
+    file("in/sub/z", "");
+    file("in/sub/deeper/\xc3\xa4", "");
+    file("in/.hidden/x.jpg", "");
+    file("in/.dot.jpg", "");
+    assert_int_equal(mkfifo(at("in/fifo.jpg"), 0644), 0);
+    assert_int_equal(symlink("../b.jpg", at("in/sub/link.jpg")), 0);
+    assert_int_equal(symlink("nowhere", at("in/broken.jpg")), 0);
+    assert_int_equal(symlink("self.jpg", at("in/self.jpg")), 0);
+    assert_int_equal(symlink("..", at("in/sub/up")), 0);      /* a cycle */
+    assert_int_equal(symlink("sub/deeper", at("in/again")), 0); /* none */
+    const char *want[] = {"a b\n\xff.png", "again/\xc3\xa4", "b.jpg", "sub.txt", "sub/deeper/\xc3\xa4", "sub/link.jpg", "sub/z"};
+    iso_listing l;
+    OK(iso_listing_read(at("in//"), &l, &err));
+    assert_string_equal(l.root, at("in"));
+    expect_listing(&l, want, sizeof want / sizeof *want);
+    assert_int_equal(l.skipped, 2);
+    assert_string_equal(l.skip_path[0], "broken.jpg");
+    assert_string_equal(l.skip_reason[0], "broken symbolic link");
+    assert_string_equal(l.skip_path[1], "self.jpg");
+    want[0] = "deliberately wrong";
+    assert_string_not_equal(l.path[0], want[0]);
+    iso_listing_free(&l);
+    OK(iso_listing_read(at("in/empty"), &l, &err));
+    assert_int_equal(l.count + l.skipped, 0);
+    iso_listing_free(&l);
+}
+
+static void listing_refuses_what_is_no_folder(void **state)
+{
+    (void)state;
+    wipe();
+    file("plain", "");
+    iso_listing l = {0};
+    FAILS(ISO_E_IO, iso_listing_read(at("missing"), &l, &err));
+    SAYS("No such file");
+    FAILS(ISO_E_IO, iso_listing_read(at("plain"), &l, &err));
+    SAYS("Not a directory");
+    FAILS(ISO_E_ARGUMENT, iso_listing_read("", &l, &err));
+    FAILS(ISO_E_ARGUMENT, iso_listing_read("", &l, NULL));
+    assert_null(l.root);
+}
+
+static void unreadable_folders_are_told(void **state)
+{
+    (void)state;
+    wipe();
+    folder("in");
+    folder("in/locked");
+    file("in/a", "");
+    file("in/locked/b", "");
+    assert_int_equal(chmod(at("in/locked"), 0), 0);
+    bool root = geteuid() == 0;
+    assert_int_equal(chmod(base, 0755), 0);
+    if (root) assert_int_equal(seteuid(65534), 0);
+    iso_listing l = {0};
+    iso_status status = iso_listing_read(at("in"), &l, &err), locked = iso_listing_read(at("in/locked"), &l, NULL);
+    if (root) assert_int_equal(seteuid(0), 0);
+    assert_int_equal(chmod(at("in/locked"), 0755), 0);
+    if (status) { /* the folder of temporary files may itself be closed to nobody */
+        assert_int_equal(status, ISO_E_IO);
+        return;
+    }
+    assert_int_equal(locked, ISO_E_IO);
+    assert_int_equal(l.count, 1);
+    assert_int_equal(l.skipped, 1);
+    assert_string_equal(l.skip_path[0], "locked");
+    assert_string_equal(l.skip_reason[0], "Permission denied");
+    iso_listing_free(&l);
+}
+
+static void depth_has_no_limit(void **state)
+{
+    (void)state;
+    enum { DEPTH = 1500 };
+    wipe();
+    folder("deep");
+    int fd = open(at("deep"), O_RDONLY | O_DIRECTORY);
+    assert_true(fd >= 0);
+    for (int i = 0; i < DEPTH; i++) {
+        assert_int_equal(mkdirat(fd, "a_folder", 0755), 0);
+        int below = openat(fd, "a_folder", O_RDONLY | O_DIRECTORY);
+        assert_true(below >= 0);
+        close(fd);
+        fd = below;
+    }
+    image("small.jpg", 3);
+    assert_int_equal(linkat(AT_FDCWD, at("small.jpg"), fd, "leaf.jpg", 0), 0);
+    close(fd);
+    iso_listing l;
+    OK(iso_listing_read(at("deep"), &l, &err));
+    assert_int_equal(l.count, 1);
+    assert_int_equal(l.skipped, 0);
+    assert_int_equal(strlen(l.path[0]), DEPTH * 9 + 8);
+    iso_listing_free(&l);
+    iso_dataset *d;
+    OK(iso_dataset_load(at("deep"), 7, 1, true, &d, &err));
+    assert_int_equal(d->count, 1);
+    iso_dataset_free(d);
+}
+
+/* --- text files -------------------------------------------------------------------------------------------------- */
+
+static void partition_is_read(void **state)
+{
+    (void)state;
+    wipe();
+    file("p", "\xEF\xBB\xBF" "a.jpg 0\r\n\r\nsub/b.jpg\t 2 \nb.jpg 1\n  c.jpg 2");
+    iso_partition *p;
+    OK(iso_partition_read(at("p"), &p, &err));
+    assert_int_equal(iso_partition_find(p, "a.jpg"), 0);
+    assert_int_equal(iso_partition_find(p, "x/y/a.jpg"), 0);
+    assert_int_equal(iso_partition_find(p, "sub/b.jpg"), 2);
+    assert_int_equal(iso_partition_find(p, "b.jpg"), 1);
+    assert_int_equal(iso_partition_find(p, "other/b.jpg"), 1);
+    assert_int_equal(iso_partition_find(p, "c.jpg"), 2);
+    assert_int_equal(iso_partition_find(p, "d.jpg"), -1);
+    assert_int_equal(iso_partition_find(p, ""), -1);
+    iso_partition_free(p);
+    iso_partition_free(NULL);
+}
+
+static void bad_partitions_are_refused(void **state)
+{
+    (void)state;
+    static const struct { const char *text, *says; } bad[] = {
+        {"a.jpg 0\nb.jpg\n", "line 2: has 1 columns"},    {"a.jpg 3\n", "line 1: the part is '3'"}, {"a.jpg 01\n", "line 1: the part"},
+        {"a.jpg 0\n\nb.jpg 1 2\n", "line 3: has 3 columns"}, {"a.jpg 0\na.jpg 0\n", "line 2: a.jpg is listed twice"},
+        {"", "lists no files"},                            {"\n \r\n", "lists no files"},            {"a.jpg -1\n", "line 1"},
+    };
+    wipe();
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        iso_partition *p = NULL;
+        file("p", bad[i].text);
+        FAILS(ISO_E_FORMAT, iso_partition_read(at("p"), &p, &err));
+        SAYS(bad[i].says);
+        assert_null(p);
+    }
+    iso_partition *p = NULL;
+    file_bytes("p", "a.jpg 0\nb\0jpg 1\n", 16);
+    FAILS(ISO_E_FORMAT, iso_partition_read(at("p"), &p, &err));
+    SAYS("line 2: a NUL byte");
+    FAILS(ISO_E_IO, iso_partition_read(at("missing"), &p, &err));
+}
+
+static void attributes_are_read(void **state)
+{
+    (void)state;
+    wipe();
+    file("a", "3\r\nBald  Smiling Young \r\n000001.jpg -1  1 -1\r\n000002.jpg  1 -1  0\r\nd/000001.jpg 1 1 1");
+    iso_attributes *a;
+    OK(iso_attributes_read(at("a"), &a, &err));
+    assert_int_equal(iso_attributes_count(a), 3);
+    assert_int_equal(iso_attributes_files(a), 3);
+    assert_string_equal(iso_attributes_name(a, 2), "Young");
+    assert_memory_equal(iso_attributes_find(a, "000001.jpg"), "\0\1\0", 3);
+    assert_memory_equal(iso_attributes_find(a, "e/000002.jpg"), "\1\0\0", 3);
+    assert_memory_equal(iso_attributes_find(a, "d/000001.jpg"), "\1\1\1", 3);
+    assert_null(iso_attributes_find(a, "000003.jpg"));
+    iso_attributes_free(a);
+    file("a", "0\nBald\n");
+    OK(iso_attributes_read(at("a"), &a, &err));
+    assert_null(iso_attributes_find(a, "x"));
+    iso_attributes_free(a);
+    iso_attributes_free(NULL);
+}
+
+static void bad_attributes_are_refused(void **state)
+{
+    (void)state;
+    static const struct { const char *text, *says; } bad[] = {
+        {"", "is empty"},
+        {"2\n", "names are missing"},
+        {"Bald Young\na.jpg 1 1\n", "line 1: expected the number of files"},
+        {"-1\nBald\n", "line 1: expected the number"},
+        {"1\nBald Bald\na 1 1\n", "line 2: attribute Bald is named twice"},
+        {"1\nBald Young\na.jpg 1\n", "line 3: has 2 columns, expected 3"},
+        {"1\nBald Young\na.jpg 1 1 1\n", "line 3: has 4 columns, expected 3"},
+        {"1\nBald Young\na.jpg 1 2\n", "line 3: Young is '2', expected 1, -1 or 0"},
+        {"1\nBald\na.jpg -\n", "line 3"},
+        {"1\nBald\na.jpg +1\n", "line 3"},
+        {"2\nBald\na.jpg 1\na.jpg 1\n", "line 4: a.jpg is listed twice"},
+        {"3\nBald\na.jpg 1\nb.jpg 1\n", "line 1 says 3 files, but 2 follow"},
+        {"99999999999999999999999\nBald\na.jpg 1\n", "line 1"},
+    };
+    wipe();
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        iso_attributes *a = NULL;
+        file("a", bad[i].text);
+        FAILS(ISO_E_FORMAT, iso_attributes_read(at("a"), &a, &err));
+        SAYS(bad[i].says);
+        assert_null(a);
+    }
+}
+
+static void many_names_are_found(void **state)
+{
+    (void)state;
+    wipe();
+    FILE *f = fopen(at("p"), "w");
+    assert_non_null(f);
+    for (int i = 0; i < 20000; i++) fprintf(f, "%06d.jpg %d\n", i, i % 3);
+    assert_int_equal(fclose(f), 0);
+    iso_partition *p;
+    OK(iso_partition_read(at("p"), &p, &err));
+    for (int i = 0; i < 20000; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "q/%06d.jpg", i);
+        assert_int_equal(iso_partition_find(p, name), i % 3);
+    }
+    iso_partition_free(p);
+}
+
+/* --- data sets --------------------------------------------------------------------------------------------------- */
+
+static int64_t in_part(const iso_dataset *d, int part)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < d->count; i++) n += d->part[i] == part;
+    return n;
+}
+
+static void same_sets(const iso_dataset *a, const iso_dataset *b)
+{
+    assert_int_equal(a->count, b->count);
+    assert_int_equal(a->skipped, b->skipped);
+    for (int64_t i = 0; i < a->count; i++) assert_string_equal(a->path[i], b->path[i]);
+    for (int64_t i = 0; i < a->skipped; i++) assert_string_equal(a->skip_path[i], b->skip_path[i]);
+    for (int64_t i = 0; i < a->skipped; i++) assert_string_equal(a->skip_reason[i], b->skip_reason[i]);
+    assert_memory_equal(a->part, b->part, (size_t)a->count);
+    assert_memory_equal(a->pixels, b->pixels, (size_t)a->count * ISO_PIXELS);
+}
+
+static void plain_folder_holds_some_out(void **state)
+{
+    (void)state;
+    wipe();
+    folder("in");
+    folder("in/sub");
+    for (int i = 0; i < 100; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "in/%s%03d.jpg", i % 2 ? "sub/" : "", i);
+        image(name, i);
+    }
+    file("in/notes.txt", "hello");
+    file("in/empty.jpg", "");
+    iso_dataset *one, *four, *valid, *train;
+    OK(iso_dataset_load(at("in/"), 7, 1, true, &one, &err));
+    OK(iso_dataset_load(at("in"), 7, 4, true, &four, &err));
+    same_sets(one, four);
+    assert_int_equal(one->count, 100);
+    assert_string_equal(one->image_dir, at("in"));
+    assert_null(one->attribute_file);
+    assert_null(one->partition_file);
+    assert_int_equal(one->skipped, 2);
+    assert_string_equal(one->skip_path[0], "empty.jpg");
+    assert_string_equal(one->skip_reason[0], "empty file");
+    assert_string_equal(one->skip_reason[1], "not a JPEG or PNG");
+    int64_t held = in_part(one, ISO_PART_VALID);
+    assert_in_range(held, 1, 15);
+    assert_int_equal(in_part(one, ISO_PART_TRAIN), 100 - held);
+    OK(iso_dataset_load(at("in"), 1 << ISO_PART_VALID, 2, true, &valid, &err));
+    OK(iso_dataset_load(at("in"), 1 << ISO_PART_TRAIN, 2, true, &train, &err));
+    assert_int_equal(valid->count, held);
+    assert_int_equal(train->count, 100 - held);
+    for (int64_t i = 0, v = 0, t = 0; i < one->count; i++) {
+        const iso_dataset *d = one->part[i] == ISO_PART_VALID ? valid : train;
+        int64_t *k = d == valid ? &v : &t;
+        assert_string_equal(d->path[*k], one->path[i]);
+        assert_memory_equal(d->pixels + *k * ISO_PIXELS, one->pixels + i * ISO_PIXELS, ISO_PIXELS);
+        ++*k;
+    }
+    iso_dataset_free(one);
+    iso_dataset_free(four);
+    iso_dataset_free(valid);
+    iso_dataset_free(train);
+}
+
+static void small_folders_hold_one_out(void **state)
+{
+    (void)state;
+    iso_dataset *d;
+    for (int n = 1; n <= 6; n++) {
+        wipe();
+        folder("in");
+        for (int i = 0; i < n; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "in/%d.jpg", i);
+            image(name, 50 + i);
+        }
+        OK(iso_dataset_load(at("in"), 7, 2, true, &d, &err));
+        assert_int_equal(d->count, n);
+        if (n == 1) assert_int_equal(in_part(d, ISO_PART_TRAIN), 1);
+        else assert_in_range(in_part(d, ISO_PART_VALID), 1, n - 1);
+        iso_dataset_free(d);
+    }
+    wipe(); /* copies of one image only: still one of each */
+    folder("in");
+    for (int i = 0; i < 3; i++) image(i == 0 ? "in/a.jpg" : i == 1 ? "in/b.jpg" : "in/c.jpg", 9);
+    OK(iso_dataset_load(at("in"), 7, 2, true, &d, &err));
+    assert_in_range(in_part(d, ISO_PART_VALID), 1, 2);
+    iso_dataset_free(d);
+}
+
+static void celeba_layout_is_followed(void **state)
+{
+    (void)state;
+    wipe();
+    folder("set");
+    folder("set/img_align_celeba");
+    for (int i = 0; i < 12; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "set/img_align_celeba/%02d.jpg", i);
+        image(name, i);
+    }
+    file("set/img_align_celeba/04.jpg", "\xff\xd8\xff");
+    file("set/list_attr_celeba.txt", "1\nBald\n00.jpg 1\n");
+    file("set/list_eval_partition.txt", "00.jpg 0\n01.jpg 1\n02.jpg 2\n03.jpg 0\n04.jpg 0\n05.jpg 2\n06.jpg 1\n07.jpg 0\n08.jpg 0\n09.jpg 0\n10.jpg 0\n");
+    iso_dataset *d;
+    OK(iso_dataset_load(at("set"), 7, 2, true, &d, &err));
+    assert_string_equal(d->image_dir, at("set/img_align_celeba"));
+    assert_string_equal(d->attribute_file, at("set/list_attr_celeba.txt"));
+    assert_string_equal(d->partition_file, at("set/list_eval_partition.txt"));
+    assert_int_equal(d->count, 10);
+    assert_int_equal(in_part(d, ISO_PART_TRAIN), 6);
+    assert_int_equal(in_part(d, ISO_PART_VALID), 2);
+    assert_int_equal(d->skipped, 2);
+    assert_string_equal(d->skip_path[0], "04.jpg");
+    assert_string_equal(d->skip_reason[0], "truncated JPEG");
+    assert_string_equal(d->skip_path[1], "11.jpg");
+    assert_string_equal(d->skip_reason[1], "not listed in the partition file");
+    iso_dataset_free(d);
+
+    OK(iso_dataset_load(at("set"), 1 << ISO_PART_TEST, 2, true, &d, &err));
+    assert_int_equal(d->count, 2);
+    assert_string_equal(d->path[1], "05.jpg");
+    iso_dataset_free(d);
+
+    /* No validation part: some of the training images are held out, and none of the test images. */
+    file("set/list_eval_partition.txt", "00.jpg 0\n01.jpg 0\n02.jpg 2\n03.jpg 0\n05.jpg 2\n06.jpg 0\n07.jpg 0\n");
+    OK(iso_dataset_load(at("set"), 7, 2, true, &d, &err));
+    assert_int_equal(in_part(d, ISO_PART_TEST), 2);
+    assert_in_range(in_part(d, ISO_PART_VALID), 1, 4);
+    assert_int_equal(d->count, 7);
+    iso_dataset_free(d);
+
+    file("set/list_eval_partition.txt", "00.jpg 7\n");
+    d = NULL;
+    FAILS(ISO_E_FORMAT, iso_dataset_load(at("set"), 7, 2, true, &d, &err));
+    SAYS("line 1");
+    assert_null(d);
+}
+
+static void lists_among_the_images_are_no_images(void **state)
+{
+    (void)state;
+    wipe();
+    folder("in");
+    image("in/a.jpg", 1);
+    image("in/b.jpg", 2);
+    file("in/list_eval_partition.txt", "a.jpg 0\nb.jpg 1\n");
+    iso_dataset *d;
+    OK(iso_dataset_load(at("in"), 7, 1, true, &d, &err));
+    assert_int_equal(d->count, 2);
+    assert_int_equal(d->skipped, 0);
+    iso_dataset_free(d);
+}
+
+static void useless_folders_are_refused(void **state)
+{
+    (void)state;
+    iso_dataset *d = NULL;
+    wipe();
+    folder("in");
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 7, 1, true, &d, &err));
+    SAYS("no images in");
+    file("in/x", "text");
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 7, 1, true, &d, &err));
+    SAYS("no usable image in");
+    SAYS("x: not a JPEG or PNG");
+    image("in/x", 1);
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 1 << ISO_PART_TEST, 1, true, &d, &err));
+    SAYS("belongs to the part");
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 0, 1, true, &d, &err));
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load("", 7, 1, true, &d, &err));
+    FAILS(ISO_E_IO, iso_dataset_load(at("missing"), 7, 1, true, &d, &err));
+    assert_null(d);
+    iso_dataset_free(NULL);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    const char *tmp = getenv("TMPDIR");
+    snprintf(base, sizeof base, "%s/isoface-dataset-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    return mkdtemp(base) ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    char command[700];
+    snprintf(command, sizeof command, "rm -rf '%s'", base);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(listing_is_sorted_and_whole),
+        cmocka_unit_test(listing_refuses_what_is_no_folder),
+        cmocka_unit_test(unreadable_folders_are_told),
+        cmocka_unit_test(depth_has_no_limit),
+        cmocka_unit_test(partition_is_read),
+        cmocka_unit_test(bad_partitions_are_refused),
+        cmocka_unit_test(attributes_are_read),
+        cmocka_unit_test(bad_attributes_are_refused),
+        cmocka_unit_test(many_names_are_found),
+        cmocka_unit_test(plain_folder_holds_some_out),
+        cmocka_unit_test(small_folders_hold_one_out),
+        cmocka_unit_test(celeba_layout_is_followed),
+        cmocka_unit_test(lists_among_the_images_are_no_images),
+        cmocka_unit_test(useless_folders_are_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,365 @@
+/* test_encode.c: what is new or changed gets in, what is not is left alone, what is no image is told. The encoder is a
+ * fake whose vectors say which picture they are of, and a real one of width 2. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <turbojpeg.h>
+#include <unistd.h>
+
+#include "base/progress.h"
+#include "indexer/encode.h"
+#include "model/model.h"
+#include "model/net/net.h"
+
+enum { DIM = 4 };
+static char base[512], images[600], db[600];
+static iso_error err;
+
+#define OK(call) do { iso_status status_ = (call); if (status_) { fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } } while (0)
+
+__attribute__((format(printf, 1, 2))) static void shell(const char *fmt, ...)
+{
+    char command[4000];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(command, sizeof command, fmt, ap);
+    va_end(ap);
+    if (system(command)) fail_msg("failed: %s", command);
+}
+
+/* A flat picture of one colour. */
+static void picture(const char *path, int red, int green, int blue)
+{
+    static uint8_t rgb[70 * 90 * 3];
+    for (size_t i = 0; i < sizeof rgb; i++) rgb[i] = (uint8_t)(i % 3 == 0 ? red : i % 3 == 1 ? green : blue);
+    tjhandle t = tjInitCompress();
+    unsigned char *jpeg = NULL;
+    unsigned long n = 0;
+    assert_int_equal(tjCompress2(t, rgb, 70, 0, 90, TJPF_RGB, &jpeg, &n, TJSAMP_444, 95, 0), 0);
+    char full[1300];
+    snprintf(full, sizeof full, "%s/%s", images, path);
+    FILE *f = fopen(full, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(jpeg, 1, n, f), n);
+    fclose(f);
+    tjFree(jpeg);
+    tjDestroy(t);
+}
+
+typedef struct fake { int64_t images, calls, largest, interrupt_after; bool zero_reds, nan_reds, dead; } fake;
+
+static iso_status encode(void *ctx, const uint8_t *pixels, int64_t n, float *vectors, iso_error *e)
+{
+    fake *f = ctx;
+    f->calls++;
+    f->images += n;
+    if (n > f->largest) f->largest = n;
+    for (int64_t i = 0; i < n; i++) {
+        const uint8_t *p = pixels + i * ISO_PIXELS;
+        bool red = p[0] > 250 && p[1] < 5;
+        if (f->dead || (red && f->nan_reds)) return iso_fail(e, ISO_E_NUMERIC, "its vector is not finite");
+        for (int j = 0; j < DIM; j++) vectors[i * DIM + j] = red && f->zero_reds ? 0 : j < 3 ? (float)p[j] : 1;
+    }
+    if (f->interrupt_after && f->images >= f->interrupt_after) raise(SIGINT);
+    return ISO_OK;
+}
+
+static char skips[4000];
+
+static void skipped(void *ctx, const char *path, const char *reason)
+{
+    (void)ctx;
+    size_t n = strlen(skips);
+    snprintf(skips + n, sizeof skips - n, "%s: %s\n", path, reason);
+}
+
+static const char digest[] = "00000000000000000000000000000abc";
+
+static iso_encode_spec spec_of(fake *f)
+{
+    skips[0] = 0;
+    return (iso_encode_spec){.images = images, .db = db, .dim = DIM, .digest = digest, .batch = 3, .threads = 2,
+                             .encode = encode, .encode_ctx = f, .skipped = skipped};
+}
+
+static void expect(const iso_encode_counts *c, int64_t added, int64_t changed, int64_t unchanged, int64_t skips_, int64_t removed)
+{
+    if (c->added != added || c->changed != changed || c->unchanged != unchanged || c->skipped != skips_ || c->removed != removed)
+        fail_msg("added %d, changed %d, unchanged %d, skipped %d, removed %d\n%s", (int)c->added, (int)c->changed, (int)c->unchanged, (int)c->skipped, (int)c->removed, skips);
+}
+
+static void colour_of(const char *path, uint64_t id, int red, int green, int blue)
+{
+    iso_store *s;
+    iso_txn *t;
+    iso_item item;
+    const float *v;
+    OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
+    OK(iso_txn_begin(s, false, &t, &err));
+    OK(iso_item_by_path(t, path, &item, &err));
+    if (id) assert_int_equal(item.id, id);
+    assert_int_equal(item.width, 70);
+    assert_int_equal(item.height, 90);
+    OK(iso_item_vector(t, item.id, &v, &err));
+    assert_true(fabsf(v[0] - (float)red) < 4 && fabsf(v[1] - (float)green) < 4 && fabsf(v[2] - (float)blue) < 4);
+    iso_txn_abort(t);
+    int64_t faults;
+    OK(iso_store_verify(s, NULL, NULL, &faults, &err));
+    assert_int_equal(faults, 0);
+    iso_store_close(s);
+}
+
+static void fresh(void)
+{
+    shell("rm -rf '%s' '%s' && mkdir -p '%s/sub'", images, db, images);
+}
+
+static void ten(void)
+{
+    char name[64];
+    fresh();
+    for (int i = 0; i < 10; i++) {
+        snprintf(name, sizeof name, "%s%d.jpg", i % 2 ? "sub/" : "", i);
+        picture(name, 20 * i, 255 - 20 * i, 40);
+    }
+}
+
+static iso_store_info info_of(void)
+{
+    iso_store *s;
+    iso_txn *t;
+    iso_store_info info;
+    OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
+    OK(iso_txn_begin(s, false, &t, &err));
+    OK(iso_store_info_get(t, &info, &err));
+    iso_txn_abort(t);
+    iso_store_close(s);
+    info.root = NULL;
+    return info;
+}
+
+static void test_incremental(void **state)
+{
+    (void)state;
+    ten();
+    fake f = {0};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 10, 0, 0, 0, 0);
+    assert_true(f.images == 10 && f.largest == 3);
+    colour_of("0.jpg", 1, 0, 255, 40); /* ids in the order of the paths */
+    colour_of("sub/1.jpg", 6, 20, 235, 40);
+
+    char was[64] = "", is[64] = ""; /* a second run touches nothing, not even the database's file */
+    char data[700];
+    struct stat a, b;
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    stat(data, &a);
+    snprintf(was, sizeof was, "%lld.%09ld %lld", (long long)a.st_mtim.tv_sec, a.st_mtim.tv_nsec, (long long)a.st_size);
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 0, 10, 0, 0);
+    assert_int_equal(f.images, 10);
+    stat(data, &b);
+    snprintf(is, sizeof is, "%lld.%09ld %lld", (long long)b.st_mtim.tv_sec, b.st_mtim.tv_nsec, (long long)b.st_size);
+    assert_string_equal(was, is);
+
+    uint64_t generation = info_of().generation;
+    shell("touch -d 2001-01-01 '%s/2.jpg'", images); /* the same content: noted, not encoded */
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 0, 10, 0, 0);
+    assert_true(f.images == 10 && info_of().generation == generation);
+    picture("2.jpg", 200, 100, 50); /* another content: a new id */
+    shell("cp '%s/4.jpg' '%s/copy.jpg'; mv '%s/6.jpg' '%s/moved.jpg'", images, images, images, images);
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 2, 1, 8, 0, 0);
+    assert_int_equal(f.images, 11);
+    colour_of("2.jpg", 11, 200, 100, 50);
+    colour_of("copy.jpg", 0, 80, 175, 40);
+    colour_of("6.jpg", 0, 120, 135, 40); /* gone, still answerable */
+    spec.prune = true;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 0, 11, 0, 1);
+    assert_int_equal(info_of().count, 11);
+    shell("rm -rf '%s'/*", images);
+    assert_int_equal(iso_encode(&spec, &c, &err), ISO_E_ARGUMENT); /* an empty folder never empties the database */
+    assert_int_equal(info_of().count, 11);
+}
+
+static void test_bad_files(void **state)
+{
+    (void)state;
+    ten();
+    shell("cd '%s' && : > zero.jpg && echo hello > text.jpg && head -c 300 0.jpg > short.jpg && mkfifo pipe.jpg", images);
+    picture("red.jpg", 255, 0, 0);
+    picture("a\nb\xff.jpg", 1, 2, 3);
+    fake f = {.nan_reds = true};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 11, 0, 0, 4, 0);
+    assert_non_null(strstr(skips, "zero.jpg: "));
+    assert_non_null(strstr(skips, "text.jpg: "));
+    assert_non_null(strstr(skips, "short.jpg: "));
+    assert_non_null(strstr(skips, "red.jpg: its vector is not finite"));
+    assert_null(strstr(skips, "pipe"));
+    colour_of("a\nb\xff.jpg", 0, 1, 2, 3);
+    f = (fake){.zero_reds = true};
+    skips[0] = 0;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 0, 11, 4, 0);
+    assert_non_null(strstr(skips, "red.jpg: its vector is zero"));
+    fresh();
+    picture("red.jpg", 255, 0, 0);
+    f = (fake){.dead = true};
+    assert_int_equal(iso_encode(&spec, &c, &err), ISO_E_NUMERIC);
+    shell("rm -rf '%s'", images);
+    assert_int_equal(iso_encode(&spec, &c, &err), ISO_E_IO);
+}
+
+/* The deliberately wrong cases: another model, another folder. */
+static void test_mismatch(void **state)
+{
+    (void)state;
+    ten();
+    fake f = {0};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    OK(iso_encode(&spec, &c, &err));
+    spec.digest = "10000000000000000000000000000abc";
+    assert_int_equal(iso_encode(&spec, &c, &err), ISO_E_MISMATCH);
+    assert_non_null(strstr(err.message, digest));
+    assert_non_null(strstr(err.message, spec.digest));
+    spec.digest = digest;
+    char sub[1000];
+    snprintf(sub, sizeof sub, "%s/sub", images);
+    spec.images = sub;
+    assert_int_equal(iso_encode(&spec, &c, &err), ISO_E_MISMATCH);
+    shell("mv '%s' '%s.new'", images, images);
+    snprintf(sub, sizeof sub, "%s.new", images);
+    assert_int_equal(iso_encode(&spec, &c, &err), ISO_E_MISMATCH);
+    spec.relocate = true;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 0, 10, 0, 0);
+    spec.relocate = false;
+    OK(iso_encode(&spec, &c, &err));
+    shell("rm -rf '%s'", sub);
+}
+
+static void test_celeba_layout(void **state)
+{
+    (void)state;
+    ten();
+    shell("cd '%s' && mkdir img_align_celeba && mv 0.jpg 2.jpg img_align_celeba && touch list_attr_celeba.txt", images);
+    fake f = {0};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 2, 0, 0, 0, 0);
+    colour_of("2.jpg", 2, 40, 215, 40);
+}
+
+/* A database inside the folder of images is not taken for images. */
+static void test_inside(void **state)
+{
+    (void)state;
+    ten();
+    fake f = {0};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    char inside[700];
+    snprintf(inside, sizeof inside, "%s/own.db", images);
+    spec.db = inside;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 10, 0, 0, 0, 0);
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 0, 10, 0, 0);
+}
+
+/* Ctrl-C in the middle: what was done is kept, the next run does the rest. */
+static void test_interrupt(void **state)
+{
+    (void)state;
+    ten();
+    pid_t child = fork();
+    if (child == 0) {
+        iso_interrupt_install();
+        fake f = {.interrupt_after = 4};
+        iso_encode_spec spec = spec_of(&f);
+        iso_encode_counts c = {0};
+        iso_status status = iso_encode(&spec, &c, &err);
+        bool right = status == ISO_E_INTERRUPTED && c.added == 6 && info_of().count == 6;
+        if (!right) fprintf(stderr, "%d, %d added, %s\n", status, (int)c.added, err.message);
+        _exit(right ? 0 : 1);
+    }
+    int code;
+    assert_int_equal(waitpid(child, &code, 0), child);
+    assert_true(WIFEXITED(code) && WEXITSTATUS(code) == 0);
+    fake f = {0};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 4, 0, 6, 0, 0);
+    assert_int_equal(f.images, 4);
+}
+
+static iso_status encode_real(void *ctx, const uint8_t *pixels, int64_t n, float *vectors, iso_error *e)
+{
+    return iso_encoder_run(ctx, pixels, n, vectors, e);
+}
+
+static void test_real_model(void **state)
+{
+    (void)state;
+    ten();
+    iso_net net = {.arch = ISO_ARCH_CELEBA, .width = 2, .latent = 8};
+    iso_model *m;
+    iso_encoder *e;
+    OK(iso_model_create(&net, &m, &err));
+    OK(iso_net_init(m, 7, &err));
+    char file[600], copy[700];
+    snprintf(file, sizeof file, "%s/m.safetensors", base);
+    OK(iso_model_save(m, file, &err));
+    OK(iso_encoder_create(m, 4, &e, &err));
+    iso_encode_spec spec = {.images = images, .db = db, .dim = iso_model_dim(m), .digest = iso_model_digest(m), .model = file,
+                            .batch = 4, .encode = encode_real, .encode_ctx = e};
+    iso_encode_counts c;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 10, 0, 0, 0, 0);
+    snprintf(copy, sizeof copy, "%s/model.safetensors", db);
+    iso_model *again;
+    OK(iso_model_load(copy, &again, &err));
+    assert_string_equal(iso_model_digest(again), iso_model_digest(m));
+    iso_model_free(again);
+    iso_encoder_free(e);
+    iso_model_free(m);
+}
+
+int main(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(base, sizeof base, "%s/isoface-encode-XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(base)) return 1;
+    snprintf(images, sizeof images, "%s/faces", base);
+    snprintf(db, sizeof db, "%s/faces.db", base);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_incremental), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_mismatch),
+        cmocka_unit_test(test_celeba_layout), cmocka_unit_test(test_inside), cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_real_model)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    char command[700];
+    snprintf(command, sizeof command, "rm -rf '%s'", base);
+    return system(command) ? 1 : failed;
+}

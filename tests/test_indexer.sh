@@ -1,0 +1,239 @@
+#!/bin/bash
+# The indexer program around a database: encode, info, verify, remove, compact, export, import: what they print, their exit
+# codes, bad input, kills, a full and a read-only disk.
+set -uo pipefail
+bin=${ISOFACE_BIN:?}
+work=$(mktemp -d "${TMPDIR:-/tmp}/isoface-indexer.XXXXXX") || exit 1
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+unset ISOFACE_DB
+failed=0 out='' said='' rc=0
+
+indexer() {
+    "$bin/indexer" "$@" >"$work/out" 2>"$work/said"
+    rc=$?
+    out=$(tr '\0' '\n' <"$work/out") said=$(<"$work/said")
+}
+# expect WHAT CODE: of the last run; a failure says one line (wrong usage adds the usage)
+expect() {
+    local lines
+    lines=$(grep -vc '^(\|^usage' "$work/said")
+    ((rc == $2)) && { (($2 == 0)) || ((lines == 1)); } && return
+    printf '%s: exit code %d, expected %d\n%s\n' "$1" "$rc" "$2" "$said"
+    failed=1
+}
+has() {
+    [[ $1 == *"$2"* ]] && return
+    printf '%s: no "%s" in:\n%s\n' "$3" "$2" "$1"
+    failed=1
+}
+same() {
+    [[ $1 == "$2" ]] && return
+    printf '%s: expected\n%s\ngot\n%s\n' "$3" "$2" "$1"
+    failed=1
+}
+must() {
+    "$@" >"$work/log" 2>&1 && return
+    printf 'cannot go on: %s\n' "$*"
+    cat "$work/log"
+    exit 1
+}
+
+# The checks themselves must see what is wrong.
+rc=0
+: >"$work/said"
+(expect 'deliberately wrong' 1; has abc x wrong; same a b wrong; ((failed == 1))) >"$work/log"
+[[ $? == 0 && $(grep -c wrong "$work/log") == 3 ]] || { echo 'the checks do not check'; exit 1; }
+
+# ---- usage
+indexer --help
+expect help 0
+has "$out" 'encode ' 'help'
+indexer --version
+expect version 0
+indexer
+expect 'no command' 2
+indexer frobnicate
+expect 'a strange command' 2
+for c in train flatten encode info verify remove reindex compact export import; do
+    indexer "$c" --help
+    expect "$c --help" 0
+    has "$out" "usage: indexer $c" "$c --help"
+    indexer "$c" --nonsense
+    expect "$c --nonsense" 2
+done
+indexer info
+expect 'no database named' 2
+indexer info --db "$work/none.db"
+expect 'no such database' 1
+has "$said" 'indexer encode' 'what to do'
+
+# ---- encoding forty faces
+must "$bin/drawfaces" --output "$work/drawn" --count 40 --quiet
+faces=$work/drawn/img_align_celeba
+printf 'no picture' >"$faces/"$'odd\n\xe9.jpg'
+must "$bin/indexer" train --images "$work/drawn" --model "$work/model" --method vae --width 2 --latent 6 --epochs 1 --batch 10 --quiet
+cp "$work/drawn/list_attr_celeba.txt" "$work/other"
+db=$work/f.db
+indexer encode --images "$work/drawn" --model "$work/model" --db "$db"
+expect encode 0
+same "$out" 'added 40, changed 0, unchanged 0, skipped 1, removed 0' 'encode'
+has "$said" 'skipped odd\x0a\xe9.jpg: ' 'the file that is no picture'
+has "$said" 'encoded 40 images' 'the rate'
+cp "$db/data.mdb" "$work/before"
+indexer encode --images "$work/drawn" --model "$work/model" --db "$db" --quiet
+same "$out" 'added 0, changed 0, unchanged 40, skipped 1, removed 0' 'the second run'
+cmp "$db/data.mdb" "$work/before" || { echo 'the second run wrote'; failed=1; }
+indexer encode --images "$work/drawn" --db "$db" --strict # the database's own model
+expect '--strict' 1
+rm "$faces/"odd*
+ISOFACE_DB=$db indexer encode --images "$work/drawn" --strict
+expect 'encode with ISOFACE_DB' 0
+rm "$faces/000001.jpg"
+indexer encode --images "$work/drawn" --db "$db" --prune
+same "$out" 'added 0, changed 0, unchanged 39, skipped 0, removed 1' '--prune'
+
+# ---- what does not belong together
+must "$bin/indexer" train --images "$work/drawn" --model "$work/model2" --method vae --width 2 --latent 6 --epochs 1 --batch 10 --seed 1 --quiet
+indexer encode --images "$work/drawn" --model "$work/model2" --db "$db"
+expect 'another model' 1
+has "$said" 'two models never mix' 'another model'
+indexer encode --images "$work/drawn" --model "$work/other" --db "$db"
+expect 'a model that is none' 1
+mkdir "$work/empty"
+indexer encode --images "$work/empty" --model "$work/model" --db "$work/e.db"
+expect 'an empty folder' 2
+[[ ! -e $work/e.db ]] || { echo 'an empty folder made a database'; failed=1; }
+indexer encode --images "$work/missing" --model "$work/model" --db "$db"
+expect 'a missing folder' 1
+indexer encode --images "$faces" --model "$work/model" --db "$work/empty/../other"
+expect 'a database that is a file' 2
+mv "$work/drawn" "$work/moved"
+indexer encode --images "$work/moved" --db "$db"
+expect 'a folder that moved' 1
+has "$said" --relocate 'what to do about it'
+indexer encode --images "$work/moved" --db "$db" --relocate
+same "$out" 'added 0, changed 0, unchanged 39, skipped 0, removed 0' '--relocate'
+
+# ---- info, verify
+indexer info --db "$db"
+expect info 0
+has "$out" 'items         39' 'info'
+indexer info --db "$db" --format json
+has "$out" '"items": 39, "dim": 6, ' 'info in JSON'
+indexer verify --db "$db"
+expect verify 0
+has "$out" '39 items, no fault' 'verify'
+cp "$work/model2" "$db/model.safetensors"
+indexer verify --db "$db"
+expect 'verify: another model' 1
+cp "$work/model" "$db/model.safetensors"
+indexer reindex --db "$db" --index sq8
+expect reindex 0
+indexer verify --db "$db"
+expect 'verify with an index' 0
+
+# ---- export, import
+indexer export --db "$db" --vectors "$work/v.npy" --paths "$work/p.txt"
+expect export 0
+same "$(wc -l <"$work/p.txt")" 39 'exported paths'
+same "$(stat -c %s "$work/v.npy")" $((128 + 39 * 6 * 4)) 'exported vectors'
+indexer import --vectors "$work/v.npy" --paths "$work/p.txt" --db "$work/i.db" --images "$work/moved/img_align_celeba"
+expect import 0
+same "$out" 'added 39, changed 0, unchanged 0' 'import'
+indexer verify --db "$work/i.db"
+expect 'verify imported' 0
+indexer export --db "$work/i.db" --vectors "$work/v2.npy" --paths "$work/p2.txt" -0
+expect 'export again' 0
+cmp "$work/v.npy" "$work/v2.npy" || failed=1
+same "$(tr '\0' '\n' <"$work/p2.txt")" "$(<"$work/p.txt")" 'paths ended by NUL'
+indexer import --vectors "$work/v.npy" --paths "$work/other" --db "$work/i2.db"
+expect 'paths that are not as many' 1
+[[ ! -e $work/i2.db ]] || { echo 'a refused import made a database'; failed=1; }
+indexer import --vectors "$work/other" --paths "$work/p.txt" --db "$work/i2.db"
+expect 'vectors that are none' 1
+indexer import --vectors "$work/v.npy" --paths "$work/p.txt" --db "$db"
+expect 'imported into a model'"'"'s database' 1
+indexer encode --images "$work/moved" --model "$work/model" --db "$work/i.db"
+expect 'encoded into an imported database' 1
+indexer export --db "$db" --vectors /dev/full --paths "$work/x"
+expect 'export into a device' 1
+
+# ---- remove, compact
+indexer remove --db "$db"
+expect 'remove: nothing named' 2
+indexer remove --db "$db" --id 5 99
+expect 'remove: one is not there' 1
+indexer remove --db "$db" --id 5 6 --path 000009.jpg
+expect remove 0
+has "$out" 'removed 3' 'remove'
+indexer encode --images "$work/moved" --db "$db" --quiet
+same "$out" 'added 3, changed 0, unchanged 36, skipped 0, removed 0' 'encoded again'
+mv "$work/moved/img_align_celeba/000010.jpg" "$work/"
+indexer remove --db "$db" --missing --dry-run
+has "$out" $'10\t000010.jpg' '--dry-run'
+indexer remove --db "$db" --missing --quiet
+same "$out" 'removed 1' '--missing'
+mv "$work/moved" "$work/away"
+indexer remove --db "$db" --missing
+expect 'every file missing' 2
+mv "$work/away" "$work/moved"
+mv "$work/000010.jpg" "$work/moved/img_align_celeba/"
+indexer compact --db "$db"
+expect compact 0
+indexer verify --db "$db"
+expect 'verify after compact' 0
+
+# ---- killed at any moment, the next run goes on
+for delay in 0.02 0.05 0.1 0.15 0.25; do
+    rm -rf "$work/k.db"
+    "$bin/indexer" encode --images "$work/moved" --model "$work/model" --db "$work/k.db" --batch 4 >"$work/log" 2>&1 &
+    sleep "$delay"
+    kill -KILL $! 2>>"$work/log"
+    wait $! 2>>"$work/log"
+    indexer encode --images "$work/moved" --model "$work/model" --db "$work/k.db"
+    expect "encode after a kill at $delay s" 0
+    indexer verify --db "$work/k.db"
+    has "$out" '39 items, no fault' "verify after a kill at $delay s"
+done
+
+# ---- a disk that is full, or may not be written
+(
+    ulimit -f 16 # KiB
+    "$bin/indexer" encode --images "$work/moved" --model "$work/model" --db "$work/full.db"
+) >"$work/out" 2>"$work/said"
+rc=$?
+said=$(<"$work/said")
+expect 'a full disk' 1
+indexer encode --images "$work/moved" --model "$work/model" --db "$work/full.db"
+expect 'with room again' 0
+indexer verify --db "$work/full.db"
+has "$out" '39 items, no fault' 'verify after a full disk'
+indexer info --db "$db" >/dev/full
+"$bin/indexer" info --db "$db" >/dev/full 2>"$work/said"
+rc=$? said=$(<"$work/said")
+expect 'standard output full' 1
+if ((EUID)); then
+    chmod -R a-w "$db"
+    indexer verify --db "$db"
+    expect 'verify what may only be read' 0
+    indexer remove --db "$db" --id 7
+    expect 'remove from what may only be read' 1
+    chmod -R u+w "$db"
+fi
+
+# ---- damage
+cp -r "$db" "$work/d.db"
+truncate -s -8192 "$work/d.db/data.mdb"
+for c in info verify; do
+    indexer $c --db "$work/d.db"
+    expect "$c: cut off" 1
+done
+head -c 20000 /dev/zero >"$work/d.db/data.mdb"
+indexer info --db "$work/d.db"
+expect 'zeros' 1
+cp "$db/data.mdb" "$work/d.db/data.mdb"
+head -c 3000 /dev/urandom | dd of="$work/d.db/data.mdb" bs=1 seek=9000 conv=notrunc status=none
+indexer verify --db "$work/d.db"
+expect 'garbage' 1
+
+exit "$failed"

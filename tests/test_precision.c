@@ -1,0 +1,369 @@
+/* test_precision.c: the retrieval protocol against a plain one written from its definition, golden values, ties, what is
+ * left out, and a database put beside a data set's files. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "eval/evaluate.h"
+#include "model/safetensors.h"
+
+static char base[512];
+static uint64_t seed, state;
+static iso_error err;
+
+#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
+
+static uint64_t draw(void)
+{
+    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    return z ^ z >> 31;
+}
+static double uniform(void) { return (double)(draw() >> 11) * 0x1p-53; }
+
+typedef struct data {
+    int dim, count;
+    int64_t n, t;
+    float *train, *test;
+    uint8_t *has, *have; /* of train, of test */
+} data;
+
+static data make(int dim, int64_t n, int64_t t, int count)
+{
+    data d = {.dim = dim, .count = count, .n = n, .t = t};
+    d.train = iso_calloc((size_t)(n * dim), sizeof(float)), d.test = iso_calloc((size_t)(t * dim), sizeof(float));
+    d.has = iso_calloc((size_t)(n * count), 1), d.have = iso_calloc((size_t)(t * count), 1);
+    assert_true(d.train && d.test && d.has && d.have);
+    for (int64_t i = 0; i < n * dim; i++) d.train[i] = (float)(4 * uniform() - 2);
+    for (int64_t i = 0; i < t * dim; i++) d.test[i] = (float)(4 * uniform() - 2);
+    for (int64_t i = 0; i < n * count; i++) d.has[i] = uniform() < 0.05 + 0.9 * (double)(i % count) / count;
+    for (int64_t i = 0; i < t * count; i++) d.have[i] = uniform() < 0.05 + 0.9 * (double)(i % count) / count;
+    return d;
+}
+
+static void drop(data *d) { free(d->train), free(d->test), free(d->has), free(d->have); }
+
+static iso_status run(const data *d, iso_precision **p) { return iso_precision_at_k(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, p, &err); }
+
+/* ---- the definition, word by word: one cosine at a time, a full sort ---- */
+
+static bool both(const uint8_t *row, int a, int b) { return row[a] && (b < 0 || row[b]); }
+
+static double cosine(int dim, const float *x, const float *y)
+{
+    double xy = 0, xx = 0, yy = 0;
+    for (int j = 0; j < dim; j++) xy += (double)x[j] * y[j], xx += (double)x[j] * x[j], yy += (double)y[j] * y[j];
+    return xy / sqrt(xx * yy);
+}
+
+typedef struct ranked { double score; int64_t row; } ranked;
+static int better(const void *a, const void *b)
+{
+    const ranked *x = a, *y = b;
+    return x->score > y->score ? -1 : x->score < y->score ? 1 : x->row < y->row ? -1 : 1;
+}
+
+static void plain(const data *d, int a, int b, double at[ISO_KS])
+{
+    ranked *r = iso_calloc((size_t)d->t, sizeof *r);
+    assert_non_null(r);
+    for (int64_t i = 0; i < d->t; i++) {
+        r[i].row = i;
+        for (int64_t q = 0; q < d->n; q++)
+            if (both(d->has + q * d->count, a, b)) r[i].score += cosine(d->dim, d->train + q * d->dim, d->test + i * d->dim);
+    }
+    qsort(r, (size_t)d->t, sizeof *r, better);
+    for (int k = 0; k < ISO_KS; k++) {
+        int64_t top = iso_precision_k[k] < d->t ? iso_precision_k[k] : d->t, hits = 0;
+        for (int64_t i = 0; i < top; i++) hits += both(d->have + r[i].row * d->count, a, b);
+        at[k] = (double)hits / (double)top;
+    }
+    free(r);
+}
+
+static int64_t holders(int64_t n, const uint8_t *attributes, int count, int a, int b)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += both(attributes + i * count, a, b);
+    return sum;
+}
+
+/* Rows that differ from the definition. */
+static int differences(const data *d, const iso_precision *p)
+{
+    int wrong = 0, singles = 0, doubles = 0, left = 0;
+    for (int a = 0; a < d->count; a++)
+        for (int b = -1; b < d->count; b = b < 0 ? a + 1 : b + 1) {
+            int64_t queries = holders(d->n, d->has, d->count, a, b), relevant = holders(d->t, d->have, d->count, a, b);
+            bool in = queries && relevant && (b < 0 || (relevant > 0.01 * (double)d->t && relevant < 0.5 * (double)d->t));
+            if (!in && b < 0) wrong += left >= p->left_out || p->left[left] != a, left++;
+            if (!in) continue;
+            int i = b < 0 ? singles++ : doubles++;
+            if (i >= (b < 0 ? p->singles : p->doubles)) return -1;
+            const iso_precision_row *row = (b < 0 ? p->single : p->dbl) + i;
+            double at[ISO_KS];
+            plain(d, a, b, at);
+            wrong += row->a != a || row->b != b || row->queries != queries || row->relevant != relevant;
+            wrong += !(fabs(row->chance - (double)relevant / (double)d->t) <= 1e-15);
+            for (int k = 0; k < ISO_KS; k++) wrong += !(fabs(row->at[k] - at[k]) <= 1e-12);
+        }
+    return wrong + (singles != p->singles) + (doubles != p->doubles) + (left != p->left_out);
+}
+
+static void follows_the_definition(void **unused)
+{
+    (void)unused;
+    static const int shape[][4] = {{1, 3, 2, 1}, {3, 40, 7, 4}, {7, 60, 150, 6}, {33, 90, 120, 9}, {16, 25, 21, 3}, {17, 200, 300, 5}};
+    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
+        data d = make(shape[i][0], shape[i][1], shape[i][2], shape[i][3]);
+        if (i == 2) for (int64_t q = 0; q < d.n; q++) d.has[q * d.count + 2] = 0; /* no training image */
+        if (i == 3) for (int64_t q = 0; q < d.t; q++) d.have[q * d.count] = 0;    /* no test image */
+        iso_precision *p;
+        OK(run(&d, &p));
+        assert_int_equal(differences(&d, p), 0);
+        double sum = 0;
+        for (int r = 0; r < p->singles; r++) sum += p->single[r].at[2];
+        if (p->singles) assert_true(fabs(p->single_mean[2] - sum / p->singles) <= 1e-12);
+        else assert_true(isnan(p->single_mean[2]));
+        iso_precision_free(p);
+        drop(&d);
+    }
+}
+
+/* The check above must see a wrong answer: here the rows of the test set are shifted by one. */
+static void a_wrong_answer_is_seen(void **unused)
+{
+    (void)unused;
+    data d = make(8, 80, 100, 5);
+    iso_precision *p;
+    OK(run(&d, &p));
+    for (int64_t i = d.t * d.dim - 1; i >= d.dim; i--) d.test[i] = d.test[i - d.dim];
+    assert_int_not_equal(differences(&d, p), 0);
+    iso_precision_free(p);
+    drop(&d);
+}
+
+static void golden_values(void **unused)
+{
+    (void)unused;
+    iso_st *f;
+    OK(iso_st_load("tests/golden/precision_at_k.safetensors", &f, &err));
+    static const char *const in[] = {"in.train", "in.test", "in.train_attributes", "in.test_attributes"};
+    const iso_st_tensor *x[4];
+    for (int i = 0; i < 4; i++) assert_non_null(x[i] = iso_st_find(f, in[i]));
+    data d = make((int)x[0]->dim[1], x[0]->dim[0], x[1]->dim[0], (int)x[2]->dim[1]);
+    OK(iso_st_f32(x[0], d.train, &err));
+    OK(iso_st_f32(x[1], d.test, &err));
+    for (int i = 2; i < 4; i++) {
+        int64_t *value = iso_calloc((size_t)x[i]->count, sizeof *value);
+        OK(iso_st_i64(x[i], value, &err));
+        for (int64_t j = 0; j < x[i]->count; j++) (i == 2 ? d.has : d.have)[j] = value[j] != 0;
+        free(value);
+    }
+    iso_precision *p;
+    OK(run(&d, &p));
+    double want[4096];
+    const iso_st_tensor *single = iso_st_find(f, "out.single"), *dbl = iso_st_find(f, "out.double"), *pairs = iso_st_find(f, "out.pairs");
+    assert_true(single && dbl && pairs && single->count <= 4096 && dbl->count <= 4096 && pairs->count <= 4096);
+    assert_int_equal(p->singles, single->dim[0]);
+    assert_int_equal(p->doubles, dbl->dim[0]);
+    OK(iso_st_f64(single, want, &err));
+    for (int i = 0; i < p->singles * ISO_KS; i++) assert_true(fabs(p->single[i / ISO_KS].at[i % ISO_KS] - want[i]) <= 1e-12);
+    OK(iso_st_f64(dbl, want, &err));
+    for (int i = 0; i < p->doubles * ISO_KS; i++) assert_true(fabs(p->dbl[i / ISO_KS].at[i % ISO_KS] - want[i]) <= 1e-12);
+    int64_t pair[4096];
+    OK(iso_st_i64(pairs, pair, &err));
+    for (int i = 0; i < p->doubles; i++) assert_true(p->dbl[i].a == pair[2 * i] && p->dbl[i].b == pair[2 * i + 1]);
+    iso_precision_free(p);
+    iso_st_free(f);
+    drop(&d);
+}
+
+/* Equal vectors have equal scores wherever they stand, and the lower row comes first. */
+static void ties_go_to_the_lower_row(void **unused)
+{
+    (void)unused;
+    data d = make(19, 30, 203, 1);
+    for (int64_t i = 1; i < d.t; i++) memcpy(d.test + i * d.dim, d.test, (size_t)d.dim * sizeof(float));
+    for (int64_t i = 0; i < d.t; i++) d.have[i] = i < 5 || i > 100;
+    for (int64_t i = 0; i < d.n; i++) d.has[i] = 1;
+    iso_precision *p;
+    OK(run(&d, &p));
+    assert_int_equal(p->singles, 1);
+    static const double want[ISO_KS] = {1, 1, 0.5, 0.25};
+    for (int k = 0; k < ISO_KS; k++) assert_true(p->single[0].at[k] == want[k]);
+    iso_precision_free(p);
+    drop(&d);
+}
+
+/* A pair that exactly 1 % or exactly half of the test images have does not count. */
+static void pair_limits_are_strict(void **unused)
+{
+    (void)unused;
+    static const int64_t holder[] = {1, 2, 3, 99, 100};
+    for (int i = 0; i < 5; i++) {
+        data d = make(2, 10, 200, 2);
+        memset(d.has, 1, (size_t)(d.n * 2));
+        for (int64_t j = 0; j < d.t; j++) d.have[2 * j] = d.have[2 * j + 1] = j < holder[i];
+        iso_precision *p;
+        OK(run(&d, &p));
+        assert_int_equal(p->doubles, holder[i] == 3 || holder[i] == 99);
+        iso_precision_free(p);
+        drop(&d);
+    }
+}
+
+static void threads_do_not_matter(void **unused)
+{
+    (void)unused;
+    data d = make(37, 500, 400, 8);
+    iso_precision *p[2];
+    for (int i = 0; i < 2; i++) {
+        omp_set_num_threads(i ? 3 : 1);
+        OK(run(&d, &p[i]));
+    }
+    omp_set_num_threads(omp_get_num_procs());
+    assert_memory_equal(p[0]->single, p[1]->single, (size_t)p[0]->singles * sizeof *p[0]->single);
+    assert_memory_equal(p[0]->dbl, p[1]->dbl, (size_t)p[0]->doubles * sizeof *p[0]->dbl);
+    iso_precision_free(p[0]);
+    iso_precision_free(p[1]);
+    drop(&d);
+}
+
+static void bad_vectors_and_empty_parts(void **unused)
+{
+    (void)unused;
+    data d = make(3, 10, 10, 2);
+    iso_precision *p = NULL;
+    float kept = d.test[7];
+    d.test[7] = NAN;
+    assert_int_equal(run(&d, &p), ISO_E_NUMERIC);
+    assert_non_null(strstr(err.message, "test vector 2"));
+    d.test[7] = kept;
+    d.train[0] = d.train[1] = d.train[2] = 0;
+    assert_int_equal(run(&d, &p), ISO_E_NUMERIC);
+    assert_non_null(strstr(err.message, "training vector 0"));
+    d.n = 0;
+    assert_int_equal(run(&d, &p), ISO_E_ARGUMENT);
+    d.n = 10, d.t = 0;
+    assert_int_equal(run(&d, &p), ISO_E_ARGUMENT);
+    assert_null(p);
+    drop(&d);
+}
+
+/* ---- a database and a data set's files ---- */
+
+static char *file(const char *name, const char *text)
+{
+    static char path[4][600];
+    static int next;
+    char *p = path[next++ % 4];
+    snprintf(p, sizeof path[0], "%s/%s", base, name);
+    FILE *f = fopen(p, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+    return p;
+}
+
+static iso_store *store_of(const char *name, int items)
+{
+    static const char *const path[] = {"000001.jpg", "a/000002.jpg", "000003.jpg", "000004.jpg", "not listed.jpg", "000005.jpg"};
+    static const float vector[][2] = {{1, 0}, {0.9f, 0.1f}, {0, 1}, {2, 0.1f}, {1, 1}, {0.1f, 3}};
+    char dir[600];
+    snprintf(dir, sizeof dir, "%s/%s.db", base, name);
+    iso_store_spec spec = {.dim = 2, .digest = "0123456789abcdef0123456789abcdef", .root = "/tmp"};
+    iso_store *s;
+    iso_txn *t;
+    OK(iso_store_open(dir, ISO_STORE_CREATE, &spec, &s, &err));
+    OK(iso_txn_begin(s, true, &t, &err));
+    for (int i = 0; i < items; i++) {
+        iso_item item = {.path = path[i], .size = 1, .hash = {(uint64_t)i + 1, 0}, .width = 1, .height = 1};
+        OK(iso_item_put(t, &item, vector[i], &err));
+    }
+    OK(iso_txn_commit(t, &err));
+    return s;
+}
+
+static const char attribute_text[] = "6\nOne Two \n000001.jpg  1 -1\n000002.jpg  1 -1\n000003.jpg -1  1\n000004.jpg  1 -1\n000005.jpg -1  1\n000006.jpg  1  1\n";
+static const char partition_text[] = "000001.jpg 0\n000002.jpg 0\n000003.jpg 0\n000004.jpg 2\n000005.jpg 2\n000006.jpg 2\n";
+
+static void a_database_is_matched_by_path(void **unused)
+{
+    (void)unused;
+    iso_store *s = store_of("match", 6);
+    char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
+    iso_evaluation *e;
+    iso_precision *p;
+    OK(iso_evaluation_load(s, attributes, partition, 0, 2, &e, &err));
+    assert_int_equal(e->items, 6);
+    assert_int_equal(e->items_without_row, 1);
+    assert_int_equal(e->items_without_part, 0);
+    assert_int_equal(e->rows_without_item, 1);
+    assert_int_equal(e->query.count, 3);
+    assert_int_equal(e->test.count, 2);
+    assert_string_equal(e->name[1], "Two");
+    OK(iso_evaluation_precision(e, &p, &err));
+    assert_int_equal(p->singles, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_true(p->single[i].at[0] == 1 && p->single[i].at[3] == 0.5 && p->single[i].chance == 0.5);
+        assert_int_equal(p->single[i].queries, i ? 1 : 2);
+    }
+    iso_precision_free(p);
+    iso_evaluation_free(e);
+    iso_store_close(s);
+}
+
+static void what_does_not_fit_is_said(void **unused)
+{
+    (void)unused;
+    iso_store *s = store_of("bad", 6), *empty = store_of("empty", 0);
+    char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
+    iso_evaluation *e = NULL;
+    assert_int_equal(iso_evaluation_load(s, attributes, partition, 0, 1, &e, &err), ISO_E_MISMATCH);
+    assert_non_null(strstr(err.message, "part 1"));
+    assert_int_equal(iso_evaluation_load(s, attributes, partition, 1, 2, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_load(s, attributes, partition, 2, 2, &e, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_evaluation_load(empty, attributes, partition, 0, 2, &e, &err), ISO_E_NOT_FOUND);
+    assert_int_equal(iso_evaluation_load(s, "/nowhere", partition, 0, 2, &e, &err), ISO_E_IO);
+    assert_int_equal(iso_evaluation_load(s, partition, partition, 0, 2, &e, &err), ISO_E_FORMAT);
+    char *others = file("others", "1\nOne \nz.jpg 1\n"), *parts = file("parts", "z.jpg 2\n");
+    assert_int_equal(iso_evaluation_load(s, others, partition, 0, 2, &e, &err), ISO_E_MISMATCH);
+    assert_non_null(strstr(err.message, "attribute file"));
+    assert_int_equal(iso_evaluation_load(s, attributes, parts, 0, 2, &e, &err), ISO_E_MISMATCH);
+    assert_non_null(strstr(err.message, "partition file"));
+    assert_null(e);
+    iso_store_close(s);
+    iso_store_close(empty);
+}
+
+int main(void)
+{
+    const char *given = getenv("SEED"), *tmp = getenv("TMPDIR");
+    seed = state = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    printf("seed %llu\n", (unsigned long long)seed);
+    snprintf(base, sizeof base, "%s/test_precision.XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(base)) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(follows_the_definition), cmocka_unit_test(a_wrong_answer_is_seen),     cmocka_unit_test(golden_values),
+        cmocka_unit_test(ties_go_to_the_lower_row), cmocka_unit_test(pair_limits_are_strict),   cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(bad_vectors_and_empty_parts), cmocka_unit_test(a_database_is_matched_by_path), cmocka_unit_test(what_does_not_fit_is_said),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%s'", base);
+    return system(command) != 0 || failed;
+}

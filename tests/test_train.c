@@ -1,0 +1,590 @@
+/* Training: Adam, losses that fall, resuming bit for bit, interruption, NaNs, and everything a user may get wrong. */
+#include <dirent.h>
+#include <inttypes.h>
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "model/checkpoint.h"
+#include "model/philox.h"
+#include "model/train.h"
+
+enum { IMAGES = 26, VALID = 5, MLP_DIM = 12 };
+
+static char folder[512];
+static uint8_t pixels[IMAGES * ISO_PIXELS];
+static uint8_t values[IMAGES * MLP_DIM];
+static int64_t rows[IMAGES];
+static int64_t mlp_rows[IMAGES];
+
+/* A disc of a random colour, place and size on a random ground. */
+static void draw_images(void)
+{
+    for (int i = 0; i < IMAGES; i++) {
+        float u[9];
+        iso_draw_uniform((iso_draw){5, 1, (uint64_t)i}, 0, 1, 9, u);
+        for (int y = 0; y < ISO_SIDE; y++)
+            for (int x = 0; x < ISO_SIDE; x++) {
+                float dx = (float)x / ISO_SIDE - u[0], dy = (float)y / ISO_SIDE - u[1];
+                bool inside = dx * dx + dy * dy < 0.02f + 0.1f * u[2];
+                for (int c = 0; c < 3; c++)
+                    pixels[((i * ISO_SIDE + y) * ISO_SIDE + x) * 3 + c] = (uint8_t)(255 * u[(inside ? 3 : 6) + c]);
+            }
+        for (int k = 0; k < MLP_DIM; k++)
+            values[i * MLP_DIM + k] = (uint8_t)(127.5 + 100 * sin(2 * M_PI * u[0] + k) * u[1]);
+        rows[i] = mlp_rows[i] = i;
+    }
+}
+
+static iso_train_data image_data(void)
+{
+    return (iso_train_data){.pixels = pixels, .dim = ISO_PIXELS, .train = rows, .valid = rows + IMAGES - VALID,
+                            .train_count = IMAGES - VALID, .valid_count = VALID};
+}
+
+static iso_train_data mlp_data(void)
+{
+    return (iso_train_data){.pixels = values, .dim = MLP_DIM, .train = mlp_rows, .valid = mlp_rows + IMAGES - VALID,
+                            .train_count = IMAGES - VALID, .valid_count = VALID};
+}
+
+/* --- watching */
+
+typedef struct watcher {
+    int ticks, stop_at; /* stop after that many steps; 0: never */
+    int epochs, rooms;
+    iso_epoch row[64];
+    char said[2048];
+} watcher;
+
+static void on_say(void *ctx, const char *line)
+{
+    watcher *w = ctx;
+    size_t used = strlen(w->said);
+    snprintf(w->said + used, sizeof w->said - used, "%s\n", line);
+}
+
+static void on_tick(void *ctx, const iso_tick *t)
+{
+    watcher *w = ctx;
+    w->ticks++;
+    assert_true(t->images_done <= t->images_total);
+}
+
+static void on_epoch(void *ctx, const iso_epoch *e)
+{
+    watcher *w = ctx;
+    if (w->epochs < 64) w->row[w->epochs++] = *e;
+}
+
+static bool on_stop(void *ctx)
+{
+    const watcher *w = ctx;
+    return w->stop_at && w->ticks >= w->stop_at;
+}
+
+static iso_watch watch(watcher *w)
+{
+    *w = (watcher){0};
+    return (iso_watch){.ctx = w, .say = on_say, .tick = on_tick, .epoch = on_epoch, .stop = on_stop};
+}
+
+static char *place(const char *name)
+{
+    char *path = iso_path_join(folder, name);
+    assert_non_null(path);
+    return path;
+}
+
+static iso_train_spec image_spec(const char *path, watcher *w)
+{
+    return (iso_train_spec){
+        .net = {.arch = ISO_ARCH_CELEBA, .width = 2, .latent = 3},
+        .method = "isometric", .alpha = 10, .kl_weight = 1, .sigma_rule = ISO_SIGMA_OPTIMAL, .mirror = true,
+        .run = {.path = path, .epochs = 4, .batch = 8, .lr = 1e-3, .eta = 0.2, .seed = 11, .threads = 1, .watch = watch(w)},
+    };
+}
+
+static iso_train_spec mlp_spec(const char *path, watcher *w)
+{
+    iso_train_spec s = image_spec(path, w);
+    s.net = (iso_net){.arch = ISO_ARCH_MLP, .latent = 3, .layers = 3, .size = {3, 8, MLP_DIM}, .act = "softplus", .out = "linear"};
+    s.mirror = false;
+    return s;
+}
+
+
+static void must_train(const iso_train_spec *spec, const iso_train_data *data)
+{
+    iso_error err = {0};
+    if (iso_train(spec, data, &err) != ISO_OK) fail_msg("%s", err.message);
+}
+
+static void must_flow(const iso_flow_spec *spec, const iso_train_data *data)
+{
+    iso_error err = {0};
+    if (iso_train_flow(spec, data, &err) != ISO_OK) fail_msg("%s", err.message);
+}
+
+/* Fails with this status and with `part` in its message. */
+static void must_refuse(const iso_train_spec *spec, const iso_train_data *data, iso_status status, const char *part)
+{
+    iso_error err = {0};
+    assert_int_equal(iso_train(spec, data, &err), status);
+    if (!strstr(err.message, part)) fail_msg("\"%s\" does not say \"%s\"", err.message, part);
+}
+
+static void digest_of(const char *path, char out[33])
+{
+    iso_model *m = NULL;
+    iso_error err = {0};
+    if (iso_model_load(path, &m, &err) != ISO_OK) fail_msg("%s", err.message);
+    snprintf(out, 33, "%s", iso_model_digest(m));
+    iso_model_free(m);
+}
+
+static void must_agree(const char *a, const char *b)
+{
+    char da[33], db[33];
+    digest_of(a, da);
+    digest_of(b, db);
+    assert_string_equal(da, db);
+}
+
+/* Every tensor of two files the same, bit for bit. */
+static bool same_tensors(const char *a, const char *b)
+{
+    iso_st *fa = NULL, *fb = NULL;
+    assert_int_equal(iso_st_load(a, &fa, NULL), ISO_OK);
+    assert_int_equal(iso_st_load(b, &fb, NULL), ISO_OK);
+    bool same = iso_st_count(fa) == iso_st_count(fb);
+    for (int i = 0; same && i < iso_st_count(fa); i++) {
+        const iso_st_tensor *ta = iso_st_at(fa, i), *tb = iso_st_find(fb, ta->name);
+        same = tb && ta->count == tb->count && memcmp(ta->data, tb->data, (size_t)ta->count * sizeof(float)) == 0;
+    }
+    iso_st_free(fa);
+    iso_st_free(fb);
+    return same;
+}
+
+/* --- Adam */
+
+enum { N = 5 };
+
+/* Plain Adam on L = sum a p^2 / 2 + sum p^3 / 3, as PyTorch does it; inside: the wrong one, with eps under the root. */
+static void plain_adam(int steps, double lr, bool inside, const double a[N], double p[N])
+{
+    double m[N] = {0}, v[N] = {0};
+    for (int t = 1; t <= steps; t++)
+        for (int i = 0; i < N; i++) {
+            double g = a[i] * p[i] + p[i] * p[i];
+            m[i] = 0.9 * m[i] + 0.1 * g;
+            v[i] = 0.999 * v[i] + 0.001 * g * g;
+            double mh = m[i] / (1 - pow(0.9, t)), vh = v[i] / (1 - pow(0.999, t));
+            p[i] -= lr * mh / (inside ? sqrt(vh + 1e-8) : sqrt(vh) + 1e-8);
+        }
+}
+
+/* The same as a plan. */
+static void graph_adam(const iso_backend *backend, int steps, double lr, const double a[N], double p[N])
+{
+    iso_error err = {0};
+    iso_graph *g = iso_graph_create();
+    iso_vars *vars = NULL;
+    iso_plan *plan = NULL;
+    iso_assign assign[3];
+    float start[N], end[N];
+    assert_non_null(g);
+    iso_node w = iso_state(g, "p", iso_shape1(N)), c = iso_input(g, "a", iso_shape1(N));
+    iso_node square = iso_square(g, w);
+    iso_node loss = iso_sum_all(g, iso_add(g, iso_scale(g, iso_mul(g, c, square), 0.5),
+                                           iso_scale(g, iso_mul(g, square, w), 1.0 / 3)));
+    iso_adam adam = iso_adam_inputs(g);
+    iso_adam_update(g, adam, w, iso_vjp1(g, loss, w, iso_one(g)), assign);
+    assert_int_equal(iso_graph_check(g, &err), ISO_OK);
+    assert_int_equal(iso_vars_create(backend, &vars, &err), ISO_OK);
+    iso_node need[6];
+    for (int i = 0; i < 3; i++) need[2 * i] = assign[i].state, need[2 * i + 1] = assign[i].value;
+    assert_int_equal(iso_vars_add_states(vars, g, 6, need, &err), ISO_OK);
+    for (int i = 0; i < N; i++) start[i] = (float)p[i];
+    assert_int_equal(iso_vars_write(vars, "p", start, N, &err), ISO_OK);
+    iso_plan_spec spec = {.vars = vars, .outputs = &loss, .output_count = 1, .assigns = assign, .assign_count = 3, .threads = 1};
+    if (iso_plan_create(g, &spec, &plan, &err) != ISO_OK) fail_msg("%s", err.message);
+    assert_int_equal(iso_plan_write_f64(plan, c, a, N, &err), ISO_OK);
+    for (int t = 1; t <= steps; t++) {
+        double rate = iso_adam_rate(lr, t), root = iso_adam_root(t);
+        assert_int_equal(iso_plan_write_f64(plan, adam.rate, &rate, 1, &err), ISO_OK);
+        assert_int_equal(iso_plan_write_f64(plan, adam.root, &root, 1, &err), ISO_OK);
+        iso_plan_run(plan);
+    }
+    assert_int_equal(iso_vars_read(vars, "p", end, N, &err), ISO_OK);
+    for (int i = 0; i < N; i++) p[i] = end[i];
+    iso_plan_free(plan);
+    iso_vars_free(vars);
+    iso_graph_free(g);
+}
+
+static double largest_difference(const double x[N], const double y[N])
+{
+    double worst = 0;
+    for (int i = 0; i < N; i++)
+        if (!(fabs(x[i] - y[i]) <= worst)) worst = fabs(x[i] - y[i]);
+    return worst;
+}
+
+static void test_adam(void **unused)
+{
+    (void)unused;
+    /* The last one's gradients are about 1e-4, where eps matters if it stands in the wrong place. */
+    const double a[N] = {1, -2, 0.5, 30, 1e-3}, start[N] = {0.5, -1.25, 2, 0.125, 0.0625};
+    double want[N], wrong[N], got[N];
+    memcpy(want, start, sizeof want);
+    memcpy(wrong, start, sizeof wrong);
+    plain_adam(20, 0.003, false, a, want);
+    plain_adam(20, 0.003, true, a, wrong);
+    assert_true(largest_difference(want, start) > 0.01);
+    for (int single = 0; single < 2; single++) {
+        memcpy(got, start, sizeof got);
+        graph_adam(single ? iso_backend_cpu() : iso_backend_reference(), 20, 0.003, a, got);
+        assert_true(largest_difference(got, want) <= 1e-6); /* read back in single precision */
+    }
+    double tiny[N] = {1e-6, 2e-6, -3e-6, 1e-7, 1e-5}, tiny_want[N], tiny_wrong[N];
+    memcpy(tiny_want, tiny, sizeof tiny);
+    memcpy(tiny_wrong, tiny, sizeof tiny);
+    plain_adam(3, 1e-3, false, a, tiny_want);
+    plain_adam(3, 1e-3, true, a, tiny_wrong);
+    graph_adam(iso_backend_reference(), 3, 1e-3, a, tiny);
+    assert_true(largest_difference(tiny, tiny_want) <= 1e-6);
+    assert_false(largest_difference(tiny, tiny_wrong) <= 1e-6); /* deliberately wrong: must be seen */
+}
+
+/* --- losses */
+
+static void test_loss_falls(void **unused)
+{
+    (void)unused;
+    static const struct { const char *name, *method; iso_sigma_rule rule; bool image; } cases[] = {
+        {"vae-optimal", "vae", ISO_SIGMA_OPTIMAL, true},     {"iso-optimal", "isometric", ISO_SIGMA_OPTIMAL, true},
+        {"mlp-learned", "isometric", ISO_SIGMA_LEARNED, false}, {"mlp-fixed", "vae", ISO_SIGMA_FIXED, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        watcher w;
+        char *path = place(cases[i].name);
+        iso_train_spec spec = cases[i].image ? image_spec(path, &w) : mlp_spec(path, &w);
+        iso_train_data data = cases[i].image ? image_data() : mlp_data();
+        spec.method = cases[i].method;
+        spec.sigma_rule = cases[i].rule;
+        spec.sigma = 0.5;
+        spec.sigma_lr = 0.01;
+        spec.run.lr = 3e-3;
+        spec.run.epochs = 10;
+        must_train(&spec, &data);
+        assert_int_equal(w.epochs, 10);
+        const iso_epoch *first = &w.row[0], *last = &w.row[9];
+        assert_true(last->train[ISO_TERM_LOSS] < first->train[ISO_TERM_LOSS]);
+        assert_true(last->valid[ISO_TERM_LOSS] < first->valid[ISO_TERM_LOSS]);
+        assert_true(first->best);
+        assert_true(isfinite(last->valid[ISO_TERM_RATIO]));
+        assert_int_equal(isfinite(last->train[ISO_TERM_RATIO]) != 0, strcmp(cases[i].method, "isometric") == 0);
+        if (cases[i].rule == ISO_SIGMA_OPTIMAL)
+            assert_true(fabs(last->sigma - sqrt(last->train[ISO_TERM_MSE])) <= 1e-6);
+        else
+            assert_int_equal(last->sigma != 0.5, cases[i].rule == ISO_SIGMA_LEARNED);
+        assert_non_null(strstr(w.said, "planned memory"));
+        free(path);
+    }
+}
+
+static int count_char(const char *text, char c)
+{
+    int n = 0;
+    for (; *text; text++) n += *text == c;
+    return n;
+}
+
+/* The files beside the model, and a batch that is larger than the data. */
+static void test_files(void **unused)
+{
+    (void)unused;
+    watcher w;
+    char *path = place("a file with\nodd name"), *csv = iso_format("%s.csv", path), *text = NULL;
+    size_t size = 0;
+    iso_train_data data = mlp_data();
+    iso_train_spec spec = mlp_spec(path, &w);
+    spec.run.batch = 1000;
+    must_train(&spec, &data);
+    assert_non_null(strstr(w.said, "shrinks"));
+    assert_int_equal(w.ticks, 4);
+    assert_int_equal(iso_file_read(csv, 1 << 20, &text, &size, NULL), ISO_OK);
+    assert_int_equal(strlen(text), size);
+    assert_int_equal(count_char(text, '\n'), 5);
+    assert_int_equal(count_char(text, ','), 5 * 18);
+    assert_memory_equal(text, "epoch,", 6);
+    iso_model *m = NULL;
+    assert_int_equal(iso_model_load(path, &m, NULL), ISO_OK);
+    assert_string_equal(iso_model_meta(m, "method"), "isometric");
+    assert_string_equal(iso_model_meta(m, "lr"), "0.001");
+    assert_non_null(strstr(iso_model_meta(m, "history"), "\"val_loss\""));
+    iso_model_free(m);
+    free(text);
+    free(csv);
+    free(path);
+}
+
+/* --- resuming */
+
+static void test_resume(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_error err = {0};
+    iso_train_data data = image_data();
+    char *a = place("straight"), *b = place("resumed"), *c = place("interrupted"), *d = place("other");
+    char *as = iso_format("%s.state", a), *bs = iso_format("%s.state", b), *cs = iso_format("%s.state", c);
+    char *ds = iso_format("%s.state", d);
+    iso_train_spec spec = image_spec(a, &w);
+    must_train(&spec, &data);
+
+    spec = image_spec(b, &w);
+    spec.run.epochs = 2;
+    must_train(&spec, &data);
+    spec = image_spec(b, &w);
+    spec.run.resume = true;
+    must_train(&spec, &data);
+    assert_int_equal(w.epochs, 2);
+    must_agree(a, b);
+    assert_true(same_tensors(as, bs));
+
+    /* After every second step, and at the end of an epoch: 21 images in batches of 8 are 2 steps an epoch. */
+    static const int stops[] = {1, 1, 2, 3, 0};
+    for (size_t i = 0; i < sizeof stops / sizeof stops[0]; i++) {
+        spec = image_spec(c, &w);
+        spec.run.resume = i > 0;
+        w.stop_at = stops[i];
+        iso_status status = iso_train(&spec, &data, &err);
+        assert_int_equal(status, stops[i] ? ISO_E_INTERRUPTED : ISO_OK);
+        if (stops[i]) assert_non_null(strstr(err.message, "--resume"));
+    }
+    must_agree(a, c);
+    assert_true(same_tensors(as, cs));
+
+    /* Nothing left to do is fine, too. */
+    spec = image_spec(c, &w);
+    spec.run.resume = true;
+    must_train(&spec, &data);
+    assert_int_equal(w.ticks, 0);
+
+    spec = image_spec(d, &w); /* deliberately wrong: another eta must be seen */
+    spec.run.eta = 0.25;
+    must_train(&spec, &data);
+    assert_false(same_tensors(as, ds));
+    free(a), free(b), free(c), free(d), free(as), free(bs), free(cs), free(ds);
+}
+
+static void test_refusals(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_train_data data = mlp_data();
+    char *path = place("refusals"), *state = iso_format("%s.state", path);
+    iso_train_spec spec = mlp_spec(path, &w);
+    spec.run.resume = true;
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "no ");
+    spec.run.resume = false;
+    spec.run.epochs = 1;
+    must_train(&spec, &data);
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "--force");
+    spec.run.resume = true;
+    spec.run.epochs = 2;
+    spec.alpha = 20;
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "--alpha 10, now it is 20");
+    spec.alpha = 10;
+    spec.net.size[1] = 9;
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "--arch");
+    spec.net.size[1] = 8;
+    values[3] ^= 1;
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "images");
+    values[3] ^= 1;
+    must_train(&spec, &data);
+
+    /* A state file cut short, and one that is a model. */
+    assert_int_equal(truncate(state, 1000), 0);
+    spec.run.epochs = 3;
+    iso_error err = {0};
+    assert_int_equal(iso_train(&spec, &data, &err), ISO_E_FORMAT);
+    assert_int_equal(rename(path, state), 0);
+    must_refuse(&spec, &data, ISO_E_FORMAT, "--force");
+    spec.run.resume = false;
+    spec.run.force = true;
+    must_train(&spec, &data);
+
+    spec.run.path = "/nonexistent/folder/model";
+    assert_int_equal(iso_train(&spec, &data, &err), ISO_E_IO);
+    spec.run.path = path;
+    spec.method = "magic";
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "magic");
+    spec.method = "vae";
+    spec.run.lr = NAN;
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "--lr");
+    spec.run.lr = 1e-3;
+    data.train_count = 0;
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "no training images");
+    data = image_data();
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "12288");
+    free(path), free(state);
+}
+
+/* A full disk: the system refuses to write more than some bytes. */
+static void test_full_disk(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_error err = {0};
+    struct rlimit old, small;
+    iso_train_data data = mlp_data();
+    char *path = place("full"), *state = iso_format("%s.state", path);
+    iso_train_spec spec = mlp_spec(path, &w);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small = old;
+    small.rlim_cur = 1000;
+    void (*before)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    iso_status status = iso_train(&spec, &data, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    signal(SIGXFSZ, before);
+    assert_int_equal(status, ISO_E_IO);
+    assert_non_null(strstr(err.message, "full.state"));
+    assert_int_equal(w.ticks, 0); /* found before the first step */
+    assert_int_not_equal(access(state, F_OK), 0);
+    free(path), free(state);
+}
+
+static void test_not_finite(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_train_data data = mlp_data();
+    char *path = place("at-once"), *kept = place("kept"), *one = place("one");
+    iso_train_spec spec = mlp_spec(path, &w);
+    spec.run.lr = 1e30;
+    must_refuse(&spec, &data, ISO_E_NUMERIC, "step 2 ");
+    assert_int_not_equal(access(path, F_OK), 0);
+
+    /* log sigma falls by 30: the first epoch's figures are huge but finite, the second's gradients overflow. */
+    spec = mlp_spec(one, &w);
+    spec.sigma_rule = ISO_SIGMA_LEARNED;
+    spec.sigma = 1;
+    spec.sigma_lr = 30;
+    spec.run.batch = 21;
+    spec.run.epochs = 1;
+    must_train(&spec, &data);
+    spec.run.path = kept;
+    spec.run.epochs = 50;
+    must_refuse(&spec, &data, ISO_E_NUMERIC, "step ");
+    must_refuse(&spec, &data, ISO_E_ARGUMENT, "exists");
+    must_agree(one, kept);
+    free(path), free(kept), free(one);
+}
+
+/* --- the flow */
+
+static void test_flow(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_error err = {0};
+    iso_train_data data = image_data();
+    char *base = place("base"), *a = place("flow-a"), *b = place("flow-b");
+    char *as = iso_format("%s.state", a), *bs = iso_format("%s.state", b);
+    iso_train_spec spec = image_spec(base, &w);
+    spec.method = "vae";
+    spec.run.lr = 3e-3;
+    must_train(&spec, &data);
+    iso_model *model = NULL, *flat = NULL;
+    assert_int_equal(iso_model_load(base, &model, NULL), ISO_OK);
+
+    iso_flow_spec flow = {.model = model, .beta = 0.1, .depth = 4, .length = 8,
+                          .run = {.path = a, .epochs = 6, .batch = 8, .lr = 1e-2, .eta = 0.2, .seed = 3, .threads = 1,
+                                  .watch = watch(&w)}};
+    must_flow(&flow, &data);
+    assert_int_equal(w.epochs, 7); /* with epoch 0 */
+    assert_int_equal(w.row[0].epoch, 0);
+    assert_true(w.row[6].valid[ISO_TERM_LOSS] < w.row[0].valid[ISO_TERM_LOSS]);
+
+    assert_int_equal(iso_model_load(a, &flat, NULL), ISO_OK);
+    for (int i = 0; i < iso_model_count(model); i++) {
+        int k = iso_model_find(flat, iso_model_name(model, i));
+        iso_shape shape = iso_model_shape(model, i);
+        assert_true(k >= 0);
+        assert_memory_equal(iso_model_data_const(flat, k), iso_model_data_const(model, i),
+                            (size_t)iso_shape_count(&shape) * sizeof(float));
+    }
+    assert_string_equal(iso_model_meta(flat, "method"), "vae");
+    assert_string_equal(iso_model_meta(flat, "flow.beta"), "0.1");
+
+    static const int stops[] = {3, 2, 0};
+    for (int i = 0; i < 3; i++) {
+        flow.run.path = b;
+        flow.run.watch = watch(&w);
+        flow.run.resume = i > 0;
+        /* The encoding before the first step asks, too, but no step is done then. */
+        w.stop_at = stops[i];
+        assert_int_equal(iso_train_flow(&flow, &data, &err), stops[i] ? ISO_E_INTERRUPTED : ISO_OK);
+    }
+    must_agree(a, b);
+    assert_true(same_tensors(as, bs));
+
+    flow.model = flat;
+    assert_int_equal(iso_train_flow(&flow, &data, &err), ISO_E_ARGUMENT);
+    assert_non_null(strstr(err.message, "has a flow"));
+    iso_model_free(model);
+    iso_model_free(flat);
+    free(base), free(a), free(b), free(as), free(bs);
+}
+
+/* --- the folder */
+
+static int set_up(void **unused)
+{
+    (void)unused;
+    const char *tmp = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%s/isoface-train-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    draw_images();
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int tear_down(void **unused)
+{
+    (void)unused;
+    DIR *d = opendir(folder);
+    if (!d) return -1;
+    for (struct dirent *e; (e = readdir(d));) {
+        char *path = iso_path_join(folder, e->d_name);
+        if (path && strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlink(path);
+        free(path);
+    }
+    closedir(d);
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_adam),    cmocka_unit_test(test_loss_falls), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_resume),  cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_full_disk), cmocka_unit_test(test_flow),
+    };
+    return cmocka_run_group_tests_name("train", tests, set_up, tear_down);
+}
