@@ -172,6 +172,23 @@ static void print_wrapped(FILE *out, const char *text, int indent, int column)
     putc('\n', out);
 }
 
+/* Keeps the text's own line ends; longer lines are wrapped. */
+static void print_text(FILE *out, const char *text)
+{
+    while (*text) {
+        char line[2048];
+        size_t length = strcspn(text, "\n");
+        if (length < sizeof line && length > 100) {
+            memcpy(line, text, length);
+            line[length] = 0;
+            print_wrapped(out, line, 0, 0);
+        } else {
+            fprintf(out, "%.*s\n", (int)length, text);
+        }
+        text += length + (text[length] == '\n');
+    }
+}
+
 static void print_option(FILE *out, const iso_option *o)
 {
     char head[160];
@@ -196,7 +213,10 @@ static void print_option(FILE *out, const iso_option *o)
 static void print_help(const iso_command *command)
 {
     printf("usage: %s\n", command->usage);
-    if (command->about) printf("\n%s\n", command->about);
+    if (command->about) {
+        putchar('\n');
+        print_text(stdout, command->about);
+    }
     printf("\noptions:\n");
     for (const iso_option *o = command->options; o && o->name; o++) print_option(stdout, o);
     for (const iso_option *o = common; o->name; o++) {
@@ -204,7 +224,10 @@ static void print_help(const iso_command *command)
         if (find_letter(command->options, o->letter)) shown.letter = 0;
         if (!find_long(command->options, o->name, strlen(o->name))) print_option(stdout, &shown);
     }
-    if (command->epilogue) printf("\n%s\n", command->epilogue);
+    if (command->epilogue) {
+        putchar('\n');
+        print_text(stdout, command->epilogue);
+    }
 }
 
 /* 0, or 1 when stdout could not take it. */

@@ -10,7 +10,7 @@ BIN=${BIN:-build/bin}
 work=${DEMO:-$BIN/../demo}
 IMAGES=${IMAGES:-}
 ATTRIBUTE=${ATTRIBUTE:-}
-width=16 latent=64 batch=50
+width=${WIDTH:-16} latent=64 batch=50
 EPOCH_IMAGES=${EPOCH_IMAGES:-30000} # images seen in training, all in all
 
 say() { printf '\n\e[1m%s\e[0m\n' "$*" | if [[ -t 1 ]]; then cat; else sed 's/\x1b\[[0-9]*m//g'; fi; }
@@ -61,8 +61,9 @@ run indexer train --images "$IMAGES" --model "$model" --method isometric --width
 heading 'Flatten: an invertible flow straightens what curvature is left.'
 run indexer flatten --images "$IMAGES" --model "$model" --output "$flat" --length 128 --batch $batch --lr 1e-4 --epochs "$flow_epochs"
 
-heading 'Encode: one vector for each image, into a database.'
-run indexer encode --images "$folder" --model "$flat" --db "$db"
+heading 'Encode: one vector for each image, into a database, and an index to search it by.'
+run indexer encode --images "$IMAGES" --model "$flat" --db "$db"
+run indexer reindex --db "$db"
 run indexer info --db "$db"
 
 heading 'Examples: a folder of ten images that share something.'
@@ -79,6 +80,7 @@ if [[ -f $attributes && -f $partition ]]; then
     examples=$work/run/examples-$ATTRIBUTE
     echo "Ten training images whose attribute $ATTRIBUTE is set. Only the images are used from here on, not the label."
 else
+    ATTRIBUTE=
     mapfile -d '' -t names < <(cd "$folder" && find -L . -name '.?*' -prune -o -type f -printf '%P\0' | sort -z | head -z -n 10)
     echo "The first ten images of the folder (no list_attr_celeba.txt there to choose by)."
 fi
@@ -92,6 +94,13 @@ echo "$examples: ${#names[@]} images"
 heading 'Retrieve: the ten images of the database that are most like all the examples together.'
 run retrieve --query "$examples" -k 10 --db "$db" --exclude-query --sheet "$sheet"
 echo "The contact sheet, examples above and answers below: $sheet"
+if [[ -n $ATTRIBUTE ]]; then
+    "$BIN/retrieve" --query "$examples" -k 10 --db "$db" --exclude-query --format paths --relative --quiet |
+        awk -v want="$ATTRIBUTE" '{ sub(/\r$/, "") } FNR == NR { sub(/.*\//, ""); answer[$0]; next }
+            FNR == 2 { for (i = 1; i <= NF; i++) if ($i == want) column = i + 1 }
+            FNR > 2 { all++; has += $column == 1; if ($1 in answer) { n++; hit += $column == 1 } }
+            END { printf "%d of these %d have %s; of all images %.1f %% do.\n", hit, n, want, 100 * has / all }' - "$attributes"
+fi
 
 if [[ -f $attributes && -f $partition ]]; then
     heading 'Evaluate: how often the first K answers have the attribute that the examples share, over all attributes.'

@@ -17,14 +17,17 @@ typedef struct iso_precision_row {
 
 typedef struct iso_precision {
     int singles, doubles;
-    iso_precision_row *single, *dbl;  /* only those that count */
+    iso_precision_row *single, *dbl;  /* only those that count, in the order of their numbers; pairs have a < b */
     int left_out;             /* single attributes no training or no test image has */
     int *left;                /* their numbers */
-    double single_mean[ISO_KS], double_mean[ISO_KS], single_chance, double_chance;
+    double single_mean[ISO_KS], double_mean[ISO_KS], single_chance, double_chance; /* NaN where there are no rows */
 } iso_precision;
 
 /* train [n, dim], test [t, dim] vectors (any length; normalised inside), attributes [.., count] bytes 0/1.
- * Ties are broken by the lower row. K larger than t is counted over t. A zero or non-finite vector is ISO_E_NUMERIC. */
+ * A pair counts when more than 1 % and less than 50 % of the test images have both, and a training image has both.
+ * Sums and scores are in double precision, and do not depend on the number of threads. Ties are broken by the lower
+ * row. K larger than t is counted over t. A zero or non-finite vector is ISO_E_NUMERIC; no training or no test vectors
+ * are ISO_E_ARGUMENT. Free with iso_precision_free. */
 ISO_CHECK iso_status iso_precision_at_k(int dim, int64_t n, const float *train, const uint8_t *train_attributes,
                                         int64_t t, const float *test, const uint8_t *test_attributes, int count,
                                         iso_precision **out, iso_error *err);

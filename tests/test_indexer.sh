@@ -77,14 +77,15 @@ db=$work/f.db
 indexer encode --images "$work/drawn" --model "$work/model" --db "$db"
 expect encode 0
 same "$out" 'added 40, changed 0, unchanged 0, skipped 1, removed 0' 'encode'
-has "$said" 'skipped odd\x0a\xe9.jpg: ' 'the file that is no picture'
+has "$said" 'skipped odd\x0A\xE9.jpg: ' 'the file that is no picture'
 has "$said" 'encoded 40 images' 'the rate'
 cp "$db/data.mdb" "$work/before"
 indexer encode --images "$work/drawn" --model "$work/model" --db "$db" --quiet
 same "$out" 'added 0, changed 0, unchanged 40, skipped 1, removed 0' 'the second run'
 cmp "$db/data.mdb" "$work/before" || { echo 'the second run wrote'; failed=1; }
 indexer encode --images "$work/drawn" --db "$db" --strict # the database's own model
-expect '--strict' 1
+same "$rc" 1 '--strict'
+has "$said" '1 file could not be used' '--strict'
 rm "$faces/"odd*
 ISOFACE_DB=$db indexer encode --images "$work/drawn" --strict
 expect 'encode with ISOFACE_DB' 0

@@ -66,7 +66,7 @@ static void conv_x_plain(const iso_call *call, const geometry *s)
     const int64_t columns = s->kh * s->kw * s->c;
     iso_gemm_matrix y = {call->in[0].data, s->o}, weights = {call->in[1].data, columns};
     iso_gemm g = {.m = s->batch * s->oh * s->ow, .n = columns, .k = s->o, .a_cost = 0.2, .b_cost = 0.25,
-                  .a = &y, .b = &weights, .b_rows = &weights,
+                  .a = &y, .b = &weights,
                   .pack_a = iso_gemm_pack_a_rows, .pack_b = iso_gemm_pack_b_rows,
                   .c = call->out.data, .c_pitch = columns};
     iso_gemm_run(&g, call->threads, call->workspace);

@@ -2,6 +2,11 @@
 #ifndef ISO_CPU_H
 #define ISO_CPU_H
 
+#include <string.h>
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
 #include "model/graph/backend.h"
 
 /* Plain loops are compiled three times and the processor picks one when the program starts. Not with the
@@ -25,6 +30,33 @@ static inline int64_t iso_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t iso_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 /* a / b rounded up; a >= 0, b > 0. */
 static inline int64_t iso_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* y[j * y_pitch + i] = x[i * x_pitch + j], i, j < 4. */
+static inline __attribute__((always_inline)) void iso_transpose4(const float *x, int64_t x_pitch, float *y, int64_t y_pitch)
+{
+#if defined(__SSE__)
+    __m128 r0 = _mm_loadu_ps(x), r1 = _mm_loadu_ps(x + x_pitch), r2 = _mm_loadu_ps(x + 2 * x_pitch),
+           r3 = _mm_loadu_ps(x + 3 * x_pitch);
+    _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+    _mm_storeu_ps(y, r0);
+    _mm_storeu_ps(y + y_pitch, r1);
+    _mm_storeu_ps(y + 2 * y_pitch, r2);
+    _mm_storeu_ps(y + 3 * y_pitch, r3);
+#else
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) y[j * y_pitch + i] = x[i * x_pitch + j];
+#endif
+}
+
+/* A row of a packed tile. The usual widths have lengths that the compiler knows, which makes them two moves. */
+static inline __attribute__((always_inline)) void iso_copy_tile(float *to, const float *from, int width)
+{
+    switch (width) {
+    case 32: memcpy(to, from, 32 * sizeof *to); return;
+    case 16: memcpy(to, from, 16 * sizeof *to); return;
+    default: memcpy(to, from, (size_t)width * sizeof *to);
+    }
+}
 
 /* fused.c */
 void iso_cpu_fused(const iso_fused *f);

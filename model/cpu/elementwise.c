@@ -3,9 +3,6 @@
 #include <assert.h>
 #include <math.h>
 #include <string.h>
-#if defined(__SSE__)
-#include <xmmintrin.h>
-#endif
 #include "model/cpu/cpu.h"
 
 #define INLINE static inline __attribute__((always_inline))

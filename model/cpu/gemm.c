@@ -17,50 +17,59 @@ ISO_CLONES void iso_gemm_pack_a_depth(const void *operand, int64_t i0, int ni, i
 {
     const iso_gemm_matrix *m = operand;
     for (int i = 0; i < ni; i += tile) {
+        /* a whole panel row is two moves, and what it holds behind the tile is not used; but stay inside the matrix */
         int width = ni - i < tile ? ni - i : tile;
+        if (i0 + i + ISO_GEMM_PANEL <= m->pitch) width = ISO_GEMM_PANEL;
         const float *src = m->data + k0 * m->pitch + i0 + i;
         float *to = dst + (size_t)(i / tile) * ISO_GEMM_KC * ISO_GEMM_PANEL;
-        for (int k = 0; k < nk; k++, src += m->pitch, to += ISO_GEMM_PANEL)
-            for (int j = 0; j < width; j++) to[j] = src[j];
+        for (int k = 0; k < nk; k++, src += m->pitch, to += ISO_GEMM_PANEL) iso_copy_tile(to, src, width);
     }
+}
+
+/* Columns i0 ... of one row of B, spread over the tiles. */
+static inline __attribute__((always_inline)) void spread_row(const float *src, int ni, int nk, int tile, float *to)
+{
+    int i = 0;
+    for (; i + tile <= ni; i += tile, to += (size_t)tile * nk) iso_copy_tile(to, src + i, tile);
+    if (i == ni) return;
+    memset(to, 0, (size_t)tile * sizeof *to);
+    memcpy(to, src + i, (size_t)(ni - i) * sizeof *to);
+}
+
+ISO_CLONES void iso_gemm_spread_row(const float *src, int ni, int nk, int tile, float *to)
+{
+    spread_row(src, ni, nk, tile, to);
 }
 
 ISO_CLONES void iso_gemm_pack_b_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
     const iso_gemm_matrix *m = operand;
-    int whole = ni / tile * tile, rest = ni - whole;
-    for (int k = 0; k < nk; k++) {
-        const float *src = m->data + (k0 + k) * m->pitch + i0;
-        float *to = dst + (size_t)k * tile;
-        for (int i = 0; i < whole; i += tile, to += (size_t)tile * nk)
-            for (int j = 0; j < tile; j++) to[j] = src[i + j];
-        if (rest == 0) continue;
-        for (int j = 0; j < tile; j++) to[j] = j < rest ? src[whole + j] : 0;
+    for (int k = 0; k < nk; k++)
+        spread_row(m->data + (k0 + k) * m->pitch + i0, ni, nk, tile, dst + (size_t)k * tile);
+}
+
+/* One tile of a matrix stored columns first: a transposition, 16 depths at a time so that both sides stay in the cache. */
+static void pack_tile_by_depth(const float *src, int64_t pitch, int width, int nk, int tile, float *dst)
+{
+    enum { STEP = 16 };
+    if (width < tile) memset(dst, 0, (size_t)tile * nk * sizeof *dst);
+    const int whole = width / 4 * 4;
+    for (int k = 0; k < nk; k += STEP) {
+        const int depth = nk - k < STEP ? nk - k : STEP, fours = depth / 4 * 4;
+        for (int j = 0; j < whole; j += 4)
+            for (int d = 0; d < fours; d += 4)
+                iso_transpose4(src + j * pitch + k + d, pitch, dst + (size_t)(k + d) * tile + j, tile);
+        for (int j = 0; j < width; j++)
+            for (int d = j < whole ? fours : 0; d < depth; d++) dst[(size_t)(k + d) * tile + j] = src[j * pitch + k + d];
     }
 }
 
-/* 16 columns by 16 depths at a time: both sides are then touched a cache line at a time. */
-ISO_CLONES void iso_gemm_pack_b_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+void iso_gemm_pack_b_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
-    enum { STEP = 16 };
     const iso_gemm_matrix *m = operand;
-    for (int i = 0; i < ni; i += tile, dst += (size_t)tile * nk) {
-        int width = ni - i < tile ? ni - i : tile;
-        const float *panel = m->data + (i0 + i) * m->pitch + k0;
-        for (int k = 0; k < nk; k += STEP) {
-            int depth = nk - k < STEP ? nk - k : STEP;
-            for (int j = 0; j < width; j++) {
-                const float *src = panel + j * m->pitch + k;
-                float *to = dst + (size_t)k * tile + j;
-                if (depth == STEP)
-                    for (int d = 0; d < STEP; d++) to[d * tile] = src[d];
-                else
-                    for (int d = 0; d < depth; d++) to[d * tile] = src[d];
-            }
-            for (int d = 0; width < tile && d < depth; d++)
-                memset(dst + (size_t)(k + d) * tile + width, 0, (size_t)(tile - width) * sizeof(float));
-        }
-    }
+    for (int i = 0; i < ni; i += tile)
+        pack_tile_by_depth(m->data + (i0 + i) * m->pitch + k0, m->pitch, ni - i < tile ? ni - i : tile, nk, tile,
+                           dst + (size_t)i * nk);
 }
 
 /* --- the processor */
@@ -125,18 +134,17 @@ typedef struct range {
 } range;
 
 /* The tiles of one block of C. */
-static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buffers *w, const float *b, int64_t b_pitch,
-                           bool in_place, int ni, int height, int64_t n0, int nj, int nk, bool add)
+static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buffers *w, int ni, int height, int64_t n0, int nj,
+                           int nk, bool add)
 {
     const int width = 2 * isa->lanes;
     const int64_t panel = g->a_by_depth ? ISO_GEMM_KC * ISO_GEMM_PANEL : (int64_t)height * ISO_GEMM_LDA;
     for (int j = 0; j < nj; j += width) {
-        int n = nj - j < width ? nj - j : width;
+        const int n = nj - j < width ? nj - j : width;
         const iso_gemm_kernel *kernel = isa->kernel[g->a_by_depth][n > isa->lanes];
-        const float *from = in_place ? b + j : b + (int64_t)j * nk;
         for (int i = 0; i < ni; i += height) {
-            int h = ni - i < height ? ni - i : height;
-            kernel[h - 1](nk, w->a + i / height * panel, from, b_pitch, w->rows + i, n0 + j, n, add);
+            const int h = ni - i < height ? ni - i : height;
+            kernel[h - 1](nk, w->a + i / height * panel, w->b + (int64_t)j * nk, w->rows + i, n0 + j, n, add);
         }
     }
 }
@@ -160,25 +168,16 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
     const int height = (int)iso_ceil_div(rows, iso_ceil_div(rows, isa->mr));
     const int64_t block_m = (int64_t)block_tiles(g->a_by_depth, height) * height;
     const int64_t block_n = iso_ceil_div(iso_ceil_div(columns, iso_ceil_div(columns, ISO_GEMM_NC)), width) * width;
-    /* packing B pays when several tiles of rows use it; the last columns need its zeros */
-    const bool in_place = g->b_rows && rows <= 2 * isa->mr && columns % isa->lanes == 0 && block_n % isa->lanes == 0;
     for (int64_t n0 = r.n0; n0 < r.n1; n0 += block_n) {
         int nj = (int)iso_min64(block_n, r.n1 - n0);
         for (int64_t k0 = 0; k0 < g->k; k0 += ISO_GEMM_KC) {
             int nk = (int)iso_min64(ISO_GEMM_KC, g->k - k0);
-            const float *b = w->b;
-            int64_t b_pitch = width;
-            if (in_place) {
-                b = g->b_rows->data + k0 * g->b_rows->pitch + n0;
-                b_pitch = g->b_rows->pitch;
-            } else {
-                g->pack_b(g->b, n0, nj, k0, nk, width, w->b);
-            }
+            g->pack_b(g->b, n0, nj, k0, nk, width, w->b);
             for (int64_t m0 = r.m0; m0 < r.m1; m0 += block_m) {
                 int ni = (int)iso_min64(block_m, r.m1 - m0);
                 g->pack_a(g->a, m0, ni, k0, nk, height, w->a);
                 find_rows(g, m0, ni, w->rows);
-                multiply_block(g, isa, w, b, b_pitch, in_place, ni, height, n0, nj, nk, g->add || k0 > 0);
+                multiply_block(g, isa, w, ni, height, n0, nj, nk, g->add || k0 > 0);
             }
         }
     }

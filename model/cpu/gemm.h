@@ -17,9 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ISO_GEMM_KC 320                  /* depth of a block */
+#define ISO_GEMM_KC 512                  /* depth of a block */
 #define ISO_GEMM_LDA (ISO_GEMM_KC + 16)  /* row pitch of a packed block of A; not a power of two, for the cache's sets */
-#define ISO_GEMM_MC 168                  /* rows of a block: a multiple of every kernel's tile height */
+#define ISO_GEMM_MC 112                  /* rows of a block, about */
 #define ISO_GEMM_NC 512                  /* columns of a block: a multiple of every kernel's tile width */
 #define ISO_GEMM_MR_MAX 14
 #define ISO_GEMM_NR_MAX 32
@@ -42,7 +42,6 @@ typedef struct iso_gemm {
     const void *a, *b;         /* operands, for the packers */
     iso_gemm_pack pack_a, pack_b;
     bool a_by_depth;           /* which of the two layouts pack_a writes */
-    const iso_gemm_matrix *b_rows; /* B as it is, [k, n], when that may be read in place; or NULL */
     double a_cost, b_cost;     /* cycles to pack an element: for the choice of who computes what */
     /* Where rows i0 ... i0+ni-1 of C begin. NULL: at c + i * c_pitch. */
     void (*c_rows)(const void *context, int64_t i0, int ni, float **rows);
@@ -58,13 +57,15 @@ void iso_gemm_pack_a_depth(const void *operand, int64_t i0, int ni, int64_t k0, 
 void iso_gemm_pack_b_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst);  /* [k, n] */
 void iso_gemm_pack_b_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst); /* [n, k] */
 
+/* For packers of B: columns of one depth, dense at src, spread over the tiles; `to` is that depth's row of the first tile. */
+void iso_gemm_spread_row(const float *src, int ni, int nk, int tile, float *to);
+
 size_t iso_gemm_workspace(int threads);
 /* workspace: iso_gemm_workspace(threads) bytes, 64-byte aligned. k = 0 gives zeros. */
 void iso_gemm_run(const iso_gemm *g, int threads, void *workspace);
 
-/* A micro-kernel: c[i][column ... column+n) (+)= sum over k of a(i, k) b[k * pitch + j], for i < its height. */
-typedef void (*iso_gemm_kernel)(int64_t depth, const float *a, const float *b, int64_t b_pitch, float *const *c,
-                                int64_t column, int n, bool add);
+/* A micro-kernel: c[i][column ... column+n) (+)= sum over k of a(i, k) b[k * 2 lanes + j], for i < its height. */
+typedef void (*iso_gemm_kernel)(int64_t depth, const float *a, const float *b, float *const *c, int64_t column, int n, bool add);
 typedef struct iso_gemm_isa {
     const char *name;
     int mr, lanes; /* tile height; the tile is two vectors of `lanes` wide */

@@ -109,18 +109,14 @@ void iso_cpu_broadcast(const iso_call *call)
 
 enum { TILE = 16 };
 
-/* y[j * y_pitch + i] = x[i * x_pitch + j] for i < ni, j < nj, both at most TILE. */
-ISO_CLONES static void transpose_tile(const float *x, int64_t x_pitch, int ni, int nj, float *y, int64_t y_pitch)
+/* y[j * y_pitch + i] = x[i * x_pitch + j] for i < ni, j < nj. */
+static void transpose_tile(const float *x, int64_t x_pitch, int ni, int nj, float *y, int64_t y_pitch)
 {
-    float tile[TILE][TILE];
-    if (ni == TILE && nj == TILE) {
-        for (int i = 0; i < TILE; i++)
-            for (int j = 0; j < TILE; j++) tile[j][i] = x[i * x_pitch + j];
-        for (int j = 0; j < TILE; j++) memcpy(y + j * y_pitch, tile[j], sizeof tile[j]);
-        return;
-    }
+    const int wi = ni / 4 * 4, wj = nj / 4 * 4;
+    for (int j = 0; j < wj; j += 4)
+        for (int i = 0; i < wi; i += 4) iso_transpose4(x + i * x_pitch + j, x_pitch, y + j * y_pitch + i, y_pitch);
     for (int j = 0; j < nj; j++)
-        for (int i = 0; i < ni; i++) y[j * y_pitch + i] = x[i * x_pitch + j];
+        for (int i = j < wj ? wi : 0; i < ni; i++) y[j * y_pitch + i] = x[i * x_pitch + j];
 }
 
 typedef struct moved {

@@ -54,53 +54,60 @@ void iso_patches_pack_a(const void *operand, int64_t i0, int ni, int64_t k0, int
     for (int i = 0; i < ni; i++, pixel_next(&at, p->oh, p->ow)) copy_row(p, at, k0, nk, dst + (size_t)i * ISO_GEMM_LDA);
 }
 
-/* A panel whose columns are neighbouring channels of one kernel element: a strided copy of whole vectors. */
-ISO_CLONES static void pack_panel(const iso_patches *p, int64_t column, int64_t k0, int nk, int tile, float *dst)
+/* Pixels j0 ... j0+n-1 of one row of output pixels: `tile` channels of each, or zeros outside the image. */
+static inline __attribute__((always_inline)) void pack_pixels(const iso_patches *p, const float *row, int64_t shift, int64_t j0,
+                                                              int64_t n, int tile, float *dst)
+{
+    /* inside: 0 <= (j0 + k) * stride + shift < w */
+    int64_t first = shift < 0 ? iso_ceil_div(-shift, p->stride) - j0 : -j0;
+    int64_t last = p->w - shift > 0 ? iso_ceil_div(p->w - shift, p->stride) - j0 : 0;
+    first = iso_min64(iso_max64(row ? first : n, 0), n);
+    last = iso_max64(iso_min64(last, n), first);
+    memset(dst, 0, (size_t)(first * tile) * sizeof *dst);
+    if (last > first) {
+        const float *src = row + ((j0 + first) * p->stride + shift) * p->c;
+        for (int64_t k = first; k < last; k++, src += p->stride * p->c) iso_copy_tile(dst + k * tile, src, tile);
+    }
+    memset(dst + last * tile, 0, (size_t)((n - last) * tile) * sizeof *dst);
+}
+
+/* A tile whose columns are neighbouring channels of one kernel element: a strided copy of whole vectors. */
+ISO_CLONES static void pack_tile(const iso_patches *p, int64_t column, int64_t k0, int nk, int tile, float *dst)
 {
     const int64_t u = column / (p->kw * p->c), v = column / p->c % p->kw, c = column % p->c;
     pixel at = pixel_at(k0, p->oh, p->ow);
-    for (int k = 0; k < nk; k++, dst += tile, pixel_next(&at, p->oh, p->ow)) {
-        int64_t y = at.i * p->stride - p->pad_h + u, x = at.j * p->stride - p->pad_w + v;
-        if (y < 0 || y >= p->h || x < 0 || x >= p->w) {
-            for (int j = 0; j < tile; j++) dst[j] = 0;
-            continue;
-        }
-        const float *src = p->x + ((at.b * p->h + y) * p->w + x) * p->c + c;
-        for (int j = 0; j < tile; j++) dst[j] = src[j];
+    for (int64_t done = 0; done < nk;) {
+        const int64_t n = iso_min64(p->ow - at.j, nk - done), y = at.i * p->stride - p->pad_h + u;
+        const float *row = y < 0 || y >= p->h ? NULL : p->x + (at.b * p->h + y) * p->w * p->c + c;
+        pack_pixels(p, row, v - p->pad_w, at.j, n, tile, dst + done * tile);
+        done += n;
+        at.j = p->ow - 1;
+        pixel_next(&at, p->oh, p->ow);
     }
 }
 
 void iso_patches_pack_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
     const iso_patches *p = operand;
-    float row[ISO_GEMM_NC];
     if (p->c % tile == 0 && i0 % tile == 0 && ni % tile == 0) {
-        for (int i = 0; i < ni; i += tile) pack_panel(p, i0 + i, k0, nk, tile, dst + (size_t)i * nk);
+        for (int i = 0; i < ni; i += tile) pack_tile(p, i0 + i, k0, nk, tile, dst + (size_t)i * nk);
         return;
     }
-    const int padded = (ni + tile - 1) / tile * tile;
-    memset(row, 0, sizeof row);
     pixel at = pixel_at(k0, p->oh, p->ow);
     for (int k = 0; k < nk; k++, pixel_next(&at, p->oh, p->ow)) {
+        float row[ISO_GEMM_NC];
         copy_row(p, at, i0, ni, row);
-        for (int i = 0; i < padded; i += tile)
-            memcpy(dst + (size_t)i * nk + (size_t)k * tile, row + i, (size_t)tile * sizeof(float));
+        iso_gemm_spread_row(row, ni, nk, tile, dst + (size_t)k * tile);
     }
 }
 
-ISO_CLONES void iso_taps_pack_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+void iso_taps_pack_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
     const iso_taps *t = operand;
-    const int whole = ni / tile * tile, rest = ni - whole;
     for (int k = 0; k < nk; k++) {
         int64_t tap = (k0 + k) / t->o, o = (k0 + k) % t->o;
         int64_t u = t->kh_last - tap / t->columns * t->stride, v = t->kw_last - tap % t->columns * t->stride;
-        const float *src = t->w + ((o * t->kh + u) * t->kw + v) * t->c + i0;
-        float *to = dst + (size_t)k * tile;
-        for (int i = 0; i < whole; i += tile, to += (size_t)tile * nk)
-            for (int j = 0; j < tile; j++) to[j] = src[i + j];
-        if (rest == 0) continue;
-        for (int j = 0; j < tile; j++) to[j] = j < rest ? src[whole + j] : 0;
+        iso_gemm_spread_row(t->w + ((o * t->kh + u) * t->kw + v) * t->c + i0, ni, nk, tile, dst + (size_t)k * tile);
     }
 }
 

@@ -1,0 +1,230 @@
+/* test_store_faults.c: the database after kills, damage, a full disk, and where it may only be read. */
+#include "tests/store_common.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+/* Puts items 0, 1, ... for ever, telling each commit's count through fd 1. */
+static int child_forever(const char *dir)
+{
+    iso_store *s;
+    iso_store_spec spec = {.dim = DIM, .digest = digest_a, .root = "/tmp"};
+    if (iso_store_open(dir, ISO_STORE_CREATE, &spec, &s, &err)) {
+        fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
+    uint64_t n = info_of(s).next_id - 1;
+    for (;;) {
+        fill(s, n, 1 + n % 7);
+        n += 1 + n % 7;
+        if (write(1, &n, sizeof n) != sizeof n) return 1;
+    }
+}
+
+static void test_kill(void **state)
+{
+    (void)state;
+    wipe();
+    uint64_t random = seed, promised = 0;
+    for (int round = 0; round < 12; round++) {
+        int tell[2];
+        assert_int_equal(pipe(tell), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            dup2(tell[1], 1);
+            close(tell[0]);
+            close(tell[1]);
+            execl(getenv("ISO_TEST_SELF"), "test_store", "--forever", db, (char *)NULL);
+            _exit(3);
+        }
+        close(tell[1]);
+        struct timespec nap = {0, (long)(draw(&random) % (round < 6 ? 30000000 : 250000000))};
+        nanosleep(&nap, NULL);
+        kill(child, SIGKILL);
+        uint64_t n;
+        while (read(tell[0], &n, sizeof n) == sizeof n) promised = n;
+        close(tell[0]);
+        int code;
+        assert_int_equal(waitpid(child, &code, 0), child);
+        assert_true(WIFSIGNALED(code));
+        iso_store *s = make(NULL); /* opens, or completes a creation that was cut short */
+        sound(s);
+        assert_true(info_of(s).count >= promised);
+        iso_txn *t;
+        OK(iso_txn_begin(s, false, &t, &err));
+        for (uint64_t i = 0; i < promised; i++) {
+            char path[64];
+            iso_item item;
+            const float *v;
+            float want[DIM];
+            snprintf(path, sizeof path, "p/%" PRIu64, i);
+            OK(iso_item_by_path(t, path, &item, &err));
+            OK(iso_item_vector(t, item.id, &v, &err));
+            vector_of(i, want);
+            assert_memory_equal(v, want, sizeof want);
+        }
+        iso_txn_abort(t);
+        iso_store_close(s);
+    }
+    assert_true(promised > 0);
+}
+
+/* Whatever is in the file: an error or right answers, never a crash. */
+static void use(void)
+{
+    iso_store *s;
+    iso_item item;
+    const float *v;
+    iso_txn *t;
+    if (iso_store_open(db, ISO_STORE_READ, NULL, &s, &err)) {
+        assert_true(strlen(err.message) > 0);
+        return;
+    }
+    int64_t faults = 0;
+    char line[256];
+    if (iso_store_verify(s, say, line, &faults, &err)) faults = -1;
+    if (!iso_txn_begin(s, false, &t, &err)) {
+        iso_cursor *c;
+        if (!iso_cursor_open(t, 0, &c, &err)) {
+            iso_status status = ISO_OK;
+            for (int i = 0; i < 3000 && status != ISO_E_NOT_FOUND; i++) status = iso_cursor_next(c, &item, &v, &err);
+            iso_cursor_close(c);
+        }
+        iso_txn_abort(t);
+    }
+    iso_store_close(s);
+    if (iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err)) return;
+    if (!iso_txn_begin(s, true, &t, &err)) {
+        float w[DIM] = {1, 2, 3};
+        iso_status status = ISO_OK;
+        for (uint64_t i = 0; i < 20 && !status; i++) {
+            char path[32];
+            snprintf(path, sizeof path, "p/%" PRIu64, i * 5);
+            item = (iso_item){.path = path};
+            status = iso_item_put(t, &item, w, &err);
+            if (!status && i % 2) status = iso_item_remove(t, item.id - 1, &err);
+        }
+        if (iso_txn_commit(t, &err)) assert_true(strlen(err.message) > 0);
+    }
+    iso_store_close(s);
+}
+
+static void test_damage(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    for (uint64_t n = 0; n < 600; n += 100) fill(s, n, 100);
+    iso_txn *t;
+    OK(iso_txn_begin(s, true, &t, &err));
+    for (uint64_t id = 100; id < 300; id += 2) OK(iso_item_remove(t, id, &err));
+    OK(iso_txn_commit(t, &err));
+    sound(s);
+    iso_store_close(s);
+    size_t n;
+    char data[700];
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    char *good = read_bytes(data, &n), *bad = malloc(n);
+    assert_non_null(bad);
+    uint64_t random = seed;
+    for (size_t cut = 0; cut < n; cut += 1 + n / 23) { /* truncated anywhere */
+        write_bytes(data, good, cut);
+        assert_int_not_equal(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err), ISO_OK);
+    }
+    for (int round = 0; round < 250; round++) { /* one wild byte, or a run of garbage */
+        memcpy(bad, good, n);
+        size_t at = (size_t)(draw(&random) % n), run = round % 3 ? 1 + (size_t)(draw(&random) % 4) : (size_t)(draw(&random) % 5000);
+        if (round % 5 == 0) at = (size_t)(draw(&random) % 8192);         /* the headers */
+        if (round % 5 == 1) at = at / 4096 * 4096 + (size_t)(draw(&random) % 48); /* page headers */
+        for (size_t i = at; i < at + run && i < n; i++) bad[i] = (char)draw(&random);
+        write_bytes(data, bad, n);
+        use();
+    }
+    memset(bad, 0, n); /* the deliberately wrong case */
+    write_bytes(data, bad, n);
+    assert_int_equal(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err), ISO_E_FORMAT);
+    write_bytes(data, good, n);
+    OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
+    assert_int_equal(info_of(s).count, 500);
+    sound(s);
+    iso_store_close(s);
+    free(good);
+    free(bad);
+}
+
+/* A disk that fills up: one line, and all that was committed is there afterwards. */
+static void test_full_disk(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 100);
+    struct rlimit old, small;
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = old;
+    small.rlim_cur = 256 << 10;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    iso_status status = ISO_OK;
+    uint64_t stored = 100;
+    for (; !status && stored < 100000; stored += 100) {
+        iso_txn *t;
+        OK(iso_txn_begin(s, true, &t, &err));
+        for (uint64_t n = stored; n < stored + 100; n++) {
+            char path[64];
+            snprintf(path, sizeof path, "p/%" PRIu64, n);
+            put(t, path, n, n + 1);
+        }
+        status = iso_txn_commit(t, &err);
+        if (status) break;
+    }
+    assert_int_equal(status, ISO_E_IO);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(info_of(s).count, stored);
+    sound(s);
+    fill(s, stored, 100); /* there is room again */
+    iso_store_close(s);
+    s = make(NULL);
+    assert_int_equal(info_of(s).count, stored + 100);
+    sound(s);
+    iso_store_close(s);
+}
+
+/* Somebody who may only read reads. */
+static void test_read_only(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 20);
+    iso_store_close(s);
+    char command[1500];
+    snprintf(command, sizeof command, "chmod a+rx '%s' && chmod -R a+rX,a-w '%s'", base, db);
+    assert_int_equal(system(command), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        if (geteuid() == 0 && (setegid(65534) || seteuid(65534))) _exit(0);
+        if (iso_store_open(db, ISO_STORE_READ, NULL, &s, &err)) _exit(1);
+        if (info_of(s).count != 20) _exit(2);
+        sound(s);
+        iso_store_close(s);
+        if (iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err) != ISO_E_IO) _exit(3);
+        _exit(0);
+    }
+    int code;
+    assert_int_equal(waitpid(child, &code, 0), child);
+    snprintf(command, sizeof command, "chmod -R u+w '%s'", db);
+    assert_int_equal(system(command), 0);
+    assert_true(WIFEXITED(code));
+    assert_int_equal(WEXITSTATUS(code), 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && !strcmp(argv[1], "--forever")) return child_forever(argv[2]);
+    if (!set_up("test_store_faults")) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_read_only)};
+    return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
+}
