@@ -356,6 +356,7 @@ static iso_status open_all(run *r, iso_error *err)
     if (!status) status = iso_store_open(s->db, ISO_STORE_CREATE, &store, &r->store, err);
     if (!status && s->relocate) status = iso_store_relocate(r->store, root, err);
     if (!status) status = find_own(r, root, err);
+    for (size_t i = 0; !status && i < r->listing.skipped; i++) tell_skipped(r, r->listing.skip_path[i], r->listing.skip_reason[i]);
     free(folder);
     free(root);
     return status;

@@ -8,6 +8,7 @@
 
 #include "base/args.h"
 #include "base/file.h"
+#include "retriever/search.h"
 
 static const struct { const char *name; int (*run)(int argc, char **argv); const char *about; } commands[] = {
     {"train", iso_indexer_train, "learn a model from a folder of images"},
@@ -31,6 +32,18 @@ iso_status iso_indexer_db(const char **db, iso_error *err)
 }
 
 char *iso_indexer_model(const char *dir) { return iso_path_join(dir, "model.safetensors"); }
+
+/* A searcher brings the index along with it: it rebuilds what is missing or too old. */
+iso_status iso_indexer_index(const char *db, iso_error *err)
+{
+    iso_store *store = NULL;
+    iso_searcher *searcher = NULL;
+    iso_status status = iso_store_open(db, ISO_STORE_READ, NULL, &store, err);
+    if (!status) status = iso_searcher_open(store, &searcher, err);
+    iso_searcher_free(searcher);
+    iso_store_close(store);
+    return status;
+}
 
 iso_status iso_indexer_flush(iso_error *err)
 {

@@ -15,14 +15,18 @@ void iso_gemm_pack_a_rows(const void *operand, int64_t i0, int ni, int64_t k0, i
 
 ISO_CLONES void iso_gemm_pack_a_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
+    enum { STEP = 32 }; /* depths at a time, so that a cache line that two tiles share is still there for the second */
     const iso_gemm_matrix *m = operand;
-    for (int i = 0; i < ni; i += tile) {
-        /* a whole panel row is two moves, and what it holds behind the tile is not used; but stay inside the matrix */
-        int width = ni - i < tile ? ni - i : tile;
-        if (i0 + i + ISO_GEMM_PANEL <= m->pitch) width = ISO_GEMM_PANEL;
-        const float *src = m->data + k0 * m->pitch + i0 + i;
-        float *to = dst + (size_t)(i / tile) * ISO_GEMM_KC * ISO_GEMM_PANEL;
-        for (int k = 0; k < nk; k++, src += m->pitch, to += ISO_GEMM_PANEL) iso_copy_tile(to, src, width);
+    for (int k = 0; k < nk; k += STEP) {
+        const int depth = nk - k < STEP ? nk - k : STEP;
+        for (int i = 0; i < ni; i += tile) {
+            /* a whole panel row is two moves, and what it holds behind the tile is not used; but stay inside the matrix */
+            int width = ni - i < tile ? ni - i : tile;
+            if (i0 + i + ISO_GEMM_PANEL <= m->pitch) width = ISO_GEMM_PANEL;
+            const float *src = m->data + (k0 + k) * m->pitch + i0 + i;
+            float *to = dst + (i / tile * ISO_GEMM_KC + k) * ISO_GEMM_PANEL;
+            for (int d = 0; d < depth; d++, src += m->pitch, to += ISO_GEMM_PANEL) iso_copy_tile(to, src, width);
+        }
     }
 }
 

@@ -22,36 +22,46 @@ static void pixel_next(pixel *p, int64_t h, int64_t w)
     p->b++;
 }
 
-/* Elements k0 ... k0+nk-1 of one row of the patch matrix. */
-static inline void copy_row(const iso_patches *p, pixel at, int64_t k0, int64_t nk, float *dst)
+/* Runs are short (kw * c floats): a call of memcpy for each would take longer than the copying. */
+static inline __attribute__((always_inline)) void copy_run(float *to, const float *from, int64_t n)
+{
+    for (; n >= 16; n -= 16, to += 16, from += 16) memcpy(to, from, 16 * sizeof *to);
+    for (; n >= 4; n -= 4, to += 4, from += 4) memcpy(to, from, 4 * sizeof *to);
+    for (; n > 0; n--) *to++ = *from++;
+}
+
+/* nk elements of one row of the patch matrix, from element `start` of the run of kernel row u. */
+static inline __attribute__((always_inline)) void copy_row(const iso_patches *p, pixel at, int64_t u, int64_t start, int64_t nk,
+                                                           float *dst)
 {
     const int64_t run = p->kw * p->c, left = at.j * p->stride - p->pad_w;
     /* what of a run lies inside the image; the same for every kernel row */
-    const int64_t from = iso_min64(left < 0 ? -left * p->c : 0, run);
+    const int64_t from = left < 0 ? iso_min64(-left * p->c, run) : 0;
     const int64_t to = iso_max64(iso_min64(run, (p->w - left) * p->c), from);
-    const float *image = p->x + at.b * p->h * p->w * p->c;
-    int64_t u = k0 / run, start = k0 - u * run;
-    for (int64_t done = 0; done < nk; u++, start = 0) {
-        int64_t n = iso_min64(run - start, nk - done), y = at.i * p->stride - p->pad_h + u;
-        float *out = dst + done;
-        done += n;
-        int64_t a = iso_max64(from, start), z = iso_min64(to, start + n);
+    int64_t y = at.i * p->stride - p->pad_h + u;
+    int64_t offset = ((at.b * p->h + y) * p->w + left) * p->c; /* of the run in the image; outside where y is */
+    for (; nk > 0; y++, offset += p->w * p->c, start = 0) {
+        const int64_t end = iso_min64(run, start + nk), a = iso_max64(from, start), z = iso_min64(to, end);
+        nk -= end - start;
         if (y < 0 || y >= p->h || a >= z) {
-            memset(out, 0, (size_t)n * sizeof(float));
+            memset(dst, 0, (size_t)(end - start) * sizeof *dst);
+            dst += end - start;
             continue;
         }
-        if (a > start) memset(out, 0, (size_t)(a - start) * sizeof(float));
-        memcpy(out + (a - start), image + (y * p->w + left) * p->c + a, (size_t)(z - a) * sizeof(float));
-        if (z < start + n) memset(out + (z - start), 0, (size_t)(start + n - z) * sizeof(float));
+        for (int64_t k = start; k < a; k++) *dst++ = 0;
+        copy_run(dst, p->x + (offset + a), z - a);
+        dst += z - a;
+        for (int64_t k = z; k < end; k++) *dst++ = 0;
     }
 }
 
-void iso_patches_pack_a(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+ISO_CLONES void iso_patches_pack_a(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
     const iso_patches *p = operand;
+    const int64_t u = k0 / (p->kw * p->c), start = k0 % (p->kw * p->c);
     (void)tile;
     pixel at = pixel_at(i0, p->oh, p->ow);
-    for (int i = 0; i < ni; i++, pixel_next(&at, p->oh, p->ow)) copy_row(p, at, k0, nk, dst + (size_t)i * ISO_GEMM_LDA);
+    for (int i = 0; i < ni; i++, pixel_next(&at, p->oh, p->ow)) copy_row(p, at, u, start, nk, dst + (size_t)i * ISO_GEMM_LDA);
 }
 
 /* Pixels j0 ... j0+n-1 of one row of output pixels: `tile` channels of each, or zeros outside the image. */
@@ -86,17 +96,18 @@ ISO_CLONES static void pack_tile(const iso_patches *p, int64_t column, int64_t k
     }
 }
 
-void iso_patches_pack_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+ISO_CLONES void iso_patches_pack_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
     const iso_patches *p = operand;
     if (p->c % tile == 0 && i0 % tile == 0 && ni % tile == 0) {
         for (int i = 0; i < ni; i += tile) pack_tile(p, i0 + i, k0, nk, tile, dst + (size_t)i * nk);
         return;
     }
+    const int64_t u = i0 / (p->kw * p->c), start = i0 % (p->kw * p->c);
     pixel at = pixel_at(k0, p->oh, p->ow);
     for (int k = 0; k < nk; k++, pixel_next(&at, p->oh, p->ow)) {
         float row[ISO_GEMM_NC];
-        copy_row(p, at, i0, ni, row);
+        copy_row(p, at, u, start, ni, row);
         iso_gemm_spread_row(row, ni, nk, tile, dst + (size_t)k * tile);
     }
 }
