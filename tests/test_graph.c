@@ -25,7 +25,8 @@ typedef struct test_case {
     double low, high; /* range of the inputs */
 } test_case;
 
-static void draw(uint32_t stream, int64_t n, double low, double high, double *out) {
+static void draw(uint32_t stream, int64_t n, double low, double high, double *out)
+{
     float *f = malloc((size_t)n * sizeof *f);
     assert_non_null(f);
     iso_draw_uniform((iso_draw){seed, stream, 0}, low, high, n, f);
@@ -40,7 +41,8 @@ typedef struct runner {
     iso_plan *plan;
 } runner;
 
-static runner prepare(iso_graph *g, int n, const iso_node *outputs) {
+static runner prepare(iso_graph *g, int n, const iso_node *outputs)
+{
     runner r = {.g = g};
     iso_error err = {0};
     if (iso_graph_check(g, &err) != ISO_OK) fail_msg("%s", err.message);
@@ -50,17 +52,20 @@ static runner prepare(iso_graph *g, int n, const iso_node *outputs) {
     return r;
 }
 
-static void write_input(runner *r, iso_node n, const double *v) {
+static void write_input(runner *r, iso_node n, const double *v)
+{
     iso_shape s = iso_node_shape(r->g, n);
     assert_int_equal(iso_plan_write_f64(r->plan, n, v, iso_shape_count(&s), NULL), ISO_OK);
 }
 
-static void read_output(runner *r, iso_node n, double *v) {
+static void read_output(runner *r, iso_node n, double *v)
+{
     iso_shape s = iso_node_shape(r->g, n);
     assert_int_equal(iso_plan_read_f64(r->plan, n, v, iso_shape_count(&s), NULL), ISO_OK);
 }
 
-static void finish(runner *r) {
+static void finish(runner *r)
+{
     iso_plan_free(r->plan);
     iso_vars_free(r->vars);
     iso_graph_free(r->g);
@@ -68,7 +73,8 @@ static void finish(runner *r) {
 
 /* --- the cases: each op on odd and broadcast shapes */
 
-#define CASE1(NAME, expression) static iso_node build_##NAME(iso_graph *g, const iso_node *x) { return expression; }
+#define CASE1(NAME, expression) \
+    static iso_node build_##NAME(iso_graph *g, const iso_node *x) { return expression; }
 CASE1(add, iso_add(g, x[0], x[1]))
 CASE1(sub, iso_sub(g, x[0], x[1]))
 CASE1(mul, iso_mul(g, x[0], x[1]))
@@ -110,14 +116,19 @@ CASE1(conv_x_odd, iso_square(g, iso_conv_x(g, x[0], x[1], 2, 1, 5, 8)))
 CASE1(conv_w, iso_square(g, iso_conv_w(g, x[0], x[1], 2, 1, 3, 4)))
 
 /* gather and scatter need an index: rows 2, 0, 2, 1 (a row twice). */
-static iso_node build_gather(iso_graph *g, const iso_node *x) { return iso_square(g, iso_gather(g, x[0], iso_input_index(g, "rows", 4))); }
-static iso_node build_scatter(iso_graph *g, const iso_node *x) {
+static iso_node build_gather(iso_graph *g, const iso_node *x)
+{
+    return iso_square(g, iso_gather(g, x[0], iso_input_index(g, "rows", 4)));
+}
+static iso_node build_scatter(iso_graph *g, const iso_node *x)
+{
     return iso_square(g, iso_scatter(g, x[0], iso_input_index(g, "rows", 4), 3));
 }
 static const int64_t rows_of_index[4] = {2, 0, 2, 1};
 
 /* The shape of the real thing: a small network, its Jacobian products, and a ratio of them. */
-static iso_node build_distortion(iso_graph *g, const iso_node *x) {
+static iso_node build_distortion(iso_graph *g, const iso_node *x)
+{
     iso_node h = iso_softplus(g, iso_matmul(g, x[0], x[1], false, false));
     iso_node y = iso_tanh(g, iso_matmul(g, h, x[2], false, true));
     iso_node v = iso_const(g, 0.7, iso_shape2(3, 2));
@@ -125,11 +136,26 @@ static iso_node build_distortion(iso_graph *g, const iso_node *x) {
     return iso_div(g, iso_mean_all(g, iso_square(g, jtjv)), iso_square(g, iso_mean_all(g, iso_square(g, jv))));
 }
 
-#define S0 {0, {0}}
-#define S1(a) {1, {a}}
-#define S2(a, b) {2, {a, b}}
-#define S3(a, b, c) {3, {a, b, c}}
-#define S4(a, b, c, d) {4, {a, b, c, d}}
+#define S0 \
+    { \
+        0, { 0 } \
+    }
+#define S1(a) \
+    { \
+        1, { a } \
+    }
+#define S2(a, b) \
+    { \
+        2, { a, b } \
+    }
+#define S3(a, b, c) \
+    { \
+        3, { a, b, c } \
+    }
+#define S4(a, b, c, d) \
+    { \
+        4, { a, b, c, d } \
+    }
 static const test_case cases[] = {
     {"add", 2, {S3(3, 4, 5), S3(3, 4, 5)}, build_add, -1, 1},
     {"add broadcast", 2, {S3(3, 1, 5), S2(4, 1)}, build_add, -1, 1},
@@ -187,7 +213,8 @@ typedef struct built {
     iso_node x[MAX_X], t[MAX_X], y, c;
 } built;
 
-static built build(const test_case *k) {
+static built build(const test_case *k)
+{
     built b = {.g = iso_graph_create()};
     assert_non_null(b.g);
     for (int i = 0; i < k->inputs; i++) {
@@ -203,7 +230,8 @@ static built build(const test_case *k) {
 }
 
 /* Writes everything; the inputs moved by `shift` along the tangents. */
-static void write_all(runner *r, const test_case *k, const built *b, double shift) {
+static void write_all(runner *r, const test_case *k, const built *b, double shift)
+{
     double v[512], t[512];
     for (int i = 0; i < k->inputs; i++) {
         int64_t n = iso_shape_count(&k->shape[i]);
@@ -219,10 +247,12 @@ static void write_all(runner *r, const test_case *k, const built *b, double shif
     draw(20, iso_shape_count(&s), -1, 1, v);
     write_input(r, b->c, v);
     iso_node rows = iso_input_index(b->g, "rows", 4);
-    if (rows != ISO_NONE && rows < iso_graph_size(b->g)) (void)!iso_plan_write_index(r->plan, rows, rows_of_index, 4, NULL);
+    if (rows != ISO_NONE && rows < iso_graph_size(b->g))
+        (void)!iso_plan_write_index(r->plan, rows, rows_of_index, 4, NULL);
 }
 
-static double scalar_at(const test_case *k, iso_node (*make)(built *, const test_case *), double shift) {
+static double scalar_at(const test_case *k, iso_node (*make)(built *, const test_case *), double shift)
+{
     built b = build(k);
     iso_node out = make(&b, k);
     (void)iso_input_index(b.g, "rows", 4);
@@ -236,22 +266,29 @@ static double scalar_at(const test_case *k, iso_node (*make)(built *, const test
 }
 
 /* <c, y> */
-static iso_node make_value(built *b, const test_case *k) { (void)k; return iso_sum_all(b->g, iso_mul(b->g, b->c, b->y)); }
+static iso_node make_value(built *b, const test_case *k)
+{
+    (void)k;
+    return iso_sum_all(b->g, iso_mul(b->g, b->c, b->y));
+}
 /* <c, J t> by jvp */
-static iso_node make_jvp(built *b, const test_case *k) {
+static iso_node make_jvp(built *b, const test_case *k)
+{
     iso_node ty;
     iso_jvp(b->g, 1, &b->y, k->inputs, b->x, b->t, &ty);
     return iso_sum_all(b->g, iso_mul(b->g, b->c, ty));
 }
 /* <Jt c, t> by vjp */
-static iso_node make_vjp(built *b, const test_case *k) {
+static iso_node make_vjp(built *b, const test_case *k)
+{
     iso_node gx[MAX_X], sum = iso_const(b->g, 0, iso_shape0());
     iso_vjp(b->g, 1, &b->y, &b->c, k->inputs, b->x, gx);
     for (int i = 0; i < k->inputs; i++) sum = iso_add(b->g, sum, iso_sum_all(b->g, iso_mul(b->g, gx[i], b->t[i])));
     return sum;
 }
 /* The derivative of `first` along t, by jvp or by vjp. */
-static iso_node along(built *b, const test_case *k, iso_node first, bool forward) {
+static iso_node along(built *b, const test_case *k, iso_node first, bool forward)
+{
     built again = *b;
     again.y = first;
     again.c = iso_one(b->g);
@@ -263,14 +300,21 @@ static iso_node make_jvp_vjp(built *b, const test_case *k) { return along(b, k, 
 static iso_node make_vjp_vjp(built *b, const test_case *k) { return along(b, k, make_vjp(b, k), false); }
 
 /* Central differences of fourth order. */
-static double difference(const test_case *k, iso_node (*make)(built *, const test_case *)) {
+static double difference(const test_case *k, iso_node (*make)(built *, const test_case *))
+{
     const double h = 1e-3;
-    return (8 * (scalar_at(k, make, h) - scalar_at(k, make, -h)) - (scalar_at(k, make, 2 * h) - scalar_at(k, make, -2 * h))) / (12 * h);
+    return (8 * (scalar_at(k, make, h) - scalar_at(k, make, -h)) -
+            (scalar_at(k, make, 2 * h) - scalar_at(k, make, -2 * h))) /
+           (12 * h);
 }
 
-static bool close_to(double got, double want, double tolerance) { return fabs(got - want) <= tolerance * (1 + fabs(want)); }
+static bool close_to(double got, double want, double tolerance)
+{
+    return fabs(got - want) <= tolerance * (1 + fabs(want));
+}
 
-static void test_derivatives(void **state) {
+static void test_derivatives(void **state)
+{
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const test_case *k = &cases[i];
@@ -280,21 +324,30 @@ static void test_derivatives(void **state) {
     }
 }
 
-static void test_second_derivatives(void **state) {
+static void test_second_derivatives(void **state)
+{
     (void)state;
-    static const struct { const char *name; iso_node (*make)(built *, const test_case *); bool of_vjp; } orders[] = {
-        {"jvp of jvp", make_jvp_jvp, false}, {"vjp of jvp", make_vjp_jvp, false}, {"jvp of vjp", make_jvp_vjp, true}, {"vjp of vjp", make_vjp_vjp, true}};
+    static const struct {
+        const char *name;
+        iso_node (*make)(built *, const test_case *);
+        bool of_vjp;
+    } orders[] = {{"jvp of jvp", make_jvp_jvp, false},
+                  {"vjp of jvp", make_vjp_jvp, false},
+                  {"jvp of vjp", make_jvp_vjp, true},
+                  {"vjp of vjp", make_vjp_vjp, true}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double second[2] = {difference(&cases[i], make_jvp), difference(&cases[i], make_vjp)};
         for (size_t o = 0; o < 4; o++) {
             double got = scalar_at(&cases[i], orders[o].make, 0), want = second[orders[o].of_vjp];
-            if (!close_to(got, want, 1e-8)) fail_msg("%s: %s %.12g, difference %.12g", cases[i].name, orders[o].name, got, want);
+            if (!close_to(got, want, 1e-8))
+                fail_msg("%s: %s %.12g, difference %.12g", cases[i].name, orders[o].name, got, want);
         }
     }
 }
 
 /* The check itself must be able to fail: a wrong derivative is seen. */
-static void test_wrong_derivative_is_seen(void **state) {
+static void test_wrong_derivative_is_seen(void **state)
+{
     (void)state;
     const test_case *k = &cases[0];
     double right = scalar_at(k, make_jvp, 0);
@@ -303,14 +356,19 @@ static void test_wrong_derivative_is_seen(void **state) {
     assert_false(close_to(NAN, difference(k, make_value), 1e-8));
 }
 
-static void test_shapes_are_checked(void **state) {
+static void test_shapes_are_checked(void **state)
+{
     (void)state;
     iso_error err;
-    struct { const char *what; int which; } bad[] = {{"add", 0}, {"matmul", 1}, {"conv", 2}, {"slice", 3}, {"permute", 4}, {"sum", 5}, {"concat", 6},
-                                                     {"gather", 7}, {"reshape", 8}, {"name", 9}, {"conv_x", 10}, {"pad", 11}, {"empty", 12}};
+    struct {
+        const char *what;
+        int which;
+    } bad[] = {{"add", 0},    {"matmul", 1},  {"conv", 2}, {"slice", 3},   {"permute", 4}, {"sum", 5},   {"concat", 6},
+               {"gather", 7}, {"reshape", 8}, {"name", 9}, {"conv_x", 10}, {"pad", 11},    {"empty", 12}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         iso_graph *g = iso_graph_create();
-        iso_node a = iso_input(g, "a", iso_shape2(3, 4)), x = iso_input(g, "x", iso_shape4(2, 5, 5, 3)), w = iso_input(g, "w", iso_shape4(4, 3, 3, 2)), n = ISO_NONE;
+        iso_node a = iso_input(g, "a", iso_shape2(3, 4)), x = iso_input(g, "x", iso_shape4(2, 5, 5, 3)),
+                 w = iso_input(g, "w", iso_shape4(4, 3, 3, 2)), n = ISO_NONE;
         switch (bad[i].which) {
         case 0: n = iso_add(g, a, iso_input(g, "b", iso_shape2(2, 4))); break;
         case 1: n = iso_matmul(g, a, a, false, false); break;
@@ -334,7 +392,8 @@ static void test_shapes_are_checked(void **state) {
     }
 }
 
-static void test_equal_expressions_are_one_node(void **state) {
+static void test_equal_expressions_are_one_node(void **state)
+{
     (void)state;
     iso_graph *g = iso_graph_create();
     iso_node a = iso_input(g, "a", iso_shape2(3, 4)), b = iso_input(g, "b", iso_shape2(3, 4));
@@ -350,7 +409,8 @@ static void test_equal_expressions_are_one_node(void **state) {
     iso_graph_free(g);
 }
 
-int main(void) {
+int main(void)
+{
     print_message("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_derivatives),

@@ -18,7 +18,8 @@ static const uint64_t seed = 77;
 
 /* The reference backend with fused groups: every step of every element through the plain kernels. All of a "tile" (one
  * element here) is loaded before anything is stored, as backend.h promises. */
-static void fused_plain(const iso_fused *f) {
+static void fused_plain(const iso_fused *f)
+{
     const iso_backend *ref = iso_backend_reference();
     double value[ISO_FUSED_MAX_INPUTS * 2 + ISO_FUSED_MAX_STEPS * 2];
     for (int64_t i = 0; i < f->count; i++) {
@@ -32,7 +33,9 @@ static void fused_plain(const iso_fused *f) {
         }
         for (int s = 0; s < f->steps; s++) {
             const iso_fused_step *st = &f->step[s];
-            iso_call c = {.attr.f = st->f, .in = {{&value[st->a], {0}}, {st->b < 0 ? NULL : &value[st->b], {0}}}, .out = {&value[f->inputs + s], {0}}};
+            iso_call c = {.attr.f = st->f,
+                          .in = {{&value[st->a], {0}}, {st->b < 0 ? NULL : &value[st->b], {0}}},
+                          .out = {&value[f->inputs + s], {0}}};
             ref->kernel[st->op](&c);
         }
         for (int s = 0; s < f->steps; s++)
@@ -40,7 +43,8 @@ static void fused_plain(const iso_fused *f) {
     }
 }
 
-static iso_backend fused_backend(void) {
+static iso_backend fused_backend(void)
+{
     iso_backend b = *iso_backend_reference();
     b.name = "reference, fused";
     b.fused = fused_plain;
@@ -51,7 +55,8 @@ static iso_backend fused_backend(void) {
 #define KEPT 12
 
 /* A random expression over a few shapes; every builder's result may become an operand. */
-static int random_graph(iso_graph *g, uint32_t number, iso_node *outputs) {
+static int random_graph(iso_graph *g, uint32_t number, iso_node *outputs)
+{
     iso_draw d = {seed, number, 0};
     uint64_t at = 0;
     iso_node node[NODES];
@@ -63,7 +68,8 @@ static int random_graph(iso_graph *g, uint32_t number, iso_node *outputs) {
     node[count++] = iso_input(g, "column", iso_shape2(6, 1));
     node[count++] = iso_const(g, 0.75, iso_shape2(6, 4));
     while (count < NODES) {
-        iso_node x = node[iso_draw_below(d, at++, (uint64_t)count)], y = node[iso_draw_below(d, at++, (uint64_t)count)], n;
+        iso_node x = node[iso_draw_below(d, at++, (uint64_t)count)], y = node[iso_draw_below(d, at++, (uint64_t)count)],
+                 n;
         iso_shape s = iso_node_shape(g, x);
         bool whole = s.ndim == 2 && s.dim[0] == 6 && s.dim[1] == 4;
         switch (iso_draw_below(d, at++, 16)) {
@@ -79,10 +85,22 @@ static int random_graph(iso_graph *g, uint32_t number, iso_node *outputs) {
         case 9: n = iso_sigmoid(g, iso_shift(g, x, 0.25)); break;
         case 10: n = whole ? iso_sum(g, x, iso_shape1(4)) : iso_softplus(g, x); break;
         case 11: n = whole ? iso_sum(g, x, iso_shape2(6, 1)) : iso_exp(g, iso_tanh(g, x)); break;
-        case 12: n = whole ? iso_permute(g, iso_reshape(g, iso_permute(g, x, 1, 0, -1, -1), iso_shape2(4, 6)), 1, 0, -1, -1) : iso_square(g, iso_tanh(g, x)); break;
-        case 13: n = whole ? iso_reshape(g, iso_tanh(g, iso_reshape(g, x, iso_shape3(2, 3, 4))), iso_shape2(6, 4)) : iso_neg(g, x); break;
-        case 14: n = whole ? iso_matmul(g, iso_tanh(g, x), iso_const(g, 0.1, iso_shape2(4, 4)), false, false) : iso_relu(g, x); break;
-        default: n = whole ? iso_concat(g, iso_slice(g, x, 1, 2, 2), iso_slice(g, x, 1, 0, 2), 1) : iso_sqrt(g, iso_shift(g, iso_square(g, x), 1)); break;
+        case 12:
+            n = whole ? iso_permute(g, iso_reshape(g, iso_permute(g, x, 1, 0, -1, -1), iso_shape2(4, 6)), 1, 0, -1, -1)
+                      : iso_square(g, iso_tanh(g, x));
+            break;
+        case 13:
+            n = whole ? iso_reshape(g, iso_tanh(g, iso_reshape(g, x, iso_shape3(2, 3, 4))), iso_shape2(6, 4))
+                      : iso_neg(g, x);
+            break;
+        case 14:
+            n = whole ? iso_matmul(g, iso_tanh(g, x), iso_const(g, 0.1, iso_shape2(4, 4)), false, false)
+                      : iso_relu(g, x);
+            break;
+        default:
+            n = whole ? iso_concat(g, iso_slice(g, x, 1, 2, 2), iso_slice(g, x, 1, 0, 2), 1)
+                      : iso_sqrt(g, iso_shift(g, iso_square(g, x), 1));
+            break;
         }
         node[count++] = n;
     }
@@ -95,7 +113,8 @@ typedef struct outcome {
     iso_plan_stats stats;
 } outcome;
 
-static void run_random(const iso_backend *backend, uint32_t number, outcome *out) {
+static void run_random(const iso_backend *backend, uint32_t number, outcome *out)
+{
     iso_error err = {0};
     iso_graph *g = iso_graph_create();
     iso_node outputs[KEPT], p = iso_state(g, "p", iso_shape2(6, 4));
@@ -105,7 +124,8 @@ static void run_random(const iso_backend *backend, uint32_t number, outcome *out
         iso_node n = outputs[i];
         iso_shape s = iso_node_shape(g, n);
         iso_op op = iso_node_op(g, n);
-        if (s.ndim == 2 && s.dim[0] == 6 && s.dim[1] == 4 && op > ISO_OP_CONST && op != ISO_OP_RESHAPE) assign.value = n;
+        if (s.ndim == 2 && s.dim[0] == 6 && s.dim[1] == 4 && op > ISO_OP_CONST && op != ISO_OP_RESHAPE)
+            assign.value = n;
     }
     /* The value that is assigned is not also an output in half of the runs: then it may be written in place. */
     int kept = 0;
@@ -115,7 +135,12 @@ static void run_random(const iso_backend *backend, uint32_t number, outcome *out
     iso_plan *plan = NULL;
     assert_int_equal(iso_vars_create(backend, &vars, &err), ISO_OK);
     assert_int_equal(iso_vars_add(vars, "p", iso_shape2(6, 4), &err), ISO_OK);
-    iso_plan_spec spec = {.vars = vars, .output_count = kept, .outputs = outputs, .assign_count = assign.value != ISO_NONE, .assigns = &assign, .threads = 1};
+    iso_plan_spec spec = {.vars = vars,
+                          .output_count = kept,
+                          .outputs = outputs,
+                          .assign_count = assign.value != ISO_NONE,
+                          .assigns = &assign,
+                          .threads = 1};
     if (iso_plan_create(g, &spec, &plan, &err) != ISO_OK) fail_msg("graph %u: %s", number, err.message);
     float v[24];
     const char *names[] = {"a", "b", "row", "column"};
@@ -128,7 +153,8 @@ static void run_random(const iso_backend *backend, uint32_t number, outcome *out
     iso_draw_normal((iso_draw){seed, 1004, number}, 24, v);
     assert_int_equal(iso_vars_write(vars, "p", v, 24, &err), ISO_OK);
     memset(out, 0, sizeof *out);
-    for (int run = 0; run < 2; run++) iso_plan_run(plan); /* twice: inputs and constants outlive a run, the state moves on */
+    for (int run = 0; run < 2; run++)
+        iso_plan_run(plan); /* twice: inputs and constants outlive a run, the state moves on */
     for (int i = 0; i < kept; i++) {
         iso_shape s = iso_node_shape(g, outputs[i]);
         if (outputs[i] == p) continue;
@@ -142,7 +168,8 @@ static void run_random(const iso_backend *backend, uint32_t number, outcome *out
     iso_graph_free(g);
 }
 
-static double distance(const outcome *a, const outcome *b) {
+static double distance(const outcome *a, const outcome *b)
+{
     double worst = 0;
     const double *x = &a->value[0][0], *y = &b->value[0][0];
     for (size_t i = 0; i < KEPT * 24; i++) worst = fmax(worst, fabs(x[i] - y[i]) / (1 + fabs(y[i])));
@@ -150,7 +177,8 @@ static double distance(const outcome *a, const outcome *b) {
     return worst;
 }
 
-static void test_random_expressions(void **state) {
+static void test_random_expressions(void **state)
+{
     (void)state;
     iso_backend fused = fused_backend();
     static outcome plain, planned, fast;
@@ -169,7 +197,8 @@ static void test_random_expressions(void **state) {
 }
 
 /* The comparison must be able to fail. */
-static void test_difference_is_seen(void **state) {
+static void test_difference_is_seen(void **state)
+{
     (void)state;
     static outcome a, b;
     run_random(iso_backend_reference(), 1, &a);
@@ -181,13 +210,16 @@ static void test_difference_is_seen(void **state) {
 }
 
 /* x <- x + 1, y <- x: both read the old x. */
-static void test_assignments_read_old_values(void **state) {
+static void test_assignments_read_old_values(void **state)
+{
     (void)state;
     iso_backend backends[] = {*iso_backend_reference(), fused_backend(), *iso_backend_cpu()};
     for (int b = 0; b < 3; b++) {
         iso_graph *g = iso_graph_create();
         iso_node x = iso_state(g, "x", iso_shape1(5)), y = iso_state(g, "y", iso_shape1(5));
-        iso_assign assigns[] = {{x, iso_shift(g, x, 1)}, {y, iso_add(g, iso_scale(g, x, 10), iso_broadcast(g, iso_sum_all(g, x), iso_shape1(5)))}};
+        iso_assign assigns[] = {
+            {x, iso_shift(g, x, 1)},
+            {y, iso_add(g, iso_scale(g, x, 10), iso_broadcast(g, iso_sum_all(g, x), iso_shape1(5)))}};
         iso_vars *vars = NULL;
         iso_plan *plan = NULL;
         iso_error err;
@@ -209,13 +241,15 @@ static void test_assignments_read_old_values(void **state) {
     }
 }
 
-static void test_planning_refuses(void **state) {
+static void test_planning_refuses(void **state)
+{
     (void)state;
     iso_error err;
     iso_graph *g = iso_graph_create();
     iso_vars *vars = NULL;
     iso_plan *plan = NULL;
-    iso_node x = iso_state(g, "x", iso_shape1(3)), a = iso_input(g, "a", iso_shape2(4, 2)), index = iso_input_index(g, "index", 5);
+    iso_node x = iso_state(g, "x", iso_shape1(3)), a = iso_input(g, "a", iso_shape2(4, 2)),
+             index = iso_input_index(g, "index", 5);
     iso_node sum = iso_add(g, x, iso_exp(g, x)), rows = iso_gather(g, a, index);
     assert_int_equal(iso_vars_create(iso_backend_reference(), &vars, &err), ISO_OK);
     iso_plan_spec spec = {.vars = vars, .output_count = 1, .outputs = &sum};
@@ -228,14 +262,23 @@ static void test_planning_refuses(void **state) {
     poor.name = "poor";
     iso_vars *few = NULL;
     assert_int_equal(iso_vars_create(&poor, &few, &err), ISO_OK);
-    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = few, .output_count = 1, .outputs = &rows}, &plan, &err), ISO_E_UNSUPPORTED);
+    assert_int_equal(
+        iso_plan_create(g, &(iso_plan_spec){.vars = few, .output_count = 1, .outputs = &rows}, &plan, &err),
+        ISO_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "gather"));
     iso_vars_free(few);
     iso_assign twice[] = {{x, iso_exp(g, x)}, {x, iso_tanh(g, x)}}, wrong = {x, a}, view = {x, x};
-    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = vars, .assign_count = 2, .assigns = twice}, &plan, &err), ISO_E_ARGUMENT);
-    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = vars, .assign_count = 1, .assigns = &wrong}, &plan, &err), ISO_E_ARGUMENT);
-    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = vars, .assign_count = 1, .assigns = &view}, &plan, &err), ISO_E_ARGUMENT);
-    assert_int_equal(iso_plan_create(g, &(iso_plan_spec){.vars = vars, .output_count = 1, .outputs = &rows}, &plan, &err), ISO_OK);
+    assert_int_equal(
+        iso_plan_create(g, &(iso_plan_spec){.vars = vars, .assign_count = 2, .assigns = twice}, &plan, &err),
+        ISO_E_ARGUMENT);
+    assert_int_equal(
+        iso_plan_create(g, &(iso_plan_spec){.vars = vars, .assign_count = 1, .assigns = &wrong}, &plan, &err),
+        ISO_E_ARGUMENT);
+    assert_int_equal(
+        iso_plan_create(g, &(iso_plan_spec){.vars = vars, .assign_count = 1, .assigns = &view}, &plan, &err),
+        ISO_E_ARGUMENT);
+    assert_int_equal(
+        iso_plan_create(g, &(iso_plan_spec){.vars = vars, .output_count = 1, .outputs = &rows}, &plan, &err), ISO_OK);
     int64_t good[] = {0, 3, 1, 2, 3}, bad[] = {0, 3, 1, 4, 0};
     assert_int_equal(iso_plan_write_index(plan, index, good, 5, &err), ISO_OK);
     assert_int_equal(iso_plan_write_index(plan, index, bad, 5, &err), ISO_E_ARGUMENT);
@@ -248,7 +291,8 @@ static void test_planning_refuses(void **state) {
     iso_graph_free(g);
 }
 
-int main(void) {
+int main(void)
+{
     print_message("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_expressions),

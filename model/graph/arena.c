@@ -8,7 +8,8 @@
 
 static size_t rounded(size_t n) { return (n + ALIGN - 1) & ~(ALIGN - 1); }
 
-static int by_size(const void *a, const void *b, void *context) {
+static int by_size(const void *a, const void *b, void *context)
+{
     const slot *s = context;
     int i = *(const int *)a, k = *(const int *)b;
     if (s[i].bytes != s[k].bytes) return s[i].bytes < s[k].bytes ? 1 : -1;
@@ -16,7 +17,8 @@ static int by_size(const void *a, const void *b, void *context) {
 }
 
 /* The lowest offset for slot i beside those of placed[0 ... n), which are sorted by offset. */
-static size_t lowest(const slot *s, int i, const int *placed, int n) {
+static size_t lowest(const slot *s, int i, const int *placed, int n)
+{
     size_t at = 0, want = rounded(s[i].bytes);
     for (int k = 0; k < n; k++) {
         const slot *o = &s[placed[k]];
@@ -28,7 +30,8 @@ static size_t lowest(const slot *s, int i, const int *placed, int n) {
     return at;
 }
 
-size_t iso_slots_place(int count, slot *s, int *scratch) {
+size_t iso_slots_place(int count, slot *s, int *scratch)
+{
     int *todo = scratch, *placed = scratch + count;
     size_t size = 0;
     for (int i = 0; i < count; i++) todo[i] = i;

@@ -18,10 +18,10 @@ typedef struct forming {
     int n;
     bool *needed, *inlined;
     iso_node *root;
-    int *group;             /* of a node with a kernel; -1 for others */
-    int *next, *tail;       /* lists of a group's nodes */
-    int *low, *high;        /* smallest and largest handle of a group */
-    int *seen, stamp;       /* for searches */
+    int *group;       /* of a node with a kernel; -1 for others */
+    int *next, *tail; /* lists of a group's nodes */
+    int *low, *high;  /* smallest and largest handle of a group */
+    int *seen, stamp; /* for searches */
     int *stack;
     /* Extra edges from -> to between groups: readers of a state run before it is overwritten. */
     int (*edge)[2];
@@ -31,7 +31,8 @@ typedef struct forming {
 static op_kind kind_of(const forming *f, int n) { return iso_op_table[f->g->at[n].op].kind; }
 
 /* The group whose kernel makes the bytes that `in` is read from; -1 for sources. */
-static int producer(const forming *f, iso_node in) {
+static int producer(const forming *f, iso_node in)
+{
     for (;;) {
         in = f->root[in];
         if (!f->inlined[in]) return f->group[in];
@@ -40,7 +41,8 @@ static int producer(const forming *f, iso_node in) {
 }
 
 /* Calls visit(context, group) for every group that `group` reads; stops early on true. */
-static bool each_input(const forming *f, int group, bool (*visit)(void *, int), void *context) {
+static bool each_input(const forming *f, int group, bool (*visit)(void *, int), void *context)
+{
     for (int n = group; n != -1; n = f->next[n])
         for (int k = 0; k < ISO_MAX_INPUTS; k++) {
             iso_node in = f->g->at[n].in[k];
@@ -59,7 +61,8 @@ typedef struct search {
     bool skip_target; /* a direct edge to the target does not count */
 } search;
 
-static bool push(void *context, int group) {
+static bool push(void *context, int group)
+{
     search *s = context;
     if (group == s->target) return !s->skip_target;
     if (s->f->seen[group] == s->f->stamp) return false;
@@ -69,7 +72,8 @@ static bool push(void *context, int group) {
 }
 
 /* Whether `from` depends on `target`; with `indirectly`, by a path through at least one other group. */
-static bool depends(forming *f, int from, int target, bool indirectly) {
+static bool depends(forming *f, int from, int target, bool indirectly)
+{
     search s = {f, target, 0, indirectly};
     f->stamp++;
     if (each_input(f, from, push, &s)) return true;
@@ -79,13 +83,15 @@ static bool depends(forming *f, int from, int target, bool indirectly) {
     return false;
 }
 
-static bool counts_input(const forming *f, int group, iso_node in) {
+static bool counts_input(const forming *f, int group, iso_node in)
+{
     if (f->inlined[in]) in = f->g->at[in].in[0];
     return f->group[in] != group || f->group[in] == -1;
 }
 
 /* An upper bound on the inputs and steps that the union of two groups would have. */
-static bool union_small(const forming *f, int a, int b) {
+static bool union_small(const forming *f, int a, int b)
+{
     int inputs = 0, steps = 0, groups[2] = {a, b};
     for (int i = 0; i < 2; i++)
         for (int n = groups[i]; n != -1; n = f->next[n]) {
@@ -100,7 +106,8 @@ static bool union_small(const forming *f, int a, int b) {
     return steps <= ISO_FUSED_MAX_STEPS && inputs <= ISO_FUSED_MAX_INPUTS;
 }
 
-static void merge(forming *f, int a, int b) {
+static void merge(forming *f, int a, int b)
+{
     for (int n = b; n != -1; n = f->next[n]) f->group[n] = a;
     f->next[f->tail[a]] = b;
     f->tail[a] = f->tail[b];
@@ -109,7 +116,8 @@ static void merge(forming *f, int a, int b) {
 }
 
 /* Tries to take node `in` of n's inputs into n's group. */
-static void try_merge(forming *f, int n, iso_node in) {
+static void try_merge(forming *f, int n, iso_node in)
+{
     const node *at = f->g->at;
     if (in == ISO_NONE || f->inlined[in]) return;
     if (f->group[in] == -1 || kind_of(f, in) != KIND_E || !iso_shape_equal(&at[in].shape, &at[n].shape)) return;
@@ -118,7 +126,8 @@ static void try_merge(forming *f, int n, iso_node in) {
     merge(f, a, b);
 }
 
-static void fuse(forming *f) {
+static void fuse(forming *f)
+{
     for (int n = f->n - 1; n >= 0; n--) {
         if (f->group[n] == -1 || kind_of(f, n) != KIND_E) continue;
         for (int k = 0; k < ISO_MAX_INPUTS; k++) {
@@ -131,7 +140,8 @@ static void fuse(forming *f) {
 
 /* --- which nodes need what */
 
-static void mark_needed(forming *f) {
+static void mark_needed(forming *f)
+{
     const iso_plan_spec *s = f->spec;
     for (int i = 0; i < s->output_count; i++) f->needed[s->outputs[i]] = true;
     for (int i = 0; i < s->assign_count; i++) f->needed[s->assigns[i].value] = true;
@@ -142,7 +152,8 @@ static void mark_needed(forming *f) {
 }
 
 /* A mask is inlined when only elementwise nodes of its shape read it. */
-static void mark_inlined(forming *f) {
+static void mark_inlined(forming *f)
+{
     for (int n = 0; n < f->n; n++) f->inlined[n] = f->needed[n] && f->g->at[n].op == ISO_OP_STEP;
     for (int n = 0; n < f->n; n++)
         for (int k = 0; f->needed[n] && k < ISO_MAX_INPUTS; k++) {
@@ -156,7 +167,8 @@ static void mark_inlined(forming *f) {
     for (int i = 0; i < s->assign_count; i++) f->inlined[f->root[s->assigns[i].value]] = false;
 }
 
-static void begin_groups(forming *f) {
+static void begin_groups(forming *f)
+{
     for (int n = 0; n < f->n; n++) {
         op_kind kind = kind_of(f, n);
         bool kernel = f->needed[n] && !f->inlined[n] && (kind == KIND_E || kind == KIND_K);
@@ -169,7 +181,8 @@ static void begin_groups(forming *f) {
 
 /* --- assignments that write straight into the state */
 
-static bool add_edge(forming *f, int from, int to) {
+static bool add_edge(forming *f, int from, int to)
+{
     if (!iso_grow(&f->edge, &f->edge_capacity, f->edges + 1, sizeof *f->edge)) return false;
     f->edge[f->edges][0] = from;
     f->edge[f->edges++][1] = to;
@@ -177,7 +190,8 @@ static bool add_edge(forming *f, int from, int to) {
 }
 
 /* Whether node n reads the bytes of `state`; *dense: element by element. */
-static bool reads(const forming *f, int n, iso_node state, bool *dense) {
+static bool reads(const forming *f, int n, iso_node state, bool *dense)
+{
     bool found = false;
     for (int k = 0; k < ISO_MAX_INPUTS; k++) {
         iso_node in = f->g->at[n].in[k];
@@ -191,7 +205,8 @@ static bool reads(const forming *f, int n, iso_node state, bool *dense) {
 }
 
 /* Makes every other reader of the state run first. False when that cannot be (or memory is out): then it is copied. */
-static bool try_direct(forming *f, const iso_assign *a) {
+static bool try_direct(forming *f, const iso_assign *a)
+{
     int writer = f->group[a->value];
     if (writer == -1 || kind_of(f, a->value) != KIND_E) return false;
     for (int n = 0; n < f->n; n++) {
@@ -207,11 +222,13 @@ static bool try_direct(forming *f, const iso_assign *a) {
     return true;
 }
 
-static void mark_direct(forming *f, bool *direct) {
+static void mark_direct(forming *f, bool *direct)
+{
     const iso_plan_spec *s = f->spec;
     for (int i = 0; i < s->assign_count; i++) {
         bool twice = false;
-        for (int k = 0; k < s->assign_count; k++) twice = twice || (k != i && s->assigns[k].value == s->assigns[i].value);
+        for (int k = 0; k < s->assign_count; k++)
+            twice = twice || (k != i && s->assigns[k].value == s->assigns[i].value);
         direct[i] = !twice && s->vars->backend->fused && try_direct(f, &s->assigns[i]);
     }
 }
@@ -223,13 +240,15 @@ typedef struct counting {
     int only, count; /* only = -1: all */
 } counting;
 
-static bool count_read(void *context, int p) {
+static bool count_read(void *context, int p)
+{
     counting *c = context;
     c->count += c->only == -1 || c->only == p;
     return false;
 }
 
-static int count_reads(const forming *f, int group, int only) {
+static int count_reads(const forming *f, int group, int only)
+{
     counting c = {.only = only};
     each_input(f, group, count_read, &c);
     return c.count;
@@ -237,7 +256,8 @@ static int count_reads(const forming *f, int group, int only) {
 
 /* Kahn's algorithm, smallest last handle first: the order in which the expression was written. Units that assign a state
  * run as soon as they can: that frees a gradient. */
-static iso_status order_units(forming *f, const bool *direct, units *u, iso_error *err) {
+static iso_status order_units(forming *f, const bool *direct, units *u, iso_error *err)
+{
     int groups = 0, *list = iso_calloc((size_t)f->n, sizeof *list), *key = iso_calloc((size_t)f->n, sizeof *key),
         *waits = iso_calloc((size_t)f->n, sizeof *waits);
     iso_status st = list && key && waits ? ISO_OK : iso_fail_memory(err);
@@ -277,7 +297,8 @@ static iso_status order_units(forming *f, const bool *direct, units *u, iso_erro
     return st;
 }
 
-void iso_units_free(units *u) {
+void iso_units_free(units *u)
+{
     free(u->unit);
     free(u->order);
     free(u->of);
@@ -288,7 +309,8 @@ void iso_units_free(units *u) {
     *u = (units){0};
 }
 
-iso_status iso_units_build(const iso_graph *g, const iso_plan_spec *spec, units *out, iso_error *err) {
+iso_status iso_units_build(const iso_graph *g, const iso_plan_spec *spec, units *out, iso_error *err)
+{
     size_t n = g->count;
     units u = {0};
     u.unit = iso_calloc(n, sizeof *u.unit);
@@ -314,7 +336,9 @@ iso_status iso_units_build(const iso_graph *g, const iso_plan_spec *spec, units 
     }
     for (size_t i = 0; i < sizeof work / sizeof *work; i++) free(*work[i]);
     free(f.edge);
-    if (st == ISO_OK) *out = u;
-    else iso_units_free(&u);
+    if (st == ISO_OK)
+        *out = u;
+    else
+        iso_units_free(&u);
     return st;
 }

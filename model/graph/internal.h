@@ -10,14 +10,14 @@ typedef struct node {
     iso_node in[ISO_MAX_INPUTS]; /* ISO_NONE where there is none; always smaller than the node's own handle */
     iso_shape shape;
     iso_attr attr;
-    char *name;                  /* of INPUT and STATE */
-    iso_node next;               /* in its hash bucket */
+    char *name;    /* of INPUT and STATE */
+    iso_node next; /* in its hash bucket */
 } node;
 
 struct iso_graph {
     node *at;
     size_t count, capacity;
-    iso_node *bucket;            /* hash table of nodes, for finding an equal one */
+    iso_node *bucket; /* hash table of nodes, for finding an equal one */
     size_t buckets;
     iso_error error;
 };

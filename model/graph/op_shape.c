@@ -2,19 +2,22 @@
  * They come in adjoint pairs: sum/broadcast, slice/pad, gather/scatter; reshape and permute are their own. */
 #include "model/graph/internal.h"
 
-static iso_node no_fit(iso_graph *g, const char *what, const iso_shape *from, const iso_shape *to) {
+static iso_node no_fit(iso_graph *g, const char *what, const iso_shape *from, const iso_shape *to)
+{
     char a[96], b[96];
     return iso_graph_fail(g, "%s: shape %s does not fit %s", what, iso_shape_text(from, a), iso_shape_text(to, b));
 }
 
-static iso_node append(iso_graph *g, iso_op op, iso_node a, iso_node b, iso_shape out, iso_attr attr) {
+static iso_node append(iso_graph *g, iso_op op, iso_node a, iso_node b, iso_shape out, iso_attr attr)
+{
     if (g->at[a].dtype != ISO_REAL) return iso_graph_fail(g, "%s: the operand is an index", iso_op_name(op));
     return iso_graph_intern(g, op, ISO_REAL, a, b, &out, &attr, NULL);
 }
 
 /* --- sum and broadcast */
 
-iso_node iso_sum(iso_graph *g, iso_node x, iso_shape to) {
+iso_node iso_sum(iso_graph *g, iso_node x, iso_shape to)
+{
     double v;
     if (x == ISO_NONE) return ISO_NONE;
     iso_shape from = g->at[x].shape;
@@ -29,7 +32,8 @@ iso_node iso_sum(iso_graph *g, iso_node x, iso_shape to) {
 
 iso_node iso_sum_all(iso_graph *g, iso_node x) { return iso_sum(g, x, iso_shape0()); }
 
-iso_node iso_sum_rows(iso_graph *g, iso_node x) {
+iso_node iso_sum_rows(iso_graph *g, iso_node x)
+{
     if (x == ISO_NONE) return ISO_NONE;
     iso_shape s = g->at[x].shape;
     if (s.ndim < 1) return iso_graph_fail(g, "sum_rows: a scalar has no rows");
@@ -37,12 +41,14 @@ iso_node iso_sum_rows(iso_graph *g, iso_node x) {
     return iso_sum(g, iso_reshape(g, x, iso_shape2(rows, rest)), iso_shape2(rows, 1));
 }
 
-iso_node iso_mean_all(iso_graph *g, iso_node x) {
+iso_node iso_mean_all(iso_graph *g, iso_node x)
+{
     if (x == ISO_NONE) return ISO_NONE;
     return iso_scale(g, iso_sum_all(g, x), 1.0 / (double)iso_shape_count(&g->at[x].shape));
 }
 
-iso_node iso_broadcast(iso_graph *g, iso_node x, iso_shape to) {
+iso_node iso_broadcast(iso_graph *g, iso_node x, iso_shape to)
+{
     double v;
     if (x == ISO_NONE) return ISO_NONE;
     iso_shape from = g->at[x].shape;
@@ -55,15 +61,25 @@ iso_node iso_broadcast(iso_graph *g, iso_node x, iso_shape to) {
 }
 
 iso_node iso_rule_jvp_SUM(iso_graph *g, iso_node n, const iso_node *t) { return iso_sum(g, t[0], g->at[n].shape); }
-iso_node iso_rule_vjp_SUM(iso_graph *g, iso_node n, int w, iso_node c) { return iso_broadcast(g, c, g->at[g->at[n].in[w]].shape); }
+iso_node iso_rule_vjp_SUM(iso_graph *g, iso_node n, int w, iso_node c)
+{
+    return iso_broadcast(g, c, g->at[g->at[n].in[w]].shape);
+}
 double iso_rule_flops_SUM(const iso_call *call) { return (double)iso_shape_count(&call->in[0].shape); }
 
-iso_node iso_rule_jvp_BROADCAST(iso_graph *g, iso_node n, const iso_node *t) { return iso_broadcast(g, t[0], g->at[n].shape); }
-iso_node iso_rule_vjp_BROADCAST(iso_graph *g, iso_node n, int w, iso_node c) { return iso_sum(g, c, g->at[g->at[n].in[w]].shape); }
+iso_node iso_rule_jvp_BROADCAST(iso_graph *g, iso_node n, const iso_node *t)
+{
+    return iso_broadcast(g, t[0], g->at[n].shape);
+}
+iso_node iso_rule_vjp_BROADCAST(iso_graph *g, iso_node n, int w, iso_node c)
+{
+    return iso_sum(g, c, g->at[g->at[n].in[w]].shape);
+}
 
 /* --- views and moves */
 
-iso_node iso_reshape(iso_graph *g, iso_node x, iso_shape to) {
+iso_node iso_reshape(iso_graph *g, iso_node x, iso_shape to)
+{
     double v;
     if (x == ISO_NONE) return ISO_NONE;
     iso_shape from = g->at[x].shape;
@@ -74,10 +90,17 @@ iso_node iso_reshape(iso_graph *g, iso_node x, iso_shape to) {
     return append(g, ISO_OP_RESHAPE, x, ISO_NONE, to, (iso_attr){0});
 }
 
-iso_node iso_rule_jvp_RESHAPE(iso_graph *g, iso_node n, const iso_node *t) { return iso_reshape(g, t[0], g->at[n].shape); }
-iso_node iso_rule_vjp_RESHAPE(iso_graph *g, iso_node n, int w, iso_node c) { return iso_reshape(g, c, g->at[g->at[n].in[w]].shape); }
+iso_node iso_rule_jvp_RESHAPE(iso_graph *g, iso_node n, const iso_node *t)
+{
+    return iso_reshape(g, t[0], g->at[n].shape);
+}
+iso_node iso_rule_vjp_RESHAPE(iso_graph *g, iso_node n, int w, iso_node c)
+{
+    return iso_reshape(g, c, g->at[g->at[n].in[w]].shape);
+}
 
-static iso_node permute(iso_graph *g, iso_node x, const int64_t axis[ISO_MAX_DIMS]) {
+static iso_node permute(iso_graph *g, iso_node x, const int64_t axis[ISO_MAX_DIMS])
+{
     double v;
     if (x == ISO_NONE) return ISO_NONE;
     iso_shape from = g->at[x].shape, to = from;
@@ -105,15 +128,18 @@ static iso_node permute(iso_graph *g, iso_node x, const int64_t axis[ISO_MAX_DIM
     return append(g, ISO_OP_PERMUTE, x, ISO_NONE, to, attr);
 }
 
-iso_node iso_permute(iso_graph *g, iso_node x, int a, int b, int c, int d) {
+iso_node iso_permute(iso_graph *g, iso_node x, int a, int b, int c, int d)
+{
     return permute(g, x, (int64_t[ISO_MAX_DIMS]){a, b, c, d});
 }
 
-iso_node iso_rule_jvp_PERMUTE(iso_graph *g, iso_node n, const iso_node *t) {
+iso_node iso_rule_jvp_PERMUTE(iso_graph *g, iso_node n, const iso_node *t)
+{
     iso_attr attr = g->at[n].attr;
     return permute(g, t[0], attr.i);
 }
-iso_node iso_rule_vjp_PERMUTE(iso_graph *g, iso_node n, int w, iso_node c) {
+iso_node iso_rule_vjp_PERMUTE(iso_graph *g, iso_node n, int w, iso_node c)
+{
     int64_t inverse[ISO_MAX_DIMS] = {-1, -1, -1, -1};
     (void)w;
     for (int d = 0; d < g->at[n].shape.ndim; d++) inverse[g->at[n].attr.i[d]] = d;
@@ -122,50 +148,59 @@ iso_node iso_rule_vjp_PERMUTE(iso_graph *g, iso_node n, int w, iso_node c) {
 
 /* --- slice and pad */
 
-iso_node iso_slice(iso_graph *g, iso_node x, int axis, int64_t start, int64_t length) {
+iso_node iso_slice(iso_graph *g, iso_node x, int axis, int64_t start, int64_t length)
+{
     double v;
     if (x == ISO_NONE) return ISO_NONE;
     iso_shape to = g->at[x].shape;
     if (axis < 0 || axis >= to.ndim || start < 0 || length < 1 || start > to.dim[axis] - length)
-        return iso_graph_fail(g, "slice: [%lld, +%lld) of axis %d is outside", (long long)start, (long long)length, axis);
+        return iso_graph_fail(g, "slice: [%lld, +%lld) of axis %d is outside", (long long)start, (long long)length,
+                              axis);
     if (length == to.dim[axis]) return x;
     to.dim[axis] = length;
     if (iso_node_constant(g, x, &v)) return iso_const(g, v, to);
     return append(g, ISO_OP_SLICE, x, ISO_NONE, to, (iso_attr){.i = {axis, start, length}});
 }
 
-iso_node iso_pad(iso_graph *g, iso_node x, int axis, int64_t before, int64_t total) {
+iso_node iso_pad(iso_graph *g, iso_node x, int axis, int64_t before, int64_t total)
+{
     double v;
     if (x == ISO_NONE) return ISO_NONE;
     iso_shape to = g->at[x].shape;
     if (axis < 0 || axis >= to.ndim || before < 0 || to.dim[axis] > total - before)
-        return iso_graph_fail(g, "pad: %lld before, %lld in all does not hold axis %d", (long long)before, (long long)total, axis);
+        return iso_graph_fail(g, "pad: %lld before, %lld in all does not hold axis %d", (long long)before,
+                              (long long)total, axis);
     if (total == to.dim[axis]) return x;
     to.dim[axis] = total;
     if (iso_node_constant(g, x, &v) && v == 0) return iso_const(g, 0, to);
     return append(g, ISO_OP_PAD, x, ISO_NONE, to, (iso_attr){.i = {axis, before, total}});
 }
 
-iso_node iso_rule_jvp_SLICE(iso_graph *g, iso_node n, const iso_node *t) {
+iso_node iso_rule_jvp_SLICE(iso_graph *g, iso_node n, const iso_node *t)
+{
     iso_attr a = g->at[n].attr;
     return iso_slice(g, t[0], (int)a.i[0], a.i[1], a.i[2]);
 }
-iso_node iso_rule_vjp_SLICE(iso_graph *g, iso_node n, int w, iso_node c) {
+iso_node iso_rule_vjp_SLICE(iso_graph *g, iso_node n, int w, iso_node c)
+{
     iso_attr a = g->at[n].attr;
     return iso_pad(g, c, (int)a.i[0], a.i[1], g->at[g->at[n].in[w]].shape.dim[a.i[0]]);
 }
-iso_node iso_rule_jvp_PAD(iso_graph *g, iso_node n, const iso_node *t) {
+iso_node iso_rule_jvp_PAD(iso_graph *g, iso_node n, const iso_node *t)
+{
     iso_attr a = g->at[n].attr;
     return iso_pad(g, t[0], (int)a.i[0], a.i[1], a.i[2]);
 }
-iso_node iso_rule_vjp_PAD(iso_graph *g, iso_node n, int w, iso_node c) {
+iso_node iso_rule_vjp_PAD(iso_graph *g, iso_node n, int w, iso_node c)
+{
     iso_attr a = g->at[n].attr;
     return iso_slice(g, c, (int)a.i[0], a.i[1], g->at[g->at[n].in[w]].shape.dim[a.i[0]]);
 }
 
 /* --- concat */
 
-iso_node iso_concat(iso_graph *g, iso_node a, iso_node b, int axis) {
+iso_node iso_concat(iso_graph *g, iso_node a, iso_node b, int axis)
+{
     if (a == ISO_NONE || b == ISO_NONE) return ISO_NONE;
     iso_shape sa = g->at[a].shape, sb = g->at[b].shape, to = sa;
     bool fits = sa.ndim == sb.ndim && axis >= 0 && axis < sa.ndim;
@@ -179,13 +214,15 @@ iso_node iso_concat(iso_graph *g, iso_node a, iso_node b, int axis) {
     return append(g, ISO_OP_CONCAT, a, b, to, (iso_attr){.i = {axis}});
 }
 
-iso_node iso_rule_jvp_CONCAT(iso_graph *g, iso_node n, const iso_node *t) {
+iso_node iso_rule_jvp_CONCAT(iso_graph *g, iso_node n, const iso_node *t)
+{
     iso_node a = g->at[n].in[0], b = g->at[n].in[1];
     iso_node ta = t[0] != ISO_NONE ? t[0] : iso_const(g, 0, g->at[a].shape);
     iso_node tb = t[1] != ISO_NONE ? t[1] : iso_const(g, 0, g->at[b].shape);
     return iso_concat(g, ta, tb, (int)g->at[n].attr.i[0]);
 }
-iso_node iso_rule_vjp_CONCAT(iso_graph *g, iso_node n, int w, iso_node c) {
+iso_node iso_rule_vjp_CONCAT(iso_graph *g, iso_node n, int w, iso_node c)
+{
     int axis = (int)g->at[n].attr.i[0];
     int64_t first = g->at[g->at[n].in[0]].shape.dim[axis];
     return iso_slice(g, c, axis, w ? first : 0, g->at[g->at[n].in[w]].shape.dim[axis]);
@@ -193,7 +230,8 @@ iso_node iso_rule_vjp_CONCAT(iso_graph *g, iso_node n, int w, iso_node c) {
 
 /* --- gather and scatter rows */
 
-static bool index_fits(iso_graph *g, iso_op op, iso_node x, iso_node index, bool lengths) {
+static bool index_fits(iso_graph *g, iso_op op, iso_node x, iso_node index, bool lengths)
+{
     if (x == ISO_NONE || index == ISO_NONE) return false;
     const node *a = &g->at[x], *i = &g->at[index];
     if (i->dtype == ISO_INDEX && a->shape.ndim >= 1 && (!lengths || a->shape.dim[0] == i->shape.dim[0])) return true;
@@ -202,7 +240,8 @@ static bool index_fits(iso_graph *g, iso_op op, iso_node x, iso_node index, bool
 }
 
 /* Every index must be in [0, N): iso_plan_write_index checks it against the smallest N it meets. */
-iso_node iso_gather(iso_graph *g, iso_node x, iso_node index) {
+iso_node iso_gather(iso_graph *g, iso_node x, iso_node index)
+{
     double v;
     if (!index_fits(g, ISO_OP_GATHER, x, index, false)) return ISO_NONE;
     iso_shape to = g->at[x].shape;
@@ -211,7 +250,8 @@ iso_node iso_gather(iso_graph *g, iso_node x, iso_node index) {
     return append(g, ISO_OP_GATHER, x, index, to, (iso_attr){0});
 }
 
-iso_node iso_scatter(iso_graph *g, iso_node y, iso_node index, int64_t rows) {
+iso_node iso_scatter(iso_graph *g, iso_node y, iso_node index, int64_t rows)
+{
     double v;
     if (!index_fits(g, ISO_OP_SCATTER, y, index, true)) return ISO_NONE;
     if (rows < 1) return iso_graph_fail(g, "scatter: no rows");
@@ -221,21 +261,30 @@ iso_node iso_scatter(iso_graph *g, iso_node y, iso_node index, int64_t rows) {
     return append(g, ISO_OP_SCATTER, y, index, to, (iso_attr){.i = {rows}});
 }
 
-iso_node iso_rule_jvp_GATHER(iso_graph *g, iso_node n, const iso_node *t) {
+iso_node iso_rule_jvp_GATHER(iso_graph *g, iso_node n, const iso_node *t)
+{
     return t[0] == ISO_NONE ? ISO_NONE : iso_gather(g, t[0], g->at[n].in[1]);
 }
-iso_node iso_rule_vjp_GATHER(iso_graph *g, iso_node n, int w, iso_node c) {
+iso_node iso_rule_vjp_GATHER(iso_graph *g, iso_node n, int w, iso_node c)
+{
     return w ? ISO_NONE : iso_scatter(g, c, g->at[n].in[1], g->at[g->at[n].in[0]].shape.dim[0]);
 }
-iso_node iso_rule_jvp_SCATTER(iso_graph *g, iso_node n, const iso_node *t) {
+iso_node iso_rule_jvp_SCATTER(iso_graph *g, iso_node n, const iso_node *t)
+{
     return t[0] == ISO_NONE ? ISO_NONE : iso_scatter(g, t[0], g->at[n].in[1], g->at[n].attr.i[0]);
 }
-iso_node iso_rule_vjp_SCATTER(iso_graph *g, iso_node n, int w, iso_node c) {
+iso_node iso_rule_vjp_SCATTER(iso_graph *g, iso_node n, int w, iso_node c)
+{
     return w ? ISO_NONE : iso_gather(g, c, g->at[n].in[1]);
 }
 double iso_rule_flops_SCATTER(const iso_call *call) { return (double)iso_shape_count(&call->in[0].shape); }
 
-#define NO_FLOPS(NAME) double iso_rule_flops_##NAME(const iso_call *call) { (void)call; return 0; }
+#define NO_FLOPS(NAME) \
+    double iso_rule_flops_##NAME(const iso_call *call) \
+    { \
+        (void)call; \
+        return 0; \
+    }
 NO_FLOPS(BROADCAST)
 NO_FLOPS(RESHAPE)
 NO_FLOPS(PERMUTE)

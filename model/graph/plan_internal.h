@@ -18,24 +18,26 @@ struct iso_vars {
     size_t count, capacity;
 };
 
-iso_status iso_real_put(const iso_backend *b, void *to, const void *host, bool host_double, int64_t count, iso_error *err);
-iso_status iso_real_get(const iso_backend *b, void *host, const void *from, bool host_double, int64_t count, iso_error *err);
+iso_status iso_real_put(const iso_backend *b, void *to, const void *host, bool host_double, int64_t count,
+                        iso_error *err);
+iso_status iso_real_get(const iso_backend *b, void *host, const void *from, bool host_double, int64_t count,
+                        iso_error *err);
 
 /* A unit is what runs at once: one kernel, or a fused group of elementwise nodes. */
 typedef struct unit {
-    int first, count;   /* its nodes: order[first ... first + count), rising handles */
+    int first, count; /* its nodes: order[first ... first + count), rising handles */
     bool fused;
 } unit;
 
 typedef struct units {
     int unit_count;
-    unit *unit;         /* in an order they can run in */
-    iso_node *order;    /* the nodes of all units */
-    int *of;            /* [graph size] the unit of a node; -1: needs no kernel */
-    bool *needed;       /* [graph size] */
-    bool *inlined;      /* [graph size] masks that are computed anew in every unit that reads them */
-    iso_node *root;     /* [graph size] the node whose bytes a node has: itself, or what it views */
-    bool *direct;       /* [assign_count] the value may be written straight into the state */
+    unit *unit;      /* in an order they can run in */
+    iso_node *order; /* the nodes of all units */
+    int *of;         /* [graph size] the unit of a node; -1: needs no kernel */
+    bool *needed;    /* [graph size] */
+    bool *inlined;   /* [graph size] masks that are computed anew in every unit that reads them */
+    iso_node *root;  /* [graph size] the node whose bytes a node has: itself, or what it views */
+    bool *direct;    /* [assign_count] the value may be written straight into the state */
 } units;
 
 /* Groups the needed nodes and orders the units so that every read of an assigned state comes before a direct write of it. */
@@ -45,7 +47,7 @@ void iso_units_free(units *u);
 /* --- memory: slots with lifetimes, laid out in one arena */
 typedef struct slot {
     size_t bytes, offset;
-    int from, to;       /* units during which it is alive, both included */
+    int from, to; /* units during which it is alive, both included */
 } slot;
 /* Chooses offsets; returns the arena's size. scratch has room for 2 count ints. */
 size_t iso_slots_place(int count, slot *s, int *scratch);

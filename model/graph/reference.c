@@ -12,7 +12,8 @@ static int64_t count_of(const iso_tensor *t) { return iso_shape_count(&t->shape)
 /* --- elementwise: element i of the output reads element at(i) of each operand */
 
 /* The element that flat index i of `to` reads in a tensor that broadcasts to it. */
-static int64_t source_of(const iso_shape *from, const iso_shape *to, int64_t i) {
+static int64_t source_of(const iso_shape *from, const iso_shape *to, int64_t i)
+{
     int64_t stride[ISO_MAX_DIMS], at = 0;
     iso_shape_strides(from, to, stride);
     for (int d = to->ndim - 1; d >= 0; d--) {
@@ -22,15 +23,18 @@ static int64_t source_of(const iso_shape *from, const iso_shape *to, int64_t i) 
     return at;
 }
 
-static double operand(const iso_call *c, int k, int64_t i) {
+static double operand(const iso_call *c, int k, int64_t i)
+{
     return ((const double *)c->in[k].data)[source_of(&c->in[k].shape, &c->out.shape, i)];
 }
 
 #define ELEMENTWISE(NAME, value) \
-    static void ref_##NAME(const iso_call *c) { \
+    static void ref_##NAME(const iso_call *c) \
+    { \
         double *out = c->out.data, f = c->attr.f; \
         (void)f; \
-        EACH(i, count_of(&c->out)) { \
+        EACH(i, count_of(&c->out)) \
+        { \
             double x = operand(c, 0, i); \
             out[i] = value; \
         } \
@@ -38,9 +42,9 @@ static double operand(const iso_call *c, int k, int64_t i) {
 #define Y operand(c, 1, i)
 ELEMENTWISE(add, x + Y)
 ELEMENTWISE(sub, x - Y)
-ELEMENTWISE(mul, x * Y)
+ELEMENTWISE(mul, x *Y)
 ELEMENTWISE(div, x / Y)
-ELEMENTWISE(scale, f * x)
+ELEMENTWISE(scale, f *x)
 ELEMENTWISE(shift, x + f)
 ELEMENTWISE(exp, exp(x))
 ELEMENTWISE(log, log(x))
@@ -55,19 +59,22 @@ ELEMENTWISE(step, x > 0 ? 1 : 0)
 
 /* --- shape */
 
-static void ref_sum(const iso_call *c) {
+static void ref_sum(const iso_call *c)
+{
     double *out = c->out.data;
     const double *in = c->in[0].data;
     memset(out, 0, (size_t)count_of(&c->out) * sizeof *out);
     EACH(i, count_of(&c->in[0])) out[source_of(&c->out.shape, &c->in[0].shape, i)] += in[i];
 }
 
-static void ref_broadcast(const iso_call *c) {
+static void ref_broadcast(const iso_call *c)
+{
     double *out = c->out.data;
     EACH(i, count_of(&c->out)) out[i] = operand(c, 0, i);
 }
 
-static void ref_permute(const iso_call *c) {
+static void ref_permute(const iso_call *c)
+{
     const double *in = c->in[0].data;
     double *out = c->out.data;
     const iso_shape *s = &c->in[0].shape;
@@ -76,7 +83,8 @@ static void ref_permute(const iso_call *c) {
         stride[d] = step;
         step *= s->dim[d];
     }
-    EACH(i, count_of(&c->out)) {
+    EACH(i, count_of(&c->out))
+    {
         int64_t rest = i, at = 0;
         for (int d = s->ndim - 1; d >= 0; d--) {
             at += rest % c->out.shape.dim[d] * stride[c->attr.i[d]];
@@ -87,7 +95,8 @@ static void ref_permute(const iso_call *c) {
 }
 
 /* outer x axis x inner: how slice, pad and concat see a tensor. */
-static void split(const iso_shape *s, int64_t axis, int64_t *outer, int64_t *inner) {
+static void split(const iso_shape *s, int64_t axis, int64_t *outer, int64_t *inner)
+{
     *outer = *inner = 1;
     for (int d = 0; d < s->ndim; d++) {
         if (d < axis) *outer *= s->dim[d];
@@ -96,7 +105,8 @@ static void split(const iso_shape *s, int64_t axis, int64_t *outer, int64_t *inn
 }
 
 /* Copies `rows` along the axis from position `from` of one tensor to position `to` of another. */
-static void copy_axis(const iso_tensor *in, int64_t from, iso_tensor *out, int64_t to, int64_t axis, int64_t rows) {
+static void copy_axis(const iso_tensor *in, int64_t from, iso_tensor *out, int64_t to, int64_t axis, int64_t rows)
+{
     int64_t outer, inner;
     split(&in->shape, axis, &outer, &inner);
     const double *x = in->data;
@@ -105,25 +115,29 @@ static void copy_axis(const iso_tensor *in, int64_t from, iso_tensor *out, int64
     EACH(o, outer) memcpy(y + (o * ny + to) * inner, x + (o * nx + from) * inner, (size_t)(rows * inner) * sizeof *y);
 }
 
-static void ref_slice(const iso_call *c) {
+static void ref_slice(const iso_call *c)
+{
     iso_tensor out = c->out;
     copy_axis(&c->in[0], c->attr.i[1], &out, 0, c->attr.i[0], c->attr.i[2]);
 }
 
-static void ref_pad(const iso_call *c) {
+static void ref_pad(const iso_call *c)
+{
     iso_tensor out = c->out;
     memset(out.data, 0, (size_t)count_of(&out) * sizeof(double));
     copy_axis(&c->in[0], 0, &out, c->attr.i[1], c->attr.i[0], c->in[0].shape.dim[c->attr.i[0]]);
 }
 
-static void ref_concat(const iso_call *c) {
+static void ref_concat(const iso_call *c)
+{
     iso_tensor out = c->out;
     int64_t axis = c->attr.i[0], first = c->in[0].shape.dim[axis];
     copy_axis(&c->in[0], 0, &out, 0, axis, first);
     copy_axis(&c->in[1], 0, &out, first, axis, c->in[1].shape.dim[axis]);
 }
 
-static void ref_gather(const iso_call *c) {
+static void ref_gather(const iso_call *c)
+{
     const int64_t *index = c->in[1].data;
     const double *x = c->in[0].data;
     double *out = c->out.data;
@@ -131,7 +145,8 @@ static void ref_gather(const iso_call *c) {
     EACH(i, rows) memcpy(out + i * row, x + index[i] * row, (size_t)row * sizeof *out);
 }
 
-static void ref_scatter(const iso_call *c) {
+static void ref_scatter(const iso_call *c)
+{
     const int64_t *index = c->in[1].data;
     const double *y = c->in[0].data;
     double *out = c->out.data;
@@ -142,15 +157,18 @@ static void ref_scatter(const iso_call *c) {
 
 /* --- products */
 
-static void ref_matmul(const iso_call *c) {
+static void ref_matmul(const iso_call *c)
+{
     const iso_shape *sa = &c->in[0].shape, *so = &c->out.shape;
     int d = so->ndim - 2;
     bool ta = c->attr.i[0], tb = c->attr.i[1];
     int64_t batch = d ? so->dim[0] : 1, m = so->dim[d], n = so->dim[d + 1], k = sa->dim[d + !ta];
-    EACH(p, batch) {
+    EACH(p, batch)
+    {
         const double *a = (const double *)c->in[0].data + p * m * k, *b = (const double *)c->in[1].data + p * k * n;
         double *out = (double *)c->out.data + p * m * n;
-        EACH(i, m) EACH(j, n) {
+        EACH(i, m) EACH(j, n)
+        {
             double sum = 0;
             EACH(l, k) sum += (ta ? a[l * m + i] : a[i * k + l]) * (tb ? b[j * k + l] : b[l * n + j]);
             out[i * n + j] = sum;
@@ -164,15 +182,18 @@ static void visit_y(double *x, double *w, double *y) { *y += *x * *w; }
 static void visit_x(double *x, double *w, double *y) { *x += *w * *y; }
 static void visit_w(double *x, double *w, double *y) { *w += *x * *y; }
 
-static void conv_each(const iso_call *c, const iso_tensor *tx, const iso_tensor *tw, const iso_tensor *ty, visit *visit) {
+static void conv_each(const iso_call *c, const iso_tensor *tx, const iso_tensor *tw, const iso_tensor *ty, visit *visit)
+{
     double *x = tx->data, *w = tw->data, *y = ty->data;
     const int64_t *X = tx->shape.dim, *W = tw->shape.dim, *Y = ty->shape.dim;
     int64_t stride = c->attr.i[0], pad = c->attr.i[1];
-    EACH(b, Y[0]) EACH(oh, Y[1]) EACH(ow, Y[2]) EACH(kh, W[1]) EACH(kw, W[2]) {
+    EACH(b, Y[0]) EACH(oh, Y[1]) EACH(ow, Y[2]) EACH(kh, W[1]) EACH(kw, W[2])
+    {
         int64_t h = oh * stride - pad + kh, v = ow * stride - pad + kw;
         if (h < 0 || h >= X[1] || v < 0 || v >= X[2]) continue;
         double *px = x + ((b * X[1] + h) * X[2] + v) * X[3], *py = y + ((b * Y[1] + oh) * Y[2] + ow) * Y[3];
-        EACH(o, Y[3]) {
+        EACH(o, Y[3])
+        {
             double *pw = w + ((o * W[1] + kh) * W[2] + kw) * W[3];
             EACH(i, X[3]) visit(px + i, pw + i, py + o);
         }
@@ -180,27 +201,32 @@ static void conv_each(const iso_call *c, const iso_tensor *tx, const iso_tensor 
 }
 
 static void clear(const iso_tensor *t) { memset(t->data, 0, (size_t)count_of(t) * sizeof(double)); }
-static void ref_conv(const iso_call *c) {
+static void ref_conv(const iso_call *c)
+{
     clear(&c->out);
     conv_each(c, &c->in[0], &c->in[1], &c->out, visit_y);
 }
-static void ref_conv_x(const iso_call *c) {
+static void ref_conv_x(const iso_call *c)
+{
     clear(&c->out);
     conv_each(c, &c->out, &c->in[1], &c->in[0], visit_x);
 }
-static void ref_conv_w(const iso_call *c) {
+static void ref_conv_w(const iso_call *c)
+{
     clear(&c->out);
     conv_each(c, &c->in[0], &c->out, &c->in[1], visit_w);
 }
 
 /* --- the backend */
 
-static void *reference_alloc(size_t bytes) {
+static void *reference_alloc(size_t bytes)
+{
     void *p = NULL;
     if (posix_memalign(&p, 64, bytes ? bytes : 64)) return NULL;
     return memset(p, 0, bytes);
 }
-static void reference_release(void *p, size_t bytes) {
+static void reference_release(void *p, size_t bytes)
+{
     (void)bytes;
     free(p);
 }
@@ -212,11 +238,12 @@ static void reference_release(void *p, size_t bytes) {
 static const iso_backend reference = {
     .name = "reference",
     .real_size = sizeof(double),
-    .kernel = {
+    .kernel =
+        {
 #define ISO_OP(NAME, name, inputs, kind) [ISO_OP_##NAME] = ref_##name,
 #include "model/graph/ops.def"
 #undef ISO_OP
-    },
+        },
     .alloc = reference_alloc,
     .release = reference_release,
 };

@@ -12,31 +12,36 @@ typedef struct sweep {
     bool *moves, *leaf;
 } sweep;
 
-static void sweep_free(sweep *s) {
+static void sweep_free(sweep *s)
+{
     free(s->value);
     free(s->moves);
     free(s->leaf);
 }
 
-static bool all_valid(iso_graph *g, int n, const iso_node *a) {
+static bool all_valid(iso_graph *g, int n, const iso_node *a)
+{
     bool ok = g->error.status == ISO_OK;
     for (int i = 0; i < n; i++) ok = ok && a[i] != ISO_NONE;
     if (!ok && g->error.status == ISO_OK) iso_graph_fail(g, "jvp or vjp of a node that is none");
     return ok;
 }
 
-static bool same_shapes(iso_graph *g, const char *what, int n, const iso_node *a, const iso_node *b) {
+static bool same_shapes(iso_graph *g, const char *what, int n, const iso_node *a, const iso_node *b)
+{
     char ta[96], tb[96];
     for (int i = 0; i < n; i++) {
         const iso_shape *sa = &g->at[a[i]].shape, *sb = &g->at[b[i]].shape;
         if (iso_shape_equal(sa, sb)) continue;
-        iso_graph_fail(g, "%s: direction %d has shape %s, not %s", what, i, iso_shape_text(sb, tb), iso_shape_text(sa, ta));
+        iso_graph_fail(g, "%s: direction %d has shape %s, not %s", what, i, iso_shape_text(sb, tb),
+                       iso_shape_text(sa, ta));
         return false;
     }
     return true;
 }
 
-static bool sweep_begin(iso_graph *g, sweep *s, int ny, const iso_node *y, int nx, const iso_node *x) {
+static bool sweep_begin(iso_graph *g, sweep *s, int ny, const iso_node *y, int nx, const iso_node *x)
+{
     *s = (sweep){0};
     for (int i = 0; i < ny; i++) s->limit = y[i] >= s->limit ? y[i] + 1 : s->limit;
     size_t n = (size_t)s->limit;
@@ -58,21 +63,25 @@ static bool sweep_begin(iso_graph *g, sweep *s, int ny, const iso_node *y, int n
             if (g->at[i].in[k] != ISO_NONE) needed[g->at[i].in[k]] = true;
     for (int i = 0; i < s->limit; i++) {
         bool moves = s->leaf[i];
-        for (int k = 0; k < ISO_MAX_INPUTS; k++) moves = moves || (g->at[i].in[k] != ISO_NONE && s->moves[g->at[i].in[k]]);
+        for (int k = 0; k < ISO_MAX_INPUTS; k++)
+            moves = moves || (g->at[i].in[k] != ISO_NONE && s->moves[g->at[i].in[k]]);
         s->moves[i] = moves && needed[i];
     }
     free(needed);
     return true;
 }
 
-static iso_node or_zero(iso_graph *g, iso_node n, iso_node like) {
+static iso_node or_zero(iso_graph *g, iso_node n, iso_node like)
+{
     return n != ISO_NONE ? n : iso_const(g, 0, iso_node_shape(g, like));
 }
 
-void iso_jvp(iso_graph *g, int ny, const iso_node *y, int nx, const iso_node *x, const iso_node *tx, iso_node *ty) {
+void iso_jvp(iso_graph *g, int ny, const iso_node *y, int nx, const iso_node *x, const iso_node *tx, iso_node *ty)
+{
     sweep s = {0};
     for (int i = 0; i < ny; i++) ty[i] = ISO_NONE;
-    if (!all_valid(g, ny, y) || !all_valid(g, nx, x) || !all_valid(g, nx, tx) || !same_shapes(g, "jvp", nx, x, tx)) return;
+    if (!all_valid(g, ny, y) || !all_valid(g, nx, x) || !all_valid(g, nx, tx) || !same_shapes(g, "jvp", nx, x, tx))
+        return;
     if (sweep_begin(g, &s, ny, y, nx, x)) {
         for (int i = 0; i < nx; i++)
             if (x[i] < s.limit) s.value[x[i]] = tx[i];
@@ -92,12 +101,15 @@ void iso_jvp(iso_graph *g, int ny, const iso_node *y, int nx, const iso_node *x,
     sweep_free(&s);
 }
 
-void iso_vjp(iso_graph *g, int ny, const iso_node *y, const iso_node *cy, int nx, const iso_node *x, iso_node *gx) {
+void iso_vjp(iso_graph *g, int ny, const iso_node *y, const iso_node *cy, int nx, const iso_node *x, iso_node *gx)
+{
     sweep s = {0};
     for (int i = 0; i < nx; i++) gx[i] = ISO_NONE;
-    if (!all_valid(g, ny, y) || !all_valid(g, nx, x) || !all_valid(g, ny, cy) || !same_shapes(g, "vjp", ny, y, cy)) return;
+    if (!all_valid(g, ny, y) || !all_valid(g, nx, x) || !all_valid(g, ny, cy) || !same_shapes(g, "vjp", ny, y, cy))
+        return;
     if (sweep_begin(g, &s, ny, y, nx, x)) {
-        for (int i = 0; i < ny; i++) s.value[y[i]] = s.value[y[i]] == ISO_NONE ? cy[i] : iso_add(g, s.value[y[i]], cy[i]);
+        for (int i = 0; i < ny; i++)
+            s.value[y[i]] = s.value[y[i]] == ISO_NONE ? cy[i] : iso_add(g, s.value[y[i]], cy[i]);
         for (int n = s.limit - 1; n >= 0; n--) {
             if (!s.moves[n] || s.leaf[n] || s.value[n] == ISO_NONE) continue;
             for (int k = 0; k < iso_op_table[g->at[n].op].inputs; k++) {
@@ -112,13 +124,15 @@ void iso_vjp(iso_graph *g, int ny, const iso_node *y, const iso_node *cy, int nx
     sweep_free(&s);
 }
 
-iso_node iso_jvp1(iso_graph *g, iso_node y, iso_node x, iso_node tx) {
+iso_node iso_jvp1(iso_graph *g, iso_node y, iso_node x, iso_node tx)
+{
     iso_node ty;
     iso_jvp(g, 1, &y, 1, &x, &tx, &ty);
     return ty;
 }
 
-iso_node iso_vjp1(iso_graph *g, iso_node y, iso_node x, iso_node cy) {
+iso_node iso_vjp1(iso_graph *g, iso_node y, iso_node x, iso_node cy)
+{
     iso_node gx;
     iso_vjp(g, 1, &y, &cy, 1, &x, &gx);
     return gx;
