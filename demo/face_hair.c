@@ -279,7 +279,7 @@ static void bristles(cairo_t *cr, const iso_face *f, iso_face_rng *r, int n, dou
     cairo_fill(cr);
 }
 
-/* Stubble: a cool tint with soft edges and thousands of dots. */
+/* Five o'clock shadow: a cool tint with soft edges and thousands of dots. */
 static void draw_shadow(cairo_t *cr, const iso_face *f, iso_face_rng *r)
 {
     cairo_save(cr);

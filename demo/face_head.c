@@ -6,7 +6,7 @@
 void iso_draw_background(cairo_t *cr, const iso_face *f)
 {
     iso_face_rng r = iso_face_rng_start(f->seed, f->number, ISO_FACE_FOR_BACKGROUND);
-    double hue = iso_face_rand(&r, 0, 1), s = iso_face_rand(&r, 0.05, 0.55), v = iso_face_rand(&r, 0.22, 0.92);
+    double hue = iso_face_rand(&r, 0, 1), s = iso_face_rand(&r, 0.03, 0.36), v = iso_face_rand(&r, 0.34, 0.86);
     double angle = iso_face_rand(&r, 0, 2 * M_PI), drift = iso_face_rand(&r, -0.12, 0.12), fall = iso_face_rand(&r, 0.5, 1.0);
     iso_rgb a = iso_rgb_hsv(hue, s, v), b = iso_rgb_hsv(hue + drift + 1, s * 0.8, v * fall);
     cairo_pattern_t *p = cairo_pattern_create_linear(89 - 120 * cos(angle), 109 - 120 * sin(angle), 89 + 120 * cos(angle), 109 + 120 * sin(angle));
@@ -18,7 +18,7 @@ void iso_draw_background(cairo_t *cr, const iso_face *f)
     int shapes = (int)iso_face_rand(&r, 0, 6);
     for (int i = 0; i < shapes; i++) {
         double x = iso_face_rand(&r, 0, 178), y = iso_face_rand(&r, 0, 218), w = iso_face_rand(&r, 12, 55), h = iso_face_rand(&r, 12, 80);
-        double tone = iso_face_rand(&r, -0.3, 0.35), round = iso_face_rand(&r, 0, 1), soft = iso_face_rand(&r, 2, 9);
+        double tone = iso_face_rand(&r, -0.22, 0.24), round = iso_face_rand(&r, 0, 1), soft = iso_face_rand(&r, 2, 9);
         cairo_t *m = iso_soft_begin(cr);
         if (round < 0.6) iso_ellipse(m, x, y, w, h * 0.7);
         else cairo_rectangle(m, x - w / 2, y - h, w, 2 * h);

@@ -10,8 +10,8 @@ BIN=${BIN:-build/bin}
 work=${DEMO:-$BIN/../demo}
 IMAGES=${IMAGES:-}
 ATTRIBUTE=${ATTRIBUTE:-}
-width=${WIDTH:-16} latent=64 batch=50
-EPOCH_IMAGES=${EPOCH_IMAGES:-30000} # images seen in training, all in all
+width=${WIDTH:-8} latent=64 batch=20
+EPOCH_IMAGES=${EPOCH_IMAGES:-40000} # images seen in training, all in all
 
 say() { printf '\n\e[1m%s\e[0m\n' "$*" | if [[ -t 1 ]]; then cat; else sed 's/\x1b\[[0-9]*m//g'; fi; }
 die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
@@ -56,7 +56,7 @@ flow_epochs=$(((epochs + 5) / 6))
 heading 'Train: a variational autoencoder learns, without labels, to put each image into 64 numbers.' \
     'The isometric term keeps distances honest.'
 run indexer train --images "$IMAGES" --model "$model" --method isometric --width $width --latent $latent \
-    --batch $batch --lr 1e-3 --alpha 100 --epochs "$epochs"
+    --batch $batch --lr 2e-3 --alpha 100 --epochs "$epochs"
 
 heading 'Flatten: an invertible flow straightens what curvature is left.'
 run indexer flatten --images "$IMAGES" --model "$model" --output "$flat" --length 128 --batch $batch --lr 1e-4 --epochs "$flow_epochs"

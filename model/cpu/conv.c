@@ -38,11 +38,25 @@ void iso_cpu_conv(const iso_call *call)
     iso_patches patches = patches_of(&s, call->in[0].data);
     iso_gemm_matrix image = {call->in[0].data, depth}, weights = {call->in[1].data, depth};
     const bool plain = patches_are_image(&s);
-    iso_gemm g = {.m = s.batch * s.oh * s.ow, .n = s.o, .k = depth, .a_cost = plain ? 0.2 : 0.3, .b_cost = 1.0,
+    iso_gemm g = {.m = s.batch * s.oh * s.ow, .n = s.o, .k = depth, .a_cost = plain ? 0.3 : 0.4, .b_cost = 0.9,
                   .a = plain ? (const void *)&image : &patches, .b = &weights,
                   .pack_a = plain ? iso_gemm_pack_a_rows : iso_patches_pack_a, .pack_b = iso_gemm_pack_b_depth,
                   .c = call->out.data, .c_pitch = s.o};
     iso_gemm_run(&g, call->threads, call->workspace);
+}
+
+/* A small layer's weight gradient is a few sums over every pixel of the batch. They nearly cancel, and doubles for so few
+ * cost nothing. */
+static size_t wide_bytes(const iso_call *call)
+{
+    enum { FEW = 1 << 16 };
+    const int64_t results = iso_shape_count(&call->out.shape);
+    return results <= FEW ? (size_t)results * sizeof(double) : 0;
+}
+
+size_t iso_cpu_conv_w_workspace(const iso_call *call)
+{
+    return iso_gemm_workspace(call->threads) + wide_bytes(call);
 }
 
 void iso_cpu_conv_w(const iso_call *call)
@@ -52,11 +66,12 @@ void iso_cpu_conv_w(const iso_call *call)
     iso_patches patches = patches_of(&s, call->in[0].data);
     iso_gemm_matrix y = {call->in[1].data, s.o}, image = {call->in[0].data, columns};
     const bool plain = patches_are_image(&s);
-    iso_gemm g = {.m = s.o, .n = columns, .k = s.batch * s.oh * s.ow, .a_cost = 0.3, .b_cost = plain ? 0.25 : 0.4,
+    iso_gemm g = {.m = s.o, .n = columns, .k = s.batch * s.oh * s.ow, .a_cost = 0.5, .b_cost = plain ? 0.4 : 0.6,
                   .a = &y, .b = plain ? (const void *)&image : &patches,
                   .pack_a = iso_gemm_pack_a_depth, .a_by_depth = true,
                   .pack_b = plain ? iso_gemm_pack_b_rows : iso_patches_pack_b,
                   .c = call->out.data, .c_pitch = columns};
+    if (wide_bytes(call)) g.wide = (double *)((char *)call->workspace + iso_gemm_workspace(call->threads));
     iso_gemm_run(&g, call->threads, call->workspace);
 }
 
@@ -65,7 +80,7 @@ static void conv_x_plain(const iso_call *call, const geometry *s)
 {
     const int64_t columns = s->kh * s->kw * s->c;
     iso_gemm_matrix y = {call->in[0].data, s->o}, weights = {call->in[1].data, columns};
-    iso_gemm g = {.m = s->batch * s->oh * s->ow, .n = columns, .k = s->o, .a_cost = 0.2, .b_cost = 0.25,
+    iso_gemm g = {.m = s->batch * s->oh * s->ow, .n = columns, .k = s->o, .a_cost = 0.3, .b_cost = 0.4,
                   .a = &y, .b = &weights,
                   .pack_a = iso_gemm_pack_a_rows, .pack_b = iso_gemm_pack_b_rows,
                   .c = call->out.data, .c_pitch = columns};
@@ -89,25 +104,42 @@ static axis_class axis_class_of(int64_t size, int64_t kernel, int64_t stride, in
     return a;
 }
 
+/* One class of pixels of x, as a product and what its packers read. */
+typedef struct pixel_class {
+    iso_patches patches;
+    iso_taps taps;
+    iso_lattice lattice;
+} pixel_class;
+
+static iso_gemm class_of(const iso_call *call, const geometry *s, int64_t first_h, int64_t first_w, pixel_class *p)
+{
+    const axis_class h = axis_class_of(s->h, s->kh, s->stride, s->pad, first_h);
+    const axis_class w = axis_class_of(s->w, s->kw, s->stride, s->pad, first_w);
+    p->patches = (iso_patches){call->in[0].data, s->oh, s->ow, s->o, h.pixels, w.pixels, h.taps, w.taps, 1, h.pad, w.pad};
+    p->taps = (iso_taps){call->in[1].data, s->o, s->kh, s->kw, s->c, w.taps, h.last, w.last, s->stride};
+    p->lattice = (iso_lattice){call->out.data, s->h, s->w, s->c, h.pixels, w.pixels, first_h, first_w, s->stride};
+    return (iso_gemm){.m = s->batch * h.pixels * w.pixels, .n = s->c, .k = h.taps * w.taps * s->o, .a_cost = 0.4, .b_cost = 0.5,
+                      .a = &p->patches, .b = &p->taps, .pack_a = iso_patches_pack_a, .pack_b = iso_taps_pack_b,
+                      .c_rows = iso_lattice_rows, .c_context = &p->lattice};
+}
+
 /* Splits x by its pixels' residues: stride * stride convolutions of stride 1, each writing a lattice of pixels once.
  * Nothing is scattered and no product with an inserted zero is made. */
 void iso_cpu_conv_x(const iso_call *call)
 {
+    enum { AT_ONCE = 16 };
     const geometry s = geometry_of(&call->out.shape, &call->in[1].shape, &call->in[0].shape, &call->attr);
     if (patches_are_image(&s)) {
         conv_x_plain(call, &s);
         return;
     }
-    for (int64_t residue = 0; residue < s.stride * s.stride; residue++) {
-        const int64_t first_h = residue / s.stride, first_w = residue % s.stride;
-        const axis_class h = axis_class_of(s.h, s.kh, s.stride, s.pad, first_h);
-        const axis_class w = axis_class_of(s.w, s.kw, s.stride, s.pad, first_w);
-        iso_patches patches = {call->in[0].data, s.oh, s.ow, s.o, h.pixels, w.pixels, h.taps, w.taps, 1, h.pad, w.pad};
-        iso_taps taps = {call->in[1].data, s.o, s.kh, s.kw, s.c, w.taps, h.last, w.last, s.stride};
-        iso_lattice lattice = {call->out.data, s.h, s.w, s.c, h.pixels, w.pixels, first_h, first_w, s.stride};
-        iso_gemm g = {.m = s.batch * h.pixels * w.pixels, .n = s.c, .k = h.taps * w.taps * s.o, .a_cost = 0.3, .b_cost = 0.4,
-                      .a = &patches, .b = &taps, .pack_a = iso_patches_pack_a, .pack_b = iso_taps_pack_b,
-                      .c_rows = iso_lattice_rows, .c_context = &lattice};
-        iso_gemm_run(&g, call->threads, call->workspace);
+    const int64_t classes = s.stride * s.stride;
+    for (int64_t first = 0; first < classes; first += AT_ONCE) {
+        pixel_class parts[AT_ONCE];
+        iso_gemm products[AT_ONCE];
+        const int count = (int)iso_min64(AT_ONCE, classes - first);
+        for (int i = 0; i < count; i++)
+            products[i] = class_of(call, &s, (first + i) / s.stride, (first + i) % s.stride, &parts[i]);
+        iso_gemm_run_all(products, count, call->threads, call->workspace);
     }
 }

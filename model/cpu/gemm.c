@@ -1,5 +1,6 @@
 #include "model/cpu/gemm.h"
 
+#include <omp.h>
 #include <string.h>
 #include "model/cpu/cpu.h"
 
@@ -36,8 +37,7 @@ static inline __attribute__((always_inline)) void spread_row(const float *src, i
     int i = 0;
     for (; i + tile <= ni; i += tile, to += (size_t)tile * nk) iso_copy_tile(to, src + i, tile);
     if (i == ni) return;
-    memset(to, 0, (size_t)tile * sizeof *to);
-    memcpy(to, src + i, (size_t)(ni - i) * sizeof *to);
+    for (int j = 0; j < tile; j++, i++) to[j] = i < ni ? src[i] : 0;
 }
 
 ISO_CLONES void iso_gemm_spread_row(const float *src, int ni, int nk, int tile, float *to)
@@ -162,6 +162,17 @@ static void find_rows(const iso_gemm *g, int64_t m0, int ni, float **rows)
     for (int i = 0; i < ni; i++) rows[i] = g->c + (m0 + i) * g->c_pitch;
 }
 
+/* C's rows of this block go into the double sums; with the last block the sums go back into C. */
+static void add_wide(const iso_gemm *g, int64_t m0, int ni, int64_t n0, int nj, float *const *rows, bool first, bool last)
+{
+    for (int i = 0; i < ni; i++) {
+        float *c = rows[i] + n0;
+        double *sum = g->wide + (m0 + i) * g->n + n0;
+        for (int j = 0; j < nj; j++) sum[j] = first ? c[j] : sum[j] + c[j];
+        for (int j = 0; last && j < nj; j++) c[j] = (float)sum[j];
+    }
+}
+
 /* One thread's part of C. */
 static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, buffers *w)
 {
@@ -181,7 +192,8 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
                 int ni = (int)iso_min64(block_m, r.m1 - m0);
                 g->pack_a(g->a, m0, ni, k0, nk, height, w->a);
                 find_rows(g, m0, ni, w->rows);
-                multiply_block(g, isa, w, ni, height, n0, nj, nk, g->add || k0 > 0);
+                multiply_block(g, isa, w, ni, height, n0, nj, nk, g->add || (k0 > 0 && !g->wide));
+                if (g->wide) add_wide(g, m0, ni, n0, nj, w->rows, k0 == 0, k0 + nk == g->k);
             }
         }
     }
@@ -218,20 +230,46 @@ static void clear(const iso_gemm *g)
     }
 }
 
+/* A product and how it is cut into parts. */
+typedef struct job {
+    const iso_gemm *g;
+    int tm, tn;
+} job;
+
+static void run_part(const job *j, const iso_gemm_isa *isa, int part, buffers *w)
+{
+    const iso_gemm *g = j->g;
+    const int64_t rows = iso_ceil_div(iso_ceil_div(g->m, j->tm), isa->mr) * isa->mr;
+    const int64_t columns = iso_ceil_div(iso_ceil_div(g->n, j->tn), isa->lanes) * isa->lanes;
+    const int64_t i = part / j->tn, k = part % j->tn;
+    range r = {i * rows, iso_min64((i + 1) * rows, g->m), k * columns, iso_min64((k + 1) * columns, g->n)};
+    multiply_range(g, isa, r, w);
+}
+
 void iso_gemm_run(const iso_gemm *g, int threads, void *workspace)
 {
     if (g->k == 0 && !g->add) clear(g);
     if (g->m == 0 || g->n == 0 || g->k == 0) return;
     const iso_gemm_isa *isa = iso_gemm_isa_get();
     buffers *w = workspace;
-    int tm, tn;
-    choose_grid(g, isa, threads < 1 ? 1 : threads, &tm, &tn);
-    const int64_t rows = iso_ceil_div(iso_ceil_div(g->m, tm), isa->mr) * isa->mr;
-    const int64_t columns = iso_ceil_div(iso_ceil_div(g->n, tn), isa->lanes) * isa->lanes;
-#pragma omp parallel for num_threads(tm * tn) schedule(static, 1) if (tm * tn > 1)
-    for (int t = 0; t < tm * tn; t++) {
-        range r = {t / tn * rows, iso_min64((t / tn + 1) * rows, g->m), t % tn * columns,
-                   iso_min64((t % tn + 1) * columns, g->n)};
-        multiply_range(g, isa, r, w + t);
+    job j = {.g = g};
+    choose_grid(g, isa, threads < 1 ? 1 : threads, &j.tm, &j.tn);
+    const int parts = j.tm * j.tn;
+#pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
+    for (int t = 0; t < parts; t++) run_part(&j, isa, t, w + t);
+}
+
+void iso_gemm_run_all(const iso_gemm *g, int count, int threads, void *workspace)
+{
+    if (threads < 2 || threads > count || count % threads != 0) {
+        for (int i = 0; i < count; i++) iso_gemm_run(g + i, threads, workspace);
+        return;
+    }
+    const iso_gemm_isa *isa = iso_gemm_isa_get();
+    buffers *w = workspace;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int i = 0; i < count; i++) {
+        if (g[i].k == 0 && !g[i].add) clear(g + i);
+        else run_part(&(job){g + i, 1, 1}, isa, 0, w + omp_get_thread_num());
     }
 }

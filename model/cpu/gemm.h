@@ -49,6 +49,8 @@ typedef struct iso_gemm {
     float *c;
     int64_t c_pitch;
     bool add;                  /* C += A B */
+    double *wide;              /* [m, n]: here the blocks of depth are added up in double; for long sums that nearly cancel,
+                                * as gradients of small layers are. NULL: in C. Not together with `add`. */
 } iso_gemm;
 
 /* Packers of plain matrices (operand: iso_gemm_matrix). */
@@ -63,6 +65,8 @@ void iso_gemm_spread_row(const float *src, int ni, int nk, int tile, float *to);
 size_t iso_gemm_workspace(int threads);
 /* workspace: iso_gemm_workspace(threads) bytes, 64-byte aligned. k = 0 gives zeros. */
 void iso_gemm_run(const iso_gemm *g, int threads, void *workspace);
+/* Several products of similar size, whose results don't overlap: whole ones to each thread where that comes out even. */
+void iso_gemm_run_all(const iso_gemm *g, int count, int threads, void *workspace);
 
 /* A micro-kernel: c[i][column ... column+n) (+)= sum over k of a(i, k) b[k * 2 lanes + j], for i < its height. */
 typedef void (*iso_gemm_kernel)(int64_t depth, const float *a, const float *b, float *const *c, int64_t column, int n, bool add);

@@ -11,7 +11,7 @@ void iso_cpu_matmul(const iso_call *call)
     for (int64_t p = 0; p < batch; p++) {
         iso_gemm_matrix ma = {(const float *)call->in[0].data + p * m * k, a->dim[last]};
         iso_gemm_matrix mb = {(const float *)call->in[1].data + p * k * n, b->dim[last]};
-        iso_gemm g = {.m = m, .n = n, .k = k, .a = &ma, .b = &mb, .a_cost = 0.25, .b_cost = tb ? 1.0 : 0.25,
+        iso_gemm g = {.m = m, .n = n, .k = k, .a = &ma, .b = &mb, .a_cost = ta ? 0.5 : 0.3, .b_cost = tb ? 0.9 : 0.4,
                       .pack_a = ta ? iso_gemm_pack_a_depth : iso_gemm_pack_a_rows, .a_by_depth = ta,
                       .pack_b = tb ? iso_gemm_pack_b_depth : iso_gemm_pack_b_rows,
                       .c = (float *)call->out.data + p * m * n, .c_pitch = n};
