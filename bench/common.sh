@@ -27,6 +27,20 @@ seconds() {
     calc "$EPOCHREALTIME - $start" %.4f
 }
 
+# OpenBLAS picks kernels by a list of CPU models and falls back to very old ones for a CPU that is newer than itself. It
+# and what is built on it are measured with the kernels that are fastest here.
+choose_openblas() {
+    local core rate best=0 best_core=
+    [[ -z ${OPENBLAS_CORETYPE:-} ]] || return 0
+    for core in '' Haswell SkylakeX; do
+        rate=$(OPENBLAS_CORETYPE=$core "$BIN/benchstep" --quiet --width 2 --latent 2 --batch 2 --steps 3 \
+            --threads "$THREADS" 2>/dev/null | field sgemm_gflops) || continue
+        say "sgemm with OpenBLAS's ${core:-own choice of} kernels: ${rate:-none} GFLOP/s"
+        [[ -n $rate && $(calc "$rate > 1.05 * $best" %d) == 1 ]] && best=$rate best_core=$core
+    done
+    [[ -z $best_core ]] || export OPENBLAS_CORETYPE=$best_core
+}
+
 # A virtual environment with the current wheels, made once: it appears whole or not at all.
 wheel_python() {
     local home=$cache/peers
