@@ -32,13 +32,15 @@ seconds() {
 choose_openblas() {
     local core rate best=0 best_core=
     [[ -z ${OPENBLAS_CORETYPE:-} ]] || return 0
-    for core in '' Haswell SkylakeX; do
-        rate=$(OPENBLAS_CORETYPE=$core "$BIN/benchstep" --quiet --width 2 --latent 2 --batch 2 --steps 3 \
-            --threads "$THREADS" 2>/dev/null | field sgemm_gflops) || continue
-        say "sgemm with OpenBLAS's ${core:-own choice of} kernels: ${rate:-none} GFLOP/s"
+    unset OPENBLAS_CORETYPE # set but empty is not the same to it
+    for core in own Haswell SkylakeX; do
+        rate=$([[ $core == own ]] || export OPENBLAS_CORETYPE=$core
+            "$BIN/benchstep" --quiet --width 2 --latent 2 --batch 2 --steps 3 --threads "$THREADS" 2>/dev/null |
+                field sgemm_gflops) || continue
+        say "sgemm with OpenBLAS's $core kernels: ${rate:-none} GFLOP/s"
         [[ -n $rate && $(calc "$rate > 1.05 * $best" %d) == 1 ]] && best=$rate best_core=$core
     done
-    [[ -z $best_core ]] || export OPENBLAS_CORETYPE=$best_core
+    [[ -z $best_core || $best_core == own ]] || export OPENBLAS_CORETYPE=$best_core
 }
 
 # A virtual environment with the current wheels, made once: it appears whole or not at all.
