@@ -66,7 +66,7 @@ run indexer encode --images "$IMAGES" --model "$flat" --db "$db"
 run indexer reindex --db "$db"
 run indexer info --db "$db"
 
-heading 'Examples: a folder of ten images that share something.'
+heading 'Examples: a folder of images that share something.'
 examples=$work/run/examples
 names=()
 if [[ -f $attributes && -f $partition ]]; then
@@ -76,9 +76,9 @@ if [[ -f $attributes && -f $partition ]]; then
         print pick; exit }' "$attributes")
     mapfile -t names < <(awk -v want="$ATTRIBUTE" '{ sub(/\r$/, "") } FNR == NR { part[$1] = $2; next }
         FNR == 2 { for (i = 1; i <= NF; i++) if ($i == want) column = i + 1 }
-        FNR > 2 && $column == 1 && part[$1] == 0 && n < 10 { print $1; n++ }' "$partition" "$attributes")
+        FNR > 2 && $column == 1 && part[$1] == 0 && n < 20 { print $1; n++ }' "$partition" "$attributes")
     examples=$work/run/examples-$ATTRIBUTE
-    echo "Ten training images whose attribute $ATTRIBUTE is set. Only the images are used from here on, not the label."
+    echo "The first twenty training images whose attribute $ATTRIBUTE is set. Only the images are used from here on, not the label."
 else
     ATTRIBUTE=
     mapfile -d '' -t names < <(cd "$folder" && find -L . -name '.?*' -prune -o -type f -printf '%P\0' | sort -z | head -z -n 10)
