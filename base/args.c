@@ -172,20 +172,23 @@ static void print_wrapped(FILE *out, const char *text, int indent, int column)
     putc('\n', out);
 }
 
-/* Keeps the text's own line ends; longer lines are wrapped. */
+/* The text of a command, wrapped. A line end stays one where a sentence, a heading or a paragraph ends there; elsewhere it
+ * is only how the source was wrapped. */
 static void print_text(FILE *out, const char *text)
 {
     while (*text) {
         char line[2048];
-        size_t length = strcspn(text, "\n");
-        if (length < sizeof line && length > 100) {
-            memcpy(line, text, length);
-            line[length] = 0;
-            print_wrapped(out, line, 0, 0);
-        } else {
-            fprintf(out, "%.*s\n", (int)length, text);
+        size_t n = 0;
+        for (; *text && n + 1 < sizeof line; text++) {
+            if (*text == '\n' && (n == 0 || strchr(".:)", line[n - 1]) || text[1] == '\n' || text[1] == ' ')) break;
+            line[n++] = *text == '\n' ? ' ' : *text;
         }
-        text += length + (text[length] == '\n');
+        line[n] = 0;
+        text += *text == '\n';
+        if (n > 100 && *line != ' ')
+            print_wrapped(out, line, 0, 0);
+        else
+            fprintf(out, "%s\n", line);
     }
 }
 
