@@ -103,12 +103,25 @@ static iso_status check_data(const iso_train_data *data, const iso_net *net, iso
     return ISO_OK;
 }
 
-static iso_status check_train(const iso_train_spec *spec, iso_error *err)
+static const struct { const char *name; iso_goal goal; } methods[] = {
+    {"vae", ISO_GOAL_VAE}, {"isometric", ISO_GOAL_ISOMETRIC}, {"flat-manifold", ISO_GOAL_FLAT_MANIFOLD}};
+
+static bool find_method(const char *name, iso_goal *goal)
 {
-    bool isometric = spec->method && strcmp(spec->method, "isometric") == 0;
-    if (!isometric && (!spec->method || strcmp(spec->method, "vae") != 0))
-        return iso_fail(err, ISO_E_ARGUMENT, "unknown method %s: vae or isometric", spec->method ? spec->method : "(none)");
-    if (isometric && (!(spec->alpha >= 0) || !isfinite(spec->alpha)))
+    for (size_t i = 0; name && i < sizeof methods / sizeof methods[0]; i++)
+        if (strcmp(name, methods[i].name) == 0) {
+            *goal = methods[i].goal;
+            return true;
+        }
+    return false;
+}
+
+static iso_status check_train(const iso_train_spec *spec, iso_goal *goal, iso_error *err)
+{
+    if (!find_method(spec->method, goal))
+        return iso_fail(err, ISO_E_ARGUMENT, "unknown method %s: vae, isometric or flat-manifold",
+                        spec->method ? spec->method : "(none)");
+    if (*goal != ISO_GOAL_VAE && (!(spec->alpha >= 0) || !isfinite(spec->alpha)))
         return iso_fail(err, ISO_E_ARGUMENT, "--alpha must be 0 or more");
     if (!(spec->kl_weight >= 0) || !isfinite(spec->kl_weight))
         return iso_fail(err, ISO_E_ARGUMENT, "--kl-weight must be 0 or more");
@@ -139,13 +152,13 @@ static void net_options(iso_options *o, const iso_net *net)
     iso_options_text(o, "arch", sizes);
 }
 
-static iso_status train_options(iso_options *o, const iso_train_spec *spec, const iso_train_data *data, iso_error *err)
+static iso_status train_options(iso_options *o, const iso_train_spec *spec, iso_goal goal, const iso_train_data *data,
+                                iso_error *err)
 {
     static const char *const rule[] = {"optimal", "learned", "fixed"};
-    bool isometric = strcmp(spec->method, "isometric") == 0;
     iso_options_text(o, "method", spec->method);
     net_options(o, &spec->net);
-    iso_options_real(o, "alpha", isometric ? spec->alpha : 0);
+    iso_options_real(o, "alpha", goal != ISO_GOAL_VAE ? spec->alpha : 0);
     iso_options_real(o, "kl-weight", spec->kl_weight);
     if (spec->sigma_rule == ISO_SIGMA_FIXED)
         iso_options_real(o, "sigma", spec->sigma);
@@ -164,7 +177,8 @@ iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso
 {
     iso_model *model = NULL;
     iso_options *options = NULL;
-    iso_status status = check_train(spec, err);
+    iso_goal goal = ISO_GOAL_VAE;
+    iso_status status = check_train(spec, &goal, err);
     if (status == ISO_OK) status = check_data(data, &spec->net, err);
     if (status == ISO_OK) status = iso_run_check(&spec->run, err);
     if (status != ISO_OK) return status;
@@ -173,13 +187,13 @@ iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso
         status = iso_fail_memory(err);
         goto done;
     }
-    if ((status = train_options(options, spec, data, err)) != ISO_OK) goto done;
+    if ((status = train_options(options, spec, goal, data, err)) != ISO_OK) goto done;
     if ((status = iso_model_create(&spec->net, &model, err)) != ISO_OK) goto done;
     if ((status = iso_net_init(model, spec->run.seed, err)) != ISO_OK) goto done;
     int sigma = iso_model_find(model, "sigma");
     if (sigma >= 0 && spec->sigma_rule != ISO_SIGMA_OPTIMAL) *iso_model_data(model, sigma) = (float)spec->sigma;
     iso_objective objective = {
-        .goal = strcmp(spec->method, "isometric") == 0 ? ISO_GOAL_ISOMETRIC : ISO_GOAL_VAE,
+        .goal = goal,
         .sigma = spec->sigma_rule,
         .sigma_ratio = spec->sigma_lr / spec->run.lr,
         .kl_weight = spec->kl_weight,

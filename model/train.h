@@ -1,6 +1,7 @@
 /* train.h: training a model on images in memory.
  *
- * iso_train       trains encoder and decoder: methods `vae` and `isometric` (methods.md 2 to 4, Lee 2022 4.3, B.1, D.3)
+ * iso_train       trains encoder and decoder: methods `vae`, `isometric` and `flat-manifold` (methods.md 2 to 5, Lee 2022 4.3, B.1,
+ *                 C, D.3)
  * iso_train_flow  trains a flow with encoder and decoder frozen (methods.md 6, Lee 2022 4.2, B.2)
  *
  * Files, PATH being iso_run.path:
@@ -14,7 +15,8 @@
  * Validation uses the training loss, on every validation image once, without Adam and with draws that depend on the seed
  * only, so that epochs compare: posterior samples with fixed eps, fixed mixup and probes. The terms are pooled over
  * all images: with the optimal sigma the NLL is that of the pooled MSE, and R = E|JtJv|^2 / (E|Jv|^2)^2 over all. R is
- * reported for plain VAEs also, so that methods compare.
+ * reported for every method, so that methods compare; the flat-manifold term, E|JtJv - cv|^2 with c over all images, too, is
+ * seen in the loss only.
  *
  * An epoch is floor(count / batch) steps over a fresh permutation; the images left over wait for the next. A batch larger
  * than the training set shrinks to it. Not thread-safe within one run; nothing is printed: see iso_watch. */
@@ -70,7 +72,7 @@ typedef struct iso_run {
 
 typedef struct iso_train_spec {
     iso_net net;          /* without a flow */
-    const char *method;   /* "vae" or "isometric" */
+    const char *method;   /* "vae", "isometric" or "flat-manifold": alpha weighs nothing, R, or the flat-manifold term */
     double alpha, kl_weight;
     iso_sigma_rule sigma_rule;
     double sigma;         /* fixed: its value; learned: where it starts */

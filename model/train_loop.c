@@ -248,10 +248,18 @@ static iso_status train_epoch(loop *l, iso_error *err)
     return ISO_OK;
 }
 
+/* E|JtJv - cv|^2 = E|JtJv|^2 - 2c E|Jv|^2 + c^2 E|v|^2, with c = E|Jv|^2 / m. */
+static double pooled_flat(double trace, double trace2, double probe, double latent)
+{
+    double c = trace / latent;
+    return fmax(trace2 - 2 * c * trace + c * c * probe, 0); /* rounding must not make a square negative */
+}
+
 /* The terms over all validation images, pooled. */
 static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
 {
-    double sum[ISO_TERM_COUNT] = {0}, n = (double)l->data->valid_count;
+    double sum[ISO_TERM_COUNT] = {0}, n = (double)l->data->valid_count, probe = 0; /* probe: sum of |v|^2 */
+    int latent = iso_model_net(l->spec->model)->latent;
     int64_t batch = l->valid ? l->valid->batch : 1, k = 0;
     for (int t = 0; t < ISO_TERM_COUNT; t++) term[t] = NAN;
     if (!l->valid) return ISO_OK;
@@ -260,6 +268,7 @@ static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
         memcpy(l->rows, l->data->valid + at, (size_t)s->batch * sizeof *l->rows);
         iso_status status = feed(l, s, false, (uint64_t)k, err);
         if (status != ISO_OK) return status;
+        for (int64_t i = 0; i < s->batch * latent; i++) probe += (double)l->normal[i] * l->normal[i]; /* feed drew v last */
         iso_plan_run(s->plan);
         int bad;
         double batch_term[ISO_TERM_COUNT];
@@ -279,6 +288,8 @@ static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
         term[ISO_TERM_NLL] = (double)l->data->dim / 2 * (log(2 * M_PI * term[ISO_TERM_MSE]) + 1);
     term[ISO_TERM_LOSS] = term[ISO_TERM_NLL] + o->kl_weight * term[ISO_TERM_KL];
     if (o->goal == ISO_GOAL_ISOMETRIC) term[ISO_TERM_LOSS] += o->alpha * term[ISO_TERM_RATIO];
+    if (o->goal == ISO_GOAL_FLAT_MANIFOLD)
+        term[ISO_TERM_LOSS] += o->alpha * pooled_flat(term[ISO_TERM_TRACE], term[ISO_TERM_TRACE2], probe / n, latent);
     return ISO_OK;
 }
 

@@ -55,9 +55,10 @@ static void build_vae(iso_train_step *s, const iso_net *net, const iso_objective
     iso_node loss = iso_add(g, nll, iso_scale(g, kl, o->kl_weight));
     if (with_ratio) {
         iso_node mixed = iso_mixup(g, z, s->perm, s->delta);
-        iso_distortion d = iso_relaxed_distortion(g, iso_net_decode(g, net, mixed), mixed, s->v);
-        add_distortion(s, d);
-        if (o->goal == ISO_GOAL_ISOMETRIC) loss = iso_add(g, loss, iso_scale(g, d.ratio, o->alpha));
+        iso_flat f = iso_flat_manifold(g, iso_net_decode(g, net, mixed), mixed, s->v);
+        add_distortion(s, f.distortion);
+        if (o->goal == ISO_GOAL_ISOMETRIC) loss = iso_add(g, loss, iso_scale(g, f.distortion.ratio, o->alpha));
+        if (o->goal == ISO_GOAL_FLAT_MANIFOLD) loss = iso_add(g, loss, iso_scale(g, f.loss, o->alpha));
     }
     s->term[ISO_TERM_LOSS] = loss;
     s->term[ISO_TERM_NLL] = nll;
@@ -154,7 +155,7 @@ iso_status iso_train_step_create(const iso_net *net, const iso_objective *object
     if (flow)
         build_flow(s, net, objective);
     else
-        build_vae(s, net, objective, !train || objective->goal == ISO_GOAL_ISOMETRIC);
+        build_vae(s, net, objective, !train || objective->goal != ISO_GOAL_VAE);
     if (train && (status = build_updates(s, net, objective, &assigns, &assign_count, err)) != ISO_OK) goto fail;
     if ((status = iso_graph_check(g, err)) != ISO_OK) goto fail;
 

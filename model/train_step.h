@@ -4,6 +4,7 @@
  *
  *   vae        loss = mean NLL + kl_weight * mean KL
  *   isometric  loss = the same + alpha R        R of the decoder at mixed-up posterior samples (Lee 2022 eq. 10, B.1)
+ *   flat-manifold  loss = the same + alpha F    F = E|JtJv - cv|^2 at the same codes (Chen 2020; Lee 2022 C); R is reported
  *   flow       loss = R + beta mean |i(mu)|^2   R of decoder o i^-1 at mixed-up i(mu)            (Lee 2022 4.2, B.2)
  *
  * sigma_x, the noise of p(x|z) (methods.md 2): by default the batch's optimum sigma^2 = MSE put into the NLL, which is
@@ -15,14 +16,14 @@
 #include "model/model.h"
 
 typedef enum iso_sigma_rule { ISO_SIGMA_OPTIMAL, ISO_SIGMA_LEARNED, ISO_SIGMA_FIXED } iso_sigma_rule;
-typedef enum iso_goal { ISO_GOAL_VAE, ISO_GOAL_ISOMETRIC, ISO_GOAL_FLOW } iso_goal;
+typedef enum iso_goal { ISO_GOAL_VAE, ISO_GOAL_ISOMETRIC, ISO_GOAL_FLAT_MANIFOLD, ISO_GOAL_FLOW } iso_goal;
 
 typedef struct iso_objective {
     iso_goal goal;
     iso_sigma_rule sigma;
     double sigma_ratio;  /* learned: learning rate of log sigma / the others' */
     double kl_weight;
-    double alpha;        /* isometric */
+    double alpha;        /* isometric, flat-manifold */
     double beta;         /* flow */
 } iso_objective;
 

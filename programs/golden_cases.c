@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "eval/geometry.h"
 #include "eval/precision.h"
 #include "model/method/method.h"
 #include "model/net/net.h"
@@ -36,6 +37,18 @@ static void relaxed_distortion(golden *t)
     golden_output(t, "out.trG", d.trace);
     golden_output(t, "out.trG2", d.trace2);
     golden_loss(t, "out.loss", d.ratio);
+}
+
+static void flat_manifold(golden *t)
+{
+    iso_graph *g = t->graph;
+    iso_net net;
+    if (!golden_net(t, &net)) return;
+    iso_node z = golden_input(t, "z", 2), delta = golden_input(t, "delta", 2), v = golden_input(t, "v", 2);
+    iso_node mixed = iso_mixup(g, z, golden_index(t, "perm", rows(t, z)), delta);
+    iso_flat f = iso_flat_manifold(g, iso_net_decode(g, &net, mixed), mixed, v);
+    golden_output(t, "out.c", f.c);
+    golden_loss(t, "out.loss", f.loss);
 }
 
 static void flattening(golden *t)
@@ -158,11 +171,41 @@ out:
     free(test.attributes);
 }
 
+/* --- geometry: no graph either */
+
+static void geometry_metrics(golden *t)
+{
+    iso_error err;
+    iso_geometry result;
+    iso_status s = ISO_OK;
+    const iso_st_tensor *G = iso_st_find(t->file, "in.G");
+    if (!G || G->ndim != 3 || G->dim[1] != G->dim[2] || G->dim[1] > 1 << 12 || G->count < 1) {
+        iso_graph_fail(t->graph, G ? "in.G is no batch of square matrices" : "the file has no in.G");
+        return;
+    }
+    double *metric = iso_calloc((size_t)G->count, sizeof *metric);
+    if (!metric) s = iso_fail_memory(&err);
+    if (!s) s = iso_st_f64(G, metric, &err);
+    if (!s) s = iso_geometry_metrics(G->dim[0], (int)G->dim[1], metric, &result, &err);
+    free(metric);
+    if (s) {
+        iso_graph_fail(t->graph, "%s", err.message);
+        return;
+    }
+    golden_values(t, "out.VoR", iso_shape0(), &result.vor);
+    golden_values(t, "out.MCN", iso_shape0(), &result.mcn);
+    golden_values(t, "out.CN", iso_shape0(), &result.cn);
+    golden_values(t, "out.VPres", iso_shape0(), &result.vpres);
+    golden_values(t, "out.ISO", iso_shape0(), &result.iso);
+}
+
 static const golden_case cases[] = {
     {"relaxed_distortion", relaxed_distortion},
+    {"flat_manifold", flat_manifold},
     {"elbo", elbo},
     {"flattening", flattening},
     {"precision_at_k", precision_at_k},
+    {"geometry_metrics", geometry_metrics},
 };
 
 const golden_case *golden_case_find(const char *name)

@@ -19,11 +19,11 @@ typedef struct config {
 static const iso_option options[] = {
     {"images", 0, ISO_ARG_TEXT, AT(images), "DIR", "folder of images, or a data set in CelebA's layout", 0, 0},
     {"model", 0, ISO_ARG_TEXT, AT(model), "M", "the model file to write", 0, 0},
-    {"method", 0, ISO_ARG_CHOICE, AT(method), "isometric|vae", "what is trained (default: isometric)", 0, 0},
+    {"method", 0, ISO_ARG_CHOICE, AT(method), "isometric|flat-manifold|vae", "what is trained (default: isometric)", 0, 0},
     {"arch", 0, ISO_ARG_CHOICE, AT(arch), "celeba", "architecture (default: celeba)", 0, 0},
     {"width", 0, ISO_ARG_INT, AT(width), "W", "channels of the first layer (default: 128; 16 or 32 suit a CPU)", 1, 4096},
     {"latent", 0, ISO_ARG_INT, AT(latent), "M", "latent dimension (default: 128)", 1, 4096},
-    {"alpha", 0, ISO_ARG_REAL, AT(alpha), "A", "weight of the isometric term R (default: 10)", 0, 1e12},
+    {"alpha", 0, ISO_ARG_REAL, AT(alpha), "A", "weight of the method's term: of R (default: 10), or of flat-manifold's (default: 1)", 0, 1e12},
     {"eta", 0, ISO_ARG_REAL, AT(eta), "E", "how far mixed-up codes reach beyond their pair (default: 0.2)", 0, 100},
     {"kl-weight", 0, ISO_ARG_REAL, AT(kl_weight), "W", "weight of the KL term (default: 1, the bound itself)", 0, 1e12},
     {"sigma", 0, ISO_ARG_TEXT, AT(sigma), "RULE",
@@ -46,13 +46,15 @@ static const iso_option options[] = {
 static const iso_command command = {
     "indexer train",
     "indexer train --images DIR --model M [options]",
-    "Trains an (isometrically regularized) variational autoencoder on the images of DIR.\n"
+    "Trains a variational autoencoder on the images of DIR: isometrically regularized (Lee 2022), with the flat-manifold term\n"
+    "E|JtJv - cv|^2 (Chen 2020), or plain.\n"
     "\n"
     "M holds the best epoch by validation loss; M.state all that --resume needs to go on bit for bit (with\n"
     "the same --threads); M.csv one row an epoch. Ctrl-C saves M.state and stops.",
     options,
     "An epoch's line gives training figures and, in parentheses, those of the validation images: the loss,\n"
-    "the squared error per pixel and channel (images in [-1, 1]), the isometric term R (1/latent is the least it can be), the KL.",
+    "the squared error per pixel and channel (images in [-1, 1]), the isometric term R (1/latent is the least it can be; reported for\n"
+    "every method), the KL.",
 };
 
 static iso_status parse_sigma(const config *c, iso_train_spec *spec, iso_error *err)
@@ -79,7 +81,7 @@ static iso_status train(const config *c, iso_error *err)
     iso_train_spec spec = {
         .net = {.arch = ISO_ARCH_CELEBA, .width = (int)c->width, .latent = (int)c->latent},
         .method = c->method,
-        .alpha = c->alpha,
+        .alpha = c->alpha >= 0 ? c->alpha : strcmp(c->method, "flat-manifold") == 0 ? 1 : 10, /* the papers' */
         .kl_weight = c->kl_weight,
         .sigma_lr = c->sigma_lr,
         .mirror = c->mirror,
@@ -103,7 +105,7 @@ static iso_status train(const config *c, iso_error *err)
 int iso_indexer_train(int argc, char **argv)
 {
     config c = {.method = "isometric", .arch = "celeba", .sigma = "optimal", .device = "cpu", .width = 128, .latent = 128,
-                .epochs = 100, .batch = 100, .alpha = 10, .eta = 0.2, .lr = 1e-4, .sigma_lr = 1e-2, .kl_weight = 1};
+                .epochs = 100, .batch = 100, .alpha = -1 /* not given */, .eta = 0.2, .lr = 1e-4, .sigma_lr = 1e-2, .kl_weight = 1};
     iso_error err = {0};
     int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;

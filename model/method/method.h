@@ -11,6 +11,11 @@ iso_node iso_mixup(iso_graph *g, iso_node z, iso_node perm, iso_node delta);
 typedef struct iso_distortion { iso_node jv, jtjv, trace, trace2, ratio; } iso_distortion;
 iso_distortion iso_relaxed_distortion(iso_graph *g, iso_node x, iso_node z, iso_node v);
 
+/* Chen 2020 eq. 9-12 in the form of Lee 2022 C: loss = E|JtJv - cv|^2, c = E|Jv|^2 / m of the same probes; x, z, v as above.
+ * Unlike R it has the units of G^2, and is least at G = 0. c and loss are scalars. */
+typedef struct iso_flat { iso_node c, loss; iso_distortion distortion; } iso_flat;
+iso_flat iso_flat_manifold(iso_graph *g, iso_node x, iso_node z, iso_node v);
+
 /* Lee 2022 4.3, Kingma & Welling 2014. All per image [B, 1]; `sigma` is a scalar node, the decoder's noise. */
 iso_node iso_reparameterise(iso_graph *g, iso_node mu, iso_node log_sigma, iso_node eps);       /* mu + e^log_sigma eps */
 iso_node iso_gaussian_nll(iso_graph *g, iso_node x, iso_node mean, iso_node sigma);             /* summed over the data */
