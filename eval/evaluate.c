@@ -164,11 +164,24 @@ static iso_status check_directions(const iso_split *s, int dim, iso_error *err)
     return ISO_OK;
 }
 
-iso_status iso_evaluation_precision(const iso_evaluation *e, iso_precision **out, iso_error *err)
+static iso_status check_both(const iso_evaluation *e, iso_error *err)
 {
     iso_status status = check_directions(&e->query, e->dim, err);
-    if (status == ISO_OK) status = check_directions(&e->test, e->dim, err);
+    return status ? status : check_directions(&e->test, e->dim, err);
+}
+
+iso_status iso_evaluation_precision(const iso_evaluation *e, iso_precision **out, iso_error *err)
+{
+    iso_status status = check_both(e, err);
     if (status) return status;
     return iso_precision_at_k(e->dim, e->query.count, e->query.vector, e->query.attribute, e->test.count, e->test.vector, e->test.attribute,
                               e->attributes, out, err);
+}
+
+iso_status iso_evaluation_few(const iso_evaluation *e, const iso_few_options *options, iso_few **out, iso_error *err)
+{
+    iso_status status = check_both(e, err);
+    if (status) return status;
+    return iso_few_precision(e->dim, e->query.count, e->query.vector, e->query.attribute, e->test.count, e->test.vector, e->test.attribute,
+                             e->attributes, options, out, err);
 }

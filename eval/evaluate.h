@@ -9,6 +9,7 @@
 #ifndef ISO_EVALUATE_H
 #define ISO_EVALUATE_H
 
+#include "eval/few.h"
 #include "eval/precision.h"
 #include "indexer/store.h"
 
@@ -41,5 +42,8 @@ void iso_evaluation_free(iso_evaluation *e);
 
 /* Single- and double-attribute precision at K (precision.h). A vector without direction is named by its item's id. */
 ISO_CHECK iso_status iso_evaluation_precision(const iso_evaluation *e, iso_precision **out, iso_error *err);
+
+/* The same with few examples (few.h). */
+ISO_CHECK iso_status iso_evaluation_few(const iso_evaluation *e, const iso_few_options *options, iso_few **out, iso_error *err);
 
 #endif

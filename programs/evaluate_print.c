@@ -1,0 +1,267 @@
+#include "programs/evaluate_print.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+
+const char *const iso_part_name[] = {"training", "validation", "test"};
+
+/* ---- what the database and the files do not share, and what is left out ---- */
+
+void iso_evaluate_notes(const char *program, const iso_evaluation *e, const iso_precision *p)
+{
+    if (e->items_without_row)
+        fprintf(stderr, "%s: %" PRId64 " of the database's %" PRId64 " images are not in the attribute file\n", program, e->items_without_row, e->items);
+    if (e->items_without_part) fprintf(stderr, "%s: %" PRId64 " images are not in the partition file\n", program, e->items_without_part);
+    if (e->rows_without_item)
+        fprintf(stderr, "%s: %" PRId64 " of the attribute file's %" PRId64 " rows have no image in the database\n", program, e->rows_without_item, e->rows);
+    if (!p->left_out) return;
+    fprintf(stderr, "%s: left out, as no %s or no %s image has it:", program, iso_part_name[e->query.part], iso_part_name[e->test.part]);
+    for (int i = 0; i < p->left_out; i++) {
+        char *name = iso_text_printable(e->name[p->left[i]]);
+        fprintf(stderr, "%s %s", i ? "," : "", name ? name : "?");
+        free(name);
+    }
+    fputc('\n', stderr);
+}
+
+void iso_evaluate_few_notes(const char *program, const iso_evaluation *e, const iso_few *f)
+{
+    for (int s = 0; s < f->options.sizes; s++) {
+        int names = f->singles - f->single_mean[s].rows, pairs = f->doubles - f->double_mean[s].rows;
+        if (names + pairs == 0) continue;
+        fprintf(stderr, "%s: left out with n = %" PRId64 ", as fewer %s images have it:", program, f->options.size[s], iso_part_name[e->query.part]);
+        const char *before = " ";
+        for (int i = 0; i < f->singles; i++) {
+            if (!isnan(f->single[i].mean[s])) continue;
+            char *name = iso_text_printable(e->name[f->single[i].a]);
+            fprintf(stderr, "%s%s", before, name ? name : "?");
+            free(name);
+            before = ", ";
+        }
+        if (pairs) fprintf(stderr, "%s%d pair%s", names ? " and " : " ", pairs, pairs > 1 ? "s" : "");
+        fputc('\n', stderr);
+    }
+}
+
+/* ---- table ---- */
+
+static void print_figures(double chance, const double at[ISO_KS])
+{
+    if (isnan(chance)) printf("%9s", "-");
+    else printf("%9.1f", 100 * chance);
+    for (int k = 0; k < ISO_KS; k++)
+        if (isnan(at[k])) printf("%8s", "-");
+        else printf("%8.1f", 100 * at[k]);
+    putchar('\n');
+}
+
+static void print_columns(void)
+{
+    printf("%9s", "chance");
+    for (int k = 0; k < ISO_KS; k++) {
+        char name[16];
+        snprintf(name, sizeof name, "P@%d", iso_precision_k[k]);
+        printf("%8s", name);
+    }
+    putchar('\n');
+}
+
+/* Letters, not bytes: names may be UTF-8. */
+static int letters(const char *s)
+{
+    int n = 0;
+    for (; *s; s++) n += (*s & 0xC0) != 0x80;
+    return n;
+}
+
+static int name_width(const iso_evaluation *e, const iso_precision *p)
+{
+    int width = 24;
+    for (int i = 0; i < p->singles; i++)
+        if (letters(e->name[p->single[i].a]) + 2 > width) width = letters(e->name[p->single[i].a]) + 2;
+    return width;
+}
+
+static void print_name(const iso_evaluation *e, int attribute, int width)
+{
+    char *name = iso_text_printable(e->name[attribute]);
+    printf("%s%*s", name ? name : "?", width - letters(name ? name : "?"), "");
+    free(name);
+}
+
+static void print_attributes(const iso_evaluation *e, const iso_precision *p)
+{
+    int width = name_width(e, p);
+    printf("\n%-*s%9s%9s", width, "attribute", "examples", "relevant");
+    print_columns();
+    for (int i = 0; i < p->singles; i++) {
+        const iso_precision_row *row = p->single + i;
+        print_name(e, row->a, width);
+        printf("%9" PRId64 "%9" PRId64, row->queries, row->relevant);
+        print_figures(row->chance, row->at);
+    }
+}
+
+/* "57.9  ±0.4" or "57.9", at the right end of 14 columns; "-" for what there is not. */
+static void print_few_figure(double mean, double error)
+{
+    char behind[32];
+    snprintf(behind, sizeof behind, "±%.1f", 100 * error);
+    if (isnan(mean)) printf("%14s", "-");
+    else if (isnan(error)) printf("%14.1f", 100 * mean);
+    else printf("%8.1f%*s", 100 * mean, 6 + 1, behind); /* ± is one letter of two bytes */
+}
+
+static void print_few_attributes(const iso_evaluation *e, const iso_precision *p, const iso_few *f)
+{
+    int width = name_width(e, p);
+    printf("\n%-*s%9s%9s", width, "P@10 with n examples", "examples", "relevant");
+    for (int s = 0; s < f->options.sizes; s++) {
+        char name[32];
+        snprintf(name, sizeof name, "n=%" PRId64, f->options.size[s]);
+        printf("%14s", name);
+    }
+    putchar('\n');
+    for (int i = 0; i < f->singles; i++) {
+        const iso_few_row *row = f->single + i;
+        print_name(e, row->a, width);
+        printf("%9" PRId64 "%9" PRId64, row->queries, row->relevant);
+        for (int s = 0; s < f->options.sizes; s++) print_few_figure(row->mean[s], row->deviation[s] / sqrt(f->options.draws));
+        putchar('\n');
+    }
+}
+
+static void print_few(const iso_few *f)
+{
+    const iso_few_options *o = &f->options;
+    printf("\nP@10 with n random examples, averaged over %d draw%s (seed %" PRIu64 ")%s\n\n", o->draws, o->draws > 1 ? "s" : "", o->seed,
+           o->draws > 1 ? " ± standard error" : "");
+    printf("%12s%9s%14s%9s%14s\n", "n", "sets", "single (SAR)", "sets", "double (DAR)");
+    for (int s = 0; s < o->sizes; s++) {
+        printf("%12" PRId64 "%9d", o->size[s], f->single_mean[s].rows);
+        print_few_figure(f->single_mean[s].mean, f->single_mean[s].error);
+        printf("%9d", f->double_mean[s].rows);
+        print_few_figure(f->double_mean[s].mean, f->double_mean[s].error);
+        putchar('\n');
+    }
+}
+
+void iso_evaluate_table(const char *path, const char *scorer, bool per_attribute, const iso_evaluation *e, const iso_precision *p,
+                        const iso_few *f)
+{
+    char *db = iso_text_printable(path);
+    printf("database %s, model %.8s, scorer %s\n", db ? db : "?", e->digest, scorer);
+    free(db);
+    printf("examples from %" PRId64 " %s images, ranked %" PRId64 " %s images; figures in %%\n\n", e->query.count, iso_part_name[e->query.part], e->test.count,
+           iso_part_name[e->test.part]);
+    printf("%-24s%9s%9s", "averaged over", "", "sets");
+    print_columns();
+    printf("%-24s%9s%9d", "single attributes (SAR)", "", p->singles);
+    print_figures(p->single_chance, p->single_mean);
+    printf("%-24s%9s%9d", "double attributes (DAR)", "", p->doubles);
+    print_figures(p->double_chance, p->double_mean);
+    if (per_attribute) print_attributes(e, p);
+    if (f) print_few(f);
+    if (f && per_attribute) print_few_attributes(e, p, f);
+}
+
+/* ---- JSON ---- */
+
+static void json_name(const iso_evaluation *e, int i) { iso_text_json(stdout, e->name[i], strlen(e->name[i])); }
+
+static void json_figures(double chance, const double at[ISO_KS])
+{
+    fputs("\"chance\":", stdout);
+    iso_text_json_number(stdout, chance);
+    for (int k = 0; k < ISO_KS; k++) {
+        fputs(k ? "," : ",\"precision\":[", stdout);
+        iso_text_json_number(stdout, at[k]);
+    }
+    putchar(']');
+}
+
+static void json_rows(const iso_evaluation *e, const iso_precision_row *row, int n)
+{
+    for (int i = 0; i < n; i++) {
+        fputs(i ? "," : "", stdout);
+        fputs("{\"attributes\":[", stdout);
+        json_name(e, row[i].a);
+        if (row[i].b >= 0) putchar(','), json_name(e, row[i].b);
+        printf("],\"examples\":%" PRId64 ",\"relevant\":%" PRId64 ",", row[i].queries, row[i].relevant);
+        json_figures(row[i].chance, row[i].at);
+        putchar('}');
+    }
+}
+
+/* The figures of each n, `stride` bytes apart. */
+static void json_array(const char *key, const void *first, size_t stride, int n)
+{
+    printf(",\"%s\":[", key);
+    for (int i = 0; i < n; i++) {
+        fputs(i ? "," : "", stdout);
+        iso_text_json_number(stdout, *(const double *)(const void *)((const char *)first + (size_t)i * stride));
+    }
+    putchar(']');
+}
+
+static void json_few_half(const iso_evaluation *e, const char *key, const iso_few_mean *mean, const iso_few_row *row, int rows, int sizes)
+{
+    printf(",\"%s\":{\"sets\":[", key);
+    for (int s = 0; s < sizes; s++) printf("%s%d", s ? "," : "", mean[s].rows);
+    putchar(']');
+    json_array("precision", &mean->mean, sizeof *mean, sizes);
+    json_array("standard_error", &mean->error, sizeof *mean, sizes);
+    fputs(",\"rows\":[", stdout);
+    for (int i = 0; i < rows; i++) {
+        fputs(i ? ",{\"attributes\":[" : "{\"attributes\":[", stdout);
+        json_name(e, row[i].a);
+        if (row[i].b >= 0) putchar(','), json_name(e, row[i].b);
+        printf("],\"examples\":%" PRId64 ",\"relevant\":%" PRId64, row[i].queries, row[i].relevant);
+        json_array("precision", row[i].mean, sizeof *row[i].mean, sizes);
+        json_array("standard_deviation", row[i].deviation, sizeof *row[i].deviation, sizes);
+        putchar('}');
+    }
+    fputs("]}", stdout);
+}
+
+/* A figure is null where an attribute has fewer than n examples. */
+static void json_few(const iso_evaluation *e, const iso_few *f)
+{
+    const iso_few_options *o = &f->options;
+    printf(",\"few\":{\"k\":%d,\"draws\":%d,\"seed\":%" PRIu64 ",\"n\":[", ISO_FEW_K, o->draws, o->seed);
+    for (int s = 0; s < o->sizes; s++) printf("%s%" PRId64, s ? "," : "", o->size[s]);
+    putchar(']');
+    json_few_half(e, "single", f->single_mean, f->single, f->singles, o->sizes);
+    json_few_half(e, "double", f->double_mean, f->dbl, f->doubles, o->sizes);
+    putchar('}');
+}
+
+void iso_evaluate_json(const char *path, const char *scorer, const iso_evaluation *e, const iso_precision *p, const iso_few *f)
+{
+    printf("{\"schema_version\":1,\"protocol\":\"precision\",\"model\":\"%s\",\"scorer\":\"%s\",", e->digest, scorer);
+    iso_text_json_path(stdout, "db", path);
+    printf(",\"query\":{\"part\":%d,\"images\":%" PRId64 "},\"test\":{\"part\":%d,\"images\":%" PRId64 "},", e->query.part, e->query.count, e->test.part, e->test.count);
+    printf("\"items\":%" PRId64 ",\"items_without_row\":%" PRId64 ",\"items_without_part\":%" PRId64 ",\"rows\":%" PRId64 ",\"rows_without_item\":%" PRId64 ",", e->items,
+           e->items_without_row, e->items_without_part, e->rows, e->rows_without_item);
+    printf("\"k\":[%d,%d,%d,%d],\"single\":{\"sets\":%d,", iso_precision_k[0], iso_precision_k[1], iso_precision_k[2], iso_precision_k[3], p->singles);
+    json_figures(p->single_chance, p->single_mean);
+    fputs(",\"rows\":[", stdout);
+    json_rows(e, p->single, p->singles);
+    printf("]},\"double\":{\"sets\":%d,", p->doubles);
+    json_figures(p->double_chance, p->double_mean);
+    fputs(",\"rows\":[", stdout);
+    json_rows(e, p->dbl, p->doubles);
+    fputs("]},\"left_out\":[", stdout);
+    for (int i = 0; i < p->left_out; i++) {
+        fputs(i ? "," : "", stdout);
+        json_name(e, p->left[i]);
+    }
+    putchar(']');
+    if (f) json_few(e, f);
+    puts("}");
+}
