@@ -1,18 +1,9 @@
 #!/bin/bash
 # The indexer program around a database: encode, info, verify, remove, compact, export, import: what they print, their exit
 # codes, bad input, kills, a full and a read-only disk.
-set -uo pipefail
-bin=${ISOFACE_BIN:?}
-work=$(mktemp -d "${TMPDIR:-/tmp}/isoface-indexer.XXXXXX") || exit 1
-trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
-unset ISOFACE_DB
-failed=0 out='' said='' rc=0
-
-indexer() {
-    "$bin/indexer" "$@" >"$work/out" 2>"$work/said"
-    rc=$?
-    out=$(tr '\0' '\n' <"$work/out") said=$(<"$work/said")
-}
+name=indexer
+. "$(dirname "$0")/check.bash"
+indexer() { call indexer "$@"; }
 # expect WHAT CODE: of the last run; a failure says one line (wrong usage adds the usage)
 expect() {
     local lines
@@ -21,28 +12,6 @@ expect() {
     printf '%s: exit code %d, expected %d\n%s\n' "$1" "$rc" "$2" "$said"
     failed=1
 }
-has() {
-    [[ $1 == *"$2"* ]] && return
-    printf '%s: no "%s" in:\n%s\n' "$3" "$2" "$1"
-    failed=1
-}
-same() {
-    [[ $1 == "$2" ]] && return
-    printf '%s: expected\n%s\ngot\n%s\n' "$3" "$2" "$1"
-    failed=1
-}
-must() {
-    "$@" >"$work/log" 2>&1 && return
-    printf 'cannot go on: %s\n' "$*"
-    cat "$work/log"
-    exit 1
-}
-
-# The checks themselves must see what is wrong.
-rc=0
-: >"$work/said"
-(expect 'deliberately wrong' 1; has abc x wrong; same a b wrong; ((failed == 1))) >"$work/log"
-[[ $? == 0 && $(grep -c wrong "$work/log") == 3 ]] || { echo 'the checks do not check'; exit 1; }
 
 # ---- usage
 indexer --help
