@@ -135,7 +135,7 @@ void iso_protocol_free(iso_protocol *p)
 
 /* The first `top` rows by score, best first, ties by the lower row: insertion into a short sorted list, which most
  * scores fail to enter at the first comparison. */
-static void best_rows(const double *score, int64_t n, int top, int64_t *best)
+static void first_rows(const double *score, int64_t n, int top, int64_t *best)
 {
     int have = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -144,6 +144,22 @@ static void best_rows(const double *score, int64_t n, int top, int64_t *best)
         for (; at > 0 && score[i] > score[best[at - 1]]; at--) best[at] = best[at - 1];
         best[at] = i;
     }
+}
+
+/* A matrix product may add up equal vectors in different orders at the edges of its blocks, and so tell ties apart. What
+ * comes near the first rows is scored again, all in one order. */
+static void best_rows(const iso_protocol *p, const double *query, double *score, int top, int64_t *best)
+{
+    first_rows(score, p->t, top, best);
+    double size = 0;
+    for (int j = 0; j < p->dim; j++) size += fabs(query[j]);
+    const double least = score[best[top - 1]] - 1e-12 * size;
+    for (int64_t i = 0; i < p->t; i++) {
+        double sum = score[i] >= least ? 0 : -INFINITY;
+        for (int j = 0; score[i] >= least && j < p->dim; j++) sum += query[j] * p->unit[i * p->dim + j];
+        score[i] = sum;
+    }
+    first_rows(score, p->t, top, best);
 }
 
 static void count_hits(const iso_protocol *p, const iso_query_set *set, const int64_t *best, int top, int *hits)
@@ -167,7 +183,7 @@ iso_status iso_protocol_rank(iso_protocol *p, int m, const double *queries, cons
                     p->dim, p->unit, p->dim, 0, p->scores, (blasint)p->t);
 #pragma omp parallel for schedule(dynamic)
         for (int i = 0; i < rows; i++) {
-            best_rows(p->scores + (size_t)i * p->t, p->t, ranks, best + (size_t)i * ranks);
+            best_rows(p, queries + (size_t)(from + i) * p->dim, p->scores + (size_t)i * p->t, ranks, best + (size_t)i * ranks);
             count_hits(p, of[from + i], best + (size_t)i * ranks, ranks, hits + (size_t)(from + i) * top);
         }
     }

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/memory.h"
 #include "eval/few.h"
@@ -327,7 +326,7 @@ static void lists_are_checked(void **unused)
 int main(void)
 {
     const char *given = getenv("SEED");
-    seed = state = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    seed = state = given ? strtoull(given, NULL, 10) : UINT64_C(20221);
     printf("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_definition),        cmocka_unit_test(a_wrong_answer_is_seen),

@@ -6,7 +6,6 @@
 
 #include <cmocka.h>
 
-#include <time.h>
 
 #include "tests/pictures.h"
 
@@ -191,7 +190,7 @@ static void mutants_do_not_crash(void **state)
 
 int main(int argc, char **argv)
 {
-    seed = argc > 1 ? strtoull(argv[1], NULL, 10) : (uint64_t)time(NULL);
+    seed = argc > 1 ? strtoull(argv[1], NULL, 10) : UINT64_C(20221);
     printf("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(misfits_in_a_png),

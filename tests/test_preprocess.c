@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "model/preprocess.h"
 
@@ -149,7 +148,7 @@ static void bytes_become_reals(void **state)
 
 int main(void)
 {
-    seed = (uint64_t)time(NULL);
+    seed = UINT64_C(20221);
     printf("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(crop_is_centred),        cmocka_unit_test(resampling_is_the_area_mean), cmocka_unit_test(resampling_takes_eighths),
