@@ -31,13 +31,13 @@ void iso_encoder_free(iso_encoder *e)
 static iso_status build(iso_encoder *e, const iso_model *m, iso_error *err)
 {
     const iso_net *net = iso_model_net(m);
-    bool celeba = net->arch == ISO_ARCH_CELEBA;
-    if (!celeba && net->size[net->layers - 1] != ISO_PIXELS)
+    bool images = net->arch != ISO_ARCH_MLP;
+    if (!images && net->size[net->layers - 1] != ISO_PIXELS)
         return iso_fail(err, ISO_E_UNSUPPORTED, "this model takes %d numbers, not images of %d x %d", net->size[net->layers - 1],
                         ISO_SIDE, ISO_SIDE);
     e->graph = iso_graph_create();
     if (!e->graph) return iso_fail_memory(err);
-    e->x = iso_input(e->graph, "x", celeba ? iso_shape4(e->batch, ISO_SIDE, ISO_SIDE, 3) : iso_shape2(e->batch, ISO_PIXELS));
+    e->x = iso_input(e->graph, "x", images ? iso_shape4(e->batch, ISO_SIDE, ISO_SIDE, 3) : iso_shape2(e->batch, ISO_PIXELS));
     e->vector = iso_net_vector(e->graph, net, e->x);
     iso_status s = iso_graph_check(e->graph, err);
     if (!s) s = iso_vars_create(iso_backend_cpu(), &e->vars, err);

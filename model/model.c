@@ -104,19 +104,24 @@ static void sizes_text(const iso_net *net, char text[16 * 12])
     for (int i = 0; i < net->layers; i++) at += (size_t)snprintf(text + at, 16 * 12 - at, "%s%d", i ? "," : "", net->size[i]);
 }
 
+const char *iso_arch_name(iso_arch arch)
+{
+    static const char *const names[] = {[ISO_ARCH_CELEBA] = "celeba", [ISO_ARCH_MLP] = "mlp", [ISO_ARCH_PCA] = "pca"};
+    return names[arch];
+}
+
 static iso_status describe_net(iso_model *m, iso_error *err)
 {
     const iso_net *net = &m->net;
-    bool celeba = net->arch == ISO_ARCH_CELEBA;
     char sizes[16 * 12];
     iso_status s = put_meta(m, "format", FORMAT, err);
     if (!s) s = put_meta(m, "format_version", FORMAT_VERSION, err);
     if (!s) s = put_meta(m, "version", ISO_VERSION, err);
     if (!s) s = put_meta(m, "preprocessing", ISO_PREPROCESSING, err);
-    if (!s) s = put_meta(m, "arch", celeba ? "celeba" : "mlp", err);
+    if (!s) s = put_meta(m, "arch", iso_arch_name(net->arch), err);
     if (!s) s = put_number(m, "latent", net->latent, err);
-    if (!s && celeba) s = put_number(m, "width", net->width, err);
-    if (!celeba) {
+    if (!s && net->arch == ISO_ARCH_CELEBA) s = put_number(m, "width", net->width, err);
+    if (net->arch == ISO_ARCH_MLP) {
         sizes_text(net, sizes);
         if (!s) s = put_meta(m, "sizes", sizes, err);
         if (!s) s = put_meta(m, "act", net->act, err);
@@ -205,6 +210,8 @@ static iso_status read_net(const iso_st *f, iso_net *net, const char *path, iso_
     } else if (arch && strcmp(arch, "mlp") == 0) {
         net->arch = ISO_ARCH_MLP;
         s = read_mlp(f, net, path, err);
+    } else if (arch && strcmp(arch, "pca") == 0) {
+        net->arch = ISO_ARCH_PCA;
     } else {
         return iso_fail(err, ISO_E_FORMAT, "%s: unknown architecture %.40s", path, arch ? arch : "(none)");
     }
@@ -407,6 +414,7 @@ char *iso_net_text(const iso_net *net)
     if (net->arch == ISO_ARCH_CELEBA)
         return iso_format("arch=celeba width=%d latent=%d flow=%dx%d preprocessing=" ISO_PREPROCESSING, net->width, net->latent,
                           net->flow_depth, net->flow_depth ? net->flow_length : 0);
+    if (net->arch == ISO_ARCH_PCA) return iso_format("arch=pca latent=%d preprocessing=" ISO_PREPROCESSING, net->latent);
     return iso_format("arch=mlp sizes=%s act=%s out=%s flow=%dx%d preprocessing=" ISO_PREPROCESSING, sizes, net->act, net->out,
                       net->flow_depth, net->flow_depth ? net->flow_length : 0);
 }

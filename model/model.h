@@ -12,7 +12,12 @@
 #include "model/graph/plan.h"
 #include "model/preprocess.h"
 
-typedef enum iso_arch { ISO_ARCH_CELEBA, ISO_ARCH_MLP } iso_arch;
+typedef enum iso_arch {
+    ISO_ARCH_CELEBA,
+    ISO_ARCH_MLP,
+    ISO_ARCH_PCA /* images to whitened principal components: `latent` of them, no decoder, no flow */
+} iso_arch;
+const char *iso_arch_name(iso_arch arch); /* "celeba", "mlp", "pca", as in the file */
 
 typedef struct iso_net {         /* what the tensors mean */
     iso_arch arch;
@@ -62,7 +67,7 @@ const float *iso_model_data_const(const iso_model *m, int i);
 ISO_CHECK iso_status iso_model_to_vars(const iso_model *m, iso_vars *vars, iso_error *err);
 ISO_CHECK iso_status iso_model_from_vars(iso_model *m, const iso_vars *vars, iso_error *err);
 
-/* Images to vectors: mu, or flow(mu) when the model has a flow. One thread at a time; uses all threads inside. */
+/* Images to vectors: mu, or flow(mu) when the model has a flow; the components of a pca. One thread at a time; uses all threads inside. */
 typedef struct iso_encoder iso_encoder;
 ISO_CHECK iso_status iso_encoder_create(const iso_model *m, int batch, iso_encoder **out, iso_error *err);
 void iso_encoder_free(iso_encoder *e);

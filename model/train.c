@@ -129,6 +129,8 @@ static iso_status check_train(const iso_train_spec *spec, iso_goal *goal, iso_er
         return iso_fail(err, ISO_E_ARGUMENT, "--sigma must be above 0");
     if (spec->sigma_rule == ISO_SIGMA_LEARNED && (!(spec->sigma_lr > 0) || !isfinite(spec->sigma_lr)))
         return iso_fail(err, ISO_E_ARGUMENT, "--sigma-lr must be above 0");
+    if (spec->net.arch == ISO_ARCH_PCA)
+        return iso_fail(err, ISO_E_ARGUMENT, "principal components are not trained by steps: method pca finds them");
     if (spec->net.flow_depth) return iso_fail(err, ISO_E_ARGUMENT, "a flow is trained after its encoder and decoder");
     if (spec->mirror && spec->net.arch != ISO_ARCH_CELEBA)
         return iso_fail(err, ISO_E_ARGUMENT, "--mirror is for images only");

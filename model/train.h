@@ -2,6 +2,7 @@
  *
  * iso_train       trains encoder and decoder: methods `vae`, `isometric` and `flat-manifold` (methods.md 2 to 5, Lee 2022 4.3, B.1,
  *                 C, D.3)
+ *                 (method `pca` takes no steps: model/pca.h)
  * iso_train_flow  trains a flow with encoder and decoder frozen (methods.md 6, Lee 2022 4.2, B.2)
  *
  * Files, PATH being iso_run.path:

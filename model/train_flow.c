@@ -71,6 +71,8 @@ static iso_status check_flow(const iso_flow_spec *spec, const iso_train_data *da
     if (net->flow_depth)
         return iso_fail(err, ISO_E_ARGUMENT, "the model has a flow already: give the model that training made");
     if (!(spec->beta >= 0) || !isfinite(spec->beta)) return iso_fail(err, ISO_E_ARGUMENT, "--beta must be 0 or more");
+    if (net->arch == ISO_ARCH_PCA)
+        return iso_fail(err, ISO_E_UNSUPPORTED, "a model of principal components cannot be flattened: it has no decoder");
     if (net->arch != ISO_ARCH_CELEBA)
         return iso_fail(err, ISO_E_UNSUPPORTED, "only models of images can be flattened");
     if (data->dim != ISO_PIXELS) return iso_fail(err, ISO_E_ARGUMENT, "the model is for images of 64 x 64");

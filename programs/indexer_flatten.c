@@ -83,6 +83,11 @@ static iso_status flatten(const config *c, iso_error *err)
     if (status != ISO_OK) return status;
     if ((status = iso_model_load(c->model, &model, err)) != ISO_OK) goto done;
     spec.model = model;
+    if (iso_model_net(model)->arch == ISO_ARCH_PCA) { /* before decoding, which may take long */
+        status = iso_fail(err, ISO_E_UNSUPPORTED, "%s holds principal components, which cannot be flattened: they have no decoder",
+                          c->model);
+        goto done;
+    }
     if ((status = iso_run_check(&spec.run, err)) != ISO_OK) goto done;
     if ((status = iso_training_load(&t, c->images, (int)c->threads, c->strict, err)) != ISO_OK) goto done;
     status = iso_train_flow(&spec, &t.data, err);

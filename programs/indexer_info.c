@@ -112,7 +112,7 @@ static void model(printer *p, const config *c, const iso_store_info *info)
     char *file = iso_indexer_model(c->db);
     if (file && !iso_model_load(file, &m, &err)) {
         const iso_net *net = iso_model_net(m);
-        text(p, "architecture", net->arch == ISO_ARCH_CELEBA ? "celeba" : "mlp");
+        text(p, "architecture", iso_arch_name(net->arch));
         if (net->arch == ISO_ARCH_CELEBA) number(p, "width", (uint64_t)net->width);
         number(p, "flow_depth", (uint64_t)net->flow_depth);
         for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)

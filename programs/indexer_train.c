@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/args.h"
+#include "model/pca.h"
 #include "programs/indexer.h"
 #include "programs/indexer_training.h"
 
@@ -19,7 +20,7 @@ typedef struct config {
 static const iso_option options[] = {
     {"images", 0, ISO_ARG_TEXT, AT(images), "DIR", "folder of images, or a data set in CelebA's layout", 0, 0},
     {"model", 0, ISO_ARG_TEXT, AT(model), "M", "the model file to write", 0, 0},
-    {"method", 0, ISO_ARG_CHOICE, AT(method), "isometric|flat-manifold|vae", "what is trained (default: isometric)", 0, 0},
+    {"method", 0, ISO_ARG_CHOICE, AT(method), "isometric|flat-manifold|vae|pca", "what is trained (default: isometric)", 0, 0},
     {"arch", 0, ISO_ARG_CHOICE, AT(arch), "celeba", "architecture (default: celeba)", 0, 0},
     {"width", 0, ISO_ARG_INT, AT(width), "W", "channels of the first layer (default: 128; 16 or 32 suit a CPU)", 1, 4096},
     {"latent", 0, ISO_ARG_INT, AT(latent), "M", "latent dimension (default: 128)", 1, 4096},
@@ -47,15 +48,47 @@ static const iso_command command = {
     "indexer train",
     "indexer train --images DIR --model M [options]",
     "Trains a variational autoencoder on the images of DIR: isometrically regularized (Lee 2022), with the flat-manifold term\n"
-    "E|JtJv - cv|^2 (Chen 2020), or plain.\n"
+    "E|JtJv - cv|^2 (Chen 2020), or plain. Or finds whitened principal components of the pixels (pca), in seconds.\n"
     "\n"
     "M holds the best epoch by validation loss; M.state all that --resume needs to go on bit for bit (with\n"
-    "the same --threads); M.csv one row an epoch. Ctrl-C saves M.state and stops.",
+    "the same --threads); M.csv one row an epoch. Ctrl-C saves M.state and stops.\n"
+    "\n"
+    "pca writes M alone, and has no use for the options of a network and its steps, which are errors with it: it takes\n"
+    "--latent (at most the training images less one), --seed, --force, --strict, --device, --threads and --quiet.",
     options,
     "An epoch's line gives training figures and, in parentheses, those of the validation images: the loss,\n"
     "the squared error per pixel and channel (images in [-1, 1]), the isometric term R (1/latent is the least it can be; reported for\n"
     "every method), the KL.",
 };
+
+/* What only training by steps has. Numbers below every option's least, and NULL, mean that it was not given. */
+static const config not_given = {.method = "isometric", .device = "cpu", .latent = 128, .alpha = -1, .eta = -1, .kl_weight = -1};
+
+static iso_status refuse_steps(const config *c, iso_error *err)
+{
+    const struct { const char *name; bool given; } steps[] = {
+        {"arch", c->arch != NULL}, {"width", c->width != 0}, {"alpha", c->alpha >= 0}, {"eta", c->eta >= 0},
+        {"kl-weight", c->kl_weight >= 0}, {"sigma", c->sigma != NULL}, {"sigma-lr", c->sigma_lr > 0}, {"epochs", c->epochs != 0},
+        {"batch", c->batch != 0}, {"lr", c->lr > 0}, {"mirror", c->mirror}, {"resume", c->resume}};
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        if (steps[i].given)
+            return iso_fail(err, ISO_E_ARGUMENT, "--%s means nothing with --method pca: leave it out", steps[i].name);
+    return ISO_OK;
+}
+
+static void fill_defaults(config *c)
+{
+    if (!c->arch) c->arch = "celeba";
+    if (!c->sigma) c->sigma = "optimal";
+    if (!c->width) c->width = 128;
+    if (!c->epochs) c->epochs = 100;
+    if (!c->batch) c->batch = 100;
+    if (c->alpha < 0) c->alpha = strcmp(c->method, "flat-manifold") == 0 ? 1 : 10; /* the papers' */
+    if (c->eta < 0) c->eta = 0.2;
+    if (c->kl_weight < 0) c->kl_weight = 1;
+    if (!(c->lr > 0)) c->lr = 1e-4;
+    if (!(c->sigma_lr > 0)) c->sigma_lr = 1e-2;
+}
 
 static iso_status parse_sigma(const config *c, iso_train_spec *spec, iso_error *err)
 {
@@ -81,7 +114,7 @@ static iso_status train(const config *c, iso_error *err)
     iso_train_spec spec = {
         .net = {.arch = ISO_ARCH_CELEBA, .width = (int)c->width, .latent = (int)c->latent},
         .method = c->method,
-        .alpha = c->alpha >= 0 ? c->alpha : strcmp(c->method, "flat-manifold") == 0 ? 1 : 10, /* the papers' */
+        .alpha = c->alpha,
         .kl_weight = c->kl_weight,
         .sigma_lr = c->sigma_lr,
         .mirror = c->mirror,
@@ -89,10 +122,6 @@ static iso_status train(const config *c, iso_error *err)
                 .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
                 .watch = iso_training_watch(&t)},
     };
-    if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
-    if (!c->model) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing");
-    if (strcmp(c->device, "cpu") != 0)
-        return iso_fail(err, ISO_E_UNSUPPORTED, "--device cuda is not in this build: use --device cpu");
     iso_status status = parse_sigma(c, &spec, err);
     if (status == ISO_OK) status = iso_run_check(&spec.run, err); /* before decoding, which may take long */
     if (status == ISO_OK) status = iso_training_load(&t, c->images, (int)c->threads, c->strict, err);
@@ -102,14 +131,40 @@ static iso_status train(const config *c, iso_error *err)
     return status;
 }
 
+static iso_status find_components(const config *c, iso_error *err)
+{
+    iso_training t = {.program = command.program, .quiet = c->quiet};
+    iso_pca_spec spec = {.latent = (int)c->latent, .seed = (uint64_t)c->seed, .path = c->model, .force = c->force,
+                         .watch = iso_training_watch(&t)};
+    iso_status status = iso_pca_check(&spec, err); /* before decoding, which may take long */
+    if (status == ISO_OK) status = iso_training_load(&t, c->images, (int)c->threads, c->strict, err);
+    if (status == ISO_OK) status = iso_pca_train(&spec, &t.data, err);
+    iso_training_end(&t, c->model, status);
+    iso_training_free(&t);
+    return status;
+}
+
+static iso_status run(config *c, iso_error *err)
+{
+    bool pca = strcmp(c->method, "pca") == 0;
+    iso_status status = pca ? refuse_steps(c, err) : ISO_OK;
+    if (status != ISO_OK) return status;
+    if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
+    if (!c->model) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing");
+    if (strcmp(c->device, "cpu") != 0)
+        return iso_fail(err, ISO_E_UNSUPPORTED, "--device cuda is not in this build: use --device cpu");
+    if (pca) return find_components(c, err);
+    fill_defaults(c);
+    return train(c, err);
+}
+
 int iso_indexer_train(int argc, char **argv)
 {
-    config c = {.method = "isometric", .arch = "celeba", .sigma = "optimal", .device = "cpu", .width = 128, .latent = 128,
-                .epochs = 100, .batch = 100, .alpha = -1 /* not given */, .eta = 0.2, .lr = 1e-4, .sigma_lr = 1e-2, .kl_weight = 1};
+    config c = not_given;
     iso_error err = {0};
     int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;
     if (c.threads) omp_set_num_threads((int)c.threads);
     iso_interrupt_install();
-    return iso_exit(command.program, train(&c, &err), &err);
+    return iso_exit(command.program, run(&c, &err), &err);
 }

@@ -62,6 +62,32 @@ rm "$faces/000001.jpg"
 indexer encode --images "$work/drawn" --db "$db" --prune
 same "$out" 'added 0, changed 0, unchanged 39, skipped 0, removed 1' '--prune'
 
+# ---- principal components
+indexer train --images "$work/drawn" --model "$work/pca" --method pca --latent 6
+expect 'train --method pca' 0
+has "$said" '6 components explain ' 'the share of the variance'
+[[ ! -e $work/pca.state && ! -e $work/pca.csv ]] || { echo 'pca wrote more than its model'; failed=1; }
+for o in '--arch celeba' '--width 128' '--alpha 10' '--eta 0.2' '--kl-weight 0' '--sigma optimal' '--sigma-lr 0.01' '--epochs 100' \
+    '--batch 100' '--lr 1e-4' --mirror --resume; do
+    # shellcheck disable=SC2086 # two words
+    indexer train --images "$work/drawn" --model "$work/pca" --method pca --force $o
+    expect "pca $o" 2
+    has "$said" "${o%% *} means nothing" "pca $o"
+done
+indexer train --images "$work/drawn" --model "$work/pca" --method pca --latent 6
+expect 'a model that is there' 2
+indexer train --images "$work/drawn" --model "$work/pca" --method pca --force --quiet
+expect 'more components than images' 2
+has "$said" 'principal components: --latent 128 is too many' 'more components than images'
+indexer flatten --images "$work/drawn" --model "$work/pca" --output "$work/pca-fm"
+expect 'flatten of pca' 1
+has "$said" 'cannot be flattened' 'flatten of pca'
+indexer encode --images "$work/drawn" --model "$work/pca" --db "$work/pca.db" --quiet
+same "$out" 'added 39, changed 0, unchanged 0, skipped 0, removed 0' 'encode with pca'
+indexer info --db "$work/pca.db" --format tsv
+has "$out" 'architecture	pca' 'info of pca'
+must "$bin/retrieve" --db "$work/pca.db" --query "$faces/000002.jpg" -k 3
+
 # ---- what does not belong together
 must "$bin/indexer" train --images "$work/drawn" --model "$work/model2" --method vae --width 2 --latent 6 --epochs 1 --batch 10 --seed 1 --quiet
 indexer encode --images "$work/drawn" --model "$work/model2" --db "$db"

@@ -33,6 +33,9 @@ int iso_net_params(const iso_net *net, int room, iso_param *out)
     iso_param_list list = {0, room, out};
     if (net->arch == ISO_ARCH_CELEBA) {
         iso_celeba_params(&list, net);
+    } else if (net->arch == ISO_ARCH_PCA) {
+        iso_pca_params(&list, net);
+        return list.count;
     } else {
         int sizes[16];
         encoder_sizes(net, sizes);
@@ -76,7 +79,7 @@ static iso_status check_total(const iso_net *net, iso_error *err)
 
 iso_status iso_net_check(const iso_net *net, iso_error *err)
 {
-    if (net->arch != ISO_ARCH_CELEBA && net->arch != ISO_ARCH_MLP)
+    if (net->arch != ISO_ARCH_CELEBA && net->arch != ISO_ARCH_MLP && net->arch != ISO_ARCH_PCA)
         return iso_fail(err, ISO_E_ARGUMENT, "unknown architecture number %d", (int)net->arch);
     if (net->latent < 1 || net->latent > MAX_CHANNELS)
         return iso_fail(err, ISO_E_ARGUMENT, "latent dimension %d is out of range (1 to %d)", net->latent, MAX_CHANNELS);
@@ -86,6 +89,8 @@ iso_status iso_net_check(const iso_net *net, iso_error *err)
         iso_status s = check_mlp(net, err);
         if (s) return s;
     }
+    if (net->arch == ISO_ARCH_PCA && net->flow_depth)
+        return iso_fail(err, ISO_E_ARGUMENT, "principal components have no decoder and take no flow");
     if (net->flow_depth < 0 || net->flow_depth > MAX_DEPTH)
         return iso_fail(err, ISO_E_ARGUMENT, "flow depth %d is out of range (0 to %d)", net->flow_depth, MAX_DEPTH);
     if (net->flow_depth > 0) {
@@ -102,6 +107,10 @@ iso_status iso_net_check(const iso_net *net, iso_error *err)
 void iso_net_encode(iso_graph *g, const iso_net *net, iso_node x, iso_node *mu, iso_node *log_sigma)
 {
     iso_node h; // [B, 2m]
+    if (net->arch == ISO_ARCH_PCA) {
+        *mu = *log_sigma = iso_graph_fail(g, "principal components are no variational encoder");
+        return;
+    }
     if (net->arch == ISO_ARCH_CELEBA) {
         h = iso_celeba_encode(g, net, x);
     } else {
@@ -116,12 +125,14 @@ void iso_net_encode(iso_graph *g, const iso_net *net, iso_node x, iso_node *mu, 
 iso_node iso_net_decode(iso_graph *g, const iso_net *net, iso_node z)
 {
     if (net->arch == ISO_ARCH_CELEBA) return iso_celeba_decode(g, net, z);
+    if (net->arch == ISO_ARCH_PCA) return iso_graph_fail(g, "principal components have no decoder");
     return iso_mlp(g, "decoder", net->layers, net->size, net->act, net->out, z);
 }
 
 iso_node iso_net_vector(iso_graph *g, const iso_net *net, iso_node x)
 {
     iso_node mu, log_sigma;
+    if (net->arch == ISO_ARCH_PCA) return iso_pca_encode(g, net, x);
     iso_net_encode(g, net, x, &mu, &log_sigma);
     return net->flow_depth > 0 ? iso_flow_forward(g, net, mu) : mu;
 }

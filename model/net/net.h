@@ -23,14 +23,14 @@ ISO_CHECK iso_status iso_net_init(iso_model *m, uint64_t seed, iso_error *err);
 /* Only flow.* */
 ISO_CHECK iso_status iso_flow_init(iso_model *m, uint64_t seed, iso_error *err);
 
-/* x [B, 64, 64, 3] or [B, D] -> mu, log_sigma [B, m] (methods.md 2). */
+/* x [B, 64, 64, 3] or [B, D] -> mu, log_sigma [B, m] (methods.md 2). Not of a pca, which has neither sigma nor decoder. */
 void iso_net_encode(iso_graph *g, const iso_net *net, iso_node x, iso_node *mu, iso_node *log_sigma);
 /* z [B, m] -> [B, 64, 64, 3] (celeba) or [B, D] (mlp) */
 iso_node iso_net_decode(iso_graph *g, const iso_net *net, iso_node z);
 /* RealNVP (methods.md 6); z, y [B, m]. */
 iso_node iso_flow_forward(iso_graph *g, const iso_net *net, iso_node z);
 iso_node iso_flow_inverse(iso_graph *g, const iso_net *net, iso_node y);
-/* What a database holds: mu, or flow(mu). */
+/* What a database holds: mu, or flow(mu); of a pca its components. */
 iso_node iso_net_vector(iso_graph *g, const iso_net *net, iso_node x);
 
 /* --- the parts that nets are made of */
@@ -47,12 +47,16 @@ iso_node iso_linear(iso_graph *g, const char *name, iso_node x, int64_t outputs)
 iso_node iso_celeba_encode(iso_graph *g, const iso_net *net, iso_node x); /* [B, 64, 64, 3] -> [B, 2m] */
 iso_node iso_celeba_decode(iso_graph *g, const iso_net *net, iso_node z); /* [B, m] -> [B, 64, 64, 3] */
 
+/* weight (x - mean), where x is flattened as PyTorch does it, channels first: [B, 64, 64, 3] -> [B, m] */
+iso_node iso_pca_encode(iso_graph *g, const iso_net *net, iso_node x);
+
 /* The parameters of each part, appended to a list. */
 typedef struct iso_param_list { int count, room; iso_param *item; } iso_param_list;
 void iso_param_add(iso_param_list *list, const char *layer, const char *name, iso_shape shape, int64_t fan_in);
 void iso_linear_params(iso_param_list *list, const char *layer, int64_t inputs, int64_t outputs);
 void iso_mlp_params(iso_param_list *list, const char *prefix, int layers, const int *sizes);
 void iso_celeba_params(iso_param_list *list, const iso_net *net);
+void iso_pca_params(iso_param_list *list, const iso_net *net);
 void iso_flow_params(iso_param_list *list, const iso_net *net);
 
 #endif
