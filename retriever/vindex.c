@@ -19,9 +19,14 @@ enum {
     SAMPLE_SQ8 = 65536,
     PER_LIST = 64,     /* training rows for each list of ivf */
     MAX_EF = 4096,
-    QUERIES = 64,      /* for choosing the width: half of them single vectors, half means of MIX vectors, as queries are */
+    /* Queries for choosing the width, in PARTS of PART, as people ask: single vectors, means of MIX, and means of some of
+     * MIX less half the mean of the others (counter-examples), whose best items lie scattered and are the hardest to find. */
+    PARTS = 3,
+    PART = 64,
+    QUERIES = PARTS * PART,
     MIX = 5,
-    PICKS = QUERIES / 2 + QUERIES / 2 * MIX,
+    NEGATIVES = 2,
+    PICKS = PART + (PARTS - 1) * PART * MIX,
     AT = 10
 };
 #define RECALL 0.95
@@ -182,22 +187,26 @@ static void merge_best(float *best, const float *scores, int n)
 /* First pass: the queries. Second pass: their exact best scores, over small flat indexes of a chunk each. */
 static iso_status trial_prepare(trial *t, int dim, const iso_vindex_rows *rows, float *chunk, uint64_t *ids, iso_error *err)
 {
-    int64_t pick[PICKS][2]; /* position, query */
+    int64_t pick[PICKS][3]; /* position, query, number in it */
     FaissIndex *flat = NULL;
     float scores[QUERIES * AT];
     idx_t labels[QUERIES * AT];
     int64_t at = 0, got, p = 0;
     for (int i = 0; i < PICKS; i++) {
         pick[i][0] = (int64_t)(mix64((uint64_t)i) % (uint64_t)rows->count);
-        pick[i][1] = i < QUERIES / 2 ? i : QUERIES / 2 + (i - QUERIES / 2) / MIX;
+        pick[i][1] = i < PART ? i : PART + (i - PART) / MIX;
+        pick[i][2] = i < PART ? 0 : (i - PART) % MIX;
     }
     qsort(pick, PICKS, sizeof pick[0], compare_positions);
     iso_status st = rows->rewind(rows->ctx, err);
     while (st == ISO_OK && p < PICKS) {
         st = rows->next(rows->ctx, CHUNK, ids, chunk, &got, err);
         if (st != ISO_OK || got == 0) break;
-        for (; p < PICKS && pick[p][0] < at + got; p++)
-            for (int j = 0; j < dim; j++) t->query[pick[p][1] * dim + j] += chunk[(pick[p][0] - at) * dim + j];
+        for (; p < PICKS && pick[p][0] < at + got; p++) {
+            bool negative = pick[p][1] >= 2 * PART && pick[p][2] < NEGATIVES;
+            float weight = negative ? -0.5f / NEGATIVES : pick[p][1] >= 2 * PART ? 1.0f / (MIX - NEGATIVES) : 1;
+            for (int j = 0; j < dim; j++) t->query[pick[p][1] * dim + j] += weight * chunk[(pick[p][0] - at) * dim + j];
+        }
         at += got;
     }
     if (st != ISO_OK) return st;
@@ -219,18 +228,19 @@ static iso_status trial_prepare(trial *t, int dim, const iso_vindex_rows *rows, 
     return st;
 }
 
-/* Share of the exact best AT that the index finds (by score, so that duplicates count as one another): the worse of the
- * two halves of queries. */
+/* Share of the exact best AT that the index finds (by score, so that duplicates count as one another): the worst of the
+ * parts of the queries. */
 static iso_status trial_recall(const trial *t, const FaissIndex *index, double *recall, iso_error *err)
 {
     float scores[QUERIES * AT];
     idx_t labels[QUERIES * AT];
-    int hits[2] = {0, 0};
+    int hits[PARTS] = {0}, least = PART * AT;
     if (faiss_Index_search(index, QUERIES, t->query, AT, scores, labels) != 0) return iso_vindex_faiss_fail(err, "measuring recall");
     for (int q = 0; q < QUERIES; q++)
         for (int i = 0; i < AT; i++)
-            hits[q >= QUERIES / 2] += labels[q * AT + i] >= 0 && scores[q * AT + i] >= t->best[q * AT + AT - 1] - 1e-5f;
-    *recall = (double)(hits[0] < hits[1] ? hits[0] : hits[1]) / (QUERIES / 2 * AT);
+            hits[q / PART] += labels[q * AT + i] >= 0 && scores[q * AT + i] >= t->best[q * AT + AT - 1] - 1e-5f;
+    for (int i = 0; i < PARTS; i++) least = hits[i] < least ? hits[i] : least;
+    *recall = (double)least / (PART * AT);
     return ISO_OK;
 }
 
