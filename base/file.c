@@ -27,6 +27,13 @@ char *iso_path_join(const char *dir, const char *name)
     return iso_format("%s%s%s", dir, slash ? "" : "/", name);
 }
 
+bool iso_file_same(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    if (strcmp(a, b) == 0) return true;
+    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
 static char *folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');

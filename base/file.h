@@ -2,6 +2,7 @@
 #ifndef ISO_BASE_FILE_H
 #define ISO_BASE_FILE_H
 
+#include <stdbool.h>
 #include <stdio.h>
 #include "base/error.h"
 
@@ -19,6 +20,9 @@ void iso_file_abort(iso_file *f);
 
 /* The whole file in fresh memory (free()), with a NUL behind it; refuses more than `limit` bytes. */
 ISO_CHECK iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *size, iso_error *err);
+
+/* Whether both names are one file, under links too. */
+bool iso_file_same(const char *a, const char *b);
 
 /* dir + "/" + name in fresh memory; NULL when memory is out. */
 char *iso_path_join(const char *dir, const char *name);

@@ -124,6 +124,15 @@ void iso_text_json_number(FILE *out, double value)
     fputs(text, out);
 }
 
+/* U+FDD0 to U+FDEF and the last two of each plane. */
+static bool noncharacter(const unsigned char *s, size_t length)
+{
+    if (length < 3 || s[length - 2] < 0xb7) return false;
+    if (length == 3 && s[0] == 0xef && s[1] == 0xb7) return s[2] >= 0x90 && s[2] <= 0xaf;
+    bool plane = length == 3 ? s[0] == 0xef : (s[1] & 0x0f) == 0x0f;
+    return plane && s[length - 2] == 0xbf && s[length - 1] >= 0xbe;
+}
+
 char *iso_text_printable(const char *path)
 {
     size_t n = strlen(path);
@@ -135,7 +144,7 @@ char *iso_text_printable(const char *path)
         const unsigned char *s = (const unsigned char *)path;
         /* U+0080 to U+009F are control characters too: a terminal obeys them. */
         bool control = length == 0 || (length == 1 && (s[0] < 0x20 || s[0] == 0x7f)) ||
-                       (length == 2 && s[0] == 0xc2 && s[1] < 0xa0);
+                       (length == 2 && s[0] == 0xc2 && s[1] < 0xa0) || noncharacter(s, length);
         if (length == 0) length = 1;
         for (size_t i = 0; i < length; i++) {
             if (control)
@@ -148,4 +157,14 @@ char *iso_text_printable(const char *path)
     }
     *end = '\0';
     return text;
+}
+
+char *iso_text_middle(const char *text, size_t keep)
+{
+    size_t n = strlen(text);
+    if (n <= keep) return iso_strndup(text, n);
+    size_t head = (keep + 1) / 2, tail = n - keep / 2;
+    while (head > 0 && ((unsigned char)text[head] & 0xc0) == 0x80) head--;
+    while (tail < n && ((unsigned char)text[tail] & 0xc0) == 0x80) tail++;
+    return iso_format("%.*s…%s", (int)head, text, text + tail);
 }

@@ -20,7 +20,12 @@ void iso_text_json_path(FILE *out, const char *key, const char *path);
 /* A finite number with the digits it needs, null otherwise. */
 void iso_text_json_number(FILE *out, double value);
 
-/* A path for a person on a terminal: control characters and bad UTF-8 as \xHH. Fresh memory. */
+/* A path for a person on a terminal or in a picture: control characters, bad UTF-8 and what Unicode says is no character
+ * (which cairo refuses) as \xHH. Fresh memory. */
 char *iso_text_printable(const char *path);
+
+/* UTF-8 text of more than `keep` bytes without its middle, "first…last", since names differ at both ends: whole characters,
+ * at most `keep` bytes of the text; shorter text as it is. Fresh memory; NULL when memory is out. */
+char *iso_text_middle(const char *text, size_t keep);
 
 #endif

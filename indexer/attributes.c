@@ -81,6 +81,13 @@ int iso_partition_find(const iso_partition *p, const char *name)
     return iso_names_find(&p->files, name, &number) ? p->part[number] : -1;
 }
 
+int64_t iso_partition_files(const iso_partition *p, int part)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < p->files.count; i++) n += p->part[i] == part;
+    return n;
+}
+
 /* --- attributes -------------------------------------------------------------------------------------------------- */
 
 /* Line 1: how many files follow. */
@@ -185,6 +192,12 @@ const char *iso_attributes_name(const iso_attributes *a, int i)
 int64_t iso_attributes_files(const iso_attributes *a)
 {
     return (int64_t)a->files.count;
+}
+
+int64_t iso_attributes_row(const iso_attributes *a, const char *name)
+{
+    size_t number;
+    return iso_names_find(&a->files, name, &number) ? (int64_t)number : -1;
 }
 
 const uint8_t *iso_attributes_find(const iso_attributes *a, const char *name)

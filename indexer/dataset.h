@@ -34,6 +34,7 @@ typedef struct iso_partition iso_partition;
 ISO_CHECK iso_status iso_partition_read(const char *file, iso_partition **out, iso_error *err);
 void iso_partition_free(iso_partition *p);
 int iso_partition_find(const iso_partition *p, const char *name); /* an iso_part, or -1: not listed */
+int64_t iso_partition_files(const iso_partition *p, int part);    /* how many files it lists in that part */
 
 /* list_attr_celeba.txt: the number of files, the attributes' names, then "file +-1 ..." lines, as many as the first line
  * says. 0 counts as -1. */
@@ -45,6 +46,7 @@ const char *iso_attributes_name(const iso_attributes *a, int i);
 int64_t iso_attributes_files(const iso_attributes *a);
 /* The row of a file, one byte (0 or 1) per attribute; NULL when it is not listed. */
 const uint8_t *iso_attributes_find(const iso_attributes *a, const char *name);
+int64_t iso_attributes_row(const iso_attributes *a, const char *name); /* its number, from 0 in the file's order; -1 when it is not listed */
 
 /* A set of decoded images in memory, for training. */
 typedef struct iso_dataset {
@@ -66,6 +68,16 @@ typedef struct iso_dataset {
  * Progress is drawn by the calling thread only. */
 ISO_CHECK iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset **out, iso_error *err);
 void iso_dataset_free(iso_dataset *d);
+
+/* What the attribute file says of the images of a set, for supervised training. */
+typedef struct iso_labels {
+    int classes;        /* attributes */
+    char *names;        /* theirs, one space between them */
+    uint8_t *row;       /* [count of the set, classes], 0 or 1; 0 where the image is not listed */
+    bool *listed;       /* [count of the set] */
+} iso_labels;
+ISO_CHECK iso_status iso_labels_make(const iso_dataset *d, const iso_attributes *a, iso_labels *out, iso_error *err);
+void iso_labels_free(iso_labels *l); /* what it holds; a zeroed one is fine */
 
 /* Where the images of `dir` are: DIR/img_align_celeba when that is a folder, else DIR, without trailing slashes. Fresh
  * memory; NULL when memory is out. */

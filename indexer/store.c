@@ -1,4 +1,4 @@
-/* store.c: opening, making and closing a database; its two meta records; what LMDB's codes mean to a person. */
+/* store.c: opening, making and closing a database; its head and state records; what LMDB's codes mean to a person. */
 #include "indexer/store.h"
 
 #include <dirent.h>

@@ -59,8 +59,9 @@ ISO_CHECK iso_status iso_store_relocate(iso_store *s, const char *root, iso_erro
 /* The file map keeps at least this much room ahead (default 4 GiB of addresses, no memory) and grows when a write
  * transaction begins; one transaction may write as much. Small in tests. No transaction may be open. */
 ISO_CHECK iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err);
-/* Rewrites the database without its free pages. Nobody else may have it open: ISO_E_IO says so, and nothing has
- * changed. The old file stands until the new one is complete and on disk. Sizes in bytes. */
+/* Rewrites the database without its free pages, and its sums (iso_store_moments) where they are missing or wrong. Nobody
+ * else may have it open: ISO_E_IO says so, and nothing has changed. The old file stands until the new one is complete and
+ * on disk. Sizes in bytes. */
 ISO_CHECK iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err);
 
 /* A transaction. A read transaction is used by one thread at a time; a write transaction by the thread that began it, and
@@ -93,8 +94,27 @@ ISO_CHECK iso_status iso_cursor_open(iso_txn *t, uint64_t from, iso_cursor **out
 ISO_CHECK iso_status iso_cursor_next(iso_cursor *c, iso_item *item, const float **vector, iso_error *err); /* either may be NULL */
 void iso_cursor_close(iso_cursor *c);
 
-/* Every record readable, every vector finite and of the right length, every index entry leading to its item and back:
- * the number of faults; each is told to `say`. */
+/* Exact sufficient statistics of the unit vectors u = z/|z| of all items, from which the mean and covariance of the database
+ * follow. The numbers of u are rounded to multiples of 2^-22; their sums and the sums of their products are kept as integers
+ * beside the items and follow every put and remove in the same transaction: they are the same to the last bit whatever the
+ * order, and after any number of additions and removals equal those of a database that never had the removed items.
+ * Where they are missing, of another generation (a program without them has written) or damaged, they are computed when they
+ * are asked for (reading, some microseconds an item) and stored by the next put or remove. In a write transaction they include
+ * what it has changed. Up to ISO_MOMENTS_DIM_MAX numbers in a vector; above, ISO_E_UNSUPPORTED. ISO_E_FORMAT where they have to
+ * be computed and a vector is damaged: such a database can still be changed. */
+#define ISO_MOMENTS_DIM_MAX 4096
+typedef struct iso_moments {
+    int dim;
+    uint64_t count;
+    double *sum;     /* [dim] of u */
+    double *product; /* [dim, dim] of u uT, symmetric */
+} iso_moments;
+ISO_CHECK iso_status iso_store_moments(iso_txn *t, iso_moments *out, iso_error *err); /* free with iso_moments_free */
+void iso_moments_free(iso_moments *m); /* what it holds, not m itself; a zeroed one is fine */
+
+/* Every record readable, every vector finite and of the right length, every index entry leading to its item and back, and
+ * the stored sums those of the vectors to the last bit (iso_store_compact writes them anew): the number of faults; each is
+ * told to `say`. */
 ISO_CHECK iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err);
 
 #endif

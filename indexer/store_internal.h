@@ -12,6 +12,8 @@
 #define ISO_STORE_KEY 24        /* by-path and by-hash keys: 16 bytes of hash, 8 of id, big-endian */
 #define ISO_STORE_PATH_MAX (1u << 20)
 
+typedef struct iso_sums iso_sums; /* store_moments.c's */
+
 typedef struct iso_state { uint64_t count, next_id, generation, updated; } iso_state;
 
 struct iso_store {
@@ -28,6 +30,7 @@ struct iso_store {
     char *root;
     uint64_t created;
     uint64_t map_step;
+    bool sums_hopeless;     /* a vector is damaged: the writer keeps no sums */
     pthread_mutex_t mutex;  /* guards active, broken and the map's size */
     int active;             /* transactions of this process */
     struct iso_store *next; /* all stores that this process has open */
@@ -39,6 +42,8 @@ struct iso_txn {
     bool write, failed;
     bool dirty, changed;    /* something to commit; items added or removed */
     iso_state state;
+    iso_sums *sums;         /* from the first put or remove on */
+    bool sums_lost;         /* or none in this transaction: a vector is damaged */
 };
 
 /* A message for an LMDB code (or an errno), with what to do about it. */
@@ -50,7 +55,7 @@ void iso_put_u64(uint8_t *p, uint64_t v);
 uint32_t iso_get_u32(const uint8_t *p);
 uint64_t iso_get_u64(const uint8_t *p);
 
-/* The two records of `meta`: head never changes (but for root), state with every commit. */
+/* Two of the three records of `meta`: head never changes (but for root), state with every commit. */
 iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err);
 iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err); /* fills s; ISO_E_NOT_FOUND: never completed */
 iso_status iso_state_write(iso_store *s, MDB_txn *txn, const iso_state *state, iso_error *err);
@@ -64,6 +69,20 @@ void iso_index_key(uint8_t key[ISO_STORE_KEY], const uint8_t hash[16], uint64_t 
 uint64_t iso_index_id(const uint8_t key[ISO_STORE_KEY]);
 /* Finite everywhere and not zero; `why` says what it is otherwise. */
 bool iso_vector_ok(const float *v, int dim, const char **why);
+
+/* The sums behind iso_store_moments, kept by a write transaction: begin before the first change (again does no harm);
+ * then each vector is told before the tables change, the one to be removed while it is still there; store just before
+ * the commit, with the state that is committed; end always. */
+iso_status iso_sums_begin(iso_txn *t, iso_error *err);
+void iso_sums_add(iso_txn *t, const float *vector);
+iso_status iso_sums_subtract(iso_txn *t, uint64_t id, iso_error *err);
+iso_status iso_sums_store(iso_txn *t, iso_error *err);
+void iso_sums_end(iso_txn *t);
+uint64_t iso_sums_bytes(int dim); /* of their record; 0 where none are kept */
+/* Computes them from the vectors. `mend` writes them where they are missing or wrong. `check` names what is wrong with
+ * those that are stored, or NULL: none, or older ones that the next write replaces, are right too. */
+iso_status iso_sums_mend(iso_txn *t, iso_error *err);
+iso_status iso_sums_check(iso_txn *t, const char **fault, iso_error *err);
 
 /* data.mdb page by page with pread, so that nothing in it can mislead. `txnid` says which of its two snapshots: one that
  * is neither is ISO_E_INTERRUPTED (a writer was faster). Faults are told to `say`; the first ends the walk of its tree. */

@@ -235,6 +235,10 @@ iso_status iso_item_put(iso_txn *t, iso_item *item, const float *vector, iso_err
     status = iso_item_by_path(t, item->path, &old, NULL);
     if (status && status != ISO_E_NOT_FOUND) return iso_item_by_path(t, item->path, &old, err); /* for its message */
     bool replace = status == ISO_OK;
+    status = iso_sums_begin(t, err);
+    if (!status && replace) status = iso_sums_subtract(t, old.id, err);
+    if (status) return status;
+    iso_sums_add(t, vector);
     int rc = replace ? remove_item(t, &old) : 0;
     uint64_t id = t->state.next_id;
     if (!rc) rc = add_item(t, item, id, vector);
@@ -274,6 +278,8 @@ iso_status iso_item_remove(iso_txn *t, uint64_t id, iso_error *err)
     iso_item item;
     iso_status status = writing(t, err);
     if (!status) status = iso_item_get(t, id, &item, err);
+    if (!status) status = iso_sums_begin(t, err);
+    if (!status) status = iso_sums_subtract(t, id, err);
     if (status) return status;
     int rc = remove_item(t, &item);
     if (rc) return write_failed(t, rc, err);

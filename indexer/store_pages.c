@@ -228,6 +228,23 @@ static bool check_branch(walk *w, visit *v, const uint8_t *node, uint32_t room, 
     return walk_tree(w, v, child, level + 1, depth);
 }
 
+/* Two records in one place would be torn apart by the next write to their page. The offsets are in order to be read. */
+static bool nodes_apart(const uint8_t *p, uint32_t psize, uint32_t nodes, bool leaf)
+{
+    uint8_t taken[65536 / 2 / 8] = {0}; /* a bit for every two bytes */
+    for (uint32_t i = 0; i < nodes; i++) {
+        uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
+        uint64_t size = (uint64_t)NODE_HEADER + get_u16(p + at + 6);
+        if (leaf) size += get_u16(p + at + 4) & F_BIGDATA ? 8 : (uint64_t)get_u16(p + at) | (uint64_t)get_u16(p + at + 2) << 16;
+        if (at + size > psize) return false;
+        for (uint32_t bit = at / 2; bit < (at + size + 1) / 2; bit++) {
+            if (taken[bit / 8] >> bit % 8 & 1) return false;
+            taken[bit / 8] |= (uint8_t)(1 << bit % 8);
+        }
+    }
+    return true;
+}
+
 static bool walk_nodes(walk *w, visit *v, const uint8_t *p, uint64_t page, uint32_t level, uint32_t depth)
 {
     uint32_t lower = get_u16(p + 12), upper = get_u16(p + 14);
@@ -239,6 +256,10 @@ static bool walk_nodes(walk *w, visit *v, const uint8_t *p, uint64_t page, uint3
     for (uint32_t i = 0; i < nodes; i++) {
         uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
         if (at < upper || at % 2 || at + NODE_HEADER > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong offset", v->name, page);
+    }
+    if (!nodes_apart(p, w->psize, nodes, leaf)) return fault(w, "%s: page %" PRIu64 " holds records that overlap", v->name, page);
+    for (uint32_t i = 0; i < nodes; i++) {
+        uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
         bool ok = leaf ? check_leaf(w, v, p + at, w->psize - at) : check_branch(w, v, p + at, w->psize - at, i == 0, level, depth);
         if (!ok) return false;
     }

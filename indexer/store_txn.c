@@ -22,7 +22,9 @@ static int remap(iso_store *s, uint64_t bytes)
     return rc;
 }
 
-/* Room for one transaction of map_step bytes, half of that being the sign to grow. */
+/* Room for one transaction of map_step bytes, and the sums that it writes anew. */
+static uint64_t room(const iso_store *s) { return s->map_step + iso_sums_bytes(s->dim); }
+
 static int grow(iso_store *s)
 {
     MDB_envinfo info;
@@ -31,8 +33,8 @@ static int grow(iso_store *s)
     if (!rc) rc = mdb_env_stat(s->env, &stat);
     if (rc) return rc;
     uint64_t used = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
-    if (s->active || used + s->map_step <= info.me_mapsize) return 0;
-    return remap(s, (2 * used + 2 * s->map_step + 65535) & ~UINT64_C(65535));
+    if (s->active || used + room(s) <= info.me_mapsize) return 0;
+    return remap(s, (2 * used + 2 * room(s) + 65535) & ~UINT64_C(65535));
 }
 
 static int begin_once(iso_store *s, bool write, MDB_txn **txn)
@@ -94,6 +96,7 @@ iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err
 void iso_txn_abort(iso_txn *t)
 {
     if (!t) return;
+    iso_sums_end(t);
     mdb_txn_abort(t->txn);
     end(t->store);
     free(t);
@@ -113,10 +116,12 @@ iso_status iso_txn_commit(iso_txn *t, iso_error *err)
     t->state.updated = (uint64_t)time(NULL);
     t->state.generation += t->changed;
     iso_status status = iso_state_write(s, t->txn, &t->state, err);
+    if (!status) status = iso_sums_store(t, err);
     if (status) {
         iso_txn_abort(t);
         return status;
     }
+    iso_sums_end(t);
     int rc = mdb_txn_commit(t->txn);
     end(s);
     free(t);
@@ -145,7 +150,7 @@ iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err)
         pthread_mutex_lock(&s->mutex);
         s->map_step = bytes;
         uint64_t used = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
-        rc = s->active ? EBUSY : remap(s, (used + bytes + 65535) & ~UINT64_C(65535));
+        rc = s->active ? EBUSY : remap(s, (used + room(s) + 65535) & ~UINT64_C(65535));
         pthread_mutex_unlock(&s->mutex);
     }
     return rc ? iso_lmdb_fail(err, rc, s->dir, "map") : ISO_OK;
@@ -214,6 +219,17 @@ static iso_status compact_into(iso_store *s, const char *temporary, const char *
     return ISO_OK;
 }
 
+static iso_status mend(iso_store *s, iso_error *err)
+{
+    iso_txn *t;
+    iso_status status = iso_txn_begin(s, true, &t, err);
+    if (status) return status;
+    status = iso_sums_mend(t, err);
+    if (!status) return iso_txn_commit(t, err);
+    iso_txn_abort(t);
+    return status;
+}
+
 iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err)
 {
     iso_store *s = NULL;
@@ -228,6 +244,7 @@ iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after,
         status = errno == EWOULDBLOCK ? iso_fail(err, ISO_E_IO, "%s is in use by another program: close that and run again", dir)
                                       : iso_fail_errno(err, "cannot lock %s", dir);
     if (!status) status = size_of(s, &old, err);
+    if (!status) status = mend(s, err);
     if (!status) status = compact_into(s, temporary, data, err);
     if (!status) status = size_of(s, &now, err);
     iso_store_close(s);

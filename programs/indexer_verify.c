@@ -26,10 +26,11 @@ static const iso_command command = {
     "indexer verify",
     "indexer verify --db DB",
     "Checks every page, record and vector of the database, that paths and contents lead to their items and back, that\n"
-    "its copy of the model is the model its vectors are of, and its vector index. Every fault is one line; exit code 1\n"
-    "when there is one.",
+    "its mean and covariance are those of the vectors, that its copy of the model is the model they are of, and its\n"
+    "vector index. Every fault is one line; exit code 1 when there is one.",
     options,
-    "A faulty index is repaired by `indexer reindex`; a faulty database is restored, or made anew by `indexer encode`.",
+    "A faulty index is repaired by `indexer reindex`, a wrong mean and covariance by `indexer compact`; a database with\n"
+    "other faults is restored, or made anew by `indexer encode`.",
 };
 
 static void say(void *ctx, const char *line)
@@ -75,7 +76,7 @@ static iso_status run(config *c, iso_error *err)
         iso_status ignored = iso_indexer_flush(err);
         (void)ignored; /* there is worse to report */
         status = iso_fail(err, ISO_E_FORMAT, "%s has %" PRId64 " fault%s: %s", c->db, faults, faults == 1 ? "" : "s",
-                          store_faults ? "restore it, or remove it and encode again" : model_faults ? "copy the right model to model.safetensors in it" : "run `indexer reindex`");
+                          store_faults ? "do what the line above says; if it says nothing, restore it, or remove it and encode again" : model_faults ? "copy the right model to model.safetensors in it" : "run `indexer reindex`");
     } else if (!status) {
         if (!c->quiet) printf("%s: %" PRIu64 " items, no fault\n", c->db, info.count);
         status = iso_indexer_flush(err);

@@ -515,6 +515,30 @@ static void test_utf8(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(iso_text_is_utf8(bad[i], strlen(bad[i])));
 }
 
+static void test_middle(void **state)
+{
+    (void)state;
+    const struct {
+        const char *text;
+        size_t keep;
+        const char *want;
+    } c[] = {{"abcdef", 6, "abcdef"}, {"abcdef", 4, "ab…ef"}, {"abcdef", 3, "ab…f"}, {"abcdef", 0, "…"}, {"", 0, ""},
+             {"éa\xe2\x82\xac", 3, "é…"}, {"\xe2\x82\xac\xe2\x82\xac", 5, "\xe2\x82\xac…"}};
+    for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
+        char *text = iso_text_middle(c[i].text, c[i].keep);
+        assert_string_equal(text, c[i].want);
+        free(text);
+    }
+}
+
+static void test_noncharacters(void **state)
+{
+    (void)state;
+    char *text = iso_text_printable("\xef\xbf\xbe\xef\xbf\xbd\xef\xb7\x90\xef\xb7\x8f\xf0\x9f\xbf\xbf\xf0\x9f\xbf\xbd");
+    assert_string_equal(text, "\\xEF\\xBF\\xBE\xef\xbf\xbd\\xEF\\xB7\\x90\xef\xb7\x8f\\xF0\\x9F\\xBF\\xBF\xf0\x9f\xbf\xbd");
+    free(text);
+}
+
 static void test_printable(void **state)
 {
     (void)state;
@@ -557,6 +581,8 @@ int main(void)
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_printable),
+        cmocka_unit_test(test_middle),
+        cmocka_unit_test(test_noncharacters),
         cmocka_unit_test(test_wrong_is_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

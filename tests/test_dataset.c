@@ -292,6 +292,38 @@ static void bad_attributes_are_refused(void **state)
     }
 }
 
+/* The same file as Unix and as Windows write it, with -1 or 0 for what is not there, with and without what else is allowed. */
+static void attribute_files_may_differ_in_form(void **state)
+{
+    (void)state;
+    static const char *const same[] = {
+        "2\nBald Smiling Young\na.jpg -1 1 -1\nb.jpg 1 -1 1\n",       "2\r\nBald Smiling Young\r\na.jpg -1 1 -1\r\nb.jpg 1 -1 1\r\n",
+        "2\nBald Smiling Young\na.jpg 0 1 0\nb.jpg 1 0 1\n",          "2\nBald Smiling Young\na.jpg 0 1 -1\nb.jpg 1 -1 1",
+        ("\xEF\xBB\xBF" "2 \r\n\r\nBald\tSmiling  Young \r\n\r\n a.jpg  0 1 0\r\nb.jpg  1  0  1 \r\n\r\n"),
+    };
+    wipe();
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        iso_attributes *a = NULL;
+        file("a", same[i]);
+        OK(iso_attributes_read(at("a"), &a, &err));
+        assert_int_equal(iso_attributes_count(a), 3);
+        assert_string_equal(iso_attributes_name(a, 2), "Young");
+        assert_int_equal(iso_attributes_files(a), 2);
+        assert_memory_equal(iso_attributes_find(a, "a.jpg"), "\0\1\0", 3);
+        assert_memory_equal(iso_attributes_find(a, "b.jpg"), "\1\0\1", 3);
+        iso_attributes_free(a);
+    }
+    /* Old Macintosh line ends make one line of it all: refused, and not half read. */
+    iso_attributes *a = NULL;
+    file("a", "2\rBald Smiling Young\ra.jpg -1 1 -1\rb.jpg 1 -1 1\r");
+    FAILS(ISO_E_FORMAT, iso_attributes_read(at("a"), &a, &err));
+    SAYS("line 1: expected the number of files, then the names on a line of their own");
+    file("a", "2\nBald Smiling Young\na.jpg -1 1 -1\nb.jpg 1 -1\n"); /* deliberately wrong: a column is missing */
+    FAILS(ISO_E_FORMAT, iso_attributes_read(at("a"), &a, &err));
+    SAYS("line 4: has 3 columns, expected 4");
+    assert_null(a);
+}
+
 static void many_names_are_found(void **state)
 {
     (void)state;
@@ -450,6 +482,35 @@ static void celeba_layout_is_followed(void **state)
     assert_null(d);
 }
 
+/* The attribute file misses images, and has some that are not there. */
+static void labels_follow_the_images(void **state)
+{
+    (void)state;
+    wipe();
+    folder("in");
+    folder("in/sub");
+    image("in/a.jpg", 1);
+    image("in/b.jpg", 2);
+    image("in/sub/c.jpg", 3);
+    file("list", "3\r\nBald Young\r\nc.jpg 1 0\r\nextra.jpg 1 1\r\na.jpg -1 1\r\n");
+    iso_dataset *d;
+    iso_attributes *a;
+    iso_labels l = {0};
+    OK(iso_dataset_load(at("in"), 7, 1, true, &d, &err));
+    OK(iso_attributes_read(at("list"), &a, &err));
+    OK(iso_labels_make(d, a, &l, &err));
+    iso_attributes_free(a);
+    assert_int_equal(l.classes, 2);
+    assert_string_equal(l.names, "Bald Young");
+    assert_int_equal(d->count, 3);
+    assert_true(l.listed[0] && !l.listed[1] && l.listed[2]);
+    assert_memory_equal(l.row, "\0\1\0\0\1\0", 6);
+    iso_labels_free(&l);
+    assert_null(l.row);
+    iso_labels_free(&l);
+    iso_dataset_free(d);
+}
+
 static void lists_among_the_images_are_no_images(void **state)
 {
     (void)state;
@@ -514,10 +575,12 @@ int main(void)
         cmocka_unit_test(bad_partitions_are_refused),
         cmocka_unit_test(attributes_are_read),
         cmocka_unit_test(bad_attributes_are_refused),
+        cmocka_unit_test(attribute_files_may_differ_in_form),
         cmocka_unit_test(many_names_are_found),
         cmocka_unit_test(plain_folder_holds_some_out),
         cmocka_unit_test(small_folders_hold_one_out),
         cmocka_unit_test(celeba_layout_is_followed),
+        cmocka_unit_test(labels_follow_the_images),
         cmocka_unit_test(lists_among_the_images_are_no_images),
         cmocka_unit_test(useless_folders_are_refused),
     };

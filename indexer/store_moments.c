@@ -1,0 +1,462 @@
+/* store_moments.c: the exact sums behind the mean and covariance of the database.
+ *
+ * With u = z/|z| rounded to multiples of 2^-22 every number is an integer k = u 2^22 of at most 2^22, and a sum of up to
+ * 512 products of two of them is an integer of at most 2^53: exact in double, whatever the order and the instructions.
+ * So a transaction collects vectors in blocks, multiplies a full block like a small matrix, and adds that to 128-bit
+ * integers, which no database can overflow. These are a record of `meta`, named after the generation whose items they
+ * cover: a program that knows nothing of them leaves one of an older generation, which then counts for nothing.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "indexer/store_internal.h"
+
+_Static_assert(sizeof(double) == 8 && ISO_MOMENTS_DIM_MAX <= 4096, "the record of the sums fits LMDB's 32-bit lengths");
+
+enum {
+    VERSION = 1,
+    HEADER = 24, /* u32 version, u32 dim, u64 count, u64 generation; then the sums and the packed upper triangle */
+    LANES = 8,   /* a panel is LANES numbers wide, and so are the sums of the norm: that is part of the format */
+    ROWS = 4,    /* of a tile */
+    BLOCK = 256, /* vectors; at most 512 */
+};
+#define SCALE 22
+#define KEY "moments"
+
+__extension__ typedef unsigned __int128 total; /* two's complement */
+__extension__ typedef __int128 signed_total;
+typedef double pair __attribute__((vector_size(2 * sizeof(double))));
+typedef double quad __attribute__((vector_size(4 * sizeof(double))));
+
+struct iso_sums {
+    int dim, panels;
+    int filled[2];    /* vectors waiting to be added, and to be subtracted */
+    double *block[2]; /* [panels][BLOCK][LANES] of k, zeros beyond dim; made when needed */
+    total *sum;       /* [dim] of k, then of k kT row by row from the diagonal on */
+};
+
+static size_t totals_of(int dim) { return (size_t)dim + (size_t)dim * ((size_t)dim + 1) / 2; }
+
+static size_t row_at(int dim, int i) { return (size_t)dim + (size_t)i * (size_t)dim - (size_t)i * ((size_t)i - 1) / 2; }
+
+uint64_t iso_sums_bytes(int dim)
+{
+    return dim > ISO_MOMENTS_DIM_MAX ? 0 : HEADER + sizeof(total) * (uint64_t)totals_of(dim);
+}
+
+static void sums_free(iso_sums *s)
+{
+    if (!s) return;
+    free(s->block[0]);
+    free(s->block[1]);
+    free(s->sum);
+    free(s);
+}
+
+static double *block_new(const iso_sums *s) { return iso_calloc((size_t)s->panels * BLOCK * LANES, sizeof(double)); }
+
+static iso_sums *sums_new(int dim)
+{
+    iso_sums *s = iso_calloc(1, sizeof *s);
+    if (!s) return NULL;
+    s->dim = dim;
+    s->panels = (dim + LANES - 1) / LANES;
+    s->sum = iso_calloc(totals_of(dim), sizeof *s->sum);
+    s->block[0] = block_new(s);
+    if (s->sum && s->block[0]) return s;
+    sums_free(s);
+    return NULL;
+}
+
+/* ---- arithmetic: the same bits on every machine, whatever the compiler fuses ---- */
+
+/* k of one vector into row `at` of a block. Squares of floats are exact in double, and the lanes fix the order of their
+ * sum. Adding and taking away 1.5 * 2^52 rounds to the nearest integer, halves to even. */
+static inline __attribute__((always_inline)) void round_vector(const iso_sums *s, const float *v, double *block, int at)
+{
+    const double integers = 0x1.8p52;
+    double square[LANES] = {0};
+    for (int p = 0; p < s->panels; p++) {
+        double *x = block + ((size_t)p * BLOCK + (size_t)at) * LANES;
+        int n = s->dim - p * LANES < LANES ? s->dim - p * LANES : LANES;
+        for (int i = 0; i < n; i++) x[i] = (double)v[p * LANES + i];
+        for (int i = n; i < LANES; i++) x[i] = 0;
+        for (int i = 0; i < LANES; i++) square[i] += x[i] * x[i];
+    }
+    double norm =
+        sqrt(((square[0] + square[4]) + (square[1] + square[5])) + ((square[2] + square[6]) + (square[3] + square[7])));
+    for (int p = 0; p < s->panels; p++) {
+        double *x = block + ((size_t)p * BLOCK + (size_t)at) * LANES;
+        for (int i = 0; i < LANES; i++) x[i] = (x[i] / norm * (1 << SCALE) + integers) - integers;
+    }
+}
+
+/* ROWS numbers of a against two registers of b, summed over n vectors. */
+#define TILE(name, vector) \
+    static inline __attribute__((always_inline)) void name(const double *a, const double *b, int n, double *out) \
+    { \
+        enum { WIDTH = sizeof(vector) / sizeof(double) }; \
+        vector b0, b1, c[2 * ROWS] = {{0}}; \
+        vector c00 = c[0], c01 = c[0], c10 = c[0], c11 = c[0], c20 = c[0], c21 = c[0], c30 = c[0], c31 = c[0]; \
+        for (int v = 0; v < n; v++, a += LANES, b += LANES) { \
+            memcpy(&b0, b, sizeof b0); \
+            memcpy(&b1, b + WIDTH, sizeof b1); \
+            c00 += a[0] * b0, c01 += a[0] * b1; \
+            c10 += a[1] * b0, c11 += a[1] * b1; \
+            c20 += a[2] * b0, c21 += a[2] * b1; \
+            c30 += a[3] * b0, c31 += a[3] * b1; \
+        } \
+        c[0] = c00, c[1] = c01, c[2] = c10, c[3] = c11, c[4] = c20, c[5] = c21, c[6] = c30, c[7] = c31; \
+        for (int r = 0; r < ROWS; r++) memcpy(out + r * LANES, c + 2 * r, 2 * sizeof *c); \
+    }
+
+TILE(tile_of_quads, quad)
+TILE(tile_of_pairs, pair)
+
+static void add_total(total *t, double exact, bool minus)
+{
+    total k = (total)(signed_total)(int64_t)exact;
+    *t += minus ? -k : k;
+}
+
+static inline __attribute__((always_inline)) void multiply(iso_sums *s, bool minus, bool quads)
+{
+    const double *x = s->block[minus];
+    const size_t panel = (size_t)BLOCK * LANES;
+    double out[ROWS * LANES];
+    for (int i = 0; i < s->dim; i += ROWS) {
+        for (int p = i / LANES; p < s->panels; p++) {
+            const double *a = x + (size_t)(i / LANES) * panel + i % LANES, *b = x + (size_t)p * panel;
+            if (quads)
+                tile_of_quads(a, b, s->filled[minus], out);
+            else {
+                tile_of_pairs(a, b, s->filled[minus], out);
+                tile_of_pairs(a, b + LANES / 2, s->filled[minus], out + LANES / 2);
+            }
+            for (int r = 0; r < ROWS && i + r < s->dim; r++) {
+                int from = p * LANES > i + r ? p * LANES : i + r,
+                    to = (p + 1) * LANES < s->dim ? (p + 1) * LANES : s->dim;
+                total *row = s->sum + row_at(s->dim, i + r) - (i + r);
+                for (int j = from; j < to; j++) add_total(row + j, out[r * LANES + j - p * LANES], minus);
+            }
+        }
+    }
+}
+
+#if defined(__x86_64__)
+#define WIDE __attribute__((target("avx2,fma")))
+WIDE static void round_wide(const iso_sums *s, const float *v, double *block, int at) { round_vector(s, v, block, at); }
+WIDE static void multiply_wide(iso_sums *s, bool minus) { multiply(s, minus, true); }
+static bool wide(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#else
+#define round_wide round_vector
+#define multiply_wide(s, minus) multiply(s, minus, true)
+static bool wide(void) { return false; }
+#endif
+
+static void flush(iso_sums *s, bool minus)
+{
+    if (!s->filled[minus]) return;
+    for (int i = 0; i < s->dim; i++) {
+        const double *x = s->block[minus] + (size_t)(i / LANES) * BLOCK * LANES + i % LANES;
+        double sum = 0;
+        for (int v = 0; v < s->filled[minus]; v++) sum += x[(size_t)v * LANES];
+        add_total(s->sum + i, sum, minus);
+    }
+    if (wide())
+        multiply_wide(s, minus);
+    else
+        multiply(s, minus, false);
+    s->filled[minus] = 0;
+}
+
+static void flush_both(iso_sums *s)
+{
+    flush(s, false);
+    flush(s, true);
+}
+
+static void account(iso_sums *s, const float *v, bool minus)
+{
+    if (wide())
+        round_wide(s, v, s->block[minus], s->filled[minus]);
+    else
+        round_vector(s, v, s->block[minus], s->filled[minus]);
+    if (++s->filled[minus] == BLOCK) flush(s, minus);
+}
+
+/* ---- the record ---- */
+
+typedef enum fit { FITS, OTHER, DAMAGED } fit; /* OTHER: none, of an older generation, or of a newer Isoface */
+
+static iso_status record_find(const iso_txn *t, MDB_val *v, fit *how, iso_error *err)
+{
+    const iso_store *s = t->store;
+    MDB_val key = {sizeof KEY - 1, KEY};
+    *how = OTHER;
+    int rc = mdb_get(t->txn, s->meta, &key, v);
+    if (rc == MDB_NOTFOUND) return ISO_OK;
+    if (rc) return iso_lmdb_fail(err, rc, s->dir, "read");
+    const uint8_t *p = v->mv_data;
+    *how = DAMAGED;
+    if (v->mv_size < HEADER) return ISO_OK;
+    uint32_t version = iso_get_u32(p);
+    uint64_t count = iso_get_u64(p + 8), generation = iso_get_u64(p + 16);
+    if (version > VERSION || (version == VERSION && generation < t->state.generation))
+        *how = OTHER;
+    else if (version == VERSION && iso_get_u32(p + 4) == (uint32_t)s->dim && v->mv_size == iso_sums_bytes(s->dim) &&
+             count == t->state.count && generation == t->state.generation)
+        *how = FITS;
+    return ISO_OK;
+}
+
+static void decode(iso_sums *s, const uint8_t *p)
+{
+    size_t n = totals_of(s->dim);
+    p += HEADER;
+    for (size_t i = 0; i < n; i++, p += sizeof(total))
+        s->sum[i] = (total)iso_get_u64(p) | (total)iso_get_u64(p + 8) << 64;
+}
+
+static bool same(const iso_sums *s, const uint8_t *p)
+{
+    size_t n = totals_of(s->dim);
+    p += HEADER;
+    for (size_t i = 0; i < n; i++, p += sizeof(total))
+        if (iso_get_u64(p) != (uint64_t)s->sum[i] || iso_get_u64(p + 8) != (uint64_t)(s->sum[i] >> 64)) return false;
+    return true;
+}
+
+static iso_status record_write(iso_txn *t, const iso_sums *s, iso_error *err)
+{
+    size_t n = totals_of(s->dim);
+    MDB_val key = {sizeof KEY - 1, KEY}, v = {iso_sums_bytes(s->dim), NULL};
+    int rc = mdb_put(t->txn, t->store->meta, &key, &v, MDB_RESERVE);
+    if (rc) return iso_lmdb_fail(err, rc, t->store->dir, "write");
+    uint8_t *p = v.mv_data;
+    iso_put_u32(p, VERSION);
+    iso_put_u32(p + 4, (uint32_t)s->dim);
+    iso_put_u64(p + 8, t->state.count);
+    iso_put_u64(p + 16, t->state.generation);
+    p += HEADER;
+    for (size_t i = 0; i < n; i++, p += sizeof(total)) {
+        iso_put_u64(p, (uint64_t)s->sum[i]);
+        iso_put_u64(p + 8, (uint64_t)(s->sum[i] >> 64));
+    }
+    return ISO_OK;
+}
+
+/* Adds up all vectors. ISO_E_FORMAT where one is damaged. */
+static iso_status scan(const iso_txn *t, iso_sums *s, iso_error *err)
+{
+    const char *dir = t->store->dir, *why = "a wrong length";
+    MDB_cursor *c;
+    MDB_val key, v;
+    uint64_t n = 0, id = 0;
+    int rc = mdb_cursor_open(t->txn, t->store->vectors, &c);
+    if (rc) return iso_lmdb_fail(err, rc, dir, "read");
+    bool ok = true;
+    while (ok && !(rc = mdb_cursor_get(c, &key, &v, MDB_NEXT))) {
+        memcpy(&id, key.mv_data, key.mv_size < sizeof id ? key.mv_size : sizeof id);
+        ok = v.mv_size == (size_t)s->dim * sizeof(float) && !((uintptr_t)v.mv_data % sizeof(float)) &&
+             iso_vector_ok(v.mv_data, s->dim, &why);
+        if (ok) account(s, v.mv_data, false);
+        n += ok;
+    }
+    mdb_cursor_close(c);
+    flush_both(s);
+    if (!ok)
+        return iso_fail(err, ISO_E_FORMAT, "%s: the vector of item %" PRIu64 " is damaged (%s): run `indexer verify`",
+                        dir, id, why);
+    if (rc != MDB_NOTFOUND) return iso_lmdb_fail(err, rc, dir, "read");
+    if (n != t->state.count)
+        return iso_fail(err, ISO_E_FORMAT,
+                        "%s holds %" PRIu64 " vectors where %" PRIu64 " are counted: run `indexer verify`", dir, n,
+                        t->state.count);
+    return ISO_OK;
+}
+
+/* Those of the items as the last commit left them. */
+static iso_status sums_committed(const iso_txn *t, iso_sums **out, iso_error *err)
+{
+    MDB_val v;
+    fit how;
+    iso_status status = record_find(t, &v, &how, err);
+    if (status) return status;
+    iso_sums *s = sums_new(t->store->dim);
+    if (!s) return iso_fail_memory(err);
+    if (how == FITS)
+        decode(s, v.mv_data);
+    else
+        status = scan(t, s, err);
+    if (status)
+        sums_free(s);
+    else
+        *out = s;
+    return status;
+}
+
+/* ---- within a transaction ---- */
+
+/* A damaged vector must not keep anyone from changing the database, least of all from removing that vector: then nothing is
+ * kept, and whoever asks for the sums is told of the damage. */
+iso_status iso_sums_begin(iso_txn *t, iso_error *err)
+{
+    iso_store *s = t->store;
+    iso_error why;
+    if (t->sums || t->sums_lost || s->dim > ISO_MOMENTS_DIM_MAX) return ISO_OK;
+    iso_status status = s->sums_hopeless ? ISO_E_FORMAT : sums_committed(t, &t->sums, &why);
+    if (status == ISO_E_FORMAT) {
+        t->sums_lost = s->sums_hopeless = true; /* no scan in every transaction from here on */
+        return ISO_OK;
+    }
+    if (status && err) *err = why;
+    return status;
+}
+
+void iso_sums_add(iso_txn *t, const float *vector)
+{
+    if (t->sums) account(t->sums, vector, false);
+}
+
+iso_status iso_sums_subtract(iso_txn *t, uint64_t id, iso_error *err)
+{
+    const float *vector;
+    const char *why;
+    iso_sums *s = t->sums;
+    bool damaged = iso_item_vector(t, id, &vector, NULL) || !iso_vector_ok(vector, t->store->dim, &why);
+    if (damaged) {
+        iso_sums_end(t);
+        t->sums_lost = true;
+        t->store->sums_hopeless = false; /* perhaps it was the only one */
+        return ISO_OK;
+    }
+    if (!s) return ISO_OK;
+    if (!s->block[1]) s->block[1] = block_new(s);
+    if (!s->block[1]) return iso_fail_memory(err);
+    account(s, vector, true);
+    return ISO_OK;
+}
+
+iso_status iso_sums_store(iso_txn *t, iso_error *err)
+{
+    if (!t->sums) return ISO_OK;
+    flush_both(t->sums);
+    return record_write(t, t->sums, err);
+}
+
+void iso_sums_end(iso_txn *t)
+{
+    sums_free(t->sums);
+    t->sums = NULL;
+}
+
+/* Computed from the vectors alone, and whether the record says the same. ISO_E_FORMAT: a vector is damaged. */
+static iso_status recompute(iso_txn *t, iso_sums **out, fit *how, bool *agrees, iso_error *err)
+{
+    MDB_val v;
+    iso_status status = record_find(t, &v, how, err);
+    if (status) return status;
+    iso_sums *s = sums_new(t->store->dim);
+    if (!s) return iso_fail_memory(err);
+    status = scan(t, s, err);
+    if (status) {
+        sums_free(s);
+        return status;
+    }
+    *agrees = *how == FITS && same(s, v.mv_data);
+    *out = s;
+    return ISO_OK;
+}
+
+iso_status iso_sums_mend(iso_txn *t, iso_error *err)
+{
+    iso_sums *s = NULL;
+    fit how;
+    bool agrees = false;
+    iso_error why;
+    if (t->store->dim > ISO_MOMENTS_DIM_MAX) return ISO_OK;
+    iso_status status = recompute(t, &s, &how, &agrees, &why);
+    if (status == ISO_E_FORMAT) return ISO_OK; /* what they are of is damaged: not to be mended here */
+    if (status && err) *err = why;
+    if (!status && !agrees) {
+        status = record_write(t, s, err);
+        t->dirty = true;
+    }
+    sums_free(s);
+    return status;
+}
+
+iso_status iso_sums_check(iso_txn *t, const char **fault, iso_error *err)
+{
+    iso_sums *s = NULL;
+    fit how;
+    bool agrees = false;
+    *fault = NULL;
+    if (t->store->dim > ISO_MOMENTS_DIM_MAX) return ISO_OK;
+    iso_status status = recompute(t, &s, &how, &agrees, err);
+    if (status) return status;
+    if (how == DAMAGED)
+        *fault = "the stored mean and covariance are damaged: `indexer compact` computes them anew";
+    else if (how == FITS && !agrees)
+        *fault = "the stored mean and covariance are not those of the vectors: `indexer compact` computes them anew";
+    sums_free(s);
+    return ISO_OK;
+}
+
+/* ---- asking for them ---- */
+
+static double real(total k, int scale) { return ldexp((double)(signed_total)k, -scale); }
+
+static iso_status moments_of(const iso_sums *s, uint64_t count, iso_moments *out, iso_error *err)
+{
+    size_t dim = (size_t)s->dim;
+    iso_moments m = {.dim = s->dim, .count = count};
+    m.sum = iso_calloc(dim, sizeof *m.sum);
+    m.product = iso_calloc(dim * dim, sizeof *m.product);
+    if (!m.sum || !m.product) {
+        iso_moments_free(&m);
+        return iso_fail_memory(err);
+    }
+    for (size_t i = 0; i < dim; i++) m.sum[i] = real(s->sum[i], SCALE);
+    const total *k = s->sum + dim;
+    for (size_t i = 0; i < dim; i++)
+        for (size_t j = i; j < dim; j++) m.product[i * dim + j] = m.product[j * dim + i] = real(*k++, 2 * SCALE);
+    *out = m;
+    return ISO_OK;
+}
+
+iso_status iso_store_moments(iso_txn *t, iso_moments *out, iso_error *err)
+{
+    const iso_store *store = t->store;
+    iso_sums *s = t->sums;
+    iso_status status = ISO_OK;
+    if (store->dim > ISO_MOMENTS_DIM_MAX)
+        return iso_fail(
+            err, ISO_E_UNSUPPORTED,
+            "%s holds vectors of %d numbers: their covariance is kept for up to %d only (score by the sum instead)",
+            store->dir, store->dim, ISO_MOMENTS_DIM_MAX);
+    if (t->failed) return iso_fail(err, ISO_E_ARGUMENT, "%s: this transaction failed before", store->dir);
+    if (s)
+        flush_both(s);
+    else if (!t->changed)
+        status = sums_committed(t, &s, err);
+    else { /* what the record says is no longer so */
+        s = sums_new(store->dim);
+        status = s ? scan(t, s, err) : iso_fail_memory(err);
+    }
+    if (!status) status = moments_of(s, t->state.count, out, err);
+    if (s != t->sums) sums_free(s);
+    return status;
+}
+
+void iso_moments_free(iso_moments *m)
+{
+    if (!m) return;
+    free(m->sum);
+    free(m->product);
+    *m = (iso_moments){0};
+}
