@@ -130,6 +130,8 @@ define program_rule
 $(BUILD)/bin/$(1): $(patsubst %.c,$(BUILD)/obj/%.o,programs/$(1).c $(call parts_of,$(1)) $(shared_parts))
 endef
 $(foreach n,$(names),$(eval $(call program_rule,$(n))))
+# `evaluate sweep` trains as `indexer train` and `indexer flatten` do.
+$(BUILD)/bin/evaluate: $(patsubst %,$(BUILD)/obj/programs/indexer_%.o,train flatten training)
 
 $(programs): $(BUILD)/libisoface.a
 	@mkdir -p $(@D)

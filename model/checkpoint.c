@@ -165,12 +165,19 @@ static iso_status check_options(const char *path, const iso_st *f, int options, 
         char key[TEXT];
         snprintf(key, sizeof key, "option.%s", option[i].key);
         const char *was = iso_st_meta(f, key);
-        if (!was) return damaged(path, option[i].key, err);
+        if (!was)
+            return iso_fail(err, ISO_E_ARGUMENT,
+                            "--resume: %s was trained without --%s %s; do the same, or start anew with --force", path,
+                            option[i].key, option[i].value);
         if (strcmp(was, option[i].value) == 0) continue;
         if (strcmp(option[i].key, "images") == 0)
             return iso_fail(err, ISO_E_ARGUMENT,
                             "--resume: the images of --images are not those that %s was trained on; give the same "
                             "folder, unchanged, or start anew with --force", path);
+        if (strcmp(option[i].key, "labels") == 0)
+            return iso_fail(err, ISO_E_ARGUMENT,
+                            "--resume: the attributes are not those that %s was trained on; give the same file, unchanged, "
+                            "or start anew with --force", path);
         if (strcmp(option[i].key, "model") == 0)
             return iso_fail(err, ISO_E_ARGUMENT,
                             "--resume: --model is not the model that %s was made from (%s, now %s); give the same, or "
@@ -178,6 +185,16 @@ static iso_status check_options(const char *path, const iso_st *f, int options, 
         return iso_fail(err, ISO_E_ARGUMENT,
                         "--resume: %s was trained with --%s %s, now it is %s; give the same, or start anew with --force",
                         path, option[i].key, was, option[i].value);
+    }
+    /* Options that are named only where they are not the default. */
+    for (int k = 0; k < iso_st_meta_count(f); k++) {
+        const char *key = iso_st_meta_key(f, k);
+        bool known = strncmp(key, "option.", 7) != 0;
+        for (int i = 0; i < options && !known; i++) known = strcmp(key + 7, option[i].key) == 0;
+        if (!known)
+            return iso_fail(err, ISO_E_ARGUMENT,
+                            "--resume: %s was trained with --%s %s, now it is not; give the same, or start anew with --force",
+                            path, key + 7, iso_st_meta(f, key));
     }
     return ISO_OK;
 }
@@ -228,7 +245,8 @@ iso_status iso_checkpoint_load(const char *path, iso_checkpoint *out, iso_vars *
     for (int i = 0; good && i < ISO_TERM_COUNT; i++) {
         char key[TEXT];
         snprintf(key, sizeof key, "sum.%d", i);
-        good = get_real(f, key, &c.sum[i]);
+        bool later = i == ISO_TERM_ACCURACY && !iso_st_meta(f, key); /* a run that began before there was this term */
+        good = later || get_real(f, key, &c.sum[i]);
     }
     if (!good) {
         status = damaged(path, "counters", err);

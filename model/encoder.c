@@ -13,7 +13,8 @@ struct iso_encoder {
     iso_vars *vars;
     iso_plan *plan;
     iso_node x, vector;
-    float *images;  /* [batch, ISO_PIXELS] */
+    int views;      /* of iso_net */
+    float *images;  /* [views * batch, ISO_PIXELS] the mirror images behind the images */
     float *vectors; /* [batch, dim] */
 };
 
@@ -37,7 +38,8 @@ static iso_status build(iso_encoder *e, const iso_model *m, iso_error *err)
                         ISO_SIDE, ISO_SIDE);
     e->graph = iso_graph_create();
     if (!e->graph) return iso_fail_memory(err);
-    e->x = iso_input(e->graph, "x", images ? iso_shape4(e->batch, ISO_SIDE, ISO_SIDE, 3) : iso_shape2(e->batch, ISO_PIXELS));
+    int64_t rows = (int64_t)e->views * e->batch;
+    e->x = iso_input(e->graph, "x", images ? iso_shape4(rows, ISO_SIDE, ISO_SIDE, 3) : iso_shape2(rows, ISO_PIXELS));
     e->vector = iso_net_vector(e->graph, net, e->x);
     iso_status s = iso_graph_check(e->graph, err);
     if (!s) s = iso_vars_create(iso_backend_cpu(), &e->vars, err);
@@ -55,7 +57,8 @@ iso_status iso_encoder_create(const iso_model *m, int batch, iso_encoder **out, 
     if (!e) return iso_fail_memory(err);
     e->batch = batch;
     e->dim = iso_model_dim(m);
-    e->images = iso_calloc((size_t)batch, ISO_PIXELS * sizeof *e->images);
+    e->views = iso_model_net(m)->views > 1 ? 2 : 1;
+    e->images = iso_calloc((size_t)batch, (size_t)e->views * ISO_PIXELS * sizeof *e->images);
     e->vectors = iso_calloc((size_t)batch, (size_t)e->dim * sizeof *e->vectors);
     iso_status s = e->images && e->vectors ? build(e, m, err) : iso_fail_memory(err);
     if (s) {
@@ -70,7 +73,12 @@ static iso_status run_batch(iso_encoder *e, const uint8_t *images, int n, float 
 {
     iso_pixels_to_real(images, (int64_t)n * ISO_PIXELS, e->images);
     memset(e->images + (size_t)n * ISO_PIXELS, 0, (size_t)(e->batch - n) * ISO_PIXELS * sizeof *e->images);
-    iso_status s = iso_plan_write(e->plan, e->x, e->images, (int64_t)e->batch * ISO_PIXELS, err);
+    for (int i = 0; e->views > 1 && i < e->batch; i++) {
+        float *mirror = e->images + (size_t)(e->batch + i) * ISO_PIXELS;
+        memcpy(mirror, e->images + (size_t)i * ISO_PIXELS, ISO_PIXELS * sizeof *mirror);
+        iso_mirror(mirror);
+    }
+    iso_status s = iso_plan_write(e->plan, e->x, e->images, (int64_t)e->views * e->batch * ISO_PIXELS, err);
     if (s) return s;
     iso_plan_run(e->plan);
     s = iso_plan_read(e->plan, e->vector, e->vectors, (int64_t)e->batch * e->dim, err);

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "base/memory.h"
+#include "base/text.h"
 #include "model/net/net.h"
 #include "model/safetensors.h"
 
@@ -81,15 +82,39 @@ static iso_status put_number(iso_model *m, const char *key, int value, iso_error
 static bool is_reserved(const char *key)
 {
     static const char *const reserved[] = {"format", "format_version", "version", "preprocessing", "arch", "width",
-                                           "latent", "sizes", "act", "out", "flow_depth", "flow_length"};
+                                           "latent", "sizes", "act", "out", "flow_depth", "flow_length",
+                                           "views", "classes", "whiten"};
     for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
         if (strcmp(key, reserved[i]) == 0) return true;
     return false;
 }
 
+/* Whether `names` are as many words as the net tells attributes, one space between them. */
+static iso_status check_attributes(const iso_net *net, const char *names, iso_error *err)
+{
+    int words = 0;
+    bool inside = false;
+    if (!names && !net->classes) return ISO_OK;
+    if (!names) return iso_fail(err, ISO_E_ARGUMENT, "the metadata does not name the %d attributes of a supervised model", net->classes);
+    if (!net->classes) return iso_fail(err, ISO_E_ARGUMENT, "the metadata names attributes, but the model is not a supervised one");
+    if (!iso_text_is_utf8(names, strlen(names))) return iso_fail(err, ISO_E_ARGUMENT, "the attributes' names are not UTF-8");
+    for (const char *c = names; *c; c++) {
+        if (*c == ' ' && !inside) break; /* an empty name */
+        words += !inside;
+        inside = *c != ' ';
+    }
+    if (!inside || words != net->classes)
+        return iso_fail(err, ISO_E_ARGUMENT, "the metadata should name %d attributes, one space between them: %.60s", net->classes, names);
+    return ISO_OK;
+}
+
 iso_status iso_model_set_meta(iso_model *m, const char *key, const char *value, iso_error *err)
 {
     if (is_reserved(key)) return iso_fail(err, ISO_E_ARGUMENT, "metadata %s follows from the model and cannot be set", key);
+    if (value && strcmp(key, "attributes") == 0) {
+        iso_status s = check_attributes(&m->net, value, err);
+        if (s) return s;
+    }
     if (value) return put_meta(m, key, value, err);
     meta *entry = find_meta(m, key);
     if (entry) remove_meta(m, entry);
@@ -131,6 +156,9 @@ static iso_status describe_net(iso_model *m, iso_error *err)
         if (!s) s = put_number(m, "flow_depth", net->flow_depth, err);
         if (!s) s = put_number(m, "flow_length", net->flow_length, err);
     }
+    if (net->views > 1 && !s) s = put_number(m, "views", net->views, err);
+    if (net->classes && !s) s = put_number(m, "classes", net->classes, err);
+    if (net->whitened && !s) s = put_number(m, "whiten", net->whitened, err);
     return s;
 }
 
@@ -218,8 +246,12 @@ static iso_status read_net(const iso_st *f, iso_net *net, const char *path, iso_
     if (!s) s = read_number(f, "latent", true, &net->latent, path, err);
     if (!s) s = read_number(f, "flow_depth", false, &net->flow_depth, path, err);
     if (!s) s = read_number(f, "flow_length", net->flow_depth > 0, &net->flow_length, path, err);
+    if (!s) s = read_number(f, "views", false, &net->views, path, err);
+    if (!s) s = read_number(f, "classes", false, &net->classes, path, err);
+    if (!s) s = read_number(f, "whiten", false, &net->whitened, path, err);
     if (s) return s;
     s = iso_net_check(net, err);
+    if (!s) s = check_attributes(net, iso_st_meta(f, "attributes"), err);
     if (s) return iso_fail_prefix(err, ISO_E_FORMAT, "%s", path);
     return ISO_OK;
 }
@@ -370,6 +402,8 @@ iso_status iso_model_save(iso_model *m, const char *path, iso_error *err)
         s = iso_fail(err, ISO_E_NUMERIC, "not saved: parameter %s holds a NaN or an infinity", m->param[i].name);
         goto out;
     }
+    s = check_attributes(&m->net, iso_model_meta(m, "attributes"), err);
+    if (s) goto out;
     s = put_meta(m, "version", ISO_VERSION, err);
     if (s) goto out;
     for (size_t i = 0; i < m->metas; i++) pair[i] = (iso_st_meta_pair){m->meta[i].key, m->meta[i].value};
@@ -410,13 +444,19 @@ int iso_model_find(const iso_model *m, const char *name)
 char *iso_net_text(const iso_net *net)
 {
     char sizes[16 * 12];
+    /* What came later is told where it is there only: the digests of older models stay. */
+    const char *views = net->views > 1 ? " views=2" : "", *white = net->whitened ? " whiten=1" : "";
     sizes_text(net, sizes);
+    if (net->classes)
+        return iso_format("arch=celeba width=%d latent=%d classes=%d%s%s preprocessing=" ISO_PREPROCESSING, net->width, net->latent,
+                          net->classes, views, white);
     if (net->arch == ISO_ARCH_CELEBA)
-        return iso_format("arch=celeba width=%d latent=%d flow=%dx%d preprocessing=" ISO_PREPROCESSING, net->width, net->latent,
-                          net->flow_depth, net->flow_depth ? net->flow_length : 0);
-    if (net->arch == ISO_ARCH_PCA) return iso_format("arch=pca latent=%d preprocessing=" ISO_PREPROCESSING, net->latent);
-    return iso_format("arch=mlp sizes=%s act=%s out=%s flow=%dx%d preprocessing=" ISO_PREPROCESSING, sizes, net->act, net->out,
-                      net->flow_depth, net->flow_depth ? net->flow_length : 0);
+        return iso_format("arch=celeba width=%d latent=%d flow=%dx%d%s%s preprocessing=" ISO_PREPROCESSING, net->width, net->latent,
+                          net->flow_depth, net->flow_depth ? net->flow_length : 0, views, white);
+    if (net->arch == ISO_ARCH_PCA)
+        return iso_format("arch=pca latent=%d%s%s preprocessing=" ISO_PREPROCESSING, net->latent, views, white);
+    return iso_format("arch=mlp sizes=%s act=%s out=%s flow=%dx%d%s%s preprocessing=" ISO_PREPROCESSING, sizes, net->act, net->out,
+                      net->flow_depth, net->flow_depth ? net->flow_length : 0, views, white);
 }
 
 /* The digest's bytes are fixed by the file format: the line of iso_net_text, then name, shape and data of every tensor. */
@@ -451,19 +491,16 @@ const char *iso_model_digest(const iso_model *m)
 
 /* --- moving parameters */
 
-iso_status iso_model_with_flow(const iso_model *m, int depth, int length, iso_model **out, iso_error *err)
+/* A model of another net with m's metadata, and with m's parameters but for those whose names begin with `fresh_part`. */
+static iso_status copy_as(const iso_model *m, const iso_net *net, const char *fresh_part, iso_model **out, iso_error *err)
 {
-    iso_net net = m->net;
-    net.flow_depth = depth;
-    net.flow_length = length;
-    if (depth < 1) return iso_fail(err, ISO_E_ARGUMENT, "flow depth %d is out of range (1 or more)", depth);
     iso_model *fresh = NULL;
-    iso_status s = iso_model_create(&net, &fresh, err);
+    iso_status s = iso_model_create(net, &fresh, err);
     if (s) return s;
     for (int i = 0; i < fresh->params; i++) {
         const iso_param *p = &fresh->param[i];
         int from = iso_model_find(m, p->name);
-        if (from >= 0 && strncmp(p->name, "flow.", 5) != 0)
+        if (from >= 0 && strncmp(p->name, fresh_part, strlen(fresh_part)) != 0)
             memcpy(fresh->data[i], m->data[from], (size_t)iso_shape_count(&p->shape) * sizeof(float));
     }
     for (size_t i = 0; !s && i < m->metas; i++)
@@ -472,6 +509,31 @@ iso_status iso_model_with_flow(const iso_model *m, int depth, int length, iso_mo
         iso_model_free(fresh);
         return s;
     }
+    *out = fresh;
+    return ISO_OK;
+}
+
+iso_status iso_model_with_flow(const iso_model *m, int depth, int length, iso_model **out, iso_error *err)
+{
+    iso_net net = m->net;
+    net.flow_depth = depth;
+    net.flow_length = length;
+    if (depth < 1) return iso_fail(err, ISO_E_ARGUMENT, "flow depth %d is out of range (1 or more)", depth);
+    if (net.whitened)
+        return iso_fail(err, ISO_E_ARGUMENT, "a whitened model takes no flow: flatten the model it was made from, then whiten");
+    return copy_as(m, &net, "flow.", out, err);
+}
+
+iso_status iso_model_with_whitening(const iso_model *m, iso_model **out, iso_error *err)
+{
+    iso_net net = m->net;
+    iso_model *fresh = NULL;
+    if (net.whitened) return iso_fail(err, ISO_E_ARGUMENT, "the model is whitened already: give the model it was made from");
+    net.whitened = 1;
+    iso_status s = copy_as(m, &net, "whiten.", &fresh, err);
+    if (s) return s;
+    float *weight = iso_model_data(fresh, iso_model_find(fresh, "whiten.weight"));
+    for (int i = 0; i < net.latent; i++) weight[(int64_t)i * net.latent + i] = 1;
     *out = fresh;
     return ISO_OK;
 }

@@ -26,6 +26,9 @@ typedef struct iso_net {         /* what the tensors mean */
     int size[16];
     char act[16], out[16];       /* mlp: relu | tanh | softplus; linear | tanh | sigmoid */
     int flow_depth, flow_length; /* 0: no flow */
+    int views;                   /* 2: a code is the mean over an image and its mirror image; else of the image alone */
+    int classes;                 /* celeba: of a supervised net, how many attributes it tells; it has no decoder. 0: any other */
+    int whitened;                /* 1: vectors go through a linear layer `whiten` at last (model/whiten.h); 0: they do not */
 } iso_net;
 
 typedef struct iso_model iso_model;
@@ -42,11 +45,19 @@ const char *iso_model_digest(const iso_model *m);
 
 /* Metadata: "method", "alpha", "seed", "history", ... NULL when absent. UTF-8. What describes the net and the file ("format",
  * "format_version", "version", "preprocessing", "arch", "width", "latent", "sizes", "act", "out", "flow_depth",
- * "flow_length") can be read but not set. Setting NULL removes. */
+ * "flow_length", "views", "classes", "whiten") can be read but not set. Setting NULL removes. "attributes" is a supervised net's alone, which
+ * cannot be saved without: the names of its classes, separated by single spaces. */
 const char *iso_model_meta(const iso_model *m, const char *key);
 ISO_CHECK iso_status iso_model_set_meta(iso_model *m, const char *key, const char *value, iso_error *err);
-/* A model with a fresh flow (zero parameters; see iso_flow_init) in place of any it had; all else copied. */
+/* A model with a fresh flow (zero parameters; see iso_flow_init) in place of any it had; all else copied. Not of a whitened one:
+ * ISO_E_ARGUMENT. */
 ISO_CHECK iso_status iso_model_with_flow(const iso_model *m, int depth, int length, iso_model **out, iso_error *err);
+/* A whitened model, whose layer `whiten` is the identity until its parameters are set; all else copied. ISO_E_ARGUMENT: it is one
+ * already. */
+ISO_CHECK iso_status iso_model_with_whitening(const iso_model *m, iso_model **out, iso_error *err);
+/* ISO_OK: the net has a decoder, of its vectors as they are. Else ISO_E_UNSUPPORTED, "principal components have no decoder" or the
+ * like, for a caller to prefix. */
+ISO_CHECK iso_status iso_net_check_decoder(const iso_net *net, iso_error *err);
 /* Everything that affects vectors but the tensors, on one line: "arch=celeba width=128 ...". Fresh memory. */
 char *iso_net_text(const iso_net *net);
 /* "4,7,7,9" to numbers; returns how many, 0 when the text is anything else or has more than 16. */
@@ -67,7 +78,8 @@ const float *iso_model_data_const(const iso_model *m, int i);
 ISO_CHECK iso_status iso_model_to_vars(const iso_model *m, iso_vars *vars, iso_error *err);
 ISO_CHECK iso_status iso_model_from_vars(iso_model *m, const iso_vars *vars, iso_error *err);
 
-/* Images to vectors: mu, or flow(mu) when the model has a flow; the components of a pca. One thread at a time; uses all threads inside. */
+/* Images to vectors: mu, or flow(mu) when the model has a flow; the components of a pca; a supervised net's outputs divided by their
+ * norm; whitened where the model is. One thread at a time; uses all threads inside. */
 typedef struct iso_encoder iso_encoder;
 ISO_CHECK iso_status iso_encoder_create(const iso_model *m, int batch, iso_encoder **out, iso_error *err);
 void iso_encoder_free(iso_encoder *e);

@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/file.h"
+#include "base/eigen.h"
 #include "base/memory.h"
 #include "model/net/net.h"
+#include "model/output.h"
 #include "model/philox.h"
 #include "model/train_loop.h"
 
@@ -23,8 +23,6 @@ void dgeqrf_(const blasint *m, const blasint *n, double *a, const blasint *lda, 
              blasint *info);
 void dorgqr_(const blasint *m, const blasint *n, const blasint *k, double *a, const blasint *lda, const double *tau, double *work,
              const blasint *lwork, blasint *info);
-void dsyevd_(const char *jobz, const char *uplo, const blasint *n, double *a, const blasint *lda, double *w, double *work,
-             const blasint *lwork, blasint *iwork, const blasint *liwork, blasint *info);
 
 typedef struct fit {
     const iso_pca_spec *spec;
@@ -135,23 +133,8 @@ static iso_status orthonormalise(const float *from, fit *f, iso_error *err)
 /* inner's eigenvectors in its place, as rows, and the eigenvalues. */
 static iso_status diagonalise(fit *f, iso_error *err)
 {
-    blasint n = f->width, info = 0, ask = -1, best_ints = 0, room, ints;
-    double best = 0;
-    /* Row-major, the upper half: LAPACK's lower one. */
-    dsyevd_("V", "L", &n, f->inner, &n, f->variance, &best, &ask, &best_ints, &ask, &info);
-    if (info) return iso_fail(err, ISO_E_INTERNAL, "LAPACK refuses an eigenproblem (%d)", (int)info);
-    room = (blasint)best;
-    ints = best_ints;
-    double *work = iso_calloc((size_t)room, sizeof *work);
-    blasint *iwork = iso_calloc((size_t)ints, sizeof *iwork);
-    iso_status status = work && iwork ? ISO_OK : iso_fail_memory(err);
-    if (!status) {
-        dsyevd_("V", "L", &n, f->inner, &n, f->variance, work, &room, iwork, &ints, &info);
-        if (info) status = iso_fail(err, ISO_E_NUMERIC, "the components' variances could not be found (LAPACK %d)", (int)info);
-    }
-    free(work);
-    free(iwork);
-    return status;
+    iso_status status = iso_eigen(f->width, f->inner, f->variance, err);
+    return status ? iso_fail_prefix(err, status, "the components' variances") : ISO_OK;
 }
 
 /* Variance of the `latent` strongest directions of the subspace. */
@@ -221,7 +204,7 @@ static void write_weights(fit *f, float *weight)
 
 static iso_status write_model(fit *f, iso_model **out, iso_error *err)
 {
-    iso_net net = {.arch = ISO_ARCH_PCA, .latent = f->spec->latent};
+    iso_net net = {.arch = ISO_ARCH_PCA, .latent = f->spec->latent, .views = f->spec->views};
     iso_model *m = NULL;
     char seed[32], images[32], share[32];
     iso_status status = iso_model_create(&net, &m, err);
@@ -247,7 +230,7 @@ static iso_status write_model(fit *f, iso_model **out, iso_error *err)
 
 static iso_status check(const iso_pca_spec *spec, const iso_train_data *data, iso_error *err)
 {
-    iso_net net = {.arch = ISO_ARCH_PCA, .latent = spec->latent};
+    iso_net net = {.arch = ISO_ARCH_PCA, .latent = spec->latent, .views = spec->views};
     iso_status status = iso_net_check(&net, err);
     if (status) return status;
     if (data->dim != ISO_PIXELS)
@@ -313,32 +296,7 @@ done:
 
 iso_status iso_pca_check(const iso_pca_spec *spec, iso_error *err)
 {
-    if (!spec->path || !*spec->path) return iso_fail(err, ISO_E_ARGUMENT, "no file name for the model");
-    char *state = iso_format("%s.state", spec->path);
-    if (!state) return iso_fail_memory(err);
-    iso_status status = ISO_OK;
-    bool have_model = access(spec->path, F_OK) == 0, have_state = access(state, F_OK) == 0;
-    if (!spec->force && (have_model || have_state))
-        status = iso_fail(err, ISO_E_ARGUMENT, "%s exists: replace it with --force", have_model ? spec->path : state);
-    iso_file *probe = NULL;
-    if (!status) status = iso_file_create(spec->path, &probe, err);
-    iso_file_abort(probe);
-    free(state);
-    return status;
-}
-
-/* They belong to a model that is gone: --resume must not go on with them. */
-static iso_status remove_companions(const char *path, iso_error *err)
-{
-    static const char *const ends[] = {"state", "csv"};
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-        char *name = iso_format("%s.%s", path, ends[i]);
-        if (!name) return iso_fail_memory(err);
-        iso_status status = unlink(name) && access(name, F_OK) == 0 ? iso_fail_errno(err, "cannot remove %s", name) : ISO_OK;
-        free(name);
-        if (status) return status;
-    }
-    return ISO_OK;
+    return iso_output_check(spec->path, spec->force, err);
 }
 
 iso_status iso_pca_train(const iso_pca_spec *spec, const iso_train_data *data, iso_error *err)
@@ -346,8 +304,7 @@ iso_status iso_pca_train(const iso_pca_spec *spec, const iso_train_data *data, i
     iso_model *m = NULL;
     iso_status status = iso_pca_check(spec, err);
     if (!status) status = iso_pca_fit(spec, data, &m, err);
-    if (!status) status = iso_model_save(m, spec->path, err);
-    if (!status && spec->force) status = remove_companions(spec->path, err);
+    if (!status) status = iso_output_save(m, spec->path, spec->force, err);
     iso_model_free(m);
     return status;
 }

@@ -15,6 +15,7 @@
 
 typedef struct iso_pca_spec {
     int latent;         /* at most images - 1 and 4096; components that (nearly) do not vary are an error */
+    int views;          /* of iso_net; with 2 it is the components of the mirror-symmetric parts that the vectors have */
     uint64_t seed;
     const char *path;   /* of the model file; iso_pca_fit leaves it alone */
     bool force;         /* replace it */

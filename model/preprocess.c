@@ -115,3 +115,15 @@ void iso_pixels_to_real(const uint8_t *bytes, int64_t n, float *out)
 {
     for (int64_t i = 0; i < n; i++) out[i] = (float)bytes[i] / 127.5f - 1.0f;
 }
+
+void iso_mirror(float pixels[ISO_PIXELS])
+{
+    for (int y = 0; y < ISO_SIDE; y++)
+        for (int x = 0; x < ISO_SIDE / 2; x++)
+            for (int c = 0; c < 3; c++) {
+                float *p = pixels + (y * ISO_SIDE + x) * 3 + c, *q = pixels + (y * ISO_SIDE + ISO_SIDE - 1 - x) * 3 + c;
+                float t = *p;
+                *p = *q;
+                *q = t;
+            }
+}

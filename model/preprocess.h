@@ -25,4 +25,7 @@ void iso_resample_eighths(const uint8_t *rgb, int64_t stride, int64_t x8, int64_
 /* bytes to [-1, 1]: x / 127.5 - 1. */
 void iso_pixels_to_real(const uint8_t *bytes, int64_t n, float *out);
 
+/* Swaps left and right of one picture [64, 64, 3]. */
+void iso_mirror(float pixels[ISO_PIXELS]);
+
 #endif

@@ -39,24 +39,43 @@ void iso_options_real(iso_options *o, const char *key, double value)
     iso_options_text(o, key, text);
 }
 
-iso_status iso_options_images(iso_options *o, const iso_train_data *data, iso_error *err)
+void iso_options_schedule(iso_options *o, const iso_run *run)
+{
+    if (run->schedule == ISO_SCHEDULE_CONSTANT) return;
+    iso_options_text(o, "schedule", "cosine");
+    iso_options_int(o, "epochs", run->epochs);
+}
+
+/* A digest of `before` and of what the training and validation rows hold, `size` bytes each. */
+static iso_status options_rows(iso_options *o, const char *key, const iso_train_data *data, const char *before,
+                               const uint8_t *bytes, int64_t size, iso_error *err)
 {
     XXH3_state_t *state = XXH3_createState();
     if (!state) return iso_fail_memory(err);
     XXH3_128bits_reset(state);
+    XXH3_128bits_update(state, before, strlen(before));
     for (int part = 0; part < 2; part++) {
         const int64_t *rows = part ? data->valid : data->train;
         int64_t count = part ? data->valid_count : data->train_count;
         XXH3_128bits_update(state, &count, sizeof count);
-        for (int64_t i = 0; i < count; i++)
-            XXH3_128bits_update(state, data->pixels + rows[i] * data->dim, (size_t)data->dim);
+        for (int64_t i = 0; i < count; i++) XXH3_128bits_update(state, bytes + rows[i] * size, (size_t)size);
     }
     XXH128_hash_t hash = XXH3_128bits_digest(state);
     XXH3_freeState(state);
     char text[40];
     snprintf(text, sizeof text, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
-    iso_options_text(o, "images", text);
+    iso_options_text(o, key, text);
     return ISO_OK;
+}
+
+iso_status iso_options_images(iso_options *o, const iso_train_data *data, iso_error *err)
+{
+    return options_rows(o, "images", data, "", data->pixels, data->dim, err);
+}
+
+iso_status iso_options_labels(iso_options *o, const iso_train_data *data, iso_error *err)
+{
+    return options_rows(o, "labels", data, data->attributes, data->labels, data->classes, err);
 }
 
 /* --- checks */
@@ -103,8 +122,25 @@ static iso_status check_data(const iso_train_data *data, const iso_net *net, iso
     return ISO_OK;
 }
 
+static iso_status check_labels(const iso_train_data *data, const iso_net *net, iso_goal goal, iso_error *err)
+{
+    if (goal != ISO_GOAL_SUPERVISED)
+        return data->labels ? iso_fail(err, ISO_E_ARGUMENT, "labels were given to a method that is not supervised") : ISO_OK;
+    if (!data->labels || !data->attributes) return iso_fail(err, ISO_E_ARGUMENT, "method supervised needs labels: there are none");
+    if (data->classes != net->classes)
+        return iso_fail(err, ISO_E_ARGUMENT, "the net tells %d attributes, the labels have %lld", net->classes, (long long)data->classes);
+    for (int64_t i = 0; i < data->train_count + data->valid_count; i++) {
+        int64_t row = i < data->train_count ? data->train[i] : data->valid[i - data->train_count];
+        for (int64_t c = 0; c < data->classes; c++)
+            if (data->labels[row * data->classes + c] > 1)
+                return iso_fail(err, ISO_E_ARGUMENT, "a label is %d: expected 0 or 1", data->labels[row * data->classes + c]);
+    }
+    return ISO_OK;
+}
+
 static const struct { const char *name; iso_goal goal; } methods[] = {
-    {"vae", ISO_GOAL_VAE}, {"isometric", ISO_GOAL_ISOMETRIC}, {"flat-manifold", ISO_GOAL_FLAT_MANIFOLD}};
+    {"vae", ISO_GOAL_VAE}, {"isometric", ISO_GOAL_ISOMETRIC}, {"flat-manifold", ISO_GOAL_FLAT_MANIFOLD},
+    {"supervised", ISO_GOAL_SUPERVISED}};
 
 static bool find_method(const char *name, iso_goal *goal)
 {
@@ -116,12 +152,11 @@ static bool find_method(const char *name, iso_goal *goal)
     return false;
 }
 
-static iso_status check_train(const iso_train_spec *spec, iso_goal *goal, iso_error *err)
+/* What only a variational autoencoder's loss has. */
+static iso_status check_bound(const iso_train_spec *spec, iso_goal goal, iso_error *err)
 {
-    if (!find_method(spec->method, goal))
-        return iso_fail(err, ISO_E_ARGUMENT, "unknown method %s: vae, isometric or flat-manifold",
-                        spec->method ? spec->method : "(none)");
-    if (*goal != ISO_GOAL_VAE && (!(spec->alpha >= 0) || !isfinite(spec->alpha)))
+    if (goal == ISO_GOAL_SUPERVISED) return ISO_OK;
+    if (goal != ISO_GOAL_VAE && (!(spec->alpha >= 0) || !isfinite(spec->alpha)))
         return iso_fail(err, ISO_E_ARGUMENT, "--alpha must be 0 or more");
     if (!(spec->kl_weight >= 0) || !isfinite(spec->kl_weight))
         return iso_fail(err, ISO_E_ARGUMENT, "--kl-weight must be 0 or more");
@@ -129,9 +164,23 @@ static iso_status check_train(const iso_train_spec *spec, iso_goal *goal, iso_er
         return iso_fail(err, ISO_E_ARGUMENT, "--sigma must be above 0");
     if (spec->sigma_rule == ISO_SIGMA_LEARNED && (!(spec->sigma_lr > 0) || !isfinite(spec->sigma_lr)))
         return iso_fail(err, ISO_E_ARGUMENT, "--sigma-lr must be above 0");
+    return ISO_OK;
+}
+
+static iso_status check_train(const iso_train_spec *spec, iso_goal *goal, iso_error *err)
+{
+    if (!find_method(spec->method, goal))
+        return iso_fail(err, ISO_E_ARGUMENT, "unknown method %s: vae, isometric, flat-manifold or supervised",
+                        spec->method ? spec->method : "(none)");
+    iso_status status = check_bound(spec, *goal, err);
+    if (status != ISO_OK) return status;
+    if ((*goal == ISO_GOAL_SUPERVISED) != (spec->net.classes != 0))
+        return iso_fail(err, ISO_E_ARGUMENT, spec->net.classes ? "a supervised net is trained by method supervised, not %s"
+                                                               : "method %s needs a net that tells attributes", spec->method);
     if (spec->net.arch == ISO_ARCH_PCA)
         return iso_fail(err, ISO_E_ARGUMENT, "principal components are not trained by steps: method pca finds them");
     if (spec->net.flow_depth) return iso_fail(err, ISO_E_ARGUMENT, "a flow is trained after its encoder and decoder");
+    if (spec->net.whitened) return iso_fail(err, ISO_E_ARGUMENT, "a whitened model is not trained: train one, then whiten");
     if (spec->mirror && spec->net.arch != ISO_ARCH_CELEBA)
         return iso_fail(err, ISO_E_ARGUMENT, "--mirror is for images only");
     return iso_net_check(&spec->net, err);
@@ -145,6 +194,7 @@ static void net_options(iso_options *o, const iso_net *net)
         iso_options_text(o, "arch", "celeba");
         iso_options_int(o, "width", net->width);
         iso_options_int(o, "latent", net->latent);
+        if (net->views > 1) iso_options_int(o, "views", net->views);
         return;
     }
     char sizes[128];
@@ -154,12 +204,10 @@ static void net_options(iso_options *o, const iso_net *net)
     iso_options_text(o, "arch", sizes);
 }
 
-static iso_status train_options(iso_options *o, const iso_train_spec *spec, iso_goal goal, const iso_train_data *data,
-                                iso_error *err)
+/* What only a variational autoencoder's loss has. */
+static void bound_options(iso_options *o, const iso_train_spec *spec, iso_goal goal)
 {
     static const char *const rule[] = {"optimal", "learned", "fixed"};
-    iso_options_text(o, "method", spec->method);
-    net_options(o, &spec->net);
     iso_options_real(o, "alpha", goal != ISO_GOAL_VAE ? spec->alpha : 0);
     iso_options_real(o, "kl-weight", spec->kl_weight);
     if (spec->sigma_rule == ISO_SIGMA_FIXED)
@@ -168,11 +216,21 @@ static iso_status train_options(iso_options *o, const iso_train_spec *spec, iso_
         iso_options_text(o, "sigma", rule[spec->sigma_rule]);
     iso_options_real(o, "sigma-lr", spec->sigma_rule == ISO_SIGMA_LEARNED ? spec->sigma_lr : 0);
     iso_options_real(o, "eta", spec->run.eta);
+}
+
+static iso_status train_options(iso_options *o, const iso_train_spec *spec, iso_goal goal, const iso_train_data *data,
+                                iso_error *err)
+{
+    iso_options_text(o, "method", spec->method);
+    net_options(o, &spec->net);
+    if (goal != ISO_GOAL_SUPERVISED) bound_options(o, spec, goal);
     iso_options_int(o, "batch", spec->run.batch);
     iso_options_real(o, "lr", spec->run.lr);
+    iso_options_schedule(o, &spec->run);
     iso_options_int(o, "seed", (int64_t)spec->run.seed);
     iso_options_text(o, "mirror", spec->mirror ? "on" : "off");
-    return iso_options_images(o, data, err);
+    iso_status status = goal == ISO_GOAL_SUPERVISED ? iso_options_labels(o, data, err) : ISO_OK;
+    return status == ISO_OK ? iso_options_images(o, data, err) : status;
 }
 
 iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso_error *err)
@@ -182,6 +240,7 @@ iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso
     iso_goal goal = ISO_GOAL_VAE;
     iso_status status = check_train(spec, &goal, err);
     if (status == ISO_OK) status = check_data(data, &spec->net, err);
+    if (status == ISO_OK) status = check_labels(data, &spec->net, goal, err);
     if (status == ISO_OK) status = iso_run_check(&spec->run, err);
     if (status != ISO_OK) return status;
 
@@ -192,6 +251,7 @@ iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso
     if ((status = train_options(options, spec, goal, data, err)) != ISO_OK) goto done;
     if ((status = iso_model_create(&spec->net, &model, err)) != ISO_OK) goto done;
     if ((status = iso_net_init(model, spec->run.seed, err)) != ISO_OK) goto done;
+    if (goal == ISO_GOAL_SUPERVISED && (status = iso_model_set_meta(model, "attributes", data->attributes, err)) != ISO_OK) goto done;
     int sigma = iso_model_find(model, "sigma");
     if (sigma >= 0 && spec->sigma_rule != ISO_SIGMA_OPTIMAL) *iso_model_data(model, sigma) = (float)spec->sigma;
     iso_objective objective = {

@@ -1,7 +1,7 @@
 /* train.h: training a model on images in memory.
  *
  * iso_train       trains encoder and decoder: methods `vae`, `isometric` and `flat-manifold` (methods.md 2 to 5, Lee 2022 4.3, B.1,
- *                 C, D.3)
+ *                 C, D.3); or encoder and classifier: method `supervised` (methods.md 7)
  *                 (method `pca` takes no steps: model/pca.h)
  * iso_train_flow  trains a flow with encoder and decoder frozen (methods.md 6, Lee 2022 4.2, B.2)
  *
@@ -16,8 +16,10 @@
  * Validation uses the training loss, on every validation image once, without Adam and with draws that depend on the seed
  * only, so that epochs compare: posterior samples with fixed eps, fixed mixup and probes. The terms are pooled over
  * all images: with the optimal sigma the NLL is that of the pooled MSE, and R = E|JtJv|^2 / (E|Jv|^2)^2 over all. R is
- * reported for every method, so that methods compare; the flat-manifold term, E|JtJv - cv|^2 with c over all images, too, is
- * seen in the loss only.
+ * reported for every method that has a decoder, so that methods compare; the flat-manifold term, E|JtJv - cv|^2 with c over all
+ * images, too, is seen in the loss only.
+ *
+ * Labels are given to the supervised method and to nothing else: any other that gets them refuses.
  *
  * An epoch is floor(count / batch) steps over a fresh permutation; the images left over wait for the next. A batch larger
  * than the training set shrinks to it. Not thread-safe within one run; nothing is printed: see iso_watch. */
@@ -33,6 +35,9 @@ typedef struct iso_train_data {
     int64_t dim;                 /* ISO_PIXELS, or the mlp's data dimension */
     const int64_t *train, *valid; /* rows */
     int64_t train_count, valid_count; /* without validation images the training loss decides which epoch is best */
+    const uint8_t *labels;       /* [*, classes], 0 or 1, of the rows of pixels: supervised only; NULL for all others */
+    int64_t classes;
+    const char *attributes;      /* what the classes are called, one space between the names */
 } iso_train_data;
 
 /* An epoch's figures; NaN where the method has no such term. */
@@ -60,11 +65,17 @@ typedef struct iso_watch {
     bool (*stop)(void *ctx);                          /* true: save and return ISO_E_INTERRUPTED */
 } iso_watch;
 
+typedef enum iso_schedule {
+    ISO_SCHEDULE_CONSTANT,
+    ISO_SCHEDULE_COSINE /* the learning rate falls to zero over all epochs, whose number a resumed run then cannot change */
+} iso_schedule;
+
 /* What both trainings share. */
 typedef struct iso_run {
     const char *path;
     int64_t epochs, batch;
     double lr, eta;
+    iso_schedule schedule;
     uint64_t seed;
     int threads;         /* 0: all */
     bool resume, force;  /* go on with PATH.state; start although PATH is there */
@@ -73,7 +84,8 @@ typedef struct iso_run {
 
 typedef struct iso_train_spec {
     iso_net net;          /* without a flow */
-    const char *method;   /* "vae", "isometric" or "flat-manifold": alpha weighs nothing, R, or the flat-manifold term */
+    const char *method;   /* "vae", "isometric" or "flat-manifold": alpha weighs nothing, R, or the flat-manifold term; or
+                             "supervised", whose net has the data's classes: alpha, kl_weight, sigma* and run.eta mean nothing then */
     double alpha, kl_weight;
     iso_sigma_rule sigma_rule;
     double sigma;         /* fixed: its value; learned: where it starts */

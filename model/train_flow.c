@@ -7,23 +7,24 @@
 #include "model/net/net.h"
 #include "model/train_loop.h"
 
-#define ENCODE_BATCH 64
-
-/* The codes of the listed rows, [count, latent], into `codes`. */
-static iso_status encode_rows(iso_encoder *e, const iso_train_data *data, const int64_t *rows, int64_t count, int latent,
-                              const iso_watch *watch, float *codes, iso_error *err)
+iso_status iso_encode_rows(const iso_model *m, const iso_train_data *data, const int64_t *rows, int64_t count, const iso_watch *watch,
+                           float *codes, iso_error *err)
 {
-    iso_status status = ISO_OK;
-    uint8_t *pixels = iso_calloc(ENCODE_BATCH, (size_t)data->dim);
-    if (!pixels) return iso_fail_memory(err);
-    for (int64_t at = 0; at < count && status == ISO_OK; at += ENCODE_BATCH) {
-        int64_t n = count - at < ENCODE_BATCH ? count - at : ENCODE_BATCH;
+    enum { BATCH = 64 };
+    iso_encoder *e = NULL;
+    uint8_t *pixels = NULL;
+    int latent = iso_model_dim(m);
+    iso_status status = iso_encoder_create(m, BATCH, &e, err);
+    if (status == ISO_OK && !(pixels = iso_calloc(BATCH, (size_t)data->dim))) status = iso_fail_memory(err);
+    for (int64_t at = 0; at < count && status == ISO_OK; at += BATCH) {
+        int64_t n = count - at < BATCH ? count - at : BATCH;
         for (int64_t i = 0; i < n; i++)
             memcpy(pixels + i * data->dim, data->pixels + rows[at + i] * data->dim, (size_t)data->dim);
         status = iso_encoder_run(e, pixels, n, codes + at * latent, err);
         if (status == ISO_OK && watch->stop && watch->stop(watch->ctx))
-            status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted before the first step: nothing is lost, start again");
+            status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted while encoding: nothing is lost, start again");
     }
+    iso_encoder_free(e);
     free(pixels);
     return status;
 }
@@ -36,6 +37,7 @@ static iso_status flow_options(iso_options *o, const iso_flow_spec *spec, const 
     iso_options_real(o, "eta", spec->run.eta);
     iso_options_int(o, "batch", spec->run.batch);
     iso_options_real(o, "lr", spec->run.lr);
+    iso_options_schedule(o, &spec->run);
     iso_options_int(o, "seed", (int64_t)spec->run.seed);
     iso_options_text(o, "model", iso_model_digest(spec->model));
     return iso_options_images(o, data, err);
@@ -52,16 +54,12 @@ static iso_train_data renumber(const iso_train_data *data, int64_t *rows)
 
 static iso_status compute_codes(const iso_flow_spec *spec, const iso_train_data *data, float *codes, iso_error *err)
 {
-    int latent = iso_model_net(spec->model)->latent;
-    iso_encoder *encoder = NULL;
-    iso_watch_say(&spec->run.watch, "encoding %lld images", (long long)(data->train_count + data->valid_count));
-    iso_status status = iso_encoder_create(spec->model, ENCODE_BATCH, &encoder, err);
+    const iso_watch *watch = &spec->run.watch;
+    iso_watch_say(watch, "encoding %lld images", (long long)(data->train_count + data->valid_count));
+    iso_status status = iso_encode_rows(spec->model, data, data->train, data->train_count, watch, codes, err);
     if (status == ISO_OK)
-        status = encode_rows(encoder, data, data->train, data->train_count, latent, &spec->run.watch, codes, err);
-    if (status == ISO_OK)
-        status = encode_rows(encoder, data, data->valid, data->valid_count, latent, &spec->run.watch,
-                             codes + data->train_count * latent, err);
-    iso_encoder_free(encoder);
+        status = iso_encode_rows(spec->model, data, data->valid, data->valid_count, watch,
+                                 codes + data->train_count * iso_model_dim(spec->model), err);
     return status;
 }
 
@@ -71,8 +69,9 @@ static iso_status check_flow(const iso_flow_spec *spec, const iso_train_data *da
     if (net->flow_depth)
         return iso_fail(err, ISO_E_ARGUMENT, "the model has a flow already: give the model that training made");
     if (!(spec->beta >= 0) || !isfinite(spec->beta)) return iso_fail(err, ISO_E_ARGUMENT, "--beta must be 0 or more");
-    if (net->arch == ISO_ARCH_PCA)
-        return iso_fail(err, ISO_E_UNSUPPORTED, "a model of principal components cannot be flattened: it has no decoder");
+    iso_status status = iso_net_check_decoder(net, err);
+    if (status != ISO_OK) return iso_fail_prefix(err, status, "this model cannot be flattened");
+    if (data->labels) return iso_fail(err, ISO_E_ARGUMENT, "labels were given to a method that is not supervised");
     if (net->arch != ISO_ARCH_CELEBA)
         return iso_fail(err, ISO_E_UNSUPPORTED, "only models of images can be flattened");
     if (data->dim != ISO_PIXELS) return iso_fail(err, ISO_E_ARGUMENT, "the model is for images of 64 x 64");

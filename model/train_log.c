@@ -54,7 +54,11 @@ static void csv_row(text *t, const iso_epoch *e)
     put_number(t, e->seconds, 6);
     put(t, ",");
     put_number(t, e->images_per_second, 5);
-    put(t, e->best ? ",1\n" : ",0\n");
+    put(t, e->best ? ",1," : ",0,");
+    put_number(t, e->train[ISO_TERM_ACCURACY], 8);
+    put(t, ",");
+    put_number(t, e->valid[ISO_TERM_ACCURACY], 8);
+    put(t, "\n");
 }
 
 static void json_field(text *t, const char *prefix, const char *name, double value)
@@ -74,6 +78,8 @@ static void json_object(text *t, const iso_epoch *e)
     for (int part = 0; part < 2; part++)
         for (int i = 0; i < COLUMNS; i++)
             json_field(t, part ? "val_" : "", column[i].name, (part ? e->valid : e->train)[column[i].term]);
+    json_field(t, "", "accuracy", e->train[ISO_TERM_ACCURACY]);
+    json_field(t, "val_", "accuracy", e->valid[ISO_TERM_ACCURACY]);
     json_field(t, "", "sigma", e->sigma);
     put(t, "}");
 }

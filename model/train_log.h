@@ -6,9 +6,11 @@
 
 #define ISO_LOG_HEADER                                                                            \
     "epoch,step,images,loss,nll,kl,mse,R,norm,val_loss,val_nll,val_kl,val_mse,val_R,val_norm,"    \
-    "sigma,seconds,images_per_s,best\n"
+    "sigma,seconds,images_per_s,best,accuracy,val_accuracy\n"
 
-/* Appends to both texts (NULL or fresh memory; replaced). Fields that a method has not are empty in CSV and left out of
+/* accuracy stands at the end, behind what rows had before it was there: a run that goes on may still have such rows.
+ *
+ * Appends to both texts (NULL or fresh memory; replaced). Fields that a method has not are empty in CSV and left out of
  * JSON. The JSON carries no times, so that a resumed run's model is the same file. false: out of memory, both as before. */
 bool iso_log_add(char **csv, char **json, const iso_epoch *e);
 

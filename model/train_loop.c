@@ -32,6 +32,7 @@ typedef struct loop {
     int64_t *order;                   /* [train_count] this epoch's permutation */
     float *x, *normal;                /* [batch, dim], [batch, latent] */
     float *delta;                     /* [batch] */
+    float *labels;                    /* [batch, classes]; NULL unless supervised */
     int64_t *perm, *rows;             /* [batch] */
     const char **saved;               /* names of the vars in the state file */
     int saved_count;
@@ -64,15 +65,16 @@ static void fill_x(loop *l, const iso_train_step *s, bool mirror, uint64_t step)
         }
         iso_pixels_to_real(l->data->pixels + l->rows[b] * dim, dim, x);
         if (!mirror || iso_draw_below((iso_draw){l->run->seed, MIRROR, step}, (uint64_t)b, 2) == 0) continue;
-        for (int y = 0; y < ISO_SIDE; y++)
-            for (int i = 0; i < ISO_SIDE / 2; i++)
-                for (int c = 0; c < 3; c++) {
-                    float *p = x + (y * ISO_SIDE + i) * 3 + c, *q = x + (y * ISO_SIDE + ISO_SIDE - 1 - i) * 3 + c;
-                    float t = *p;
-                    *p = *q;
-                    *q = t;
-                }
+        iso_mirror(x);
     }
+}
+
+static iso_status feed_labels(loop *l, const iso_train_step *s, iso_error *err)
+{
+    int64_t classes = l->data->classes;
+    for (int64_t b = 0; b < s->batch; b++)
+        for (int64_t c = 0; c < classes; c++) l->labels[b * classes + c] = l->data->labels[l->rows[b] * classes + c];
+    return iso_plan_write(s->plan, s->labels, l->labels, s->batch * classes, err);
 }
 
 /* Writes the batch whose rows are in l->rows and its draws. */
@@ -83,6 +85,7 @@ static iso_status feed(loop *l, const iso_train_step *s, bool train, uint64_t st
     iso_status status;
     fill_x(l, s, train && l->spec->mirror, step);
     if ((status = iso_plan_write(s->plan, s->x, l->x, iso_shape_count(&s->x_shape), err)) != ISO_OK) return status;
+    if (s->labels != ISO_NONE) return feed_labels(l, s, err); /* supervised: nothing is drawn */
     if (s->eps != ISO_NONE) {
         iso_draw_normal((iso_draw){seed, train ? EPS : VALID_EPS, step}, B * m, l->normal);
         if ((status = iso_plan_write(s->plan, s->eps, l->normal, B * m, err)) != ISO_OK) return status;
@@ -100,7 +103,7 @@ static iso_status read_terms(const iso_train_step *s, double term[ISO_TERM_COUNT
 {
     /* The loss comes last, so that the part it broke in is named. */
     static const iso_term order[ISO_TERM_COUNT] = {ISO_TERM_MSE, ISO_TERM_NLL, ISO_TERM_KL, ISO_TERM_NORM, ISO_TERM_TRACE,
-                                                   ISO_TERM_TRACE2, ISO_TERM_RATIO, ISO_TERM_LOSS};
+                                                   ISO_TERM_TRACE2, ISO_TERM_RATIO, ISO_TERM_ACCURACY, ISO_TERM_LOSS};
     *bad = -1;
     for (int k = 0; k < ISO_TERM_COUNT; k++) {
         iso_term t = order[k];
@@ -191,6 +194,7 @@ static iso_status save_model(loop *l, iso_error *err)
     for (int i = 0; i < o->count && status == ISO_OK; i++) {
         char key[64];
         bool of_net = !flow && (strcmp(o->pair[i].key, "arch") == 0 || strcmp(o->pair[i].key, "width") == 0 ||
+                                strcmp(o->pair[i].key, "views") == 0 ||
                                 strcmp(o->pair[i].key, "latent") == 0); /* the file says so already */
         snprintf(key, sizeof key, "%s%s", flow ? "flow." : "", o->pair[i].key);
         if (!of_net) status = iso_model_set_meta(m, key, o->pair[i].value, err);
@@ -218,6 +222,13 @@ static iso_status save_csv(loop *l, iso_error *err)
 
 /* --- epochs */
 
+/* What the learning rate of this step is multiplied by: half a cosine from 1 to 0 over the whole run. */
+static double schedule(const loop *l)
+{
+    if (l->run->schedule != ISO_SCHEDULE_COSINE) return 1;
+    return 0.5 + 0.5 * cos(M_PI * (double)(l->at.step - 1) / (double)(l->run->epochs * l->steps));
+}
+
 static iso_status train_epoch(loop *l, iso_error *err)
 {
     iso_status status;
@@ -228,7 +239,7 @@ static iso_status train_epoch(loop *l, iso_error *err)
             l->rows[b] = l->data->train[l->order[l->at.position * l->batch + b]];
         if ((status = feed(l, l->step, true, (uint64_t)l->at.step, err)) != ISO_OK) return status;
         l->at.step++;
-        double rate = iso_adam_rate(l->run->lr, l->at.step), root = iso_adam_root(l->at.step);
+        double rate = iso_adam_rate(l->run->lr * schedule(l), l->at.step), root = iso_adam_root(l->at.step);
         if ((status = iso_plan_write_f64(l->step->plan, l->step->adam.rate, &rate, 1, err)) != ISO_OK) return status;
         if ((status = iso_plan_write_f64(l->step->plan, l->step->adam.root, &root, 1, err)) != ISO_OK) return status;
         iso_plan_run(l->step->plan);
@@ -268,7 +279,8 @@ static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
         memcpy(l->rows, l->data->valid + at, (size_t)s->batch * sizeof *l->rows);
         iso_status status = feed(l, s, false, (uint64_t)k, err);
         if (status != ISO_OK) return status;
-        for (int64_t i = 0; i < s->batch * latent; i++) probe += (double)l->normal[i] * l->normal[i]; /* feed drew v last */
+        for (int64_t i = 0; s->v != ISO_NONE && i < s->batch * latent; i++)
+            probe += (double)l->normal[i] * l->normal[i]; /* feed drew v last */
         iso_plan_run(s->plan);
         int bad;
         double batch_term[ISO_TERM_COUNT];
@@ -279,6 +291,7 @@ static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
     for (int t = 0; t < ISO_TERM_COUNT; t++) term[t] = sum[t] / n; /* NaN where the goal has no such term */
 
     const iso_objective *o = l->spec->objective;
+    if (o->goal == ISO_GOAL_SUPERVISED) return ISO_OK; /* a mean over images is pooled already */
     term[ISO_TERM_RATIO] = term[ISO_TERM_TRACE2] / (term[ISO_TERM_TRACE] * term[ISO_TERM_TRACE]);
     if (o->goal == ISO_GOAL_FLOW) {
         term[ISO_TERM_LOSS] = term[ISO_TERM_RATIO] + o->beta * term[ISO_TERM_NORM];
@@ -381,6 +394,10 @@ static iso_status allocate(loop *l, iso_error *err)
     l->x = iso_calloc(batch * dim, sizeof *l->x);
     l->normal = iso_calloc(batch * latent, sizeof *l->normal);
     l->delta = iso_calloc(batch, sizeof *l->delta);
+    if (l->spec->objective->goal == ISO_GOAL_SUPERVISED) {
+        l->labels = iso_calloc(batch * (size_t)l->data->classes, sizeof *l->labels);
+        if (!l->labels) return iso_fail_memory(err);
+    }
     l->perm = iso_calloc(batch, sizeof *l->perm);
     l->rows = iso_calloc(batch, sizeof *l->rows);
     l->state_path = iso_format("%s.state", l->run->path);
@@ -456,6 +473,7 @@ static void close_loop(loop *l)
     free(l->x);
     free(l->normal);
     free(l->delta);
+    free(l->labels);
     free(l->perm);
     free(l->rows);
     free(l->saved);

@@ -1,4 +1,4 @@
-/* train_loop.h: epochs, validation, files and resuming, for anything that iso_train_step can express. Used by train*.c only. */
+/* train_loop.h: epochs, validation, files and resuming, for anything that iso_train_step can express. Used by what trains or fits, in model/, only. */
 #ifndef ISO_TRAIN_LOOP_H
 #define ISO_TRAIN_LOOP_H
 
@@ -15,9 +15,13 @@ typedef struct iso_options {
 } iso_options;
 void iso_options_text(iso_options *o, const char *key, const char *value);
 void iso_options_int(iso_options *o, const char *key, int64_t value);
+/* What a schedule other than a constant rate adds: its name, and the number of epochs it spans. */
+void iso_options_schedule(iso_options *o, const iso_run *run);
 void iso_options_real(iso_options *o, const char *key, double value); /* the shortest text that gives the same double */
 /* A digest of the images that train and validate, in order: key "images". */
 iso_status iso_options_images(iso_options *o, const iso_train_data *data, iso_error *err);
+/* The same of their labels and the attributes' names: key "labels". */
+iso_status iso_options_labels(iso_options *o, const iso_train_data *data, iso_error *err);
 
 typedef struct iso_loop_spec {
     iso_model *model;             /* the parameters to begin with; changed */
@@ -31,6 +35,9 @@ typedef struct iso_loop_spec {
 } iso_loop_spec;
 
 ISO_CHECK iso_status iso_loop(const iso_loop_spec *spec, iso_error *err);
+/* The vectors of the listed rows, [count, latent], into `codes`. ISO_E_INTERRUPTED: watch.stop said so. */
+ISO_CHECK iso_status iso_encode_rows(const iso_model *m, const iso_train_data *data, const int64_t *rows, int64_t count,
+                                     const iso_watch *watch, float *codes, iso_error *err);
 void iso_watch_say(const iso_watch *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -12,13 +12,15 @@ const char *iso_term_text(iso_term t)
 {
     static const char *const text[ISO_TERM_COUNT] = {
         "the loss", "the negative log likelihood", "the KL term", "the reconstruction error",
-        "the isometric term R", "E|Jv|^2", "E|JtJv|^2", "the norm of the flow's codes"};
+        "the isometric term R", "E|Jv|^2", "E|JtJv|^2", "the norm of the flow's codes",
+        "the share of attributes told right"};
     return (unsigned)t < ISO_TERM_COUNT ? text[t] : "a term";
 }
 
 bool iso_objective_trains(const iso_objective *objective, const char *param)
 {
     if (objective->goal == ISO_GOAL_FLOW) return strncmp(param, "flow.", 5) == 0;
+    if (objective->goal == ISO_GOAL_SUPERVISED) return strncmp(param, "encoder.", 8) == 0 || strncmp(param, "classifier.", 11) == 0;
     if (strcmp(param, "sigma") == 0) return objective->sigma == ISO_SIGMA_LEARNED;
     return strncmp(param, "encoder.", 8) == 0 || strncmp(param, "decoder.", 8) == 0;
 }
@@ -72,6 +74,22 @@ static void build_flow(iso_train_step *s, const iso_net *net, const iso_objectiv
     add_distortion(s, f.distortion);
     s->term[ISO_TERM_NORM] = f.norm;
     s->term[ISO_TERM_LOSS] = f.loss;
+}
+
+static void build_supervised(iso_train_step *s, const iso_net *net)
+{
+    s->labels = iso_input(s->graph, "labels", iso_shape2(s->batch, net->classes));
+    iso_supervised supervised = iso_supervise(s->graph, net, s->x, s->labels);
+    s->term[ISO_TERM_LOSS] = supervised.loss;
+    s->term[ISO_TERM_ACCURACY] = supervised.accuracy;
+}
+
+/* Mixup and probes. */
+static void build_draws(iso_train_step *s, const iso_net *net)
+{
+    s->v = iso_input(s->graph, "v", iso_shape2(s->batch, net->latent));
+    s->delta = iso_input(s->graph, "delta", iso_shape2(s->batch, 1));
+    s->perm = iso_input_index(s->graph, "perm", s->batch);
 }
 
 /* Gradients and Adam for every trained parameter; three assignments each. */
@@ -142,17 +160,17 @@ iso_status iso_train_step_create(const iso_net *net, const iso_objective *object
     iso_graph *g = s->graph;
     bool flow = objective->goal == ISO_GOAL_FLOW;
     s->batch = batch;
-    s->eps = ISO_NONE;
+    s->eps = s->v = s->delta = s->perm = s->labels = ISO_NONE;
     s->adam = (iso_adam){ISO_NONE, ISO_NONE};
     for (int i = 0; i < ISO_TERM_COUNT; i++) s->term[i] = ISO_NONE;
     s->x_shape = flow ? iso_shape2(batch, net->latent)
                  : net->arch == ISO_ARCH_CELEBA ? iso_shape4(batch, ISO_SIDE, ISO_SIDE, 3)
                                                 : iso_shape2(batch, net->size[net->layers - 1]);
     s->x = iso_input(g, "x", s->x_shape);
-    s->v = iso_input(g, "v", iso_shape2(batch, net->latent));
-    s->delta = iso_input(g, "delta", iso_shape2(batch, 1));
-    s->perm = iso_input_index(g, "perm", batch);
-    if (flow)
+    if (objective->goal != ISO_GOAL_SUPERVISED) build_draws(s, net);
+    if (objective->goal == ISO_GOAL_SUPERVISED)
+        build_supervised(s, net);
+    else if (flow)
         build_flow(s, net, objective);
     else
         build_vae(s, net, objective, !train || objective->goal != ISO_GOAL_VAE);

@@ -6,6 +6,7 @@
  *   isometric  loss = the same + alpha R        R of the decoder at mixed-up posterior samples (Lee 2022 eq. 10, B.1)
  *   flat-manifold  loss = the same + alpha F    F = E|JtJv - cv|^2 at the same codes (Chen 2020; Lee 2022 C); R is reported
  *   flow       loss = R + beta mean |i(mu)|^2   R of decoder o i^-1 at mixed-up i(mu)            (Lee 2022 4.2, B.2)
+ *   supervised loss = binary cross-entropy      the mean over images and attributes; the only goal that is given labels
  *
  * sigma_x, the noise of p(x|z) (methods.md 2): by default the batch's optimum sigma^2 = MSE put into the NLL, which is
  * then D/2 (log(2 pi MSE) + 1) with its gradient; or learned by log sigma at its own rate; or fixed. */
@@ -16,7 +17,7 @@
 #include "model/model.h"
 
 typedef enum iso_sigma_rule { ISO_SIGMA_OPTIMAL, ISO_SIGMA_LEARNED, ISO_SIGMA_FIXED } iso_sigma_rule;
-typedef enum iso_goal { ISO_GOAL_VAE, ISO_GOAL_ISOMETRIC, ISO_GOAL_FLAT_MANIFOLD, ISO_GOAL_FLOW } iso_goal;
+typedef enum iso_goal { ISO_GOAL_VAE, ISO_GOAL_ISOMETRIC, ISO_GOAL_FLAT_MANIFOLD, ISO_GOAL_FLOW, ISO_GOAL_SUPERVISED } iso_goal;
 
 typedef struct iso_objective {
     iso_goal goal;
@@ -36,6 +37,7 @@ typedef enum iso_term {
     ISO_TERM_TRACE,  /* E |Jv|^2 */
     ISO_TERM_TRACE2, /* E |JtJv|^2 */
     ISO_TERM_NORM,   /* E |i(mu)|^2 */
+    ISO_TERM_ACCURACY, /* supervised: share of the attributes told right */
     ISO_TERM_COUNT
 } iso_term;
 const char *iso_term_text(iso_term t); /* "the loss", "the negative log likelihood", ... */
@@ -49,6 +51,7 @@ typedef struct iso_train_step {
     iso_node eps, v;          /* [B, m] ~ N(0, I); eps is ISO_NONE for a flow */
     iso_node delta;           /* [B, 1] ~ U[-eta, 1 + eta] */
     iso_node perm;            /* [B], a permutation */
+    iso_node labels;          /* [B, classes], 0 or 1: supervised, which has none of the four above; ISO_NONE for all others */
     iso_adam adam;            /* training only */
     iso_node term[ISO_TERM_COUNT]; /* ISO_NONE: not part of this goal */
 } iso_train_step;
@@ -59,8 +62,8 @@ ISO_CHECK iso_status iso_train_step_create(const iso_net *net, const iso_objecti
                                      iso_vars *vars, int threads, iso_train_step **out, iso_error *err);
 void iso_train_step_free(iso_train_step *s);
 
-/* The parameters that a goal trains, as a prefix test: flow.* for a flow, encoder.* and decoder.* otherwise, and sigma where
- * it is learned. */
+/* The parameters that a goal trains, as a prefix test: flow.* for a flow, encoder.* and classifier.* for a supervised net,
+ * encoder.* and decoder.* otherwise, and sigma where it is learned. */
 bool iso_objective_trains(const iso_objective *objective, const char *param);
 
 #endif

@@ -13,6 +13,7 @@
 static const struct { const char *name; int (*run)(int argc, char **argv); const char *about; } commands[] = {
     {"train", iso_indexer_train, "learn a model from a folder of images"},
     {"flatten", iso_indexer_flatten, "train a flattening flow behind a model"},
+    {"whiten", iso_indexer_whiten, "make a model whose vectors are whitened"},
     {"encode", iso_indexer_encode, "put what is new or changed in a folder of images into a database"},
     {"info", iso_indexer_info, "what a database holds"},
     {"verify", iso_indexer_verify, "check every record, vector and index of a database"},

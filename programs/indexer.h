@@ -7,6 +7,7 @@
 
 int iso_indexer_train(int argc, char **argv);
 int iso_indexer_flatten(int argc, char **argv);
+int iso_indexer_whiten(int argc, char **argv);
 int iso_indexer_encode(int argc, char **argv);
 int iso_indexer_info(int argc, char **argv);
 int iso_indexer_verify(int argc, char **argv);

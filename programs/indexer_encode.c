@@ -6,9 +6,7 @@
 
 #include "base/args.h"
 #include "base/progress.h"
-#include "base/text.h"
-#include "indexer/encode.h"
-#include "model/model.h"
+#include "programs/encoding.h"
 #include "programs/indexer.h"
 
 typedef struct config {
@@ -42,44 +40,17 @@ static const iso_command command = {
     "Paths are stored relative to DIR (in CelebA's layout, to DIR/img_align_celeba).",
 };
 
-typedef struct teller { iso_progress progress; bool started, quiet; } teller;
-
-static void tell_progress(void *ctx, int64_t done, int64_t total)
-{
-    teller *t = ctx;
-    if (!t->started) iso_progress_start(&t->progress, "encoding", "images", total, t->quiet);
-    t->started = true;
-    iso_progress_step(&t->progress, done);
-}
-
-static void tell_skipped(void *ctx, const char *path, const char *reason)
-{
-    teller *t = ctx;
-    char *name = iso_text_printable(path);
-    iso_progress_say(t->started ? &t->progress : NULL, "skipped %s: %s", name ? name : "?", reason);
-    free(name);
-}
-
-static iso_status encode(void *ctx, const uint8_t *pixels, int64_t n, float *vectors, iso_error *err)
-{
-    return iso_encoder_run(ctx, pixels, n, vectors, err);
-}
-
 static void summary(const config *c, const iso_encode_counts *n)
 {
     printf("added %lld, changed %lld, unchanged %lld, skipped %lld, removed %lld\n", (long long)n->added, (long long)n->changed,
            (long long)n->unchanged, (long long)n->skipped, (long long)n->removed);
-    char took[32];
-    if (!c->quiet && n->encoded && n->seconds > 0)
-        fprintf(stderr, "encoded %lld images in %s (%.0f a second)\n", (long long)n->encoded, iso_duration(n->seconds, took), (double)n->encoded / n->seconds);
+    if (!c->quiet) iso_encoding_rate(n);
 }
 
 static iso_status run(config *c, iso_encode_counts *counts, iso_error *err)
 {
     iso_model *m = NULL;
-    iso_encoder *e = NULL;
     char *own = NULL;
-    teller t = {.quiet = c->quiet};
     if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
     iso_status status = iso_indexer_db(&c->db, err);
     if (status) return status;
@@ -89,15 +60,10 @@ static iso_status run(config *c, iso_encode_counts *counts, iso_error *err)
     }
     if (c->threads) omp_set_num_threads((int)c->threads);
     if ((status = iso_model_load(c->model, &m, err))) goto done;
-    if ((status = iso_encoder_create(m, (int)c->batch, &e, err))) goto done;
-    iso_encode_spec spec = {
-        .images = c->images, .db = c->db, .dim = iso_model_dim(m), .digest = iso_model_digest(m), .model = c->model,
-        .batch = (int)c->batch, .threads = (int)c->threads, .prune = c->prune, .relocate = c->relocate,
-        .encode = encode, .encode_ctx = e, .skipped = tell_skipped, .progress = tell_progress, .tell_ctx = &t};
-    status = iso_encode(&spec, counts, err);
-    if (t.started) iso_progress_end(&t.progress);
+    iso_encoding e = {.images = c->images, .db = c->db, .model = c->model, .batch = (int)c->batch, .threads = (int)c->threads,
+                      .prune = c->prune, .relocate = c->relocate, .quiet = c->quiet};
+    status = iso_encoding_run(&e, m, counts, err);
 done:
-    iso_encoder_free(e);
     iso_model_free(m);
     free(own);
     return status;

@@ -2,14 +2,14 @@
 #include <omp.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/args.h"
+#include "base/file.h"
 #include "programs/indexer.h"
 #include "programs/indexer_training.h"
 
 typedef struct config {
-    const char *images, *model, *output, *device;
+    const char *images, *model, *output, *device, *schedule;
     int64_t depth, length, epochs, batch, seed, threads;
     double beta, eta, lr;
     bool resume, force, strict, quiet;
@@ -27,6 +27,7 @@ static const iso_option options[] = {
     {"epochs", 0, ISO_ARG_INT, AT(epochs), "N", "passes over the training images (default: 100)", 1, 1e9},
     {"batch", 0, ISO_ARG_INT, AT(batch), "B", "images a step (default: 100)", 1, 1 << 20},
     {"lr", 0, ISO_ARG_REAL, AT(lr), "R", "Adam's learning rate (default: 1e-5)", 1e-300, 1e300},
+    {"schedule", 0, ISO_ARG_CHOICE, AT(schedule), "constant|cosine", "how the learning rate goes (default: constant); cosine: falling to 0 over all epochs", 0, 0},
     {"seed", 0, ISO_ARG_INT, AT(seed), "S", "of every random number (default: 0)", 0, 9007199254740992.0},
     {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M2.state; --epochs may have grown", 0, 0},
     {"force", 0, ISO_ARG_FLAG, AT(force), NULL, "start anew although M2 is there; M2 may be M itself", 0, 0},
@@ -48,13 +49,6 @@ static const iso_command command = {
     "Epoch 0 is the flow before training, the identity: its R is the model's own.",
 };
 
-static bool same_file(const char *a, const char *b)
-{
-    struct stat sa, sb;
-    if (strcmp(a, b) == 0) return true;
-    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
-}
-
 static iso_status check(const config *c, iso_error *err)
 {
     if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
@@ -62,30 +56,35 @@ static iso_status check(const config *c, iso_error *err)
     if (!c->output) return iso_fail(err, ISO_E_ARGUMENT, "--output is missing");
     if (strcmp(c->device, "cpu") != 0)
         return iso_fail(err, ISO_E_UNSUPPORTED, "--device cuda is not in this build: use --device cpu");
-    if (same_file(c->model, c->output) && !c->force)
+    if (iso_file_same(c->model, c->output) && !c->force)
         return iso_fail(err, ISO_E_ARGUMENT, "--output is --model itself: give another name, or --force to replace it");
     return ISO_OK;
+}
+
+/* All but the model. */
+static iso_flow_spec make_spec(const config *c, iso_training *t)
+{
+    return (iso_flow_spec){
+        .beta = c->beta,
+        .depth = (int)c->depth,
+        .length = (int)c->length,
+        .run = {.path = c->output, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta,
+                .schedule = iso_training_schedule(c->schedule), .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
+                .watch = iso_training_watch(t)},
+    };
 }
 
 static iso_status flatten(const config *c, iso_error *err)
 {
     iso_model *model = NULL;
     iso_training t = {.program = command.program, .quiet = c->quiet};
-    iso_flow_spec spec = {
-        .beta = c->beta,
-        .depth = (int)c->depth,
-        .length = (int)c->length,
-        .run = {.path = c->output, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta,
-                .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
-                .watch = iso_training_watch(&t)},
-    };
+    iso_flow_spec spec = make_spec(c, &t);
     iso_status status = check(c, err);
     if (status != ISO_OK) return status;
     if ((status = iso_model_load(c->model, &model, err)) != ISO_OK) goto done;
     spec.model = model;
-    if (iso_model_net(model)->arch == ISO_ARCH_PCA) { /* before decoding, which may take long */
-        status = iso_fail(err, ISO_E_UNSUPPORTED, "%s holds principal components, which cannot be flattened: they have no decoder",
-                          c->model);
+    if ((status = iso_net_check_decoder(iso_model_net(model), err)) != ISO_OK) { /* before decoding, which may take long */
+        status = iso_fail_prefix(err, status, "%s cannot be flattened", c->model);
         goto done;
     }
     if ((status = iso_run_check(&spec.run, err)) != ISO_OK) goto done;
@@ -98,9 +97,22 @@ done:
     return status;
 }
 
+static const config defaults = {.device = "cpu", .schedule = "constant", .depth = 8, .length = 512, .epochs = 100, .batch = 100, .beta = 100, .eta = 0.2, .lr = 1e-5};
+
+const iso_option *iso_indexer_flatten_options(void) { return options; }
+
+iso_status iso_indexer_flatten_spec(int count, char **word, iso_training *t, iso_flow_spec *spec, iso_error *err)
+{
+    config c = defaults;
+    if (iso_args_parse(&command, count, word, 0, &c, NULL) != ISO_ARGS_RUN)
+        return iso_fail(err, ISO_E_INTERNAL, "options that `indexer flatten` does not take");
+    *spec = make_spec(&c, t);
+    return ISO_OK;
+}
+
 int iso_indexer_flatten(int argc, char **argv)
 {
-    config c = {.device = "cpu", .depth = 8, .length = 512, .epochs = 100, .batch = 100, .beta = 100, .eta = 0.2, .lr = 1e-5};
+    config c = defaults;
     iso_error err = {0};
     int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;

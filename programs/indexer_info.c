@@ -102,7 +102,7 @@ static void size_of(printer *p, const char *db)
 /* How the model came to be, as far as its file says. */
 static void model(printer *p, const config *c, const iso_store_info *info)
 {
-    static const char *const keys[] = {"method", "alpha"};
+    static const char *const keys[] = {"method", "alpha", "attributes"};
     iso_error err = {0};
     iso_model *m = NULL;
     if (!info->model[0]) {
@@ -114,7 +114,10 @@ static void model(printer *p, const config *c, const iso_store_info *info)
         const iso_net *net = iso_model_net(m);
         text(p, "architecture", iso_arch_name(net->arch));
         if (net->arch == ISO_ARCH_CELEBA) number(p, "width", (uint64_t)net->width);
+        if (net->classes) number(p, "classes", (uint64_t)net->classes);
         number(p, "flow_depth", (uint64_t)net->flow_depth);
+        if (net->whitened) text(p, "whitened", "yes");
+        if (iso_model_meta(m, "whiten.shrinkage")) text(p, "shrinkage", iso_model_meta(m, "whiten.shrinkage"));
         for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
             if (iso_model_meta(m, keys[i])) text(p, keys[i], iso_model_meta(m, keys[i]));
     } else if (!c->quiet) fprintf(stderr, "%s: the database's copy of its model is of no use: %s\n", command.program, err.message);

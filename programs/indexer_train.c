@@ -5,13 +5,14 @@
 #include <string.h>
 
 #include "base/args.h"
+#include "model/net/net.h"
 #include "model/pca.h"
 #include "programs/indexer.h"
 #include "programs/indexer_training.h"
 
 typedef struct config {
-    const char *images, *model, *method, *arch, *sigma, *device;
-    int64_t width, latent, epochs, batch, seed, threads;
+    const char *images, *model, *method, *attributes, *arch, *sigma, *device, *schedule;
+    int64_t width, latent, views, epochs, batch, seed, threads;
     double alpha, eta, lr, sigma_lr, kl_weight;
     bool mirror, resume, force, strict, quiet;
 } config;
@@ -20,10 +21,12 @@ typedef struct config {
 static const iso_option options[] = {
     {"images", 0, ISO_ARG_TEXT, AT(images), "DIR", "folder of images, or a data set in CelebA's layout", 0, 0},
     {"model", 0, ISO_ARG_TEXT, AT(model), "M", "the model file to write", 0, 0},
-    {"method", 0, ISO_ARG_CHOICE, AT(method), "isometric|flat-manifold|vae|pca", "what is trained (default: isometric)", 0, 0},
+    {"method", 0, ISO_ARG_CHOICE, AT(method), "isometric|flat-manifold|vae|supervised|pca", "what is trained (default: isometric)", 0, 0},
+    {"attributes", 0, ISO_ARG_TEXT, AT(attributes), "FILE", "supervised: which image has which attribute (default: DIR/list_attr_celeba.txt)", 0, 0},
     {"arch", 0, ISO_ARG_CHOICE, AT(arch), "celeba", "architecture (default: celeba)", 0, 0},
     {"width", 0, ISO_ARG_INT, AT(width), "W", "channels of the first layer (default: 128; 16 or 32 suit a CPU)", 1, 4096},
     {"latent", 0, ISO_ARG_INT, AT(latent), "M", "latent dimension (default: 128)", 1, 4096},
+    {"views", 0, ISO_ARG_INT, AT(views), "N", "2: a vector is the mean over an image and its mirror image (default); 1: of the image (pca's default)", 1, 2},
     {"alpha", 0, ISO_ARG_REAL, AT(alpha), "A", "weight of the method's term: of R (default: 10), or of flat-manifold's (default: 1)", 0, 1e12},
     {"eta", 0, ISO_ARG_REAL, AT(eta), "E", "how far mixed-up codes reach beyond their pair (default: 0.2)", 0, 100},
     {"kl-weight", 0, ISO_ARG_REAL, AT(kl_weight), "W", "weight of the KL term (default: 1, the bound itself)", 0, 1e12},
@@ -32,7 +35,8 @@ static const iso_option options[] = {
     {"sigma-lr", 0, ISO_ARG_REAL, AT(sigma_lr), "R", "learning rate of log sigma where learned (default: 0.01)", 1e-12, 10},
     {"epochs", 0, ISO_ARG_INT, AT(epochs), "N", "passes over the training images (default: 100)", 1, 1e9},
     {"batch", 0, ISO_ARG_INT, AT(batch), "B", "images a step (default: 100)", 1, 1 << 20},
-    {"lr", 0, ISO_ARG_REAL, AT(lr), "R", "Adam's learning rate (default: 1e-4)", 1e-300, 1e300},
+    {"lr", 0, ISO_ARG_REAL, AT(lr), "R", "Adam's learning rate (default: 1e-4; supervised: 1e-3)", 1e-300, 1e300},
+    {"schedule", 0, ISO_ARG_CHOICE, AT(schedule), "constant|cosine", "how the learning rate goes (default: constant); cosine: falling to 0 over all epochs", 0, 0},
     {"seed", 0, ISO_ARG_INT, AT(seed), "S", "of every random number (default: 0)", 0, 9007199254740992.0},
     {"mirror", 0, ISO_ARG_FLAG, AT(mirror), NULL, "flip half of the images, drawn anew each time", 0, 0},
     {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M.state; --epochs may have grown", 0, 0},
@@ -48,31 +52,43 @@ static const iso_command command = {
     "indexer train",
     "indexer train --images DIR --model M [options]",
     "Trains a variational autoencoder on the images of DIR: isometrically regularized (Lee 2022), with the flat-manifold term\n"
-    "E|JtJv - cv|^2 (Chen 2020), or plain. Or finds whitened principal components of the pixels (pca), in seconds.\n"
+    "E|JtJv - cv|^2 (Chen 2020), or plain. Or the same encoder, without a decoder, to tell the attributes that people gave the\n"
+    "images (supervised). Or finds whitened principal components of the pixels (pca), in seconds.\n"
     "\n"
     "M holds the best epoch by validation loss; M.state all that --resume needs to go on bit for bit (with\n"
     "the same --threads); M.csv one row an epoch. Ctrl-C saves M.state and stops.\n"
+    "\n"
+    "supervised is the only method that sees labels: what can be reached with them. Its vectors are the encoder's outputs divided by\n"
+    "their norm, from which a linear layer tells each attribute of the attribute file (binary cross-entropy). Images that the file\n"
+    "does not list are left out. --alpha, --eta, --kl-weight, --sigma and --sigma-lr mean nothing with it and are errors.\n"
     "\n"
     "pca writes M alone, and has no use for the options of a network and its steps, which are errors with it: it takes\n"
     "--latent (at most the training images less one), --seed, --force, --strict, --device, --threads and --quiet.",
     options,
     "An epoch's line gives training figures and, in parentheses, those of the validation images: the loss,\n"
     "the squared error per pixel and channel (images in [-1, 1]), the isometric term R (1/latent is the least it can be; reported for\n"
-    "every method), the KL.",
+    "every method with a decoder), the KL. Of supervised: the loss, and the share of the attributes told right.",
 };
 
 /* What only training by steps has. Numbers below every option's least, and NULL, mean that it was not given. */
 static const config not_given = {.method = "isometric", .device = "cpu", .latent = 128, .alpha = -1, .eta = -1, .kl_weight = -1};
 
-static iso_status refuse_steps(const config *c, iso_error *err)
+static bool is_supervised(const config *c) { return strcmp(c->method, "supervised") == 0; }
+static bool is_pca(const config *c) { return strcmp(c->method, "pca") == 0; }
+
+/* Options that mean nothing with the method. */
+static iso_status refuse_others(const config *c, iso_error *err)
 {
-    const struct { const char *name; bool given; } steps[] = {
-        {"arch", c->arch != NULL}, {"width", c->width != 0}, {"alpha", c->alpha >= 0}, {"eta", c->eta >= 0},
-        {"kl-weight", c->kl_weight >= 0}, {"sigma", c->sigma != NULL}, {"sigma-lr", c->sigma_lr > 0}, {"epochs", c->epochs != 0},
-        {"batch", c->batch != 0}, {"lr", c->lr > 0}, {"mirror", c->mirror}, {"resume", c->resume}};
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
-        if (steps[i].given)
-            return iso_fail(err, ISO_E_ARGUMENT, "--%s means nothing with --method pca: leave it out", steps[i].name);
+    bool pca = is_pca(c), no_bound = pca || is_supervised(c), no_labels = !is_supervised(c);
+    const struct { const char *name; bool given, unfit; } list[] = {
+        {"attributes", c->attributes != NULL, no_labels}, {"arch", c->arch != NULL, pca}, {"width", c->width != 0, pca},
+        {"alpha", c->alpha >= 0, no_bound}, {"eta", c->eta >= 0, no_bound}, {"kl-weight", c->kl_weight >= 0, no_bound},
+        {"sigma", c->sigma != NULL, no_bound}, {"sigma-lr", c->sigma_lr > 0, no_bound}, {"epochs", c->epochs != 0, pca},
+        {"batch", c->batch != 0, pca}, {"lr", c->lr > 0, pca}, {"schedule", c->schedule != NULL, pca}, {"mirror", c->mirror, pca},
+        {"resume", c->resume, pca}};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        if (list[i].given && list[i].unfit)
+            return iso_fail(err, ISO_E_ARGUMENT, "--%s means nothing with --method %s: leave it out", list[i].name, c->method);
     return ISO_OK;
 }
 
@@ -80,13 +96,15 @@ static void fill_defaults(config *c)
 {
     if (!c->arch) c->arch = "celeba";
     if (!c->sigma) c->sigma = "optimal";
+    if (!c->schedule) c->schedule = "constant";
     if (!c->width) c->width = 128;
+    if (!c->views) c->views = 2;
     if (!c->epochs) c->epochs = 100;
     if (!c->batch) c->batch = 100;
     if (c->alpha < 0) c->alpha = strcmp(c->method, "flat-manifold") == 0 ? 1 : 10; /* the papers' */
     if (c->eta < 0) c->eta = 0.2;
     if (c->kl_weight < 0) c->kl_weight = 1;
-    if (!(c->lr > 0)) c->lr = 1e-4;
+    if (!(c->lr > 0)) c->lr = is_supervised(c) ? 1e-3 : 1e-4;
     if (!(c->sigma_lr > 0)) c->sigma_lr = 1e-2;
 }
 
@@ -108,22 +126,35 @@ static iso_status parse_sigma(const config *c, iso_train_spec *spec, iso_error *
     return ISO_OK;
 }
 
-static iso_status train(const config *c, iso_error *err)
+static iso_status make_spec(const config *c, iso_training *t, iso_train_spec *out, iso_error *err)
 {
-    iso_training t = {.program = command.program, .quiet = c->quiet};
     iso_train_spec spec = {
-        .net = {.arch = ISO_ARCH_CELEBA, .width = (int)c->width, .latent = (int)c->latent},
+        .net = {.arch = ISO_ARCH_CELEBA, .width = (int)c->width, .latent = (int)c->latent, .views = (int)c->views},
         .method = c->method,
         .alpha = c->alpha,
         .kl_weight = c->kl_weight,
         .sigma_lr = c->sigma_lr,
         .mirror = c->mirror,
-        .run = {.path = c->model, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta,
+        .run = {.path = c->model, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta, .schedule = iso_training_schedule(c->schedule),
                 .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
-                .watch = iso_training_watch(&t)},
+                .watch = iso_training_watch(t)},
     };
     iso_status status = parse_sigma(c, &spec, err);
+    if (status == ISO_OK) *out = spec;
+    return status;
+}
+
+static iso_status train(const config *c, iso_error *err)
+{
+    iso_training t = {.program = command.program, .quiet = c->quiet};
+    iso_train_spec spec;
+    iso_status status = make_spec(c, &t, &spec, err);
     if (status == ISO_OK) status = iso_run_check(&spec.run, err); /* before decoding, which may take long */
+    if (status == ISO_OK && is_supervised(c)) {
+        status = iso_training_attributes(&t, c->images, c->attributes, err);
+        if (status == ISO_OK) spec.net.classes = iso_attributes_count(t.attributes);
+    }
+    if (status == ISO_OK) status = iso_net_check(&spec.net, err);
     if (status == ISO_OK) status = iso_training_load(&t, c->images, (int)c->threads, c->strict, err);
     if (status == ISO_OK) status = iso_train(&spec, &t.data, err);
     iso_training_end(&t, c->model, status);
@@ -134,7 +165,7 @@ static iso_status train(const config *c, iso_error *err)
 static iso_status find_components(const config *c, iso_error *err)
 {
     iso_training t = {.program = command.program, .quiet = c->quiet};
-    iso_pca_spec spec = {.latent = (int)c->latent, .seed = (uint64_t)c->seed, .path = c->model, .force = c->force,
+    iso_pca_spec spec = {.latent = (int)c->latent, .views = (int)c->views, .seed = (uint64_t)c->seed, .path = c->model, .force = c->force,
                          .watch = iso_training_watch(&t)};
     iso_status status = iso_pca_check(&spec, err); /* before decoding, which may take long */
     if (status == ISO_OK) status = iso_training_load(&t, c->images, (int)c->threads, c->strict, err);
@@ -146,16 +177,28 @@ static iso_status find_components(const config *c, iso_error *err)
 
 static iso_status run(config *c, iso_error *err)
 {
-    bool pca = strcmp(c->method, "pca") == 0;
-    iso_status status = pca ? refuse_steps(c, err) : ISO_OK;
+    iso_status status = refuse_others(c, err);
     if (status != ISO_OK) return status;
     if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
     if (!c->model) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing");
     if (strcmp(c->device, "cpu") != 0)
         return iso_fail(err, ISO_E_UNSUPPORTED, "--device cuda is not in this build: use --device cpu");
-    if (pca) return find_components(c, err);
+    if (is_pca(c)) return find_components(c, err);
     fill_defaults(c);
     return train(c, err);
+}
+
+const iso_option *iso_indexer_train_options(void) { return options; }
+
+iso_status iso_indexer_train_spec(int count, char **word, iso_training *t, iso_train_spec *spec, iso_error *err)
+{
+    config c = not_given;
+    if (iso_args_parse(&command, count, word, 0, &c, NULL) != ISO_ARGS_RUN)
+        return iso_fail(err, ISO_E_INTERNAL, "options that `indexer train` does not take");
+    iso_status status = refuse_others(&c, err);
+    if (status != ISO_OK) return status;
+    fill_defaults(&c);
+    return make_spec(&c, t, spec, err);
 }
 
 int iso_indexer_train(int argc, char **argv)

@@ -11,6 +11,8 @@
 static const iso_net celeba = {.arch = ISO_ARCH_CELEBA, .width = 2, .latent = 5, .flow_depth = 3, .flow_length = 7};
 static const iso_net mlp = {.arch = ISO_ARCH_MLP, .latent = 3, .layers = 3, .size = {3, 6, 8}, .act = "tanh", .out = "linear"};
 
+static const iso_net supervised = {.arch = ISO_ARCH_CELEBA, .width = 2, .latent = 5, .classes = 3};
+
 static inline iso_model *fresh(const iso_net *net, uint64_t from)
 {
     iso_model *m = NULL;

@@ -23,7 +23,7 @@ indexer
 expect 'no command' 2
 indexer frobnicate
 expect 'a strange command' 2
-for c in train flatten encode info verify remove reindex compact export import; do
+for c in train flatten whiten encode info verify remove reindex compact export import; do
     indexer "$c" --help
     expect "$c --help" 0
     has "$out" "usage: indexer $c" "$c --help"
@@ -87,6 +87,55 @@ same "$out" 'added 39, changed 0, unchanged 0, skipped 0, removed 0' 'encode wit
 indexer info --db "$work/pca.db" --format tsv
 has "$out" 'architecture	pca' 'info of pca'
 must "$bin/retrieve" --db "$work/pca.db" --query "$faces/000002.jpg" -k 3
+
+# ---- whitened vectors
+indexer whiten --images "$work/drawn" --model "$work/model" --output "$work/white"
+expect whiten 0
+has "$said" 'vectors of 6 numbers' 'what whitening says'
+[[ -z $out && ! -e $work/white.state && ! -e $work/white.csv ]] || { echo 'whiten wrote more than its model'; failed=1; }
+cp "$work/white" "$work/white1"
+indexer whiten --images "$work/drawn" --model "$work/model" --output "$work/white"
+expect 'a whitened model that is there' 2
+has "$said" '--force' 'a whitened model that is there'
+indexer whiten --images "$work/drawn" --model "$work/model" --output "$work/white" --shrinkage 0.02 --force --quiet
+same "$said" '' 'whiten --quiet'
+cmp "$work/white" "$work/white1" || { echo 'the same whitening is another'; failed=1; }
+indexer whiten --images "$work/drawn" --model "$work/pca" --output "$work/white-pca" --shrinkage 0
+expect 'whiten of pca' 0
+cp "$work/model" "$work/model-was"
+ln -s model "$work/model-link"
+for o in model model-link; do
+    indexer whiten --images "$work/drawn" --model "$work/model" --output "$work/$o" --force
+    expect "whiten over its own model, $o" 2
+    has "$said" 'another name' 'whiten over its own model'
+done
+cmp "$work/model" "$work/model-was" || { echo 'whiten changed its model'; failed=1; }
+indexer whiten --images "$work/drawn" --model "$work/white" --output "$work/none"
+expect 'whiten twice' 2
+has "$said" 'whitened already' 'whiten twice'
+for o in -0.1 1.5 nan much; do
+    indexer whiten --images "$work/drawn" --model "$work/model" --output "$work/none" --shrinkage "$o"
+    expect "whiten --shrinkage $o" 2
+done
+for o in images model output; do
+    args=(--images "$work/drawn" --model "$work/model" --output "$work/none")
+    for i in 0 2 4; do [[ ${args[i]} == "--$o" ]] && unset "args[i]" "args[i+1]"; done
+    indexer whiten "${args[@]}"
+    expect "whiten without --$o" 2
+    has "$said" "--$o is missing" "whiten without --$o"
+done
+indexer flatten --images "$work/drawn" --model "$work/white" --output "$work/none"
+expect 'flatten of a whitened model' 1
+has "$said" 'cannot be flattened: whitened vectors have no decoder' 'flatten of a whitened model'
+[[ ! -e $work/none ]] || { echo 'a refused command wrote'; failed=1; }
+indexer encode --images "$work/drawn" --model "$work/white" --db "$work/white.db" --quiet
+same "$out" 'added 39, changed 0, unchanged 0, skipped 0, removed 0' 'encode with a whitened model'
+indexer encode --images "$work/drawn" --model "$work/model" --db "$work/white.db"
+expect 'the model without its whitening' 1
+indexer info --db "$work/white.db" --format tsv
+has "$out" 'whitened	yes' 'info of a whitened model'
+has "$out" 'shrinkage	0.02' 'info of a whitened model'
+must "$bin/retrieve" --db "$work/white.db" --query "$faces/000002.jpg" -k 3
 
 # ---- what does not belong together
 must "$bin/indexer" train --images "$work/drawn" --model "$work/model2" --method vae --width 2 --latent 6 --epochs 1 --batch 10 --seed 1 --quiet

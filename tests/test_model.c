@@ -36,14 +36,23 @@ static int teardown(void **state)
     return rmdir(folder);
 }
 
-/* --- files */
+#define SAYS(part) \
+    do \
+        if (!strstr(err.message, part)) fail_msg("\"%s\" does not say \"%s\"", err.message, part); \
+    while (0)
 
+/* --- files */
 static void check_round_trip(const iso_net *net)
 {
     iso_error err = {0};
     iso_model *m = fresh(net, seed), *back = NULL;
     assert_int_equal(iso_model_set_meta(m, "method", "isometric", &err), ISO_OK);
     assert_int_equal(iso_model_set_meta(m, "history", "1\t2\n3 \xc3\xa4", &err), ISO_OK);
+    if (net->classes) {
+        assert_int_equal(iso_model_save(m, path, &err), ISO_E_ARGUMENT);
+        SAYS("does not name the 3 attributes");
+        assert_int_equal(iso_model_set_meta(m, "attributes", "Bald Gr\xc3\xbcn Young", &err), ISO_OK);
+    }
     if (iso_model_save(m, path, &err)) fail_msg("%s", err.message);
     if (iso_model_load(path, &back, &err)) fail_msg("%s", err.message);
     assert_true(same_parameters(m, back));
@@ -75,6 +84,35 @@ static void round_trip(void **state)
     (void)state;
     check_round_trip(&celeba);
     check_round_trip(&mlp);
+    check_round_trip(&supervised);
+}
+
+/* The names of a supervised model's attributes fit its classifier, and no other model has any. */
+static void attribute_names(void **state)
+{
+    (void)state;
+    iso_error err = {0};
+    static const char *const bad[] = {"", "a", "a b", "a b c d", " a b c", "a b c ", "a  b c", "a b \xff"};
+    iso_model *m = fresh(&supervised, seed), *other = fresh(&celeba, seed), *flowing = NULL;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(iso_model_set_meta(m, "attributes", bad[i], &err), ISO_E_ARGUMENT);
+        assert_null(iso_model_meta(m, "attributes"));
+    }
+    SAYS("not UTF-8");
+    assert_int_equal(iso_model_set_meta(m, "attributes", "a b c", &err), ISO_OK);
+    assert_int_equal(iso_model_set_meta(m, "classes", "3", &err), ISO_E_ARGUMENT);
+    assert_string_equal(iso_model_meta(m, "classes"), "3");
+    assert_int_equal(iso_model_set_meta(other, "attributes", "a b c", &err), ISO_E_ARGUMENT);
+    SAYS("not a supervised one");
+    assert_int_equal(iso_model_with_flow(m, 2, 4, &flowing, &err), ISO_E_ARGUMENT);
+    SAYS("no decoder");
+    assert_null(flowing);
+    assert_int_equal(iso_net_check_decoder(&supervised, &err), ISO_E_UNSUPPORTED);
+    SAYS("a supervised model has no decoder");
+    assert_int_equal(iso_net_check_decoder(&celeba, &err), ISO_OK);
+    assert_int_equal(iso_net_check_decoder(&mlp, &err), ISO_OK);
+    iso_model_free(m);
+    iso_model_free(other);
 }
 
 static void metadata(void **state)
@@ -119,6 +157,17 @@ static void digest(void **state)
         assert_string_equal(before, iso_model_digest(m));
     }
     iso_model_free(m);
+    /* Another kind of net, and another number of classes, are another model; what the attributes are called is not. */
+    iso_net four = supervised;
+    four.classes = 4;
+    m = fresh(&supervised, seed);
+    other = fresh(&four, seed);
+    strcpy(before, iso_model_digest(m));
+    assert_string_not_equal(before, iso_model_digest(other));
+    assert_int_equal(iso_model_set_meta(m, "attributes", "a b c", &err), ISO_OK);
+    assert_string_equal(before, iso_model_digest(m));
+    iso_model_free(m);
+    iso_model_free(other);
     /* The same tensors mean something else under another activation. */
     iso_net relu = mlp;
     strcpy(relu.act, "relu");
@@ -171,8 +220,8 @@ static void write_file(int tensors, const iso_st_out *tensor, int pairs, const i
 
 static void save_changed(const iso_model *m, change c)
 {
-    static const char *const keys[] = {"format", "format_version", "preprocessing", "arch", "latent", "width",
-                                       "sizes",  "act",            "out",           "flow_depth", "flow_length"};
+    static const char *const keys[] = {"format", "format_version", "preprocessing", "arch", "latent", "width", "sizes",
+                                       "act",    "out",            "flow_depth",    "flow_length", "classes", "attributes"};
     iso_st_meta_pair pair[16];
     iso_st_out tensor[64];
     float copy[4096], zero = 0;
@@ -256,12 +305,35 @@ static void damaged(void **state)
         {.key = "out", .value = "a name that is far too long for a field", .want = ISO_E_FORMAT},
         {.key = "latent", .value = "2", .want = ISO_E_FORMAT},
     };
+    const change supervised_changes[] = {
+        {.want = ISO_OK},
+        {.key = "classes", .want = ISO_E_FORMAT},
+        {.key = "classes", .value = "0", .want = ISO_E_FORMAT},
+        {.key = "classes", .value = "4", .want = ISO_E_FORMAT},
+        {.key = "classes", .value = "-3", .want = ISO_E_FORMAT},
+        {.key = "classes", .value = "4097", .want = ISO_E_FORMAT},
+        {.key = "attributes", .want = ISO_E_FORMAT},
+        {.key = "attributes", .value = "", .want = ISO_E_FORMAT},
+        {.key = "attributes", .value = "a b", .want = ISO_E_FORMAT},
+        {.key = "attributes", .value = "a b c d", .want = ISO_E_FORMAT},
+        {.key = "attributes", .value = "a b  c", .want = ISO_E_FORMAT},
+        {.key = "attributes", .value = "x y z", .want = ISO_OK},
+        {.key = "arch", .value = "pca", .want = ISO_E_FORMAT},
+        {.key = "latent", .value = "4", .want = ISO_E_FORMAT},
+        {.tensor = "classifier.weight", .want = ISO_E_FORMAT},
+        {.tensor = "classifier.bias", .want = ISO_E_FORMAT},
+        {.tensor = "classifier.weight", .reshape = true, .want = ISO_E_FORMAT},
+        {.tensor = "classifier.bias", .put = NAN, .want = ISO_E_FORMAT},
+        {.extra = true, .want = ISO_E_FORMAT},
+    };
     const struct { const iso_net *net; const change *list; size_t n; } sets[] = {
         {&celeba, celeba_changes, sizeof celeba_changes / sizeof *celeba_changes},
         {&mlp, mlp_changes, sizeof mlp_changes / sizeof *mlp_changes},
+        {&supervised, supervised_changes, sizeof supervised_changes / sizeof *supervised_changes},
     };
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
         iso_model *m = fresh(sets[k].net, seed);
+        if (sets[k].net->classes) assert_int_equal(iso_model_set_meta(m, "attributes", "a b c", NULL), ISO_OK);
         for (size_t i = 0; i < sets[k].n; i++) {
             iso_model *back = NULL;
             iso_error err = {0};
@@ -369,6 +441,7 @@ int main(void)
     printf("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),  cmocka_unit_test(metadata),       cmocka_unit_test(digest),
+        cmocka_unit_test(attribute_names),
         cmocka_unit_test(damaged),     cmocka_unit_test(not_a_model),    cmocka_unit_test(fuzz),
         cmocka_unit_test(vars_round_trip),
     };

@@ -20,8 +20,8 @@ static void bad_nets(void **state)
     (void)state;
     iso_error err = {0};
     iso_model *m = NULL;
-    iso_net net[12];
-    for (int i = 0; i < 12; i++) net[i] = i < 6 ? celeba : mlp;
+    iso_net net[17];
+    for (int i = 0; i < 17; i++) net[i] = i < 6 ? celeba : i < 12 ? mlp : supervised;
     net[0].width = 0;
     net[1].latent = 5000;
     net[2].flow_depth = -1;
@@ -34,7 +34,12 @@ static void bad_nets(void **state)
     net[9].latent = 4;
     memset(net[10].act, 'x', sizeof net[10].act); /* not even a string */
     strcpy(net[11].out, "softmax");
-    for (int i = 0; i < 12; i++) {
+    net[12].classes = -1;
+    net[13].classes = 4097;
+    net[14].flow_depth = 2, net[14].flow_length = 4;
+    net[15] = mlp, net[15].classes = 3;
+    net[16].arch = ISO_ARCH_PCA;
+    for (int i = 0; i < 17; i++) {
         if (iso_model_create(&net[i], &m, &err) != ISO_E_ARGUMENT) fail_msg("net %d was taken", i);
         assert_null(m);
     }
@@ -78,6 +83,47 @@ static void states(void **state)
     check_states(&mlp);
     check_states(&odd);
     check_states(&one);
+}
+
+/* A supervised net's likewise: an encoder of m outputs and a classifier; no decoder, no sigma. */
+static void supervised_states(void **state)
+{
+    (void)state;
+    iso_graph *g = iso_graph_create();
+    iso_error err = {0};
+    iso_node x = iso_input(g, "x", iso_shape4(2, 64, 64, 3)), mu, log_sigma;
+    iso_node logits = iso_net_classify(g, &supervised, iso_net_vector(g, &supervised, x));
+    if (iso_graph_check(g, &err)) fail_msg("%s", err.message);
+    iso_shape out = iso_node_shape(g, logits), want = iso_shape2(2, 3);
+    assert_true(iso_shape_equal(&out, &want));
+    iso_param param[64];
+    int n = iso_net_params(&supervised, 64, param), states = 0;
+    for (int i = 0; i < iso_graph_size(g); i++) {
+        if (iso_node_op(g, i) != ISO_OP_STATE) continue;
+        iso_shape shape = iso_node_shape(g, i);
+        int k = 0;
+        while (k < n && strcmp(param[k].name, iso_node_name(g, i)) != 0) k++;
+        assert_true(k < n && iso_shape_equal(&param[k].shape, &shape));
+        states++;
+    }
+    assert_int_equal(n, 12);
+    assert_int_equal(states, n);
+    assert_string_equal(param[8].name, "encoder.8.weight");
+    assert_int_equal(param[8].shape.dim[0], 5);
+    assert_string_equal(param[10].name, "classifier.weight");
+    assert_int_equal(param[10].fan_in, 5);
+    iso_graph_free(g);
+    /* What such a net has not, and what other nets have not. */
+    for (int i = 0; i < 4; i++) {
+        g = iso_graph_create();
+        x = iso_input(g, "x", iso_shape4(2, 64, 64, 3));
+        if (i == 0) iso_net_decode(g, &supervised, iso_input(g, "z", iso_shape2(2, 5)));
+        if (i == 1) iso_net_encode(g, &supervised, x, &mu, &log_sigma);
+        if (i == 2) iso_net_unit(g, &celeba, x);
+        if (i == 3) iso_net_classify(g, &celeba, iso_input(g, "z", iso_shape2(2, 5)));
+        assert_int_equal(iso_graph_check(g, &err), ISO_E_ARGUMENT);
+        iso_graph_free(g);
+    }
 }
 
 static void initialisation(void **state)
@@ -262,11 +308,64 @@ static void encoder(void **state)
     iso_model_free(small);
 }
 
+static double norm_of(const float *v, int m)
+{
+    double sum = 0;
+    for (int k = 0; k < m; k++) sum += (double)v[k] * v[k];
+    return sqrt(sum);
+}
+
+/* A supervised net's vectors have norm 1, with two views as well; a zero stays zero, and what overflows is an error. */
+static void supervised_encoder(void **state)
+{
+    (void)state;
+    iso_error err = {0};
+    iso_net two = supervised;
+    two.views = 2;
+    const int m = supervised.latent;
+    uint8_t *images = malloc(2 * IMAGES * ISO_PIXELS);
+    for (int64_t i = 0; i < IMAGES * ISO_PIXELS; i++) images[i] = (uint8_t)((i * i / 7 + i / 3) % 256);
+    for (int64_t i = 0; i < IMAGES * ISO_SIDE; i++) /* the mirror images behind */
+        for (int x = 0; x < ISO_SIDE; x++)
+            memcpy(images + IMAGES * ISO_PIXELS + (i * ISO_SIDE + x) * 3, images + (i * ISO_SIDE + ISO_SIDE - 1 - x) * 3, 3);
+    iso_model *one = fresh(&supervised, seed), *both = fresh(&two, seed);
+    assert_true(same_parameters(one, both));
+    assert_string_not_equal(iso_model_digest(one), iso_model_digest(both));
+    float *alone = encode(one, 4, images, 2 * IMAGES), *mean = encode(both, 4, images, IMAGES);
+    for (int i = 0; i < IMAGES; i++) {
+        const float *a = alone + i * m, *b = alone + (IMAGES + i) * m;
+        float want[8];
+        for (int k = 0; k < m; k++) want[k] = a[k] + b[k];
+        double norm = norm_of(want, m);
+        for (int k = 0; k < m; k++) want[k] = (float)(want[k] / norm);
+        assert_true(fabs(norm_of(a, m) - 1) < 1e-5 && fabs(norm_of(mean + i * m, m) - 1) < 1e-5);
+        assert_true(difference(want, mean + i * m, m) < 1e-5);
+        assert_false(difference(a, mean + i * m, m) < 1e-5); /* deliberately wrong: of one view */
+    }
+    iso_encoder *e = NULL;
+    int weight = iso_model_find(one, "encoder.8.weight"), bias = iso_model_find(one, "encoder.8.bias");
+    for (int i = 0; i < 3; i++) { /* outputs of about 1e-15, 0, and 1e25, whose square is no float */
+        for (int64_t k = 0; k < count_of(one, weight); k++) iso_model_data(one, weight)[k] = 0;
+        for (int k = 0; k < m; k++) iso_model_data(one, bias)[k] = i == 0 ? 1e-15f : i == 1 ? 0 : 1e25f;
+        float v[8] = {7};
+        assert_int_equal(iso_encoder_create(one, 1, &e, &err), ISO_OK);
+        assert_int_equal(iso_encoder_run(e, images, 1, v, &err), i == 2 ? ISO_E_NUMERIC : ISO_OK);
+        assert_true(i == 2 ? v[0] == 7 : norm_of(v, m) < 1e-4);
+        iso_encoder_free(e);
+    }
+    free(images);
+    free(alone);
+    free(mean);
+    iso_model_free(one);
+    iso_model_free(both);
+}
+
 int main(void)
 {
     printf("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_nets),     cmocka_unit_test(states),  cmocka_unit_test(initialisation),
+        cmocka_unit_test(supervised_states), cmocka_unit_test(supervised_encoder),
         cmocka_unit_test(flow_inverse), cmocka_unit_test(encoder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,6 +21,12 @@ iso_node iso_reparameterise(iso_graph *g, iso_node mu, iso_node log_sigma, iso_n
 iso_node iso_gaussian_nll(iso_graph *g, iso_node x, iso_node mean, iso_node sigma);             /* summed over the data */
 iso_node iso_gaussian_kl(iso_graph *g, iso_node mu, iso_node log_sigma);                        /* to N(0, I), summed over m */
 
+/* The supervised upper bound (Lee 2022 5.2): binary cross-entropy, the mean over images and classes. logits [B, classes], labels
+ * likewise, 0 or 1. Of a supervised net: x [B, 64, 64, 3]; code [B, m], its unit vectors; accuracy: the share of labels told right. */
+iso_node iso_cross_entropy(iso_graph *g, iso_node logits, iso_node labels);
+typedef struct iso_supervised { iso_node code, logits, loss, accuracy; } iso_supervised;
+iso_supervised iso_supervise(iso_graph *g, const iso_net *net, iso_node x, iso_node labels);
+
 /* Lee 2022 eq. 11 (4.2, B.2): loss = R(f o i^-1; mixed-up i(z)) + beta E|i(z)|^2. z [B, m] codes; code, mixed [B, m]. */
 typedef struct iso_flattening { iso_node code, mixed, norm, loss; iso_distortion distortion; } iso_flattening;
 iso_flattening iso_flatten(iso_graph *g, const iso_net *net, iso_node z, iso_node perm, iso_node delta, iso_node v, double beta);

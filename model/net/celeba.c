@@ -1,7 +1,7 @@
 /* The convolutional encoder and decoder of Lee 2022 D.3, for faces of 64 x 64.
  *
  *   encoder  Conv(3, w, 5, s2) Conv(w, 2w, 5, s2) Conv(2w, 4w, 5, s2) Conv(4w, 8w, 5, s2) Conv(8w, 2m, 1)
- *            64 -> 30 -> 13 -> 5 -> 1 pixels a side; ReLU between, linear out
+ *            64 -> 30 -> 13 -> 5 -> 1 pixels a side; ReLU between, linear out; supervised: m outputs
  *   decoder  ConvT(m, 8w, 8) ConvT(8w, 4w, 4, s2, p1) ConvT(4w, 2w, 4, s2, p1) ConvT(2w, w, 4, s2, p1) ConvT(w, 3, 1)
  *            1 -> 8 -> 16 -> 32 -> 64 -> 64; ReLU between, tanh out
  */
@@ -13,12 +13,15 @@ typedef struct layer { const char *name; int inputs, outputs, kernel, stride, pa
 
 #define LAYERS 5
 
+/* mu and log sigma; or, supervised, the code. */
+static int encoder_outputs(const iso_net *net) { return net->classes ? net->latent : 2 * net->latent; }
+
 static void encoder_layers(const iso_net *net, layer out[LAYERS])
 {
-    int w = net->width, m = net->latent;
+    int w = net->width;
     const layer layers[LAYERS] = {{"encoder.0", 3, w, 5, 2, 0},         {"encoder.2", w, 2 * w, 5, 2, 0},
                                   {"encoder.4", 2 * w, 4 * w, 5, 2, 0}, {"encoder.6", 4 * w, 8 * w, 5, 2, 0},
-                                  {"encoder.8", 8 * w, 2 * m, 1, 1, 0}};
+                                  {"encoder.8", 8 * w, encoder_outputs(net), 1, 1, 0}};
     for (int i = 0; i < LAYERS; i++) out[i] = layers[i];
 }
 
@@ -72,7 +75,7 @@ iso_node iso_celeba_encode(iso_graph *g, const iso_net *net, iso_node x)
         x = conv(g, &layers[i], x);
         if (i < LAYERS - 1) x = iso_relu(g, x);
     }
-    return iso_reshape(g, x, iso_shape2(s.dim[0], 2 * net->latent));
+    return iso_reshape(g, x, iso_shape2(s.dim[0], encoder_outputs(net)));
 }
 
 iso_node iso_celeba_decode(iso_graph *g, const iso_net *net, iso_node z)
@@ -101,6 +104,7 @@ void iso_celeba_params(iso_param_list *list, const iso_net *net)
         iso_param_add(list, l->name, "weight", iso_shape4(l->outputs, l->inputs, l->kernel, l->kernel), fan_in);
         iso_param_add(list, l->name, "bias", iso_shape1(l->outputs), fan_in);
     }
+    if (net->classes) return;
     decoder_layers(net, layers);
     for (int i = 0; i < LAYERS; i++) {
         const layer *l = &layers[i];

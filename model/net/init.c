@@ -16,11 +16,20 @@ static bool is_flow_output(const char *name)
     return is_flow(name) && end && end - name >= 2 && end[-1] == '2' && end[-2] == '.';
 }
 
+/* The identity: zero but for the weight's diagonal. */
+static void fill_whitening(const iso_param *p, float *data)
+{
+    memset(data, 0, (size_t)iso_shape_count(&p->shape) * sizeof *data);
+    for (int64_t i = 0; p->shape.ndim == 2 && i < p->shape.dim[0]; i++) data[i * p->shape.dim[1] + i] = 1;
+}
+
 static void fill(const iso_param *p, iso_draw draw, float *data)
 {
     int64_t n = iso_shape_count(&p->shape);
     if (strcmp(p->name, "sigma") == 0) {
         data[0] = 1;
+    } else if (strncmp(p->name, "whiten.", 7) == 0) {
+        fill_whitening(p, data);
     } else if (is_flow_output(p->name)) {
         memset(data, 0, (size_t)n * sizeof *data);
     } else {
@@ -40,7 +49,7 @@ static iso_status init(iso_model *m, uint64_t seed, bool flow_only, iso_error *e
     }
     while (flow_first < n && !is_flow(param[flow_first].name)) flow_first++;
     for (int i = 0; i < n; i++) {
-        bool flow = i >= flow_first;
+        bool flow = is_flow(param[i].name);
         if (flow_only && !flow) continue;
         uint32_t stream = flow ? ISO_STREAM_FLOW + (uint32_t)(i - flow_first) : ISO_STREAM_INIT + (uint32_t)i;
         fill(&param[i], (iso_draw){seed, stream, 0}, iso_model_data(m, i));

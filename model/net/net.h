@@ -12,25 +12,33 @@
 
 /* One parameter of a net: fan_in is what its initialisation divides by, a bias having its weight's. */
 typedef struct iso_param { char name[40]; iso_shape shape; int64_t fan_in; } iso_param;
-/* Every parameter, in the file's order: encoder.*, decoder.*, sigma, flow.*. Returns how many; fills up to `room`. */
+/* Every parameter, in the file's order: encoder.*, decoder.*, sigma, flow.*; of a supervised net encoder.*, classifier.*; of a whitened
+ * one whiten.* behind them. Returns how many; fills up to `room`. */
 int iso_net_params(const iso_net *net, int room, iso_param *out);
 /* Sizes within range, known activations. */
 ISO_CHECK iso_status iso_net_check(const iso_net *net, iso_error *err);
 
 /* PyTorch's default initialisation from Philox: weights and biases uniform in +-1/sqrt(fan_in) (ConvTranspose2d's fan_in
- * is out * kh * kw, as PyTorch has it); sigma 1; the flow's last layers zero, so that it starts as the identity. */
+ * is out * kh * kw, as PyTorch has it); sigma 1; the flow's last layers zero, so that it starts as the identity; so does a whitening. */
 ISO_CHECK iso_status iso_net_init(iso_model *m, uint64_t seed, iso_error *err);
 /* Only flow.* */
 ISO_CHECK iso_status iso_flow_init(iso_model *m, uint64_t seed, iso_error *err);
 
-/* x [B, 64, 64, 3] or [B, D] -> mu, log_sigma [B, m] (methods.md 2). Not of a pca, which has neither sigma nor decoder. */
+/* x [B, 64, 64, 3] or [B, D] -> mu, log_sigma [B, m] (methods.md 2). Not of a pca or a supervised net, which have neither sigma nor
+ * decoder. */
 void iso_net_encode(iso_graph *g, const iso_net *net, iso_node x, iso_node *mu, iso_node *log_sigma);
 /* z [B, m] -> [B, 64, 64, 3] (celeba) or [B, D] (mlp) */
 iso_node iso_net_decode(iso_graph *g, const iso_net *net, iso_node z);
 /* RealNVP (methods.md 6); z, y [B, m]. */
 iso_node iso_flow_forward(iso_graph *g, const iso_net *net, iso_node z);
 iso_node iso_flow_inverse(iso_graph *g, const iso_net *net, iso_node y);
-/* What a database holds: mu, or flow(mu); of a pca its components. */
+/* A supervised net (methods.md 7): the encoder's m outputs divided by their norm, of each image alone; and its classifier's logits,
+ * one for each class, above 0 where the attribute is likelier there than not. */
+iso_node iso_net_unit(iso_graph *g, const iso_net *net, iso_node x);      /* [B, 64, 64, 3] -> [B, m] */
+iso_node iso_net_classify(iso_graph *g, const iso_net *net, iso_node z);  /* [B, m] -> [B, classes] */
+/* What a database holds: mu, or flow(mu); of a pca its components; of a supervised net unit vectors. With two views x has the images
+ * and then their mirror images, [2B, ...], and mu is the mean of both, of a supervised net again divided by its norm: [B, m]. At last the linear layer `whiten`, where the net is
+ * whitened. */
 iso_node iso_net_vector(iso_graph *g, const iso_net *net, iso_node x);
 
 /* --- the parts that nets are made of */
@@ -44,7 +52,10 @@ bool iso_activation_known(const char *name);
 /* x W^T + b, of parameters name.weight [out, in] and name.bias [out]. */
 iso_node iso_linear(iso_graph *g, const char *name, iso_node x, int64_t outputs);
 
-iso_node iso_celeba_encode(iso_graph *g, const iso_net *net, iso_node x); /* [B, 64, 64, 3] -> [B, 2m] */
+/* Each row divided by its norm; a zero stays zero. z [B, m] */
+iso_node iso_unit_rows(iso_graph *g, iso_node z);
+
+iso_node iso_celeba_encode(iso_graph *g, const iso_net *net, iso_node x); /* [B, 64, 64, 3] -> [B, 2m]; supervised: [B, m] */
 iso_node iso_celeba_decode(iso_graph *g, const iso_net *net, iso_node z); /* [B, m] -> [B, 64, 64, 3] */
 
 /* weight (x - mean), where x is flattened as PyTorch does it, channels first: [B, 64, 64, 3] -> [B, m] */
