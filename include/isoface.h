@@ -54,8 +54,9 @@ const char *iso_status_text(iso_status status);
  *         puts(iso_answer_result(answer, i)->file);
  *     iso_answer_free(answer); iso_query_free(query); iso_db_close(db);
  *
- * The score of an item is its mean cosine to the examples minus gamma times its mean cosine to the counter-examples.
- * The whole set costs one search.
+ * The score of an item is its mean cosine to the examples minus gamma times its mean cosine to the counter-examples;
+ * with .scorer = ISO_CONTRAST it is the item's distance from the average of the database, in standard deviations, towards
+ * what the examples share. The whole set costs one search either way.
  *
  * Threads: a database may be used by any number of threads at a time, each with queries of its own; a query and an
  * answer belong to one thread at a time; iso_db_refresh and iso_db_close need the database to themselves.
@@ -106,22 +107,33 @@ const char *iso_query_file(const iso_query *query, iso_sign sign, int64_t i);   
 int64_t iso_query_skipped(const iso_query *query);
 void iso_query_skip(const iso_query *query, int64_t i, const char **path, const char **reason);
 
+/* How examples become one search.
+ * ISO_SUM compares images as wholes. Score: the mean cosine to the examples, minus gamma times that to the counter-examples.
+ * ISO_CONTRAST looks for what the examples share against the background of the whole database (a linear discriminant with one
+ * class given). Score: by how many standard deviations of the database's items an item lies from their mean in that direction;
+ * what the counter-examples share counts gamma times against it. One example or thousands: the fewer they are, the less is made
+ * of directions in which the database hardly varies. The first such query reads the mean and covariance of the database, which
+ * takes longer than the query; they are kept until iso_db_refresh finds changes. Vectors of up to 4096 numbers. */
+typedef enum iso_scoring { ISO_SUM = 0, ISO_CONTRAST = 1 } iso_scoring;
+
 typedef struct iso_query_options {
     int64_t k;           /* how many results, at least 1 */
+    iso_scoring scorer;  /* 0: ISO_SUM */
     double gamma;        /* weight of what to avoid; 0.5 is a good start */
     int exclude_query;   /* not 0: leave out the examples themselves, and items with the same content */
 } iso_query_options;
 
 typedef struct iso_result {
     uint64_t id;
-    double score;        /* 1 is the most there can be without counter-examples */
+    double score;        /* of ISO_SUM at most 1 where there are no counter-examples; of ISO_CONTRAST without bounds, 0 on average */
     const char *path;    /* as stored: relative to iso_db_root */
     const char *file;    /* where the image lies */
 } iso_result;
 
-/* The k best, best first, ties by id; fewer when the database has fewer. ISO_E_ARGUMENT: no example, or k < 1;
+/* The k best, best first, ties by id; fewer when the database has fewer. ISO_E_ARGUMENT: no example, k < 1, or no such scorer;
  * ISO_E_NOT_FOUND: every example was skipped;
- * ISO_E_NUMERIC: an example without a direction (named), or examples that cancel one another out. */
+ * ISO_E_NUMERIC: an example without a direction (named), examples that cancel one another out, or, with ISO_CONTRAST, that are
+ * as the whole database; ISO_E_UNSUPPORTED: ISO_CONTRAST with vectors of more than 4096 numbers. */
 iso_status iso_query_run(iso_query *query, const iso_query_options *options, iso_answer **out, iso_error *err);
 
 int64_t iso_answer_count(const iso_answer *answer);

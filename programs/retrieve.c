@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 #include "retriever/answer.h"
+#include "retriever/scorer.h"
 #include "retriever/sheet.h"
 
 static const char program[] = "retrieve";
@@ -18,6 +19,7 @@ static const char program[] = "retrieve";
 typedef struct config {
     iso_list query, query_id, not, not_id;
     const char *db, *scorer, *sheet, *format;
+    iso_scoring scoring; /* what `scorer` names */
     int64_t k, threads;
     double gamma;
     bool exclude, nul, relative, quiet, strict;
@@ -31,7 +33,7 @@ static const iso_option options[] = {
     {"k", 'k', ISO_ARG_INT, offsetof(config, k), "K", "how many answers (default: 10)", 1, 1e12},
     {"db", 0, ISO_ARG_TEXT, offsetof(config, db), "DB", "the database (default: $ISOFACE_DB)", 0, 0},
     {"gamma", 0, ISO_ARG_REAL, offsetof(config, gamma), "X", "weight of the counter-examples (default: 0.5)", 0, 1e6},
-    {"scorer", 0, ISO_ARG_CHOICE, offsetof(config, scorer), "sum", "sum: mean cosine to the examples (default)", 0, 0},
+    {"scorer", 0, ISO_ARG_CHOICE, offsetof(config, scorer), "sum|contrast", "how images are compared, see above (default: " ISO_SCORER_DEFAULT ")", 0, 0},
     {"exclude-query", 0, ISO_ARG_FLAG, offsetof(config, exclude), NULL, "leave out the examples themselves and exact copies of them", 0, 0},
     {"format", 0, ISO_ARG_CHOICE, offsetof(config, format), "table|tsv|json|paths", "how to print (default: table)", 0, 0},
     {"null", '0', ISO_ARG_FLAG, offsetof(config, nul), NULL, "paths, each ended by a NUL byte, as xargs -0 reads them", 0, 0},
@@ -45,8 +47,12 @@ static const iso_option options[] = {
 static const iso_command command = {
     program,
     "retrieve --query DIR|FILE... [--not DIR|FILE...] -k 10 --db DB [options]",
-    "Finds the images of a database that share what the examples share. The score of an image is its mean cosine to the "
-    "examples, minus gamma times its mean cosine to the counter-examples.\n"
+    "Finds the images of a database that share what the examples share.\n"
+    "--scorer sum compares images as wholes: the score of an image is its mean cosine to the examples, minus gamma times its "
+    "mean cosine to the counter-examples. Right where the examples are alike altogether, such as several pictures of one scene.\n"
+    "--scorer contrast asks what sets the examples apart from the rest of the database and ignores what most images have in "
+    "common: the score is by how many standard deviations of the database an image lies in that direction (0: average). Right "
+    "where many examples, ten or more, differ but share one trait. Needs a database in which most images lack it.\n"
     "An example that is in the database, under whatever name, is not encoded again. The examples are answers like any "
     "other unless --exclude-query is given.",
     options,
@@ -65,6 +71,7 @@ static iso_status check(config *c, iso_error *err)
     if (!c->db || !c->db[0]) return usage(err, "no database: give --db DB or set ISOFACE_DB");
     if (!c->query.count && !c->query_id.count) return usage(err, "no examples: give --query or --query-id");
     if (c->nul && c->format && strcmp(c->format, "paths") != 0) return usage(err, "-0 goes with --format paths only");
+    c->scoring = (iso_scoring)iso_scorer_by_name(c->scorer);
     if (!c->format) c->format = c->nul ? "paths" : "table";
     return c->sheet ? iso_sheet_check(c->sheet, err) : ISO_OK;
 }
@@ -138,6 +145,23 @@ static iso_sheet_image *example_images(const iso_query *q, iso_sign sign, size_t
     return images;
 }
 
+/* What the scores of the sheet are. */
+static char *sheet_note(const config *c, const iso_db *db, const iso_sheet *s)
+{
+    bool sum = c->scoring == ISO_SUM;
+    const char *plural = s->likes == 1 ? "" : "s";
+    char *note = NULL, *against = s->unlikes ? iso_format(", less %g times %s %zu counter-example%s", c->gamma, sum ? "that to" : "those to", s->unlikes,
+                                                          s->unlikes == 1 ? "" : "s")
+                                             : iso_format("%s", "");
+    char *by = sum ? iso_format("mean cosine to %zu example%s", s->likes, plural)
+                   : iso_format("contrast: standard deviations towards %zu example%s", s->likes, plural);
+    if (against && by)
+        note = iso_format("Isoface: the best %zu of %" PRIu64 " images by %s%s; model %.8s", s->results, iso_db_count(db), by, against, iso_db_digest(db));
+    free(against);
+    free(by);
+    return note;
+}
+
 static iso_status write_sheet(const config *c, const iso_db *db, const iso_query *q, const iso_answer *a, iso_error *err)
 {
     iso_sheet s = {.results = (size_t)iso_answer_count(a)};
@@ -146,9 +170,7 @@ static iso_status write_sheet(const config *c, const iso_db *db, const iso_query
     size_t given = c->query.count + c->query_id.count;
     char *name = c->query.count ? short_name(c->query.item[0]) : iso_format("item %s", c->query_id.item[0]);
     char *title = name ? given > 1 ? iso_format("Like %s and %zu more", name, given - 1) : iso_format("Like %s", name) : NULL;
-    char *against = s.unlikes ? iso_format(", less %g times that to %zu counter-example%s", c->gamma, s.unlikes, s.unlikes == 1 ? "" : "s") : iso_format("%s", "");
-    char *note = against ? iso_format("Isoface: the best %zu of %" PRIu64 " images by mean cosine to %zu example%s%s; model %.8s", s.results,
-                                      iso_db_count(db), s.likes, s.likes == 1 ? "" : "s", against, iso_db_digest(db)) : NULL;
+    char *note = sheet_note(c, db, &s);
     iso_status st = ISO_OK;
     if (!like || !unlike || !result || !title || !note) st = iso_fail_memory(err);
     for (size_t i = 0; st == ISO_OK && i < s.results; i++) {
@@ -166,7 +188,6 @@ static iso_status write_sheet(const config *c, const iso_db *db, const iso_query
     free(result);
     free(name);
     free(title);
-    free(against);
     free(note);
     return st;
 }
@@ -184,11 +205,11 @@ static iso_status run(config *c, iso_error *err)
     if (st == ISO_OK) st = add_examples(q, ISO_UNLIKE, &c->not, &c->not_id, err);
     if (st == ISO_OK) st = iso_query_read(q, err);
     if (st == ISO_OK) st = list_skipped(c, q, err);
-    if (st == ISO_OK) st = iso_query_run(q, &(iso_query_options){.k = c->k, .gamma = c->gamma, .exclude_query = c->exclude}, &a, err);
+    if (st == ISO_OK) st = iso_query_run(q, &(iso_query_options){.k = c->k, .scorer = c->scoring, .gamma = c->gamma, .exclude_query = c->exclude}, &a, err);
     if (st != ISO_OK) goto done;
     int64_t n = iso_answer_count(a);
     if (n < c->k && !c->quiet) fprintf(stderr, "%s: the database has only %" PRId64 " image%s to answer with, fewer than the %" PRId64 " asked for\n", program, n, n == 1 ? "" : "s", c->k);
-    iso_report report = {db, q, a, c->scorer, c->relative};
+    iso_report report = {db, q, a, c->scoring, c->relative};
     st = iso_report_print(&report, c->format, c->nul, stdout, err);
     if (st == ISO_OK && c->sheet) st = write_sheet(c, db, q, a, err);
 done:
@@ -200,7 +221,7 @@ done:
 
 int main(int argc, char **argv)
 {
-    config c = {.k = 10, .gamma = 0.5, .scorer = "sum"};
+    config c = {.k = 10, .gamma = 0.5, .scorer = ISO_SCORER_DEFAULT};
     iso_error err = {0};
     int code = iso_args_parse(&command, argc, argv, 1, &c, NULL);
     if (code == ISO_ARGS_RUN) {

@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "retriever/examples.h"
+#include "retriever/scorer.h"
 
 /* ---- databases ---- */
 
@@ -126,7 +127,7 @@ int64_t iso_answer_count(const iso_answer *a) { return a->count; }
 const iso_result *iso_answer_result(const iso_answer *a, int64_t i) { return &a->result[i]; }
 int iso_answer_exact(const iso_answer *a) { return a->exact; }
 
-/* Names the image where the sum would only say a number. */
+/* Names the image where the scorer would only say a number. */
 static iso_status check_directions(const iso_query *q, iso_error *err)
 {
     size_t dim = (size_t)q->db->info.dim;
@@ -204,7 +205,7 @@ static iso_status collect(iso_query *q, const iso_hit *hits, int64_t found, int6
     return st;
 }
 
-static iso_status search(iso_query *q, const float *w, int64_t k, const shunned *out_of, iso_answer **out, iso_error *err)
+static iso_status search(iso_query *q, const double *w, double offset, int64_t k, const shunned *out_of, iso_answer **out, iso_error *err)
 {
     int64_t limit = (int64_t)q->db->info.count + q->db->info.count / 4 + 1024; /* room for what was added since; k may be anything */
     int64_t found = 0;
@@ -214,7 +215,7 @@ static iso_status search(iso_query *q, const float *w, int64_t k, const shunned 
         iso_hit *hits = iso_calloc((size_t)want, sizeof *hits);
         if (a) a->result = iso_calloc((size_t)k, sizeof *a->result);
         iso_status st = a && hits && a->result ? ISO_OK : iso_fail_memory(err);
-        if (st == ISO_OK) st = iso_search(q->db->searcher, w, want, (int64_t)out_of->ids, out_of->id, hits, &found, &a->exact, err);
+        if (st == ISO_OK) st = iso_search(q->db->searcher, w, offset, want, (int64_t)out_of->ids, out_of->id, hits, &found, &a->exact, err);
         if (st == ISO_OK) st = collect(q, hits, found, k, out_of, a, err);
         free(hits);
         if (st == ISO_OK && (a->count == k || found < want)) {
@@ -236,17 +237,18 @@ iso_status iso_query_run(iso_query *q, const iso_query_options *options, iso_ans
 {
     shunned out_of = {0};
     if (options->k < 1) return iso_fail(err, ISO_E_ARGUMENT, "k must be at least 1");
+    if (!iso_scorer_name(options->scorer)) return iso_fail(err, ISO_E_ARGUMENT, "no such scorer: %d", (int)options->scorer);
     iso_status st = iso_query_read(q, err);
     if (st != ISO_OK) return st;
     if (q->set[ISO_LIKE].count == 0) return no_example(q, err);
     st = check_directions(q, err);
     if (st != ISO_OK) return st;
-    float *w = iso_calloc((size_t)q->db->info.dim, sizeof *w);
+    double *w = iso_calloc((size_t)q->db->info.dim, sizeof *w), offset = 0;
     if (!w) return iso_fail_memory(err);
-    st = iso_query_sum(q->db->info.dim, (int64_t)q->set[ISO_LIKE].count, q->set[ISO_LIKE].vector, (int64_t)q->set[ISO_UNLIKE].count,
-                       q->set[ISO_UNLIKE].vector, options->gamma, w, err);
+    st = iso_searcher_query(q->db->searcher, options->scorer, (int64_t)q->set[ISO_LIKE].count, q->set[ISO_LIKE].vector,
+                            (int64_t)q->set[ISO_UNLIKE].count, q->set[ISO_UNLIKE].vector, options->gamma, w, &offset, err);
     if (st == ISO_OK && options->exclude_query) st = shun_examples(q, &out_of, err);
-    if (st == ISO_OK) st = search(q, w, options->k, &out_of, out, err);
+    if (st == ISO_OK) st = search(q, w, offset, options->k, &out_of, out, err);
     free(out_of.hash);
     free(out_of.id);
     free(w);

@@ -9,35 +9,18 @@
 
 /* ---- the query vector ---- */
 
-/* Adds weight * (mean of unit vectors) to sum. */
-static iso_status add_mean(int dim, int64_t n, const float *vectors, const char *what, double weight, double *sum, iso_error *err)
+iso_status iso_searcher_query(iso_searcher *s, iso_scoring scoring, int64_t n, const float *positives, int64_t k, const float *negatives, double gamma, double *w, double *offset, iso_error *err)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const float *z = vectors + i * dim;
-        double square = 0;
-        for (int j = 0; j < dim; j++) square += (double)z[j] * z[j];
-        if (!isfinite(square))
-            return iso_fail(err, ISO_E_NUMERIC, "%s example %lld has a vector with a number that is not finite", what, (long long)i + 1);
-        if (!(square > 0)) return iso_fail(err, ISO_E_NUMERIC, "%s example %lld has a vector of zeros, which points nowhere", what, (long long)i + 1);
-        double scale = weight / (sqrt(square) * (double)n);
-        for (int j = 0; j < dim; j++) sum[j] += scale * z[j];
-    }
-    return ISO_OK;
-}
-
-iso_status iso_query_sum(int dim, int64_t n, const float *positives, int64_t k, const float *negatives, double gamma, float *w, iso_error *err)
-{
-    if (dim < 1 || n < 1 || k < 0) return iso_fail(err, ISO_E_ARGUMENT, "a query needs at least one example");
-    if (!isfinite(gamma)) return iso_fail(err, ISO_E_ARGUMENT, "gamma must be a finite number");
-    double *sum = iso_calloc((size_t)dim, sizeof *sum), square = 0;
-    if (!sum) return iso_fail_memory(err);
-    iso_status st = add_mean(dim, n, positives, "positive", 1, sum, err);
-    if (st == ISO_OK && k > 0) st = add_mean(dim, k, negatives, "negative", -gamma, sum, err);
-    for (int j = 0; j < dim; j++) square += sum[j] * sum[j];
-    if (st == ISO_OK && !(square > 1e-12))
-        st = iso_fail(err, ISO_E_NUMERIC, "the examples cancel one another out: there is no direction to search in; use other examples or another --gamma");
-    for (int j = 0; st == ISO_OK && j < dim; j++) w[j] = (float)sum[j];
-    free(sum);
+    const iso_scorer *scorer = NULL;
+    if (!iso_scorer_name(scoring)) return iso_fail(err, ISO_E_ARGUMENT, "no such scorer: %d", (int)scoring);
+    if (n < 1 || k < 0) return iso_fail(err, ISO_E_ARGUMENT, "a query needs at least one example");
+    double *like = iso_calloc((size_t)s->dim, 2 * sizeof *like), *unlike = k ? like + s->dim : NULL;
+    iso_status st = like ? ISO_OK : iso_fail_memory(err);
+    if (st == ISO_OK) st = iso_unit_mean(s->dim, n, positives, "positive", like, err);
+    if (st == ISO_OK && k) st = iso_unit_mean(s->dim, k, negatives, "negative", unlike, err);
+    if (st == ISO_OK && scoring == ISO_CONTRAST) st = iso_searcher_scorer(s, &scorer, err);
+    if (st == ISO_OK) st = iso_scorer_query(scorer, s->dim, n, like, k, unlike, gamma, w, offset, err);
+    free(like);
     return st;
 }
 
@@ -51,24 +34,25 @@ typedef struct hits {
 typedef struct query {
     iso_searcher *s;
     iso_txn *txn;
-    const float *w;
-    double norm;
+    const double *w;
+    const float *w_single;  /* the index's copy */
+    double norm, offset;
     int64_t k, skips;
     const uint64_t *skip;
 } query;
 
 /* Cosine times |w|. Four sums in a fixed order: equal vectors score equal to the last bit wherever they lie. */
-static double score_of(const float *w, const float *z, int dim)
+static double score_of(const double *w, const float *z, int dim)
 {
     double dot[4] = {0}, square[4] = {0};
     int j = 0;
     for (; j + 4 <= dim; j += 4)
         for (int l = 0; l < 4; l++) {
-            dot[l] += (double)w[j + l] * z[j + l];
+            dot[l] += w[j + l] * z[j + l];
             square[l] += (double)z[j + l] * z[j + l];
         }
     for (; j < dim; j++) {
-        dot[0] += (double)w[j] * z[j];
+        dot[0] += w[j] * z[j];
         square[0] += (double)z[j] * z[j];
     }
     double length = (square[0] + square[1]) + (square[2] + square[3]);
@@ -101,7 +85,7 @@ static iso_status damaged_item(const query *q, uint64_t id, iso_error *err)
 static iso_status take(const query *q, hits *list, uint64_t id, const float *z, iso_error *err)
 {
     if (skipped(q, id)) return ISO_OK;
-    double score = score_of(q->w, z, q->s->dim);
+    double score = score_of(q->w, z, q->s->dim) - q->offset;
     if (!isfinite(score)) return damaged_item(q, id, err);
     if (!iso_grow(&list->hit, &list->capacity, list->count + 1, sizeof *list->hit)) return iso_fail_memory(err);
     list->hit[list->count++] = (iso_hit){id, score};
@@ -177,14 +161,14 @@ static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_e
             break;
         }
         list->count = extras;
-        st = iso_vindex_search(q->s->index, q->w, want, ids, scores, &got, err);
+        st = iso_vindex_search(q->s->index, q->w_single, want, ids, scores, &got, err);
         for (int64_t i = 0; st == ISO_OK && i < got; i++) st = take_stored(q, list, ids[i], err);
         if (st != ISO_OK || (want == info.count && !info.approximate)) break;
         bool enough = list->count >= (size_t)q->k;
         if (enough && info.approximate) break;
         if (enough && got > 0) {
             qsort(list->hit, list->count, sizeof *list->hit, compare_hits);
-            if (list->hit[q->k - 1].score > scores[got - 1] + slack) break;
+            if (list->hit[q->k - 1].score > scores[got - 1] - q->offset + slack) break;
             list->count = 0; /* sorting mixed the extras in */
             st = take_extras(q, list, err);
             if (st != ISO_OK) break;
@@ -200,17 +184,24 @@ static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_e
     return st;
 }
 
-iso_status iso_search(iso_searcher *s, const float *w, int64_t k, int64_t skips, const uint64_t *skip, iso_hit *out, int64_t *found, bool *exact, iso_error *err)
+iso_status iso_search(iso_searcher *s, const double *w, double offset, int64_t k, int64_t skips, const uint64_t *skip, iso_hit *out, int64_t *found, bool *exact, iso_error *err)
 {
     hits list = {0};
     bool certain = true;
-    query q = {.s = s, .w = w, .k = k, .skips = skips, .skip = skip};
+    query q = {.s = s, .w = w, .offset = offset, .k = k, .skips = skips, .skip = skip};
     if (k < 1) return iso_fail(err, ISO_E_ARGUMENT, "k must be at least 1");
-    for (int j = 0; j < s->dim; j++) q.norm += (double)w[j] * w[j];
+    for (int j = 0; j < s->dim; j++) q.norm += w[j] * w[j];
     q.norm = sqrt(q.norm);
     if (!isfinite(q.norm) || !(q.norm > 0)) return iso_fail(err, ISO_E_NUMERIC, "the query vector is zero or not finite");
+    float *single = iso_calloc((size_t)s->dim, sizeof *single);
+    if (!single) return iso_fail_memory(err);
+    for (int j = 0; j < s->dim; j++) single[j] = (float)w[j];
+    q.w_single = single;
     iso_status st = iso_txn_begin(s->store, false, &q.txn, err);
-    if (st != ISO_OK) return st;
+    if (st != ISO_OK) {
+        free(single);
+        return st;
+    }
     st = take_extras(&q, &list, err);
     if (st == ISO_OK && (uint64_t)k > (uint64_t)INT64_MAX / 32) st = take_all(&q, &list, err);
     else if (st == ISO_OK && iso_vindex_count(s->index) > 0) st = take_from_index(&q, &list, &certain, err);
@@ -222,5 +213,6 @@ iso_status iso_search(iso_searcher *s, const float *w, int64_t k, int64_t skips,
         *exact = certain;
     }
     free(list.hit);
+    free(single);
     return st;
 }

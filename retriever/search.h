@@ -1,8 +1,7 @@
 /* search.h: from example images to answers.
  *
- * score(x) = mean_q cos(z_q, z_x) - gamma * mean_n cos(z_n, z_x): one inner product with one query vector, whatever the
- * number of examples (methods.md, "Retrieval"). Every score handed out is that cosine in double precision, from the
- * vectors in LMDB: the index only proposes candidates. */
+ * score(x) = <w, z_x/|z_x|> - offset: one inner product with one query vector, whatever the number of examples and the scorer
+ * (scorer.h). Every score handed out is in double precision, from the vectors in LMDB: the index only proposes candidates. */
 #ifndef ISO_SEARCH_H
 #define ISO_SEARCH_H
 
@@ -24,18 +23,20 @@ void iso_searcher_free(iso_searcher *s);
  * Owned by the searcher. */
 const char *iso_searcher_note(const iso_searcher *s);
 
-/* Takes in what was added or removed since; cheap when nothing was. */
+/* Takes in what was added or removed since; cheap when nothing was. The next contrast query reads the background anew. */
 ISO_CHECK iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err);
 
-/* The query vector of a set: w = mean of unit positives - gamma * mean of unit negatives. positives [n, dim], n >= 1,
- * negatives [k, dim] (k may be 0), w [dim]. A vector of zeros or with a NaN is ISO_E_NUMERIC naming its number (from 1);
- * so are examples that cancel one another out. */
-ISO_CHECK iso_status iso_query_sum(int dim, int64_t n, const float *positives, int64_t k, const float *negatives, double gamma, float *w, iso_error *err);
+/* The query vector of a set, w [dim], and the offset of its scores: unit means of positives [n, dim], n >= 1, and negatives
+ * [k, dim] (k may be 0) through iso_scorer_query. The first ISO_CONTRAST query reads the mean and covariance of the database
+ * as it is then, which all others use until iso_searcher_refresh finds changes. A vector of zeros or with a NaN is
+ * ISO_E_NUMERIC naming its number (from 1); so are examples that leave no direction. ISO_E_ARGUMENT: no such scorer, no
+ * positives; ISO_E_UNSUPPORTED: contrast with vectors of more than ISO_MOMENTS_DIM_MAX numbers. */
+ISO_CHECK iso_status iso_searcher_query(iso_searcher *s, iso_scoring scoring, int64_t n, const float *positives, int64_t k, const float *negatives, double gamma, double *w, double *offset, iso_error *err);
 
-/* The k best items by <w, unit vector>, best first, ties by id; fewer when the database has fewer. `skip` (sorted ids)
+/* The k best items by <w, unit vector> - offset, best first, ties by id; fewer when the database has fewer. `skip` (sorted ids)
  * are left out. hits has room for k. *exact says that no better item was missed: always for flat, and for sq8 and fp16,
  * whose largest error is known, so that the search widens until the answer is proved. */
-ISO_CHECK iso_status iso_search(iso_searcher *s, const float *w, int64_t k, int64_t skips, const uint64_t *skip, iso_hit *hits, int64_t *found, bool *exact, iso_error *err);
+ISO_CHECK iso_status iso_search(iso_searcher *s, const double *w, double offset, int64_t k, int64_t skips, const uint64_t *skip, iso_hit *hits, int64_t *found, bool *exact, iso_error *err);
 
 /* Builds NAME.db/index.faiss of the given kind: flat, sq8, fp16, ivf, hnsw; NULL: flat below 100,000 items, ivf from
  * there on. Written to a temporary file, synced and renamed. Progress on stderr unless quiet. */

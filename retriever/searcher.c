@@ -71,14 +71,27 @@ static iso_vindex_source source_of(const iso_store_info *info)
     return source;
 }
 
+static iso_status make_scorer(iso_txn *txn, iso_scorer **out, iso_error *err)
+{
+    iso_moments moments = {0};
+    iso_status st = iso_store_moments(txn, &moments, err);
+    if (st == ISO_OK) st = iso_scorer_create(&moments, out, err);
+    iso_moments_free(&moments);
+    return st;
+}
+
 static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *info, const char *kind, iso_progress *progress, iso_vindex **out, iso_error *err)
 {
+    iso_scorer *scorer = NULL;
     reader r = {.store = store, .txn = txn, .dim = info->dim, .count = (int64_t)info->count, .progress = progress};
-    iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next};
     iso_vindex_source source = source_of(info);
+    iso_status st = ISO_OK;
     if (!kind) kind = info->count < FLAT_BELOW ? "flat" : "ivf";
-    iso_status st = iso_vindex_build(&source, kind, &rows, out, err);
+    if (iso_vindex_kind_approximate(kind) && info->dim <= ISO_MOMENTS_DIM_MAX) st = make_scorer(txn, &scorer, err);
+    iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer};
+    if (st == ISO_OK) st = iso_vindex_build(&source, kind, &rows, out, err);
     iso_cursor_close(r.cursor);
+    iso_scorer_free(scorer);
     return st;
 }
 
@@ -212,6 +225,7 @@ iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *er
     iso_store_info info;
     char *path = index_path(store);
     iso_searcher *s = iso_calloc(1, sizeof *s);
+    if (s) pthread_mutex_init(&s->lock, NULL);
     iso_status st = s && path ? iso_txn_begin(store, false, &txn, err) : iso_fail_memory(err);
     if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
     if (st == ISO_OK) {
@@ -232,6 +246,8 @@ void iso_searcher_free(iso_searcher *s)
     iso_vindex_free(s->index);
     free(s->extra_id);
     free(s->extra);
+    iso_scorer_free(s->scorer);
+    pthread_mutex_destroy(&s->lock);
     free(s);
 }
 
@@ -246,6 +262,37 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
     st = iso_store_info_get(txn, &info, err);
     if (st == ISO_OK && info.generation != s->generation) st = adopt_changes(s, txn, &info, err);
     iso_txn_abort(txn);
+    if (st == ISO_OK && s->scorer && s->scored != info.generation) {
+        iso_scorer_free(s->scorer);
+        s->scorer = NULL;
+    }
+    return st;
+}
+
+/* ---- the background of contrast ---- */
+
+static iso_status read_scorer(iso_searcher *s, iso_error *err)
+{
+    iso_txn *txn = NULL;
+    iso_store_info info;
+    if (s->dim > ISO_MOMENTS_DIM_MAX)
+        return iso_fail(err, ISO_E_UNSUPPORTED, "the scorer contrast takes vectors of up to %d numbers, and those of %s have %d: use --scorer sum",
+                        ISO_MOMENTS_DIM_MAX, iso_store_dir(s->store), s->dim);
+    iso_status st = iso_txn_begin(s->store, false, &txn, err);
+    if (st != ISO_OK) return st;
+    st = iso_store_info_get(txn, &info, err);
+    if (st == ISO_OK) st = make_scorer(txn, &s->scorer, err);
+    if (st == ISO_OK) s->scored = info.generation;
+    iso_txn_abort(txn);
+    return st;
+}
+
+iso_status iso_searcher_scorer(iso_searcher *s, const iso_scorer **out, iso_error *err)
+{
+    pthread_mutex_lock(&s->lock);
+    iso_status st = s->scorer ? ISO_OK : read_scorer(s, err);
+    if (st == ISO_OK) *out = s->scorer;
+    pthread_mutex_unlock(&s->lock);
     return st;
 }
 

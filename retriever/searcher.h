@@ -2,6 +2,8 @@
 #ifndef ISO_SEARCHER_H
 #define ISO_SEARCHER_H
 
+#include <pthread.h>
+#include "retriever/scorer.h"
 #include "retriever/search.h"
 #include "retriever/vindex.h"
 
@@ -15,6 +17,12 @@ struct iso_searcher {
     float *extra;         /* [extras, dim], as stored */
     int64_t removed;      /* positions of the index whose items are gone */
     char note[1200];
+    pthread_mutex_t lock; /* over the two below */
+    iso_scorer *scorer;   /* of contrast; NULL until it is asked for, and again when the database has changed */
+    uint64_t scored;      /* the generation that it knows */
 };
+
+/* The database's scorer of contrast; the searcher's own. Thread-safe. */
+ISO_CHECK iso_status iso_searcher_scorer(iso_searcher *s, const iso_scorer **out, iso_error *err);
 
 #endif

@@ -57,13 +57,6 @@ static double text_width(cairo_t *c, const char *text)
     return e.x_advance;
 }
 
-/* Back to the start of the character that at points into. */
-static size_t char_start(const char *text, size_t at)
-{
-    while (at > 0 && ((unsigned char)text[at] & 0xC0) == 0x80) at--;
-    return at;
-}
-
 /* Draws bytes as readable text; what is wider than `room` loses its middle, since names differ at both ends. */
 static double draw_text(cairo_t *c, double x, double y, const char *bytes, double room)
 {
@@ -73,10 +66,8 @@ static double draw_text(cairo_t *c, double x, double y, const char *bytes, doubl
     size_t n = strlen(text);
     for (size_t keep = n; text_width(c, cut ? cut : text) > room && keep > 2;) {
         keep = keep > 400 ? 400 : keep - 1;
-        size_t head = char_start(text, (keep + 1) / 2), tail = n - keep / 2;
-        while (tail < n && ((unsigned char)text[tail] & 0xC0) == 0x80) tail++;
         free(cut);
-        cut = iso_format("%.*s…%s", (int)head, text, text + tail);
+        cut = iso_text_middle(text, keep);
         if (!cut) break;
     }
     cairo_move_to(c, x, y);

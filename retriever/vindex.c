@@ -19,14 +19,16 @@ enum {
     SAMPLE_SQ8 = 65536,
     PER_LIST = 64,     /* training rows for each list of ivf */
     MAX_EF = 4096,
-    /* Queries for choosing the width, in PARTS of PART, as people ask: single vectors, means of MIX, and means of some of
-     * MIX less half the mean of the others (counter-examples), whose best items lie scattered and are the hardest to find. */
-    PARTS = 3,
+    /* Queries for choosing the width, in PARTS of PART, as people ask: single vectors, means of MIX, means of some of MIX less
+     * half the mean of the others (counter-examples), and CROWD against the database (contrast). The best items of the
+     * latter two lie scattered and are the hardest to find. */
+    PARTS = 4,
     PART = 64,
     QUERIES = PARTS * PART,
     MIX = 5,
     NEGATIVES = 2,
-    PICKS = PART + (PARTS - 1) * PART * MIX,
+    CROWD = 50,
+    PICKS = PART + 2 * PART * MIX + PART * CROWD,
     AT = 10
 };
 #define RECALL 0.95
@@ -45,6 +47,8 @@ bool iso_vindex_kind_known(const char *kind)
         if (strcmp(kind, known[i]) == 0) return true;
     return false;
 }
+
+bool iso_vindex_kind_approximate(const char *kind) { return strcmp(kind, "ivf") == 0 || strcmp(kind, "hnsw") == 0; }
 
 void iso_vindex_free(iso_vindex *v)
 {
@@ -166,12 +170,6 @@ static uint64_t mix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
-static int compare_positions(const void *a, const void *b)
-{
-    const int64_t *x = a, *y = b;
-    return x[0] < y[0] ? -1 : x[0] > y[0];
-}
-
 /* Merges n new scores (best first) into the best ones of a query. */
 static void merge_best(float *best, const float *scores, int n)
 {
@@ -184,31 +182,74 @@ static void merge_best(float *best, const float *scores, int n)
     }
 }
 
+typedef struct pick {
+    int64_t position;
+    int query, number; /* the number of the vector in its query */
+    float weight;
+} pick;
+
+static int compare_picks(const void *a, const void *b)
+{
+    const pick *x = a, *y = b;
+    if (x->position != y->position) return x->position < y->position ? -1 : 1;
+    return x->query != y->query ? (x->query > y->query) - (x->query < y->query) : (x->number > y->number) - (x->number < y->number);
+}
+
+/* Part 0: one vector; 1: MIX; 2: MIX with counter-examples; 3: CROWD. */
+static void choose_picks(int64_t count, pick *out)
+{
+    static const int size[PARTS] = {1, MIX, MIX, CROWD};
+    int i = 0;
+    for (int q = 0; q < QUERIES; q++) {
+        int part = q / PART;
+        for (int k = 0; k < size[part]; k++, i++) {
+            float weight = 1.0f / (float)size[part];
+            if (part == 2) weight = k < NEGATIVES ? -0.5f / NEGATIVES : 1.0f / (MIX - NEGATIVES);
+            out[i] = (pick){(int64_t)(mix64((uint64_t)i) % (uint64_t)count), q, k, weight};
+        }
+    }
+    qsort(out, PICKS, sizeof *out, compare_picks);
+}
+
+/* Turns the means of part 3 into contrast queries of length 1. One that has no direction stays a mean. */
+static iso_status contrast_queries(const trial *t, int dim, const iso_scorer *scorer, iso_error *err)
+{
+    iso_error why;
+    double *like = iso_calloc((size_t)dim, 2 * sizeof *like), *w = like + dim, offset;
+    if (!like) return iso_fail_memory(err);
+    for (int q = (PARTS - 1) * PART; q < QUERIES; q++) {
+        float *query = t->query + (int64_t)q * dim;
+        double square = 0;
+        for (int j = 0; j < dim; j++) like[j] = query[j];
+        if (iso_scorer_query(scorer, dim, CROWD, like, 0, NULL, 0, w, &offset, &why) != ISO_OK) continue;
+        for (int j = 0; j < dim; j++) square += w[j] * w[j];
+        for (int j = 0; j < dim; j++) query[j] = (float)(w[j] / sqrt(square));
+    }
+    free(like);
+    return ISO_OK;
+}
+
 /* First pass: the queries. Second pass: their exact best scores, over small flat indexes of a chunk each. */
 static iso_status trial_prepare(trial *t, int dim, const iso_vindex_rows *rows, float *chunk, uint64_t *ids, iso_error *err)
 {
-    int64_t pick[PICKS][3]; /* position, query, number in it */
+    pick *picks = iso_calloc(PICKS, sizeof *picks);
     FaissIndex *flat = NULL;
     float scores[QUERIES * AT];
     idx_t labels[QUERIES * AT];
     int64_t at = 0, got, p = 0;
-    for (int i = 0; i < PICKS; i++) {
-        pick[i][0] = (int64_t)(mix64((uint64_t)i) % (uint64_t)rows->count);
-        pick[i][1] = i < PART ? i : PART + (i - PART) / MIX;
-        pick[i][2] = i < PART ? 0 : (i - PART) % MIX;
-    }
-    qsort(pick, PICKS, sizeof pick[0], compare_positions);
+    if (!picks) return iso_fail_memory(err);
+    choose_picks(rows->count, picks);
     iso_status st = rows->rewind(rows->ctx, err);
     while (st == ISO_OK && p < PICKS) {
         st = rows->next(rows->ctx, CHUNK, ids, chunk, &got, err);
         if (st != ISO_OK || got == 0) break;
-        for (; p < PICKS && pick[p][0] < at + got; p++) {
-            bool negative = pick[p][1] >= 2 * PART && pick[p][2] < NEGATIVES;
-            float weight = negative ? -0.5f / NEGATIVES : pick[p][1] >= 2 * PART ? 1.0f / (MIX - NEGATIVES) : 1;
-            for (int j = 0; j < dim; j++) t->query[pick[p][1] * dim + j] += weight * chunk[(pick[p][0] - at) * dim + j];
-        }
+        for (; p < PICKS && picks[p].position < at + got; p++)
+            for (int j = 0; j < dim; j++)
+                t->query[(int64_t)picks[p].query * dim + j] += picks[p].weight * chunk[(picks[p].position - at) * dim + j];
         at += got;
     }
+    free(picks);
+    if (st == ISO_OK && rows->scorer) st = contrast_queries(t, dim, rows->scorer, err);
     if (st != ISO_OK) return st;
     for (int i = 0; i < QUERIES * AT; i++) t->best[i] = -INFINITY;
     if (faiss_index_factory(&flat, dim, "Flat", METRIC_INNER_PRODUCT) != 0) return iso_vindex_faiss_fail(err, "making an index");

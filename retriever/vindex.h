@@ -15,7 +15,7 @@
 #define ISO_VINDEX_H
 
 #include <stdbool.h>
-#include "base/error.h"
+#include "retriever/scorer.h"
 
 #define ISO_VINDEX_HEADER 256
 #define ISO_VINDEX_MAX_DIM 65536
@@ -47,9 +47,11 @@ typedef struct iso_vindex_rows {
     int64_t count;
     iso_status (*rewind)(void *ctx, iso_error *err);
     iso_status (*next)(void *ctx, int64_t room, uint64_t *ids, float *unit, int64_t *got, iso_error *err);
+    const iso_scorer *scorer; /* of contrast, NULL: none. Approximate kinds: the width is to do for its queries as well */
 } iso_vindex_rows;
 
 bool iso_vindex_kind_known(const char *kind);
+bool iso_vindex_kind_approximate(const char *kind); /* ivf and hnsw, once there are enough items for them */
 
 /* kind as above. Uses all threads. */
 ISO_CHECK iso_status iso_vindex_build(const iso_vindex_source *source, const char *kind, const iso_vindex_rows *rows, iso_vindex **out, iso_error *err);

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,23 @@ static void test_api(void **state)
     assert_int_equal(iso_answer_count(a), ODD);
     assert_string_equal(iso_answer_result(a, ODD - 1)->path, odd[ODD - 2]);
     iso_answer_free(a);
+    /* contrast: the same examples, negatives and exclusion; scores in standard deviations, 0 on average */
+    OK(iso_query_run(q, &(iso_query_options){.k = 100, .scorer = ISO_CONTRAST, .gamma = 3}, &a, &err));
+    assert_int_equal(iso_answer_count(a), ODD);
+    assert_true(iso_answer_exact(a));
+    assert_string_equal(iso_answer_result(a, ODD - 1)->path, odd[ODD - 2]);
+    double mean = 0, square = 0;
+    for (int i = 0; i < ODD; i++) {
+        double score = iso_answer_result(a, i)->score;
+        mean += score / ODD;
+        square += score * score / ODD;
+    }
+    assert_true(fabs(mean) <= 1e-6 && fabs(square - 1) <= 1e-5);
+    iso_answer_free(a);
+    OK(iso_query_run(q, &(iso_query_options){.k = 100, .scorer = ISO_CONTRAST, .gamma = 0.5, .exclude_query = 1}, &a, &err));
+    assert_int_equal(iso_answer_count(a), ODD - 2);
+    iso_answer_free(a);
+    assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 3, .scorer = (iso_scoring)7}, &a, &err), ISO_E_ARGUMENT);
     float nothing[DIM] = {0};
     OK(iso_query_add_vector(q, ISO_UNLIKE, nothing, DIM, &err));
     assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 3, .gamma = 0.5}, &a, &err), ISO_E_NUMERIC);
@@ -151,7 +169,7 @@ static void test_formats(void **state)
     OK(iso_query_add_path(q, ISO_LIKE, "/no/such/\xff.jpg", &err));
     OK(iso_query_add_id(q, ISO_LIKE, ids[0], &err));
     OK(iso_query_run(q, &(iso_query_options){.k = ODD}, &a, &err));
-    iso_report r = {d, q, a, "sum", true};
+    iso_report r = {d, q, a, ISO_SUM, true};
     char *text = printed(&r, "json", false, &n);
     json_t *root = json_loadb(text, n, 0, NULL);
     assert_non_null(root);
@@ -172,6 +190,7 @@ static void test_formats(void **state)
         if (strchr(want->path, '\xe9')) assert_string_equal(json_string_value(json_object_get(x, "path_bytes")), "bGF0aW7pLmpwZw==");
         else assert_string_equal(json_string_value(json_object_get(x, "path")), want->path);
     }
+    assert_string_equal(json_string_value(json_object_get(root, "scorer")), "sum");
     json_decref(root);
     free(text);
     text = printed(&r, "tsv", false, &n);
@@ -196,6 +215,14 @@ static void test_formats(void **state)
     text = printed(&r, "table", false, &n);
     assert_non_null(strstr(text, "1 example (1 skipped): the best 9 of 9 images"));
     assert_null(strstr(text, "new\nline"));
+    assert_null(strstr(text, "deviations"));
+    free(text);
+    r.scorer = ISO_CONTRAST;
+    text = printed(&r, "table", false, &n);
+    assert_non_null(strstr(text, "1 example (1 skipped): the best 9 of 9 images by contrast, in standard deviations of the database\n"));
+    free(text);
+    text = printed(&r, "json", false, &n);
+    assert_non_null(strstr(text, "\"scorer\": \"contrast\""));
     free(text);
     assert_int_equal(iso_report_print(&r, "xml", false, stdout, &err), ISO_E_ARGUMENT);
     FILE *full = fopen("/dev/full", "w");

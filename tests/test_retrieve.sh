@@ -45,6 +45,20 @@ unset ISOFACE_DB
 retrieve --query "$work/drawn" -k 1 --db "$db" --format json
 has "$out" '"images": 60, "negatives": 0, "skipped": []' "a data set in CelebA's layout as the query"
 
+# ---- what the examples share against the database
+retrieve --query-id 1 2 3 --not-id 7 -k 60 --db "$db" --scorer contrast
+expect 'contrast' 0
+has "$out" '3 examples, 1 counter-example: the best 60 of 60 images by contrast, in standard deviations of the database' 'contrast heading'
+retrieve --query-id 1 2 3 --not-id 7 -k 60 --db "$db" --scorer contrast --format json
+has "$out" '"scorer": "contrast"' 'json'
+retrieve --query-id 1 2 3 --not-id 7 -k 60 --db "$db" --scorer contrast --format tsv
+same "$(awk '{ if (NR > 1 && $3 > last) bad++; last = $3; sum += $3; square += $3 * $3 } END { printf "%d %d %.3f %.3f", NR, bad, sum / NR, square / NR }' FS='\t' "$work/out" | sed 's/-0.000/0.000/')" '60 0 0.000 1.000' 'its scores'
+retrieve --query "$work/faces" -k 5 --db "$db" --scorer contrast
+expect 'the whole database as examples' 1
+has "$said" 'as the whole database' 'the whole database as examples'
+retrieve --query "$work/faces" -k 5 --db "$db" --scorer sum
+expect 'the whole database as examples, summed' 0
+
 # ---- every path survives every format
 retrieve --query-id 1 -k 60 --db "$db" -0 --relative
 expect '-0' 0
@@ -70,7 +84,7 @@ expect 'a large k' 0
 has "$said" 'only 60 images' 'a large k says so'
 retrieve --query-id 1 -k 100 --db "$db" --quiet
 same "$said" '' '--quiet'
-for words in '-k 0' '-k -1' '-k x' '-k 1.5' '--gamma nan' '--scorer contrast' '--format xml' '--sheet out.pdf' '-0 --format json' '--nonsense' '--query-id x' 'stray'; do
+for words in '-k 0' '-k -1' '-k x' '-k 1.5' '--gamma nan' '--scorer mean' '--format xml' '--sheet out.pdf' '-0 --format json' '--nonsense' '--query-id x' 'stray'; do
     # shellcheck disable=SC2086
     retrieve --query "$work/q" --db "$db" $words
     expect "usage: $words" 2
@@ -124,6 +138,8 @@ has "$(<"$work/said")" 'No space left' 'a full disk'
 retrieve --query "$work/q" --not "$work/faces/000012.jpg" -k 7 --db "$db" --sheet "$work/sheet.png"
 expect 'png' 0
 same "$(head -c 4 "$work/sheet.png" | tail -c 3)" PNG 'png'
+retrieve --query "$work/q" -k 7 --db "$db" --scorer contrast --sheet "$work/sheet.html"
+has "$(<"$work/sheet.html")" 'standard deviations' 'what the scores of the sheet are'
 rm "$work/faces/000010.jpg" # gone since
 retrieve --query "$work/q" -k 60 --db "$db" --sheet "$work/sheet.html"
 expect 'html' 0

@@ -1,4 +1,4 @@
-/* test_search.c: the query vector, the index and its file, searching while the database changes or the index is damaged. */
+/* test_search.c: the query vector (what it must be: test_scorer.c), the index and its file, searching while the database changes or the index is damaged. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -128,7 +128,7 @@ static int compare(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-static int64_t brute(iso_store *s, const float *w, iso_hit **out)
+static int64_t brute(iso_store *s, const double *w, double offset, iso_hit **out)
 {
     iso_txn *t;
     iso_cursor *c;
@@ -141,11 +141,11 @@ static int64_t brute(iso_store *s, const float *w, iso_hit **out)
     while (iso_cursor_next(c, &item, &z, &err) == ISO_OK) {
         double dot = 0, square = 0;
         for (int j = 0; j < DIM; j++) {
-            dot += (double)w[j] * z[j];
+            dot += w[j] * z[j];
             square += (double)z[j] * z[j];
         }
         assert_true(iso_grow(&hits, &room, n + 1, sizeof *hits));
-        hits[n++] = (iso_hit){item.id, square > 0 ? dot / sqrt(square) : 0};
+        hits[n++] = (iso_hit){item.id, dot / sqrt(square) - offset};
     }
     iso_cursor_close(c);
     iso_txn_abort(t);
@@ -178,53 +178,74 @@ static double recall(const iso_hit *got, int64_t found, const iso_hit *want, int
 static void check_searches(iso_store *s, iso_searcher *searcher, bool approximate)
 {
     int64_t ks[] = {1, 10, 61, 100000};
-    double sum = 0;
+    double sum[2] = {0};
     int searches = 0;
-    for (int q = 0; q < 6; q++) {
-        float v[3 * DIM], w[DIM];
+    for (int q = 0; q < 12; q++) {
+        float v[3 * DIM];
+        double w[DIM], offset;
         iso_hit *want, *got;
+        bool twins = q < 2;
+        iso_scoring scoring = q % 2 ? ISO_CONTRAST : ISO_SUM;
         for (int i = 0; i < 3; i++) random_vector(v + i * DIM);
-        if (q == 0) /* ties: the twins come first */
+        if (twins) /* ties: the twins come first */
             for (int j = 0; j < DIM; j++) v[j] = v[DIM + j] = v[2 * DIM + j] = j < 5 ? (const float[]){1, -1, 2, 0.5f, 3}[j] : 0;
-        OK(iso_query_sum(DIM, q == 0 ? 1 : 2, v, q == 0 ? 0 : 1, v + 2 * DIM, 0.5, w, &err));
-        int64_t n = brute(s, w, &want), found;
+        OK(iso_searcher_query(searcher, scoring, twins ? 1 : 2, v, twins ? 0 : 1, v + 2 * DIM, 0.5, w, &offset, &err));
+        int64_t n = brute(s, w, offset, &want), found;
         for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
             bool exact;
             int64_t wanted = ks[i] < n ? ks[i] : n;
             got = iso_calloc((size_t)ks[i], sizeof *got);
-            OK(iso_search(searcher, w, ks[i], 0, NULL, got, &found, &exact, &err));
+            OK(iso_search(searcher, w, offset, ks[i], 0, NULL, got, &found, &exact, &err));
             assert_int_equal(found, wanted);
             if (exact) assert_true(same_answer(got, found, want, wanted));
             if (!approximate || ks[i] > n) assert_true(exact);
-            sum += recall(got, found, want, wanted);
+            sum[scoring] += recall(got, found, want, wanted);
             searches++;
             free(got);
         }
         free(want);
     }
-    assert_true(sum / searches >= 0.9);
+    if (getenv("ISO_TEST_TALK")) printf("recall %.3f, contrast %.3f\n", 2 * sum[0] / searches, 2 * sum[1] / searches);
+    assert_true(2 * sum[ISO_SUM] / searches >= 0.9);
+    assert_true(2 * sum[ISO_CONTRAST] / searches >= 0.9);
 }
 
 /* ---- tests ---- */
 
-static void test_query_sum(void **state)
+static void test_query(void **state)
 {
     (void)state;
-    float p[2 * 2] = {3, 0, 0, 5}, n[2] = {0, -2}, w[2], bad[4] = {1, 1, 0, 0};
-    OK(iso_query_sum(2, 2, p, 1, n, 0.5, w, &err));
-    assert_float_equal(w[0], 0.5, 1e-7);
-    assert_float_equal(w[1], 1.0, 1e-7);
-    OK(iso_query_sum(2, 1, p, 0, NULL, 0.5, w, &err));
-    assert_float_equal(w[0], 1, 1e-7);
-    assert_int_equal(iso_query_sum(2, 2, bad, 0, NULL, 0.5, w, &err), ISO_E_NUMERIC);
-    assert_non_null(strstr(err.message, "positive example 2"));
-    bad[3] = NAN;
-    assert_int_equal(iso_query_sum(2, 1, p, 2, bad, 0.5, w, &err), ISO_E_NUMERIC);
-    assert_non_null(strstr(err.message, "negative example 2"));
-    assert_int_equal(iso_query_sum(2, 1, p, 1, p, 1.0, w, &err), ISO_E_NUMERIC);
-    assert_non_null(strstr(err.message, "cancel"));
-    assert_int_equal(iso_query_sum(2, 0, p, 0, NULL, 1.0, w, &err), ISO_E_ARGUMENT);
-    assert_float_equal(w[0], 1, 1e-7); /* set only on success */
+    float p[2 * DIM] = {3}, n[2 * DIM] = {0, -2}, bad[2 * DIM] = {1, 1};
+    double w[DIM], offset = 7;
+    iso_searcher *searcher;
+    p[DIM + 1] = 5;
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 100);
+    OK(iso_searcher_open(s, &searcher, &err));
+    OK(iso_searcher_query(searcher, ISO_SUM, 2, p, 1, n, 0.5, w, &offset, &err));
+    for (int j = 0; j < DIM; j++) assert_true(fabs(w[j] - (j == 0 ? 0.5 : j == 1 ? 1.0 : 0)) <= 1e-15);
+    assert_true(offset == 0);
+    OK(iso_searcher_query(searcher, ISO_SUM, 1, p, 0, NULL, 0.5, w, &offset, &err));
+    assert_true(w[0] == 1);
+    for (int scoring = 0; scoring < 2; scoring++) {
+        iso_scoring by = (iso_scoring)scoring;
+        bad[0] = bad[1] = 1;
+        bad[DIM] = 0;
+        assert_int_equal(iso_searcher_query(searcher, by, 2, bad, 0, NULL, 0.5, w, &offset, &err), ISO_E_NUMERIC);
+        assert_non_null(strstr(err.message, "positive example 2"));
+        bad[DIM] = NAN;
+        assert_int_equal(iso_searcher_query(searcher, by, 1, p, 2, bad, 0.5, w, &offset, &err), ISO_E_NUMERIC);
+        assert_non_null(strstr(err.message, "negative example 2"));
+        assert_int_equal(iso_searcher_query(searcher, by, 1, p, 1, p, 1.0, w, &offset, &err), ISO_E_NUMERIC);
+        assert_non_null(strstr(err.message, "cancel"));
+        assert_int_equal(iso_searcher_query(searcher, by, 0, p, 0, NULL, 1.0, w, &offset, &err), ISO_E_ARGUMENT);
+        assert_int_equal(iso_searcher_query(searcher, by, 1, p, 1, n, NAN, w, &offset, &err), ISO_E_ARGUMENT);
+    }
+    assert_int_equal(iso_searcher_query(searcher, (iso_scoring)2, 1, p, 0, NULL, 1.0, w, &offset, &err), ISO_E_ARGUMENT);
+    assert_true(w[0] == 1 && offset == 0); /* set only on success */
+    iso_searcher_free(searcher);
+    iso_store_close(s);
 }
 
 static void test_kinds(void **state)
@@ -282,21 +303,21 @@ static void test_skip_and_bad_queries(void **state)
     iso_store *s = make(digest_a);
     fill(s, 0, 600);
     iso_searcher *searcher;
-    float w[DIM] = {1, -1, 2, 0.5f, 3}, bad[DIM] = {0};
+    double w[DIM] = {1, -1, 2, 0.5, 3}, bad[DIM] = {0};
     iso_hit hits[20];
     int64_t found;
     bool exact;
     OK(iso_searcher_open(s, &searcher, &err));
     uint64_t skip[2] = {id_of(s, 0), id_of(s, 50)};
-    OK(iso_search(searcher, w, 12, 0, NULL, hits, &found, &exact, &err));
+    OK(iso_search(searcher, w, 0, 12, 0, NULL, hits, &found, &exact, &err));
     for (int i = 0; i < 12; i++) assert_int_equal(hits[i].id, id_of(s, i * 50)); /* equal to the last bit, so by id */
-    OK(iso_search(searcher, w, 12, 2, skip, hits, &found, &exact, &err));
+    OK(iso_search(searcher, w, 0, 12, 2, skip, hits, &found, &exact, &err));
     assert_int_equal(found, 12);
     for (int i = 0; i < 10; i++) assert_int_equal(hits[i].id, id_of(s, (i + 2) * 50));
-    assert_int_equal(iso_search(searcher, bad, 12, 0, NULL, hits, &found, &exact, &err), ISO_E_NUMERIC);
+    assert_int_equal(iso_search(searcher, bad, 0, 12, 0, NULL, hits, &found, &exact, &err), ISO_E_NUMERIC);
     bad[3] = NAN;
-    assert_int_equal(iso_search(searcher, bad, 12, 0, NULL, hits, &found, &exact, &err), ISO_E_NUMERIC);
-    assert_int_equal(iso_search(searcher, w, 0, 0, NULL, hits, &found, &exact, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_search(searcher, bad, 0, 12, 0, NULL, hits, &found, &exact, &err), ISO_E_NUMERIC);
+    assert_int_equal(iso_search(searcher, w, 0, 0, 0, NULL, hits, &found, &exact, &err), ISO_E_ARGUMENT);
     iso_searcher_free(searcher);
     iso_store_close(s);
 }
@@ -307,7 +328,8 @@ static void test_changes(void **state)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         iso_searcher *searcher, *old;
         iso_index_info info;
-        float v[DIM], w[DIM];
+        float v[DIM];
+        double w[DIM], offset;
         iso_txn *t;
         iso_hit hit[3];
         int64_t found;
@@ -328,16 +350,16 @@ static void test_changes(void **state)
         OK(iso_index_info_get(s, &info, &err));
         assert_false(info.current);
         check_searches(s, searcher, i >= 3);
-        OK(iso_query_sum(DIM, 1, v, 0, NULL, 0, w, &err));
-        OK(iso_search(searcher, w, 1, 0, NULL, hit, &found, &exact, &err));
+        OK(iso_searcher_query(searcher, ISO_SUM, 1, v, 0, NULL, 0, w, &offset, &err));
+        OK(iso_search(searcher, w, offset, 1, 0, NULL, hit, &found, &exact, &err));
         assert_int_equal(hit[0].id, id);
         assert_float_equal(hit[0].score, 1, 1e-6);
         iso_searcher_free(searcher);
         /* one that was open all the time: what is gone is not found, what is new after a refresh */
-        OK(iso_search(old, w, 3, 0, NULL, hit, &found, &exact, &err));
+        OK(iso_search(old, w, offset, 3, 0, NULL, hit, &found, &exact, &err));
         assert_true(hit[0].id != id);
         OK(iso_searcher_refresh(old, &err));
-        OK(iso_search(old, w, 1, 0, NULL, hit, &found, &exact, &err));
+        OK(iso_search(old, w, offset, 1, 0, NULL, hit, &found, &exact, &err));
         assert_int_equal(hit[0].id, id);
         check_searches(s, old, i >= 3);
         iso_searcher_free(old);
@@ -361,19 +383,19 @@ static void test_empty_and_small(void **state)
     iso_hit hits[5];
     int64_t found = -1;
     bool exact;
-    float w[DIM] = {1};
+    double w[DIM] = {1};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         wipe();
         iso_store *s = make(digest_a);
         OK(iso_index_build(s, kinds[i], true, &err));
         OK(iso_searcher_open(s, &searcher, &err));
-        OK(iso_search(searcher, w, 5, 0, NULL, hits, &found, &exact, &err));
+        OK(iso_search(searcher, w, 0, 5, 0, NULL, hits, &found, &exact, &err));
         assert_int_equal(found, 0);
         iso_searcher_free(searcher);
         fill(s, 0, 4);
         OK(iso_index_build(s, kinds[i], true, &err));
         OK(iso_searcher_open(s, &searcher, &err));
-        OK(iso_search(searcher, w, 5, 0, NULL, hits, &found, &exact, &err));
+        OK(iso_search(searcher, w, 0, 5, 0, NULL, hits, &found, &exact, &err));
         assert_int_equal(found, 4);
         assert_true(exact);
         iso_searcher_free(searcher);
@@ -528,7 +550,7 @@ static void test_verify_sees_other_vectors(void **state)
             iso_vindex *v;
             int lines = 0;
             int64_t faults = -1;
-            iso_vindex_rows from = {&r, 100, rewind_rows, next_rows};
+            iso_vindex_rows from = {.ctx = &r, .count = 100, .rewind = rewind_rows, .next = next_rows};
             r.v[33 * DIM + 4] += wrong ? 0.4f : 0;
             OK(iso_vindex_build(&source, kinds[i], &from, &v, &err));
             OK(iso_vindex_write(v, file, &err));
@@ -568,7 +590,7 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_query_sum),        cmocka_unit_test(test_the_check_itself),
+        cmocka_unit_test(test_query),            cmocka_unit_test(test_the_check_itself),
         cmocka_unit_test(test_kinds),            cmocka_unit_test(test_skip_and_bad_queries),
         cmocka_unit_test(test_changes),          cmocka_unit_test(test_empty_and_small),
         cmocka_unit_test(test_damage),           cmocka_unit_test(test_of_another),
