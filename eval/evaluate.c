@@ -10,18 +10,20 @@
 
 /* Grown while the items are read: how many belong to a part is known only then. */
 typedef struct filler {
-    size_t vectors, attributes, ids; /* capacities, in elements */
+    size_t vectors, attributes, ids, rows; /* capacities, in elements */
 } filler;
 
-static bool split_add(iso_split *s, filler *f, int dim, int attributes, uint64_t id, const float *vector, const uint8_t *row)
+static bool split_add(iso_split *s, filler *f, int dim, int attributes, uint64_t id, const float *vector, int64_t number, const uint8_t *row)
 {
     size_t n = (size_t)s->count;
     if (!iso_grow(&s->vector, &f->vectors, (n + 1) * (size_t)dim, sizeof *s->vector)) return false;
     if (!iso_grow(&s->attribute, &f->attributes, (n + 1) * (size_t)attributes, 1)) return false;
     if (!iso_grow(&s->id, &f->ids, n + 1, sizeof *s->id)) return false;
+    if (!iso_grow(&s->row, &f->rows, n + 1, sizeof *s->row)) return false;
     memcpy(s->vector + n * (size_t)dim, vector, (size_t)dim * sizeof *vector);
     memcpy(s->attribute + n * (size_t)attributes, row, (size_t)attributes);
     s->id[n] = id;
+    s->row[n] = number;
     s->count++;
     return true;
 }
@@ -66,9 +68,10 @@ static iso_status read_items(iso_evaluation *e, iso_txn *txn, const iso_attribut
         matched[matches++] = row;
         int part = iso_partition_find(partition, item.path);
         e->items_without_part += part < 0;
+        int64_t number = iso_attributes_row(attributes, item.path);
         bool kept = true;
-        if (part == e->query.part) kept = split_add(&e->query, &query, e->dim, e->attributes, item.id, vector, row);
-        else if (part == e->test.part) kept = split_add(&e->test, &test, e->dim, e->attributes, item.id, vector, row);
+        if (part == e->query.part) kept = split_add(&e->query, &query, e->dim, e->attributes, item.id, vector, number, row);
+        else if (part == e->test.part) kept = split_add(&e->test, &test, e->dim, e->attributes, item.id, vector, number, row);
         if (!kept) status = iso_fail_memory(err);
     }
     if (status == ISO_E_NOT_FOUND) status = ISO_OK; /* after the last item */
@@ -106,8 +109,17 @@ static iso_status check_matches(const iso_evaluation *e, const char *attribute_f
     return ISO_OK;
 }
 
+static iso_status take_background(iso_evaluation *e, iso_txn *txn, iso_error *err)
+{
+    iso_moments background = {0};
+    iso_status status = iso_store_moments(txn, &background, err);
+    if (!status) status = iso_scorer_create(&background, &e->scorer, err);
+    iso_moments_free(&background);
+    return status;
+}
+
 iso_status iso_evaluation_load(iso_store *store, const char *attribute_file, const char *partition_file, int query_part, int test_part,
-                               iso_evaluation **out, iso_error *err)
+                               bool contrast, iso_evaluation **out, iso_error *err)
 {
     if (query_part == test_part) return iso_fail(err, ISO_E_ARGUMENT, "the examples and the ranked images come from different parts, not both from part %d", test_part);
     iso_attributes *attributes = NULL;
@@ -129,6 +141,7 @@ iso_status iso_evaluation_load(iso_store *store, const char *attribute_file, con
     if ((status = copy_names(e, attributes, err))) goto done;
     if ((status = read_items(e, txn, attributes, partition, err))) goto done;
     if ((status = check_matches(e, attribute_file, partition_file, err))) goto done;
+    if (contrast && (status = take_background(e, txn, err))) goto done;
     *out = e;
     e = NULL;
 done:
@@ -139,7 +152,7 @@ done:
     return status;
 }
 
-static void split_free(iso_split *s) { free(s->vector), free(s->attribute), free(s->id); }
+static void split_free(iso_split *s) { free(s->vector), free(s->attribute), free(s->id), free(s->row); }
 
 void iso_evaluation_free(iso_evaluation *e)
 {
@@ -148,8 +161,59 @@ void iso_evaluation_free(iso_evaluation *e)
     free(e->name);
     split_free(&e->query);
     split_free(&e->test);
+    iso_scorer_free(e->scorer);
     free(e);
 }
+
+/* ---- the same images for several databases ---- */
+
+typedef struct place {
+    int64_t row, at; /* an item of a split: its row of the attribute file, its position */
+} place;
+
+static int by_row(const void *a, const void *b)
+{
+    const place *x = a, *y = b;
+    return x->row < y->row ? -1 : x->row > y->row ? 1 : x->at < y->at ? -1 : 1;
+}
+
+iso_status iso_split_keep(iso_split *s, int dim, int attributes, int64_t n, const int64_t *row, iso_error *err)
+{
+    iso_split kept = {.part = s->part, .count = n};
+    kept.vector = iso_calloc((size_t)n, (size_t)dim * sizeof *kept.vector);
+    kept.attribute = iso_calloc((size_t)n, (size_t)attributes);
+    kept.id = iso_calloc((size_t)n, sizeof *kept.id);
+    kept.row = iso_calloc((size_t)n, sizeof *kept.row);
+    place *order = iso_calloc((size_t)s->count, sizeof *order);
+    iso_status status = ISO_OK;
+    if (!kept.vector || !kept.attribute || !kept.id || !kept.row || !order) {
+        status = iso_fail_memory(err);
+        goto done;
+    }
+    for (int64_t i = 0; i < s->count; i++) order[i] = (place){s->row[i], i};
+    if (s->count) qsort(order, (size_t)s->count, sizeof *order, by_row);
+    for (int64_t i = 0, at = 0; i < n; i++) {
+        while (at < s->count && order[at].row < row[i]) at++;
+        if (at == s->count || order[at].row != row[i]) {
+            status = iso_fail(err, ISO_E_MISMATCH, "an image that was there is gone: the database has changed meanwhile; run again");
+            goto done;
+        }
+        int64_t from = order[at].at;
+        memcpy(kept.vector + i * dim, s->vector + from * dim, (size_t)dim * sizeof *s->vector);
+        memcpy(kept.attribute + i * attributes, s->attribute + from * attributes, (size_t)attributes);
+        kept.id[i] = s->id[from];
+        kept.row[i] = row[i];
+    }
+    iso_split old = *s;
+    *s = kept;
+    kept = old;
+done:
+    split_free(&kept);
+    free(order);
+    return status;
+}
+
+/* ---- protocols ---- */
 
 /* precision.h numbers the rows of its input; a user knows items by their ids. */
 static iso_status check_directions(const iso_split *s, int dim, iso_error *err)
@@ -170,18 +234,30 @@ static iso_status check_both(const iso_evaluation *e, iso_error *err)
     return status ? status : check_directions(&e->test, e->dim, err);
 }
 
-iso_status iso_evaluation_precision(const iso_evaluation *e, iso_precision **out, iso_error *err)
+/* NULL is the scorer for sums. */
+static iso_status pick_scorer(const iso_evaluation *e, iso_scoring scoring, const iso_scorer **out, iso_error *err)
 {
-    iso_status status = check_both(e, err);
-    if (status) return status;
-    return iso_precision_at_k(e->dim, e->query.count, e->query.vector, e->query.attribute, e->test.count, e->test.vector, e->test.attribute,
-                              e->attributes, out, err);
+    if (scoring != ISO_SUM && !e->scorer) return iso_fail(err, ISO_E_ARGUMENT, "the background of the database, which contrast needs, was not loaded");
+    *out = scoring == ISO_SUM ? NULL : e->scorer;
+    return ISO_OK;
 }
 
-iso_status iso_evaluation_few(const iso_evaluation *e, const iso_few_options *options, iso_few **out, iso_error *err)
+iso_status iso_evaluation_precision(const iso_evaluation *e, iso_scoring scoring, iso_precision **out, iso_error *err)
 {
-    iso_status status = check_both(e, err);
+    const iso_scorer *scorer = NULL;
+    iso_status status = pick_scorer(e, scoring, &scorer, err);
+    if (!status) status = check_both(e, err);
+    if (status) return status;
+    return iso_precision_at_k(e->dim, e->query.count, e->query.vector, e->query.attribute, e->test.count, e->test.vector, e->test.attribute,
+                              e->attributes, scorer, out, err);
+}
+
+iso_status iso_evaluation_few(const iso_evaluation *e, iso_scoring scoring, const iso_few_options *options, iso_few **out, iso_error *err)
+{
+    const iso_scorer *scorer = NULL;
+    iso_status status = pick_scorer(e, scoring, &scorer, err);
+    if (!status) status = check_both(e, err);
     if (status) return status;
     return iso_few_precision(e->dim, e->query.count, e->query.vector, e->query.attribute, e->test.count, e->test.vector, e->test.attribute,
-                             e->attributes, options, out, err);
+                             e->attributes, scorer, options, out, err);
 }

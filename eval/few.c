@@ -56,10 +56,12 @@ iso_status iso_few_parse(const char *list, int draws, uint64_t seed, iso_few_opt
 /* Hits of all draws of one row at one n. */
 typedef struct tally {
     int64_t sum, squares;
+    int lost; /* draws without direction */
 } tally;
 
 typedef struct work {
     const iso_few_options *options;
+    const iso_scorer *scorer;
     iso_protocol *protocol;
     int order[ISO_FEW_SIZES];   /* of the sizes, ascending */
     int64_t *holder, *partner;  /* [n] training images that have the attributes; what each was exchanged with */
@@ -68,7 +70,7 @@ typedef struct work {
     /* The block: queries that wait to be scored. */
     int filled;
     double *query;              /* [ISO_PROTOCOL_BLOCK, dim] */
-    const iso_query_set *of[ISO_PROTOCOL_BLOCK];
+    iso_asked asked[ISO_PROTOCOL_BLOCK];
     tally *to[ISO_PROTOCOL_BLOCK];
     int hits[ISO_PROTOCOL_BLOCK * ISO_FEW_K];
 } work;
@@ -77,10 +79,11 @@ static int ranks(const iso_protocol *p) { return p->t < ISO_FEW_K ? (int)p->t : 
 
 static iso_status score_block(work *w, iso_error *err)
 {
-    iso_status status = iso_protocol_rank(w->protocol, w->filled, w->query, w->of, ISO_FEW_K, w->hits, err);
+    iso_status status = iso_protocol_rank(w->protocol, w->scorer, w->filled, w->asked, ISO_FEW_K, w->hits, err);
     if (status) return status;
     for (int i = 0; i < w->filled; i++) {
         int hits = w->hits[i * ISO_FEW_K + ranks(w->protocol) - 1];
+        w->to[i]->lost += hits < 0;
         w->to[i]->sum += hits;
         w->to[i]->squares += hits * hits;
     }
@@ -88,11 +91,12 @@ static iso_status score_block(work *w, iso_error *err)
     return ISO_OK;
 }
 
-static iso_status add_query(work *w, const iso_query_set *set, tally *to, iso_error *err)
+static iso_status add_query(work *w, const iso_query_set *set, int64_t n, tally *to, iso_error *err)
 {
     size_t dim = (size_t)w->protocol->dim;
-    memcpy(w->query + (size_t)w->filled * dim, w->sum, dim * sizeof *w->sum);
-    w->of[w->filled] = set;
+    double *sum = w->query + (size_t)w->filled * dim;
+    memcpy(sum, w->sum, dim * sizeof *sum);
+    w->asked[w->filled] = (iso_asked){sum, n, set};
     w->to[w->filled++] = to;
     return w->filled == ISO_PROTOCOL_BLOCK ? score_block(w, err) : ISO_OK;
 }
@@ -132,7 +136,7 @@ static iso_status draw(work *w, const iso_query_set *set, int number, tally *to,
             const float *x = p->train + image * p->dim;
             for (int j = 0; j < p->dim; j++) w->sum[j] += p->inverse[image] * x[j];
         }
-        status = add_query(w, set, to + w->order[s], err);
+        status = add_query(w, set, taken, to + w->order[s], err);
     }
     while (taken-- > 0) swap(w->holder, taken, w->partner[taken]);
     return status;
@@ -179,7 +183,8 @@ static void fill_row(const work *w, const iso_query_set *set, const tally *t, is
     *row = (iso_few_row){.a = set->a, .b = set->b, .queries = set->queries, .relevant = set->relevant};
     for (int s = 0; s < ISO_FEW_SIZES; s++) row->mean[s] = row->deviation[s] = NAN;
     for (int s = 0; s < w->options->sizes; s++) {
-        if (w->options->size[s] > set->queries) continue;
+        row->lost[s] = t[s].lost;
+        if (w->options->size[s] > set->queries || t[s].lost) continue;
         double sum = (double)t[s].sum, squares = (double)t[s].squares;
         row->mean[s] = sum / (draws * top);
         if (draws > 1) row->deviation[s] = sqrt((draws * squares - sum * sum) / (draws * (draws - 1))) / top;
@@ -224,13 +229,13 @@ static iso_status fill(const work *w, iso_few **out, iso_error *err)
 }
 
 iso_status iso_few_precision(int dim, int64_t n, const float *train, const uint8_t *train_attributes, int64_t t,
-                             const float *test, const uint8_t *test_attributes, int count, const iso_few_options *options,
-                             iso_few **out, iso_error *err)
+                             const float *test, const uint8_t *test_attributes, int count, const iso_scorer *scorer,
+                             const iso_few_options *options, iso_few **out, iso_error *err)
 {
     iso_status status = check_options(options, err);
     if (status) return status;
     if (count >= ATTRIBUTES) return iso_fail(err, ISO_E_ARGUMENT, "too many attributes to draw examples of: %d", count);
-    work w = {.options = options};
+    work w = {.options = options, .scorer = scorer};
     if ((status = iso_protocol_create(dim, n, train, train_attributes, t, test, test_attributes, count, &w.protocol, err)))
         return status;
     if ((status = work_create(&w, err))) goto done;

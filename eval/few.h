@@ -8,8 +8,7 @@
 #ifndef ISO_FEW_H
 #define ISO_FEW_H
 
-#include <stdint.h>
-#include "base/error.h"
+#include "retriever/scorer.h"
 
 enum {
     ISO_FEW_K = 10,        /* P@10 */
@@ -24,12 +23,14 @@ typedef struct iso_few_options {
     uint64_t seed;
 } iso_few_options;
 
-/* One attribute, or a pair of them. NaN where it has fewer than n training images, so is left out for that n. */
+/* One attribute, or a pair of them. NaN where it has fewer than n training images, or where some draw of n had no direction
+ * under the scorer: so is left out for that n. */
 typedef struct iso_few_row {
     int a, b;                 /* b = -1 for a single one */
     int64_t queries, relevant;/* training images that have it; test images that have it */
     double mean[ISO_FEW_SIZES];      /* P@10 averaged over the draws */
     double deviation[ISO_FEW_SIZES]; /* standard deviation of one draw; also NaN with one draw only */
+    int lost[ISO_FEW_SIZES];         /* draws without direction */
 } iso_few_row;
 
 typedef struct iso_few_mean {
@@ -52,10 +53,10 @@ ISO_CHECK iso_status iso_few_parse(const char *list, int draws, uint64_t seed, i
  * are the first n of a random order of the images that have the attributes, so a larger n adds to a smaller one's, and
  * which n are asked for changes nothing else. The order is a function of seed, attributes and number of the draw, and of
  * the training images' own order. With n = all of them every draw is the same, but for rounding. Does not depend on the number
- * of threads. Free with iso_few_free. */
+ * of threads. The scorer as in precision.h; how much it shrinks depends on n. Free with iso_few_free. */
 ISO_CHECK iso_status iso_few_precision(int dim, int64_t n, const float *train, const uint8_t *train_attributes, int64_t t,
                                        const float *test, const uint8_t *test_attributes, int count,
-                                       const iso_few_options *options, iso_few **out, iso_error *err);
+                                       const iso_scorer *scorer, const iso_few_options *options, iso_few **out, iso_error *err);
 void iso_few_free(iso_few *f);
 
 #endif

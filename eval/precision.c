@@ -63,19 +63,23 @@ static void fill_row(iso_precision_row *row, const iso_query_set *set, const int
                                .chance = (double)set->relevant / (double)t};
     for (int k = 0; k < ISO_KS; k++) {
         int top = t < iso_precision_k[k] ? (int)t : iso_precision_k[k];
-        row->at[k] = (double)hits[top - 1] / top;
+        row->at[k] = hits[top - 1] < 0 ? NAN : (double)hits[top - 1] / top;
     }
 }
 
-static void mean_rows(const iso_precision_row *row, int n, double mean[ISO_KS], double *chance)
+static int mean_rows(const iso_precision_row *row, int rows, double mean[ISO_KS], double *chance)
 {
     double sum[ISO_KS + 1] = {0};
-    for (int i = 0; i < n; i++) {
+    int n = 0;
+    for (int i = 0; i < rows; i++) {
+        if (isnan(row[i].at[0])) continue;
+        n++;
         for (int k = 0; k < ISO_KS; k++) sum[k] += row[i].at[k];
         sum[ISO_KS] += row[i].chance;
     }
     for (int k = 0; k < ISO_KS; k++) mean[k] = n ? sum[k] / n : NAN;
     *chance = n ? sum[ISO_KS] / n : NAN;
+    return n;
 }
 
 static iso_status fill(const iso_protocol *from, const int *hits, iso_precision **out, iso_error *err)
@@ -93,14 +97,15 @@ static iso_status fill(const iso_protocol *from, const int *hits, iso_precision 
     for (int i = 0; i < p->left_out; i++) p->left[i] = from->left[i];
     for (int i = 0; i < p->singles + p->doubles; i++)
         fill_row(i < p->singles ? p->single + i : p->dbl + (i - p->singles), from->set + i, hits + (size_t)i * TOP, from->t);
-    mean_rows(p->single, p->singles, p->single_mean, &p->single_chance);
-    mean_rows(p->dbl, p->doubles, p->double_mean, &p->double_chance);
+    p->single_sets = mean_rows(p->single, p->singles, p->single_mean, &p->single_chance);
+    p->double_sets = mean_rows(p->dbl, p->doubles, p->double_mean, &p->double_chance);
     *out = p;
     return ISO_OK;
 }
 
 iso_status iso_precision_at_k(int dim, int64_t n, const float *train, const uint8_t *train_attributes, int64_t t,
-                              const float *test, const uint8_t *test_attributes, int count, iso_precision **out, iso_error *err)
+                              const float *test, const uint8_t *test_attributes, int count, const iso_scorer *scorer, iso_precision **out,
+                              iso_error *err)
 {
     iso_protocol *p = NULL;
     iso_status status = iso_protocol_create(dim, n, train, train_attributes, t, test, test_attributes, count, &p, err);
@@ -108,19 +113,19 @@ iso_status iso_precision_at_k(int dim, int64_t n, const float *train, const uint
     size_t sets = (size_t)p->singles + (size_t)p->doubles;
     int32_t *set_of = iso_calloc((size_t)count, (size_t)count * sizeof *set_of);
     double *w = iso_calloc(sets, (size_t)dim * sizeof *w);
-    const iso_query_set **of = iso_calloc(sets, sizeof *of);
+    iso_asked *asked = iso_calloc(sets, sizeof *asked);
     int *hits = iso_calloc(sets, TOP * sizeof *hits);
-    if (!set_of || !w || !of || !hits) {
+    if (!set_of || !w || !asked || !hits) {
         status = iso_fail_memory(err);
         goto done;
     }
     number_sets(p, set_of);
-    for (size_t i = 0; i < sets; i++) of[i] = p->set + i;
+    for (size_t i = 0; i < sets; i++) asked[i] = (iso_asked){w + i * (size_t)dim, p->set[i].queries, p->set + i};
     if ((status = sum_sets(p, set_of, w, err))) goto done;
-    if ((status = iso_protocol_rank(p, (int)sets, w, of, TOP, hits, err))) goto done;
+    if ((status = iso_protocol_rank(p, scorer, (int)sets, asked, TOP, hits, err))) goto done;
     status = fill(p, hits, out, err);
 done:
-    free(set_of), free(w), free(of), free(hits);
+    free(set_of), free(w), free(asked), free(hits);
     iso_protocol_free(p);
     return status;
 }

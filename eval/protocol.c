@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 
@@ -118,7 +119,9 @@ iso_status iso_protocol_create(int dim, int64_t n, const float *train, const uin
                         .test_attributes = test_attributes};
     iso_status status = take_vectors(p, test, err);
     if (!status) status = find_sets(p, err);
-    if (!status && !(p->scores = iso_calloc(ISO_PROTOCOL_BLOCK, (size_t)t * sizeof *p->scores))) status = iso_fail_memory(err);
+    if (!status) p->scores = iso_calloc(ISO_PROTOCOL_BLOCK, (size_t)t * sizeof *p->scores);
+    if (!status) p->query = iso_calloc(ISO_PROTOCOL_BLOCK, (size_t)dim * sizeof *p->query);
+    if (!status && (!p->scores || !p->query)) status = iso_fail_memory(err);
     if (status) iso_protocol_free(p);
     else *out = p;
     return status;
@@ -127,7 +130,7 @@ iso_status iso_protocol_create(int dim, int64_t n, const float *train, const uin
 void iso_protocol_free(iso_protocol *p)
 {
     if (!p) return;
-    free(p->inverse), free(p->unit), free(p->set), free(p->left), free(p->scores);
+    free(p->inverse), free(p->unit), free(p->set), free(p->left), free(p->scores), free(p->query);
     free(p);
 }
 
@@ -171,22 +174,52 @@ static void count_hits(const iso_protocol *p, const iso_query_set *set, const in
     }
 }
 
-iso_status iso_protocol_rank(iso_protocol *p, int m, const double *queries, const iso_query_set *const *of, int top, int *hits,
-                             iso_error *err)
+/* The query vectors of some asked; found[i] tells which have one. The offset, the same for all images, ranks nothing. */
+static iso_status make_queries(iso_protocol *p, const iso_scorer *scorer, int rows, const iso_asked *asked, bool *found, iso_error *err)
+{
+    iso_status failed = ISO_OK;
+#pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < rows; i++) {
+        iso_error why = {0};
+        double offset, *w = p->query + (size_t)i * p->dim, *mean = iso_calloc((size_t)p->dim, sizeof *mean);
+        iso_status status = mean ? ISO_OK : iso_fail_memory(&why);
+        for (int j = 0; mean && j < p->dim; j++) mean[j] = asked[i].sum[j] / (double)asked[i].n;
+        if (!status) status = iso_scorer_query(scorer, p->dim, asked[i].n, mean, 0, NULL, 0, w, &offset, &why);
+        found[i] = !status;
+        if (status) memset(w, 0, (size_t)p->dim * sizeof *w);
+        if (status && status != ISO_E_NUMERIC) {
+#pragma omp critical(iso_protocol_queries)
+            {
+                failed = status;
+                if (err) *err = why;
+            }
+        }
+        free(mean);
+    }
+    return failed;
+}
+
+iso_status iso_protocol_rank(iso_protocol *p, const iso_scorer *scorer, int m, const iso_asked *asked, int top, int *hits, iso_error *err)
 {
     int ranks = p->t < top ? (int)p->t : top;
+    bool found[ISO_PROTOCOL_BLOCK];
+    iso_status status = ISO_OK;
     int64_t *best = iso_calloc(ISO_PROTOCOL_BLOCK, (size_t)ranks * sizeof *best);
     if (!best) return iso_fail_memory(err);
     for (int from = 0; from < m; from += ISO_PROTOCOL_BLOCK) {
         int rows = m - from < ISO_PROTOCOL_BLOCK ? m - from : ISO_PROTOCOL_BLOCK;
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, (blasint)p->t, p->dim, 1, queries + (size_t)from * p->dim,
-                    p->dim, p->unit, p->dim, 0, p->scores, (blasint)p->t);
+        if ((status = make_queries(p, scorer, rows, asked + from, found, err))) break;
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, (blasint)p->t, p->dim, 1, p->query, p->dim, p->unit, p->dim, 0, p->scores,
+                    (blasint)p->t);
 #pragma omp parallel for schedule(dynamic)
         for (int i = 0; i < rows; i++) {
-            best_rows(p, queries + (size_t)(from + i) * p->dim, p->scores + (size_t)i * p->t, ranks, best + (size_t)i * ranks);
-            count_hits(p, of[from + i], best + (size_t)i * ranks, ranks, hits + (size_t)(from + i) * top);
+            int *row = hits + (size_t)(from + i) * top;
+            for (int r = 0; r < ranks; r++) row[r] = -1;
+            if (!found[i]) continue;
+            best_rows(p, p->query + (size_t)i * p->dim, p->scores + (size_t)i * p->t, ranks, best + (size_t)i * ranks);
+            count_hits(p, asked[from + i].of, best + (size_t)i * ranks, ranks, row);
         }
     }
     free(best);
-    return ISO_OK;
+    return status;
 }

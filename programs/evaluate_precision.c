@@ -28,7 +28,7 @@ static const iso_option options[] = {
     {"images", 0, ISO_ARG_TEXT, offsetof(config, images), "DIR", "the data set: both files from this folder", 0, 0},
     {"split", 0, ISO_ARG_INT, offsetof(config, split), "N", "the part that is ranked (default: 2, the test images)", 0, 2},
     {"query-split", 0, ISO_ARG_INT, offsetof(config, query_split), "N", "the part that the examples come from (default: 0, the training images)", 0, 2},
-    {"scorer", 0, ISO_ARG_CHOICE, offsetof(config, scorer), "sum", "sum: summed cosine to the examples (default)", 0, 0},
+    {"scorer", 0, ISO_ARG_CHOICE, offsetof(config, scorer), "sum|contrast", "how examples become one query (default: " ISO_SCORER_DEFAULT ")", 0, 0},
     {"examples", 0, ISO_ARG_TEXT, offsetof(config, examples), "N,N,...", "also P@10 with so few examples, as 1,5,10,50,200 (at most 16 numbers)", 0, 0},
     {"draws", 0, ISO_ARG_INT, offsetof(config, draws), "N", "with --examples: how often they are drawn (default: 20)", 1, ISO_FEW_DRAWS},
     {"seed", 0, ISO_ARG_INT, offsetof(config, seed), "N", "with --examples: another number draws others (default: 0)", 0, 9007199254740992.0},
@@ -45,6 +45,10 @@ static const iso_command command = {
     "the first K that have it, in per cent, averaged over the attributes; chance is the share of all test images that have it, "
     "which a random order would reach. Pairs of attributes likewise, for pairs that more than 1 % and less than 50 % of the "
     "test images have. An attribute that no training or no test image has is left out and named.\n"
+    "\n"
+    "--scorer sum ranks by the mean cosine to the examples; contrast by what they share against the background of the whole "
+    "database (a linear discriminant with one class given, its covariance shrunk the more the fewer examples there are). "
+    "A set of examples that has no direction, as all images of the database under contrast, is left out and named.\n"
     "\n"
     "--examples measures what a person's search gets: n training images with the attribute, drawn at random without "
     "replacement, are the examples; P@10 is averaged over the draws and the attributes. A larger n adds to the examples of "
@@ -85,6 +89,7 @@ static iso_status few_options(const config *c, iso_few_options *o, iso_error *er
 
 static iso_status evaluate(config *c, iso_error *err)
 {
+    const iso_scoring scoring = (iso_scoring)iso_scorer_by_name(c->scorer); /* one of them, or the options refuse it */
     iso_store *store = NULL;
     iso_evaluation *e = NULL;
     iso_precision *p = NULL;
@@ -94,15 +99,21 @@ static iso_status evaluate(config *c, iso_error *err)
     if (status) goto done;
     if ((status = few_options(c, &few, err))) goto done;
     if ((status = iso_store_open(c->db, ISO_STORE_READ, NULL, &store, err))) goto done;
-    if ((status = iso_evaluation_load(store, c->attributes, c->partition, (int)c->query_split, (int)c->split, &e, err))) goto done;
-    if ((status = iso_evaluation_precision(e, &p, err))) goto done;
-    if (!c->quiet) iso_evaluate_notes(program, e, p);
+    if ((status = iso_evaluation_load(store, c->attributes, c->partition, (int)c->query_split, (int)c->split, scoring == ISO_CONTRAST, &e, err))) goto done;
+    if ((status = iso_evaluation_precision(e, scoring, &p, err))) goto done;
+    if (!c->quiet) iso_evaluate_notes(program, e);
+    if (!c->quiet) iso_evaluate_left_out(program, NULL, e, p);
     if (p->singles == 0) {
         status = iso_fail(err, ISO_E_MISMATCH, "no attribute has both a %s image, as an example, and a %s image, to be found", iso_part_name[e->query.part], iso_part_name[e->test.part]);
         goto done;
     }
-    if (c->examples && (status = iso_evaluation_few(e, &few, &f, err))) goto done;
-    if (f && !c->quiet) iso_evaluate_few_notes(program, e, f);
+    if (p->single_sets == 0) {
+        status = iso_fail(err, ISO_E_NUMERIC, "no attribute's examples have a direction with --scorer %s", c->scorer);
+        goto done;
+    }
+    if (c->examples && (status = iso_evaluation_few(e, scoring, &few, &f, err))) goto done;
+    if (f && !c->quiet) iso_evaluate_few_short(program, e, f);
+    if (f && !c->quiet) iso_evaluate_few_lost(program, NULL, e, f);
     if (strcmp(c->format, "json") == 0) iso_evaluate_json(c->db, c->scorer, e, p, f);
     else iso_evaluate_table(c->db, c->scorer, c->per_attribute, e, p, f);
     if (fflush(stdout) || ferror(stdout)) status = iso_fail_errno(err, "cannot write the results");
@@ -116,7 +127,7 @@ done:
 
 int iso_evaluate_precision(int argc, char **argv)
 {
-    config c = {.split = 2, .query_split = 0, .scorer = "sum", .format = "table", .draws = -1, .seed = -1};
+    config c = {.split = 2, .query_split = 0, .scorer = ISO_SCORER_DEFAULT, .format = "table", .draws = -1, .seed = -1};
     int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;
     if (c.threads > 0) omp_set_num_threads((int)c.threads);

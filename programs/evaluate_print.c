@@ -12,40 +12,75 @@ const char *const iso_part_name[] = {"training", "validation", "test"};
 
 /* ---- what the database and the files do not share, and what is left out ---- */
 
-void iso_evaluate_notes(const char *program, const iso_evaluation *e, const iso_precision *p)
+void iso_evaluate_notes(const char *program, const iso_evaluation *e)
 {
     if (e->items_without_row)
         fprintf(stderr, "%s: %" PRId64 " of the database's %" PRId64 " images are not in the attribute file\n", program, e->items_without_row, e->items);
     if (e->items_without_part) fprintf(stderr, "%s: %" PRId64 " images are not in the partition file\n", program, e->items_without_part);
     if (e->rows_without_item)
         fprintf(stderr, "%s: %" PRId64 " of the attribute file's %" PRId64 " rows have no image in the database\n", program, e->rows_without_item, e->rows);
-    if (!p->left_out) return;
-    fprintf(stderr, "%s: left out, as no %s or no %s image has it:", program, iso_part_name[e->query.part], iso_part_name[e->test.part]);
-    for (int i = 0; i < p->left_out; i++) {
-        char *name = iso_text_printable(e->name[p->left[i]]);
-        fprintf(stderr, "%s %s", i ? "," : "", name ? name : "?");
-        free(name);
-    }
+}
+
+static void begin_left_out(const char *program, const char *what)
+{
+    fprintf(stderr, "%s: %s%sleft out", program, what ? what : "", what ? ": " : "");
+}
+
+static void name_left_out(const iso_evaluation *e, int attribute, const char *before)
+{
+    char *name = iso_text_printable(e->name[attribute]);
+    fprintf(stderr, "%s%s", before, name ? name : "?");
+    free(name);
+}
+
+/* After the names: the pairs, which are counted only. */
+static void end_left_out(int names, int pairs)
+{
+    if (pairs) fprintf(stderr, "%s%d pair%s", names ? " and " : " ", pairs, pairs > 1 ? "s" : "");
     fputc('\n', stderr);
 }
 
-void iso_evaluate_few_notes(const char *program, const iso_evaluation *e, const iso_few *f)
+void iso_evaluate_left_out(const char *program, const char *what, const iso_evaluation *e, const iso_precision *p)
 {
-    for (int s = 0; s < f->options.sizes; s++) {
-        int names = f->singles - f->single_mean[s].rows, pairs = f->doubles - f->double_mean[s].rows;
-        if (names + pairs == 0) continue;
-        fprintf(stderr, "%s: left out with n = %" PRId64 ", as fewer %s images have it:", program, f->options.size[s], iso_part_name[e->query.part]);
-        const char *before = " ";
-        for (int i = 0; i < f->singles; i++) {
-            if (!isnan(f->single[i].mean[s])) continue;
-            char *name = iso_text_printable(e->name[f->single[i].a]);
-            fprintf(stderr, "%s%s", before, name ? name : "?");
-            free(name);
-            before = ", ";
-        }
-        if (pairs) fprintf(stderr, "%s%d pair%s", names ? " and " : " ", pairs, pairs > 1 ? "s" : "");
+    if (p->left_out) {
+        begin_left_out(program, what);
+        fprintf(stderr, ", as no %s or no %s image has it:", iso_part_name[e->query.part], iso_part_name[e->test.part]);
+        for (int i = 0; i < p->left_out; i++) name_left_out(e, p->left[i], i ? ", " : " ");
         fputc('\n', stderr);
     }
+    int names = 0, lost = p->singles - p->single_sets, pairs = p->doubles - p->double_sets;
+    if (lost + pairs == 0) return;
+    begin_left_out(program, what);
+    fputs(", as their examples have no direction:", stderr);
+    for (int i = 0; i < p->singles; i++)
+        if (isnan(p->single[i].at[0])) name_left_out(e, p->single[i].a, names++ ? ", " : " ");
+    end_left_out(names, pairs);
+}
+
+/* lost: those of which a draw had no direction, else those of which there are too few images. */
+static void few_left_out(const char *program, const char *what, const iso_evaluation *e, const iso_few *f, int s, bool lost)
+{
+    int names = 0, pairs = 0, all = 0;
+    for (int i = 0; i < f->singles; i++) all += isnan(f->single[i].mean[s]) && (f->single[i].lost[s] > 0) == lost;
+    for (int i = 0; i < f->doubles; i++) pairs += isnan(f->dbl[i].mean[s]) && (f->dbl[i].lost[s] > 0) == lost;
+    if (all + pairs == 0) return;
+    begin_left_out(program, what);
+    fprintf(stderr, " with n = %" PRId64 ", as ", f->options.size[s]);
+    if (lost) fputs("some examples drawn have no direction:", stderr);
+    else fprintf(stderr, "fewer %s images have it:", iso_part_name[e->query.part]);
+    for (int i = 0; i < f->singles; i++)
+        if (isnan(f->single[i].mean[s]) && (f->single[i].lost[s] > 0) == lost) name_left_out(e, f->single[i].a, names++ ? ", " : " ");
+    end_left_out(names, pairs);
+}
+
+void iso_evaluate_few_short(const char *program, const iso_evaluation *e, const iso_few *f)
+{
+    for (int s = 0; s < f->options.sizes; s++) few_left_out(program, NULL, e, f, s, false);
+}
+
+void iso_evaluate_few_lost(const char *program, const char *what, const iso_evaluation *e, const iso_few *f)
+{
+    for (int s = 0; s < f->options.sizes; s++) few_left_out(program, what, e, f, s, true);
 }
 
 /* ---- table ---- */
@@ -71,8 +106,7 @@ static void print_columns(void)
     putchar('\n');
 }
 
-/* Letters, not bytes: names may be UTF-8. */
-static int letters(const char *s)
+int iso_evaluate_letters(const char *s)
 {
     int n = 0;
     for (; *s; s++) n += (*s & 0xC0) != 0x80;
@@ -83,14 +117,14 @@ static int name_width(const iso_evaluation *e, const iso_precision *p)
 {
     int width = 24;
     for (int i = 0; i < p->singles; i++)
-        if (letters(e->name[p->single[i].a]) + 2 > width) width = letters(e->name[p->single[i].a]) + 2;
+        if (iso_evaluate_letters(e->name[p->single[i].a]) + 2 > width) width = iso_evaluate_letters(e->name[p->single[i].a]) + 2;
     return width;
 }
 
 static void print_name(const iso_evaluation *e, int attribute, int width)
 {
     char *name = iso_text_printable(e->name[attribute]);
-    printf("%s%*s", name ? name : "?", width - letters(name ? name : "?"), "");
+    printf("%s%*s", name ? name : "?", width - iso_evaluate_letters(name ? name : "?"), "");
     free(name);
 }
 
@@ -161,9 +195,9 @@ void iso_evaluate_table(const char *path, const char *scorer, bool per_attribute
            iso_part_name[e->test.part]);
     printf("%-24s%9s%9s", "averaged over", "", "sets");
     print_columns();
-    printf("%-24s%9s%9d", "single attributes (SAR)", "", p->singles);
+    printf("%-24s%9s%9d", "single attributes (SAR)", "", p->single_sets);
     print_figures(p->single_chance, p->single_mean);
-    printf("%-24s%9s%9d", "double attributes (DAR)", "", p->doubles);
+    printf("%-24s%9s%9d", "double attributes (DAR)", "", p->double_sets);
     print_figures(p->double_chance, p->double_mean);
     if (per_attribute) print_attributes(e, p);
     if (f) print_few(f);
@@ -229,7 +263,7 @@ static void json_few_half(const iso_evaluation *e, const char *key, const iso_fe
     fputs("]}", stdout);
 }
 
-/* A figure is null where an attribute has fewer than n examples. */
+/* A figure is null where an attribute has fewer than n examples, or these no direction. */
 static void json_few(const iso_evaluation *e, const iso_few *f)
 {
     const iso_few_options *o = &f->options;
@@ -248,11 +282,11 @@ void iso_evaluate_json(const char *path, const char *scorer, const iso_evaluatio
     printf(",\"query\":{\"part\":%d,\"images\":%" PRId64 "},\"test\":{\"part\":%d,\"images\":%" PRId64 "},", e->query.part, e->query.count, e->test.part, e->test.count);
     printf("\"items\":%" PRId64 ",\"items_without_row\":%" PRId64 ",\"items_without_part\":%" PRId64 ",\"rows\":%" PRId64 ",\"rows_without_item\":%" PRId64 ",", e->items,
            e->items_without_row, e->items_without_part, e->rows, e->rows_without_item);
-    printf("\"k\":[%d,%d,%d,%d],\"single\":{\"sets\":%d,", iso_precision_k[0], iso_precision_k[1], iso_precision_k[2], iso_precision_k[3], p->singles);
+    printf("\"k\":[%d,%d,%d,%d],\"single\":{\"sets\":%d,", iso_precision_k[0], iso_precision_k[1], iso_precision_k[2], iso_precision_k[3], p->single_sets);
     json_figures(p->single_chance, p->single_mean);
     fputs(",\"rows\":[", stdout);
     json_rows(e, p->single, p->singles);
-    printf("]},\"double\":{\"sets\":%d,", p->doubles);
+    printf("]},\"double\":{\"sets\":%d,", p->double_sets);
     json_figures(p->double_chance, p->double_mean);
     fputs(",\"rows\":[", stdout);
     json_rows(e, p->dbl, p->doubles);

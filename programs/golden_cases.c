@@ -152,7 +152,7 @@ static void precision_at_k(golden *t)
     if (!s && (train.columns != test.columns || train.count != test.count))
         s = iso_fail(&err, ISO_E_FORMAT, "in.train and in.test do not fit together");
     if (!s) s = iso_precision_at_k((int)train.columns, train.rows, train.vectors, train.attributes, test.rows, test.vectors,
-                                   test.attributes, (int)train.count, &p, &err);
+                                   test.attributes, (int)train.count, NULL, &p, &err);
     if (s) {
         iso_graph_fail(t->graph, "%s", err.message);
         goto out;

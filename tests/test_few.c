@@ -18,6 +18,7 @@
 #include "eval/few.h"
 #include "eval/precision.h"
 #include "model/philox.h"
+#include "tests/naive_contrast.h"
 
 static uint64_t seed, state;
 static iso_error err;
@@ -72,10 +73,11 @@ static iso_few_options options(const char *list, int draws, uint64_t from)
     return o;
 }
 
-static iso_status run(const data *d, const iso_few_options *o, iso_few **f)
+static iso_status run_with(const data *d, const iso_scorer *scorer, const iso_few_options *o, iso_few **f)
 {
-    return iso_few_precision(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, o, f, &err);
+    return iso_few_precision(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, scorer, o, f, &err);
 }
+static iso_status run(const data *d, const iso_few_options *o, iso_few **f) { return run_with(d, NULL, o, f); }
 
 /* ---- the definition: a shuffled list, one cosine at a time, the best picked ten times ---- */
 
@@ -103,11 +105,15 @@ static int64_t shuffled(const data *d, const iso_few_options *o, int a, int b, i
     return q;
 }
 
-static double precision(const data *d, int a, int b, const int64_t *image, int64_t n)
+/* back NULL: sum. */
+static double precision(const data *d, const background *back, int a, int b, const int64_t *image, int64_t n)
 {
     double *score = iso_calloc((size_t)d->t, sizeof *score);
-    assert_non_null(score);
-    for (int64_t i = 0; i < d->t; i++)
+    double *w = iso_calloc((size_t)d->dim, sizeof *w);
+    assert_true(score && w);
+    if (back) naive_query(back, n, image, w);
+    for (int64_t i = 0; back && i < d->t; i++) score[i] = naive_score(back, w, d->test + i * d->dim);
+    for (int64_t i = 0; !back && i < d->t; i++)
         for (int64_t q = 0; q < n; q++) score[i] += cosine(d->dim, d->train + image[q] * d->dim, d->test + i * d->dim);
     int top = d->t < 10 ? (int)d->t : 10, hits = 0;
     for (int r = 0; r < top; r++) {
@@ -117,7 +123,7 @@ static double precision(const data *d, int a, int b, const int64_t *image, int64
         hits += both(d->have + best * d->count, a, b);
         score[best] = -INFINITY;
     }
-    free(score);
+    free(score), free(w);
     return (double)hits / top;
 }
 
@@ -125,7 +131,7 @@ static double precision(const data *d, int a, int b, const int64_t *image, int64
 static bool near(double x, double y) { return (isnan(x) && isnan(y)) || fabs(x - y) <= 1e-7; }
 
 /* Figures of one row that differ from the definition. */
-static int row_differences(const data *d, const iso_few_options *o, const iso_few_row *row)
+static int row_differences(const data *d, const background *back, const iso_few_options *o, const iso_few_row *row)
 {
     int wrong = 0;
     int64_t *image = iso_calloc((size_t)d->n, sizeof *image);
@@ -135,7 +141,7 @@ static int row_differences(const data *d, const iso_few_options *o, const iso_fe
         double mean = 0, squares = 0;
         for (int r = 0; r < o->draws; r++) {
             int64_t q = shuffled(d, o, row->a, row->b, r, image);
-            p[r] = q < o->size[s] ? NAN : precision(d, row->a, row->b, image, o->size[s]);
+            p[r] = q < o->size[s] ? NAN : precision(d, back, row->a, row->b, image, o->size[s]);
             mean += p[r] / o->draws;
         }
         for (int r = 0; r < o->draws; r++) squares += (p[r] - mean) * (p[r] - mean);
@@ -159,20 +165,22 @@ static int mean_differences(const iso_few *f, const iso_few_row *row, int n, con
     return wrong;
 }
 
-static int differences(const data *d, const iso_few *f)
+static int differences_from(const data *d, const background *back, const iso_few *f)
 {
     iso_precision *p;
-    OK(iso_precision_at_k(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, &p, &err));
+    OK(iso_precision_at_k(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, back ? back->scorer : NULL, &p, &err));
     int wrong = p->singles != f->singles || p->doubles != f->doubles;
     for (int i = 0; i < f->singles + f->doubles && !wrong; i++) {
         const iso_few_row *row = i < f->singles ? f->single + i : f->dbl + (i - f->singles);
         const iso_precision_row *like = i < f->singles ? p->single + i : p->dbl + (i - f->singles);
         wrong += row->a != like->a || row->b != like->b || row->queries != like->queries || row->relevant != like->relevant;
-        wrong += row_differences(d, &f->options, row);
+        wrong += row_differences(d, back, &f->options, row);
     }
     iso_precision_free(p);
     return wrong + mean_differences(f, f->single, f->singles, f->single_mean) + mean_differences(f, f->dbl, f->doubles, f->double_mean);
 }
+
+static int differences(const data *d, const iso_few *f) { return differences_from(d, NULL, f); }
 
 static void follows_the_definition(void **unused)
 {
@@ -190,6 +198,53 @@ static void follows_the_definition(void **unused)
         iso_few_free(f);
         drop(&d);
     }
+}
+
+/* Every draw has the shrinkage of its own n. */
+static void contrast_follows_the_definition(void **unused)
+{
+    (void)unused;
+    static const struct { int dim; int64_t n, t; int count; const char *list; int draws; } at[] = {
+        {3, 60, 80, 4, "7,1,3", 5}, {17, 90, 120, 4, "1,30,5,1000", 3}, {24, 40, 60, 3, "2", 1},
+    };
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        data d = make(at[i].dim, at[i].n, at[i].t, at[i].count);
+        for (int64_t q = 0; q < d.n; q++) d.train[q * d.dim] *= 6;
+        for (int64_t q = 0; q < d.t; q++) d.test[q * d.dim] *= 6;
+        background back = background_of(d.dim, d.n, d.train, d.t, d.test);
+        iso_few_options o = options(at[i].list, at[i].draws, draw());
+        iso_few *f, *sum;
+        OK(run_with(&d, back.scorer, &o, &f));
+        OK(run(&d, &o, &sum));
+        assert_int_equal(differences_from(&d, &back, f), 0);
+        assert_int_not_equal(differences_from(&d, &back, sum), 0); /* the check sees a wrong answer */
+        iso_few_free(f);
+        iso_few_free(sum);
+        background_free(&back);
+        drop(&d);
+    }
+}
+
+/* Two opposite examples: alone each has a direction, together they have none. */
+static void draws_without_direction_are_left_out(void **unused)
+{
+    (void)unused;
+    data d = make(3, 30, 40, 2);
+    for (int64_t q = 0; q < d.n; q++) d.has[q * 2] = q < 2, d.has[q * 2 + 1] = q >= 2;
+    for (int j = 0; j < 3; j++) d.train[3 + j] = -3 * d.train[j];
+    iso_few_options o = options("1,2", 6, 0);
+    iso_few *f;
+    OK(run(&d, &o, &f));
+    assert_true(f->singles == 2 && f->single[0].queries == 2);
+    assert_true(f->single[0].lost[0] == 0 && f->single[0].lost[1] == 6 && isnan(f->single[0].mean[1]) && !isnan(f->single[0].mean[0]));
+    assert_true(f->single_mean[0].rows == 2 && f->single_mean[1].rows == 1 && f->single_mean[1].mean == f->single[1].mean[1]);
+    iso_few_free(f);
+    background back = background_of(3, 2, d.train, 0, NULL); /* the whole database under contrast */
+    OK(run_with(&d, back.scorer, &o, &f));
+    assert_true(f->single[0].lost[1] == 6 && f->single[1].lost[1] == 0);
+    iso_few_free(f);
+    background_free(&back);
+    drop(&d);
 }
 
 /* The check above must see a wrong answer: here that of another seed. */
@@ -218,7 +273,7 @@ static void all_examples_are_the_whole_protocol(void **unused)
     iso_few *f;
     iso_precision *p;
     OK(run(&d, &o, &f));
-    OK(iso_precision_at_k(d.dim, d.n, d.train, d.has, d.t, d.test, d.have, d.count, &p, &err));
+    OK(iso_precision_at_k(d.dim, d.n, d.train, d.has, d.t, d.test, d.have, d.count, NULL, &p, &err));
     assert_int_equal(f->singles, 1);
     assert_true(near(f->single[0].mean[0], p->single[0].at[2]) && f->single[0].deviation[0] == 0 && f->single_mean[0].error == 0);
     assert_true(f->single_mean[1].rows == 0 && isnan(f->single_mean[1].mean) && isnan(f->single[0].mean[1]));
@@ -332,6 +387,7 @@ int main(void)
         cmocka_unit_test(follows_the_definition),        cmocka_unit_test(a_wrong_answer_is_seen),
         cmocka_unit_test(all_examples_are_the_whole_protocol), cmocka_unit_test(nothing_else_changes_a_figure),
         cmocka_unit_test(draws_are_uniform),             cmocka_unit_test(lists_are_checked),
+        cmocka_unit_test(contrast_follows_the_definition), cmocka_unit_test(draws_without_direction_are_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,6 +17,7 @@
 #include "base/memory.h"
 #include "eval/evaluate.h"
 #include "model/safetensors.h"
+#include "tests/naive_contrast.h"
 
 static char base[512];
 static uint64_t seed, state;
@@ -55,7 +56,11 @@ static data make(int dim, int64_t n, int64_t t, int count)
 
 static void drop(data *d) { free(d->train), free(d->test), free(d->has), free(d->have); }
 
-static iso_status run(const data *d, iso_precision **p) { return iso_precision_at_k(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, p, &err); }
+static iso_status run_with(const data *d, const iso_scorer *scorer, iso_precision **p)
+{
+    return iso_precision_at_k(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, scorer, p, &err);
+}
+static iso_status run(const data *d, iso_precision **p) { return run_with(d, NULL, p); }
 
 /* ---- the definition, word by word: one cosine at a time, a full sort ---- */
 
@@ -75,13 +80,20 @@ static int better(const void *a, const void *b)
     return x->score > y->score ? -1 : x->score < y->score ? 1 : x->row < y->row ? -1 : 1;
 }
 
-static void plain(const data *d, int a, int b, double at[ISO_KS])
+/* back NULL: sum. */
+static void plain(const data *d, const background *back, int a, int b, double at[ISO_KS])
 {
     ranked *r = iso_calloc((size_t)d->t, sizeof *r);
-    assert_non_null(r);
+    int64_t *example = iso_calloc((size_t)d->n, sizeof *example), examples = 0;
+    double *w = iso_calloc((size_t)d->dim, sizeof *w);
+    assert_true(r && example && w);
+    for (int64_t q = 0; q < d->n; q++)
+        if (both(d->has + q * d->count, a, b)) example[examples++] = q;
+    if (back) naive_query(back, examples, example, w);
     for (int64_t i = 0; i < d->t; i++) {
         r[i].row = i;
-        for (int64_t q = 0; q < d->n; q++)
+        if (back) r[i].score = naive_score(back, w, d->test + i * d->dim);
+        for (int64_t q = 0; !back && q < d->n; q++)
             if (both(d->has + q * d->count, a, b)) r[i].score += cosine(d->dim, d->train + q * d->dim, d->test + i * d->dim);
     }
     qsort(r, (size_t)d->t, sizeof *r, better);
@@ -90,7 +102,7 @@ static void plain(const data *d, int a, int b, double at[ISO_KS])
         for (int64_t i = 0; i < top; i++) hits += both(d->have + r[i].row * d->count, a, b);
         at[k] = (double)hits / (double)top;
     }
-    free(r);
+    free(r), free(example), free(w);
 }
 
 static int64_t holders(int64_t n, const uint8_t *attributes, int count, int a, int b)
@@ -101,7 +113,7 @@ static int64_t holders(int64_t n, const uint8_t *attributes, int count, int a, i
 }
 
 /* Rows that differ from the definition. */
-static int differences(const data *d, const iso_precision *p)
+static int differences_from(const data *d, const background *back, const iso_precision *p)
 {
     int wrong = 0, singles = 0, doubles = 0, left = 0;
     for (int a = 0; a < d->count; a++)
@@ -114,13 +126,15 @@ static int differences(const data *d, const iso_precision *p)
             if (i >= (b < 0 ? p->singles : p->doubles)) return -1;
             const iso_precision_row *row = (b < 0 ? p->single : p->dbl) + i;
             double at[ISO_KS];
-            plain(d, a, b, at);
+            plain(d, back, a, b, at);
             wrong += row->a != a || row->b != b || row->queries != queries || row->relevant != relevant;
             wrong += !(fabs(row->chance - (double)relevant / (double)d->t) <= 1e-15);
             for (int k = 0; k < ISO_KS; k++) wrong += !(fabs(row->at[k] - at[k]) <= 1e-12);
         }
     return wrong + (singles != p->singles) + (doubles != p->doubles) + (left != p->left_out);
 }
+
+static int differences(const data *d, const iso_precision *p) { return differences_from(d, NULL, p); }
 
 static void follows_the_definition(void **unused)
 {
@@ -140,6 +154,58 @@ static void follows_the_definition(void **unused)
         iso_precision_free(p);
         drop(&d);
     }
+}
+
+/* One direction of the database varies much more than the others and says nothing: contrast looks past it. */
+static void contrast_follows_the_definition(void **unused)
+{
+    (void)unused;
+    static const int shape[][4] = {{2, 40, 30, 3}, {5, 60, 150, 5}, {16, 90, 120, 6}, {33, 40, 50, 4}};
+    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
+        data d = make(shape[i][0], shape[i][1], shape[i][2], shape[i][3]);
+        for (int64_t q = 0; q < d.n; q++) d.train[q * d.dim] *= 6;
+        for (int64_t q = 0; q < d.t; q++) d.test[q * d.dim] *= 6;
+        background back = background_of(d.dim, d.n, d.train, d.t, d.test);
+        iso_precision *p, *sum;
+        OK(run_with(&d, back.scorer, &p));
+        OK(run(&d, &sum));
+        assert_int_equal(differences_from(&d, &back, p), 0);
+        if (d.dim > 2) assert_int_not_equal(differences_from(&d, &back, sum), 0); /* the check sees a wrong answer */
+        assert_int_equal(p->single_sets, p->singles);
+        iso_precision_free(p);
+        iso_precision_free(sum);
+        background_free(&back);
+        drop(&d);
+    }
+}
+
+/* Examples that are the whole database, under contrast; examples that cancel one another out, under sum. */
+static void examples_without_direction_are_left_out(void **unused)
+{
+    (void)unused;
+    data d = make(4, 20, 30, 3);
+    for (int64_t q = 0; q < d.n; q++) d.has[q * 3] = 1, d.has[q * 3 + 1] = q < 4;
+    for (int64_t q = 0; q < d.t; q++) d.have[q * 3] = q % 3 == 0;
+    background back = background_of(d.dim, d.n, d.train, 0, NULL);
+    iso_precision *p;
+    OK(run_with(&d, back.scorer, &p));
+    assert_int_equal(p->singles, 3);
+    assert_int_equal(p->single_sets, 2);
+    for (int k = 0; k < ISO_KS; k++) {
+        assert_true(isnan(p->single[0].at[k]) && p->single[0].a == 0);
+        assert_true(fabs(p->single_mean[k] - (p->single[1].at[k] + p->single[2].at[k]) / 2) <= 1e-12);
+    }
+    assert_true(fabs(p->single_chance - (p->single[1].chance + p->single[2].chance) / 2) <= 1e-12);
+    iso_precision_free(p);
+    for (int j = 0; j < d.dim; j++) {
+        d.train[1 * d.dim + j] = -d.train[j];
+        d.train[3 * d.dim + j] = -2 * d.train[2 * d.dim + j];
+    }
+    OK(run(&d, &p));
+    assert_true(p->single_sets == 2 && isnan(p->single[1].at[0]) && !isnan(p->single[0].at[0]));
+    iso_precision_free(p);
+    background_free(&back);
+    drop(&d);
 }
 
 /* The check above must see a wrong answer: here the rows of the test set are shifted by one. */
@@ -307,7 +373,7 @@ static void a_database_is_matched_by_path(void **unused)
     char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
     iso_evaluation *e;
     iso_precision *p;
-    OK(iso_evaluation_load(s, attributes, partition, 0, 2, &e, &err));
+    OK(iso_evaluation_load(s, attributes, partition, 0, 2, false, &e, &err));
     assert_int_equal(e->items, 6);
     assert_int_equal(e->items_without_row, 1);
     assert_int_equal(e->items_without_part, 0);
@@ -315,15 +381,61 @@ static void a_database_is_matched_by_path(void **unused)
     assert_int_equal(e->query.count, 3);
     assert_int_equal(e->test.count, 2);
     assert_string_equal(e->name[1], "Two");
-    OK(iso_evaluation_precision(e, &p, &err));
+    OK(iso_evaluation_precision(e, ISO_SUM, &p, &err));
     assert_int_equal(p->singles, 2);
     for (int i = 0; i < 2; i++) {
         assert_true(p->single[i].at[0] == 1 && p->single[i].at[3] == 0.5 && p->single[i].chance == 0.5);
         assert_int_equal(p->single[i].queries, i ? 1 : 2);
     }
     iso_precision_free(p);
+    p = NULL;
+    assert_int_equal(iso_evaluation_precision(e, ISO_CONTRAST, &p, &err), ISO_E_ARGUMENT); /* loaded without */
+    assert_null(p);
+    assert_true(e->query.row[0] == 0 && e->query.row[1] == 1 && e->query.row[2] == 2 && e->test.row[0] == 3 && e->test.row[1] == 4);
     iso_evaluation_free(e);
     iso_store_close(s);
+}
+
+/* The background is the whole database: also the item that no file lists. */
+static void the_background_is_the_whole_database(void **unused)
+{
+    (void)unused;
+    static const float all[6][2] = {{1, 0}, {0.9f, 0.1f}, {0, 1}, {2, 0.1f}, {1, 1}, {0.1f, 3}};
+    iso_store *s = store_of("background", 6);
+    char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
+    background back = background_of(2, 6, &all[0][0], 0, NULL);
+    iso_evaluation *e;
+    iso_precision *p;
+    OK(iso_evaluation_load(s, attributes, partition, 0, 2, true, &e, &err));
+    assert_non_null(e->scorer);
+    double like[2] = {0.2, 0.9}, got[2], want[2], offset[2];
+    OK(iso_scorer_query(e->scorer, 2, 3, like, 0, NULL, 0, got, offset, &err));
+    OK(iso_scorer_query(back.scorer, 2, 3, like, 0, NULL, 0, want, offset + 1, &err));
+    for (int j = 0; j < 2; j++) assert_true(fabs(got[j] - want[j]) <= 1e-5 * (1 + fabs(want[j])));
+    OK(iso_evaluation_precision(e, ISO_CONTRAST, &p, &err));
+    assert_true(p->single_sets == 2 && p->single_mean[0] == 1);
+    iso_precision_free(p);
+    iso_evaluation_free(e);
+    background_free(&back);
+    iso_store_close(s);
+}
+
+/* In the order of the rows, one item each. */
+static void splits_are_reduced_to_common_rows(void **unused)
+{
+    (void)unused;
+    float vector[] = {0, 0, 1, 1, 2, 2, 3, 3};
+    uint8_t attribute[] = {0, 1, 2, 3};
+    uint64_t id[] = {10, 11, 12, 13};
+    int64_t row[] = {7, 2, 7, 5}, keep[] = {2, 7}, gone[] = {2, 6};
+    iso_split s = {.count = 4, .vector = iso_calloc(8, sizeof(float)), .attribute = iso_calloc(4, 1), .id = iso_calloc(4, sizeof *id), .row = iso_calloc(4, sizeof *row)};
+    memcpy(s.vector, vector, sizeof vector), memcpy(s.attribute, attribute, sizeof attribute);
+    memcpy(s.id, id, sizeof id), memcpy(s.row, row, sizeof row);
+    assert_int_equal(iso_split_keep(&s, 2, 1, 2, gone, &err), ISO_E_MISMATCH);
+    assert_int_equal(s.count, 4);
+    OK(iso_split_keep(&s, 2, 1, 2, keep, &err));
+    assert_true(s.count == 2 && s.id[0] == 11 && s.id[1] == 10 && s.vector[0] == 1 && s.vector[3] == 0 && s.attribute[0] == 1 && s.row[1] == 7);
+    free(s.vector), free(s.attribute), free(s.id), free(s.row);
 }
 
 static void what_does_not_fit_is_said(void **unused)
@@ -332,17 +444,17 @@ static void what_does_not_fit_is_said(void **unused)
     iso_store *s = store_of("bad", 6), *empty = store_of("empty", 0);
     char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
     iso_evaluation *e = NULL;
-    assert_int_equal(iso_evaluation_load(s, attributes, partition, 0, 1, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_load(s, attributes, partition, 0, 1, false, &e, &err), ISO_E_MISMATCH);
     assert_non_null(strstr(err.message, "part 1"));
-    assert_int_equal(iso_evaluation_load(s, attributes, partition, 1, 2, &e, &err), ISO_E_MISMATCH);
-    assert_int_equal(iso_evaluation_load(s, attributes, partition, 2, 2, &e, &err), ISO_E_ARGUMENT);
-    assert_int_equal(iso_evaluation_load(empty, attributes, partition, 0, 2, &e, &err), ISO_E_NOT_FOUND);
-    assert_int_equal(iso_evaluation_load(s, "/nowhere", partition, 0, 2, &e, &err), ISO_E_IO);
-    assert_int_equal(iso_evaluation_load(s, partition, partition, 0, 2, &e, &err), ISO_E_FORMAT);
+    assert_int_equal(iso_evaluation_load(s, attributes, partition, 1, 2, false, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_load(s, attributes, partition, 2, 2, false, &e, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_evaluation_load(empty, attributes, partition, 0, 2, false, &e, &err), ISO_E_NOT_FOUND);
+    assert_int_equal(iso_evaluation_load(s, "/nowhere", partition, 0, 2, false, &e, &err), ISO_E_IO);
+    assert_int_equal(iso_evaluation_load(s, partition, partition, 0, 2, false, &e, &err), ISO_E_FORMAT);
     char *others = file("others", "1\nOne \nz.jpg 1\n"), *parts = file("parts", "z.jpg 2\n");
-    assert_int_equal(iso_evaluation_load(s, others, partition, 0, 2, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_load(s, others, partition, 0, 2, false, &e, &err), ISO_E_MISMATCH);
     assert_non_null(strstr(err.message, "attribute file"));
-    assert_int_equal(iso_evaluation_load(s, attributes, parts, 0, 2, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_load(s, attributes, parts, 0, 2, false, &e, &err), ISO_E_MISMATCH);
     assert_non_null(strstr(err.message, "partition file"));
     assert_null(e);
     iso_store_close(s);
@@ -360,6 +472,8 @@ int main(void)
         cmocka_unit_test(follows_the_definition), cmocka_unit_test(a_wrong_answer_is_seen),     cmocka_unit_test(golden_values),
         cmocka_unit_test(ties_go_to_the_lower_row), cmocka_unit_test(pair_limits_are_strict),   cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(bad_vectors_and_empty_parts), cmocka_unit_test(a_database_is_matched_by_path), cmocka_unit_test(what_does_not_fit_is_said),
+        cmocka_unit_test(contrast_follows_the_definition), cmocka_unit_test(examples_without_direction_are_left_out),
+        cmocka_unit_test(the_background_is_the_whole_database), cmocka_unit_test(splits_are_reduced_to_common_rows),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char command[600];
