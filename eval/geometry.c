@@ -28,8 +28,8 @@ static const char *const fault_text[] = {
     [NO_CONVERGENCE] = "has eigenvalues that cannot be computed",
 };
 
-/* The upper factor, row by row: G = Ut U, so that row j of U is column j of L. */
-static fault cholesky(int m, const double *G, double *U)
+/* The upper factor, row by row: G = Ut U, so that row j of U is column j of L. rounding: what a pivot must be above. */
+static fault cholesky(int m, double rounding, const double *G, double *U)
 {
     double largest = 0;
     for (int i = 0; i < m * m; i++) {
@@ -43,7 +43,7 @@ static fault cholesky(int m, const double *G, double *U)
         }
     for (int k = 0; k < m; k++) {
         double *row = U + k * m, pivot = row[k];
-        if (!(pivot > ROUNDING * m * G[k * m + k])) return NOT_DEFINITE;
+        if (!(pivot > rounding * m * G[k * m + k])) return NOT_DEFINITE;
         double scale = 1 / sqrt(pivot);
         for (int j = k; j < m; j++) row[j] *= scale;
         for (int i = k + 1; i < m; i++)
@@ -65,6 +65,7 @@ static void forward(int m, const double *Ubar, double *x)
 static bool rotate(int m, double *p, double *q)
 {
     double a = 0, b = 0, c = 0;
+#pragma omp simd reduction(+ : a, b, c)
     for (int i = 0; i < m; i++) {
         a += p[i] * p[i];
         b += q[i] * q[i];
@@ -73,6 +74,7 @@ static bool rotate(int m, double *p, double *q)
     if (!(fabs(c) > m * DBL_EPSILON * sqrt(a) * sqrt(b))) return false;
     double zeta = (b - a) / (2 * c), t = copysign(1, zeta) / (fabs(zeta) + hypot(1, zeta));
     double cosine = 1 / hypot(1, t), sine = cosine * t;
+#pragma omp simd
     for (int i = 0; i < m; i++) {
         double x = p[i];
         p[i] = cosine * x - sine * q[i];
@@ -111,7 +113,7 @@ typedef struct point {
 /* log_value [m]: the logarithms of G's eigenvalues; U [m, m], relative [m]: room. */
 static point measure(int m, const double *G, const double *Ubar, double *U, double *relative, double *log_value)
 {
-    point p = {.fault = cholesky(m, G, U)};
+    point p = {.fault = cholesky(m, ROUNDING, G, U)};
     if (p.fault) return p;
     /* U may be turned here and used below: G = Ut U = (V U)t (V U). */
     if ((p.fault = squared_singular_values(m, U, log_value)) != NO_FAULT) return p;
@@ -165,6 +167,7 @@ static iso_geometry summarise(int64_t n, int m, const point *p, const double *lo
     iso_geometry g = {.eigenvalues = n * m};
     for (int64_t i = 0; i < n; i++) room[i] = p[i].log_det;
     g.vpres = variance(n, room);
+    g.log_det_median = median(n, room); /* sorts */
     g.iso = variance(n * m, log_value);
     const struct { size_t at; double *mean, *median; } figure[] = {
         {offsetof(point, vor), &g.vor, &g.vor_median},
@@ -186,7 +189,7 @@ static fault mean_factor(int64_t n, int m, const double *G, double *sum, double 
     size_t size = (size_t)m * (size_t)m;
     for (int64_t i = 0; i < n; i++)
         for (size_t k = 0; k < size; k++) sum[k] += G[(size_t)i * size + k] / (double)n;
-    return cholesky(m, sum, Ubar);
+    return cholesky(m, ROUNDING, sum, Ubar);
 }
 
 iso_status iso_geometry_metrics(int64_t n, int m, const double *G, iso_geometry *out, iso_error *err)
@@ -207,7 +210,7 @@ iso_status iso_geometry_metrics(int64_t n, int m, const double *G, iso_geometry 
     fault of_mean = mean_factor(n, m, G, sum, Ubar);
     if (of_mean) { /* whose fault is it? */
         for (int64_t i = 0; i < n; i++)
-            if ((p[i].fault = cholesky(m, G + (size_t)i * size, work)) != NO_FAULT) break;
+            if ((p[i].fault = cholesky(m, ROUNDING, G + (size_t)i * size, work)) != NO_FAULT) break;
     } else {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
         for (int64_t i = 0; i < n; i++) {
@@ -226,4 +229,15 @@ done:
     free(sum);
     free(work);
     return status;
+}
+
+iso_status iso_geometry_check(int m, const double *G, iso_error *err)
+{
+    if (m < 1 || m > 1 << 14) return iso_fail(err, ISO_E_ARGUMENT, "a metric of dimension %d: 1 to 16384 are possible", m);
+    double *U = iso_calloc((size_t)m * (size_t)m, sizeof *U);
+    if (!U) return iso_fail_memory(err);
+    /* What iso_geometry_metrics factors is this metric and means of such: no pivot of a mean is below the mean of the pivots. */
+    fault f = cholesky(m, 2 * ROUNDING, G, U);
+    free(U);
+    return f ? iso_fail(err, ISO_E_NUMERIC, "the metric %s", fault_text[f]) : ISO_OK;
 }

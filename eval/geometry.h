@@ -20,6 +20,7 @@
 typedef struct iso_geometry {
     double vor, mcn, cn, vpres, iso;
     double vor_median, mcn_median, cn_median; /* over the metrics: one that is near singular moves a mean by any amount */
+    double log_det_median;                    /* log det G; vpres is its variance */
     int64_t eigenvalues;                      /* n m */
     int64_t tiny;                             /* of them, below ISO_GEOMETRY_TINY times the largest of their metric */
 } iso_geometry;
@@ -29,5 +30,9 @@ typedef struct iso_geometry {
  * ISO_E_ARGUMENT: no metrics. ISO_E_NUMERIC, with the index of the first such metric: not finite, not symmetric, or not
  * positive definite as far as double precision can tell. *out is set on success only. */
 ISO_CHECK iso_status iso_geometry_metrics(int64_t n, int m, const double *G, iso_geometry *out, iso_error *err);
+
+/* Whether one G [m, m] is a metric: ISO_E_NUMERIC says why not, as above. A little stricter, so that rounding does not undo it:
+ * iso_geometry_metrics accepts any batch of such metrics. May be called by several threads at once. */
+ISO_CHECK iso_status iso_geometry_check(int m, const double *G, iso_error *err);
 
 #endif

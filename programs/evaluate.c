@@ -10,6 +10,9 @@ static const struct subcommand {
     int (*run)(int argc, char **argv);
 } subcommand[] = {
     {"precision", "precision at K of single and double attributes", iso_evaluate_precision},
+    {"compare", "the same for several models, side by side", iso_evaluate_compare},
+    {"geometry", "how far a model's decoder is from an isometry, and its latent space in pictures", iso_evaluate_geometry},
+    {"sweep", "train over a list of alpha or beta: what isometry costs", iso_evaluate_sweep},
 };
 enum { SUBCOMMANDS = sizeof subcommand / sizeof *subcommand };
 

@@ -4,5 +4,8 @@
 #define ISO_PROGRAMS_EVALUATE_H
 
 int iso_evaluate_precision(int argc, char **argv);
+int iso_evaluate_compare(int argc, char **argv);
+int iso_evaluate_geometry(int argc, char **argv);
+int iso_evaluate_sweep(int argc, char **argv);
 
 #endif

@@ -298,6 +298,35 @@ static void test_errors(void **unused)
     }
 }
 
+/* One metric at a time; whatever passes goes through as a batch, down to the edge of what double precision can tell. */
+static void test_check(void **unused)
+{
+    (void)unused;
+    enum { N = 400, M = 6, SIZE = M * M };
+    double *G = numbers(N * SIZE), Q[SIZE], d[M], bad[SIZE];
+    int64_t kept = 0, refused = 0;
+    for (int k = 0; k < N; k++) {
+        for (int i = 0; i < M; i++) d[i] = i ? 1 : pow(10, -14 - uniform() * 1.5); /* about 16 m epsilon = 2e-14 */
+        draw_reflection(M, Q);
+        set_diagonal(M, d, G + kept * SIZE);
+        change_coordinates(M, Q, G + kept * SIZE);
+        iso_status status = iso_geometry_check(M, G + kept * SIZE, &err);
+        if (status == ISO_OK) kept++;
+        else refused++;
+        if (status) assert_int_equal(status, ISO_E_NUMERIC);
+    }
+    assert_true(kept > 10 && refused > 10);
+    measure(kept, M, G);
+    for (int64_t i = 0; i < kept; i++) measure(1, M, G + i * SIZE);
+    draw_metric(M, bad);
+    assert_int_equal(iso_geometry_check(M, bad, NULL), ISO_OK);
+    bad[1] = NAN;
+    assert_int_equal(iso_geometry_check(M, bad, &err), ISO_E_NUMERIC);
+    assert_non_null(strstr(err.message, "the metric holds a NaN"));
+    assert_int_equal(iso_geometry_check(0, bad, &err), ISO_E_ARGUMENT);
+    free(G);
+}
+
 int main(void)
 {
     const char *given = getenv("SEED");
@@ -306,7 +335,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_identity),    cmocka_unit_test(test_scaled),        cmocka_unit_test(test_diagonal),
         cmocka_unit_test(test_closed_form), cmocka_unit_test(test_invariances),   cmocka_unit_test(test_near_singular),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_errors),      cmocka_unit_test(test_check),
     };
     return cmocka_run_group_tests_name("geometry", tests, NULL, NULL);
 }
