@@ -113,8 +113,11 @@ void iso_query_skip(const iso_query *query, int64_t i, const char **path, const 
  * class given). Score: by how many standard deviations of the database's items an item lies from their mean in that direction;
  * what the counter-examples share counts gamma times against it. One example or thousands: the fewer they are, the less is made
  * of directions in which the database hardly varies. The first such query reads the mean and covariance of the database, which
- * takes longer than the query; they are kept until iso_db_refresh finds changes. Vectors of up to 4096 numbers. */
-typedef enum iso_scoring { ISO_SUM = 0, ISO_CONTRAST = 1 } iso_scoring;
+ * takes longer than the query; they are kept until iso_db_refresh finds changes. Vectors of up to 4096 numbers.
+ * ISO_AUTO is ISO_CONTRAST from ISO_AUTO_EXAMPLES examples on, where that is possible, and else ISO_SUM: iso_answer_scorer
+ * says which it was. With fewer examples neither was better than the other on faces, and with sum an example finds itself. */
+typedef enum iso_scoring { ISO_SUM = 0, ISO_CONTRAST = 1, ISO_AUTO = 2 } iso_scoring;
+#define ISO_AUTO_EXAMPLES 20
 
 typedef struct iso_query_options {
     int64_t k;           /* how many results, at least 1 */
@@ -138,6 +141,7 @@ iso_status iso_query_run(iso_query *query, const iso_query_options *options, iso
 
 int64_t iso_answer_count(const iso_answer *answer);
 const iso_result *iso_answer_result(const iso_answer *answer, int64_t i);
+iso_scoring iso_answer_scorer(const iso_answer *answer); /* what it was found by: ISO_SUM or ISO_CONTRAST */
 int iso_answer_exact(const iso_answer *answer);  /* 1: no better item was missed; 0: an approximate index was used */
 void iso_answer_free(iso_answer *answer);
 

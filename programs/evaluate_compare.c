@@ -26,7 +26,7 @@ static const iso_option options[] = {
     {"models", 0, ISO_ARG_TEXT, AT(models), "A,B,...", "NAME or LABEL=NAME: model files, or database folders", 0, 0},
     {"seeds", 0, ISO_ARG_TEXT, AT(seeds), "N,N,...", "what {seed} in a NAME stands for, one after another", 0, 0},
     {"scorer", 0, ISO_ARG_TEXT, AT(scorers), "S,S",
-     "sum, contrast or both, as sum,contrast (default: " ISO_SCORER_DEFAULT ")", 0, 0},
+     "sum, contrast or both, as sum,contrast (default: sum)", 0, 0},
     {"split", 0, ISO_ARG_INT, AT(split), "N", "the part that is ranked (default: 2, the test images)", 0, 2},
     {"query-split", 0, ISO_ARG_INT, AT(query_split), "N",
      "the part that the examples come from (default: 0, the training images)", 0, 2},
@@ -127,7 +127,7 @@ done:
 int iso_evaluate_compare(int argc, char **argv)
 {
     config c = {.split = 2,
-                .scorers = ISO_SCORER_DEFAULT,
+                .scorers = "sum",
                 .examples = "1,5,10,50,200",
                 .draws = 20,
                 .bootstrap = 1000,

@@ -38,7 +38,7 @@ static iso_status parse_scorers(iso_comparison *c, const char *list, iso_error *
         size_t length = strcspn(at, ",");
         char name[16] = "";
         if (length < sizeof name) memcpy(name, at, length);
-        int scoring = iso_scorer_by_name(name);
+        int scoring = strcmp(name, iso_scorer_name(ISO_AUTO)) ? iso_scorer_by_name(name) : -1;
         if (scoring < 0)
             return iso_fail(err, ISO_E_ARGUMENT, "--scorer: there is no scorer '%.*s', only %s and %s",
                             (int)(length > 100 ? 100 : length), at, iso_scorer_name(ISO_SUM),

@@ -28,7 +28,7 @@ static const iso_option options[] = {
     {"images", 0, ISO_ARG_TEXT, offsetof(config, images), "DIR", "the data set: both files from this folder", 0, 0},
     {"split", 0, ISO_ARG_INT, offsetof(config, split), "N", "the part that is ranked (default: 2, the test images)", 0, 2},
     {"query-split", 0, ISO_ARG_INT, offsetof(config, query_split), "N", "the part that the examples come from (default: 0, the training images)", 0, 2},
-    {"scorer", 0, ISO_ARG_CHOICE, offsetof(config, scorer), "sum|contrast", "how examples become one query (default: " ISO_SCORER_DEFAULT ")", 0, 0},
+    {"scorer", 0, ISO_ARG_CHOICE, offsetof(config, scorer), "sum|contrast", "how examples become one query (default: sum)", 0, 0},
     {"examples", 0, ISO_ARG_TEXT, offsetof(config, examples), "N,N,...", "also P@10 with so few examples, as 1,5,10,50,200 (at most 16 numbers)", 0, 0},
     {"draws", 0, ISO_ARG_INT, offsetof(config, draws), "N", "with --examples: how often they are drawn (default: 20)", 1, ISO_FEW_DRAWS},
     {"seed", 0, ISO_ARG_INT, offsetof(config, seed), "N", "with --examples: another number draws others (default: 0)", 0, 9007199254740992.0},
@@ -127,7 +127,7 @@ done:
 
 int iso_evaluate_precision(int argc, char **argv)
 {
-    config c = {.split = 2, .query_split = 0, .scorer = ISO_SCORER_DEFAULT, .format = "table", .draws = -1, .seed = -1};
+    config c = {.split = 2, .query_split = 0, .scorer = "sum", .format = "table", .draws = -1, .seed = -1};
     int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;
     if (c.threads > 0) omp_set_num_threads((int)c.threads);

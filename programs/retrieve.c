@@ -19,7 +19,6 @@ static const char program[] = "retrieve";
 typedef struct config {
     iso_list query, query_id, not, not_id;
     const char *db, *scorer, *sheet, *format;
-    iso_scoring scoring; /* what `scorer` names */
     int64_t k, threads;
     double gamma;
     bool exclude, nul, relative, quiet, strict;
@@ -33,7 +32,7 @@ static const iso_option options[] = {
     {"k", 'k', ISO_ARG_INT, offsetof(config, k), "K", "how many answers (default: 10)", 1, 1e12},
     {"db", 0, ISO_ARG_TEXT, offsetof(config, db), "DB", "the database (default: $ISOFACE_DB)", 0, 0},
     {"gamma", 0, ISO_ARG_REAL, offsetof(config, gamma), "X", "weight of the counter-examples (default: 0.5)", 0, 1e6},
-    {"scorer", 0, ISO_ARG_CHOICE, offsetof(config, scorer), "sum|contrast", "how images are compared, see above (default: " ISO_SCORER_DEFAULT ")", 0, 0},
+    {"scorer", 0, ISO_ARG_CHOICE, offsetof(config, scorer), "auto|sum|contrast", "how images are compared, see above (default: auto)", 0, 0},
     {"exclude-query", 0, ISO_ARG_FLAG, offsetof(config, exclude), NULL, "leave out the examples themselves and exact copies of them", 0, 0},
     {"format", 0, ISO_ARG_CHOICE, offsetof(config, format), "table|tsv|json|paths", "how to print (default: table)", 0, 0},
     {"null", '0', ISO_ARG_FLAG, offsetof(config, nul), NULL, "paths, each ended by a NUL byte, as xargs -0 reads them", 0, 0},
@@ -52,7 +51,8 @@ static const iso_command command = {
     "mean cosine to the counter-examples. Right where the examples are alike altogether, such as several pictures of one scene.\n"
     "--scorer contrast asks what sets the examples apart from the rest of the database and ignores what most images have in "
     "common: the score is by how many standard deviations of the database an image lies in that direction (0: average). Right "
-    "where many examples, ten or more, differ but share one trait. Needs a database in which most images lack it.\n"
+    "where many examples differ but share one trait. Needs a database in which most images lack it.\n"
+    "--scorer auto is contrast from 20 examples on (sum where contrast finds no direction), and sum below.\n"
     "An example that is in the database, under whatever name, is not encoded again. The examples are answers like any "
     "other unless --exclude-query is given.",
     options,
@@ -71,7 +71,6 @@ static iso_status check(config *c, iso_error *err)
     if (!c->db || !c->db[0]) return usage(err, "no database: give --db DB or set ISOFACE_DB");
     if (!c->query.count && !c->query_id.count) return usage(err, "no examples: give --query or --query-id");
     if (c->nul && c->format && strcmp(c->format, "paths") != 0) return usage(err, "-0 goes with --format paths only");
-    c->scoring = (iso_scoring)iso_scorer_by_name(c->scorer);
     if (!c->format) c->format = c->nul ? "paths" : "table";
     return c->sheet ? iso_sheet_check(c->sheet, err) : ISO_OK;
 }
@@ -146,9 +145,9 @@ static iso_sheet_image *example_images(const iso_query *q, iso_sign sign, size_t
 }
 
 /* What the scores of the sheet are. */
-static char *sheet_note(const config *c, const iso_db *db, const iso_sheet *s)
+static char *sheet_note(const config *c, const iso_db *db, const iso_answer *a, const iso_sheet *s)
 {
-    bool sum = c->scoring == ISO_SUM;
+    bool sum = iso_answer_scorer(a) == ISO_SUM;
     const char *plural = s->likes == 1 ? "" : "s";
     char *note = NULL, *against = s->unlikes ? iso_format(", less %g times %s %zu counter-example%s", c->gamma, sum ? "that to" : "those to", s->unlikes,
                                                           s->unlikes == 1 ? "" : "s")
@@ -170,7 +169,7 @@ static iso_status write_sheet(const config *c, const iso_db *db, const iso_query
     size_t given = c->query.count + c->query_id.count;
     char *name = c->query.count ? short_name(c->query.item[0]) : iso_format("item %s", c->query_id.item[0]);
     char *title = name ? given > 1 ? iso_format("Like %s and %zu more", name, given - 1) : iso_format("Like %s", name) : NULL;
-    char *note = sheet_note(c, db, &s);
+    char *note = sheet_note(c, db, a, &s);
     iso_status st = ISO_OK;
     if (!like || !unlike || !result || !title || !note) st = iso_fail_memory(err);
     for (size_t i = 0; st == ISO_OK && i < s.results; i++) {
@@ -205,11 +204,11 @@ static iso_status run(config *c, iso_error *err)
     if (st == ISO_OK) st = add_examples(q, ISO_UNLIKE, &c->not, &c->not_id, err);
     if (st == ISO_OK) st = iso_query_read(q, err);
     if (st == ISO_OK) st = list_skipped(c, q, err);
-    if (st == ISO_OK) st = iso_query_run(q, &(iso_query_options){.k = c->k, .scorer = c->scoring, .gamma = c->gamma, .exclude_query = c->exclude}, &a, err);
+    if (st == ISO_OK) st = iso_query_run(q, &(iso_query_options){.k = c->k, .scorer = (iso_scoring)iso_scorer_by_name(c->scorer), .gamma = c->gamma, .exclude_query = c->exclude}, &a, err);
     if (st != ISO_OK) goto done;
     int64_t n = iso_answer_count(a);
     if (n < c->k && !c->quiet) fprintf(stderr, "%s: the database has only %" PRId64 " image%s to answer with, fewer than the %" PRId64 " asked for\n", program, n, n == 1 ? "" : "s", c->k);
-    iso_report report = {db, q, a, c->scoring, c->relative};
+    iso_report report = {db, q, a, c->relative};
     st = iso_report_print(&report, c->format, c->nul, stdout, err);
     if (st == ISO_OK && c->sheet) st = write_sheet(c, db, q, a, err);
 done:
@@ -221,7 +220,7 @@ done:
 
 int main(int argc, char **argv)
 {
-    config c = {.k = 10, .gamma = 0.5, .scorer = ISO_SCORER_DEFAULT};
+    config c = {.k = 10, .gamma = 0.5, .scorer = "auto"};
     iso_error err = {0};
     int code = iso_args_parse(&command, argc, argv, 1, &c, NULL);
     if (code == ISO_ARGS_RUN) {

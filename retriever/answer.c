@@ -23,7 +23,7 @@ static iso_status print_table(const iso_report *r, FILE *out, iso_error *err)
     int64_t n = iso_answer_count(r->answer);
     print_examples(r, out);
     fprintf(out, ": the best %" PRId64 " of %" PRIu64 " images%s%s\n", n, iso_db_count(r->db),
-            r->scorer == ISO_CONTRAST ? " by contrast, in standard deviations of the database" : "",
+            iso_answer_scorer(r->answer) == ISO_CONTRAST ? " by contrast, in standard deviations of the database" : "",
             iso_answer_exact(r->answer) ? "" : " (approximate index)");
     fprintf(out, "%6s  %7s  %s\n", "rank", "score", "path");
     for (int64_t i = 0; i < n; i++) {
@@ -52,7 +52,7 @@ static void print_json(const iso_report *r, FILE *out)
     fputs("{\"schema_version\": 1, \"model\": ", out);
     iso_text_json(out, iso_db_digest(r->db), strlen(iso_db_digest(r->db)));
     fputs(", \"scorer\": ", out);
-    iso_text_json(out, iso_scorer_name(r->scorer), strlen(iso_scorer_name(r->scorer)));
+    iso_text_json(out, iso_scorer_name(iso_answer_scorer(r->answer)), strlen(iso_scorer_name(iso_answer_scorer(r->answer))));
     fprintf(out, ",\n \"query\": {\"images\": %" PRId64 ", \"negatives\": %" PRId64 ", \"skipped\": [", iso_query_count(r->query, ISO_LIKE),
             iso_query_count(r->query, ISO_UNLIKE));
     for (int64_t i = 0; i < iso_query_skipped(r->query); i++) {

@@ -17,7 +17,6 @@ typedef struct iso_report { /* everything is borrowed */
     const iso_db *db;
     const iso_query *query;
     const iso_answer *answer;
-    iso_scoring scorer;
     bool relative; /* paths as stored, not where the images lie */
 } iso_report;
 

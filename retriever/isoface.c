@@ -109,6 +109,7 @@ void iso_query_skip(const iso_query *q, int64_t i, const char **path, const char
 struct iso_answer {
     iso_result *result;
     int64_t count;
+    iso_scoring scorer;
     bool exact;
 };
 
@@ -125,6 +126,7 @@ void iso_answer_free(iso_answer *a)
 
 int64_t iso_answer_count(const iso_answer *a) { return a->count; }
 const iso_result *iso_answer_result(const iso_answer *a, int64_t i) { return &a->result[i]; }
+iso_scoring iso_answer_scorer(const iso_answer *a) { return a->scorer; }
 int iso_answer_exact(const iso_answer *a) { return a->exact; }
 
 /* Names the image where the scorer would only say a number. */
@@ -233,6 +235,20 @@ static iso_status no_example(const iso_query *q, iso_error *err)
     return iso_fail(err, ISO_E_NOT_FOUND, "no usable example among %zu skipped: %.600s: %.200s", q->skips, q->skip[0].path, q->skip[0].reason);
 }
 
+/* The query vector, and which scorer it became. Auto falls back on sum where contrast cannot be: too many numbers in a vector,
+ * or examples that nothing sets apart. */
+static iso_status query_vector(iso_query *q, const iso_query_options *o, iso_scoring *scorer, double *w, double *offset, iso_error *err)
+{
+    int64_t n = (int64_t)q->set[ISO_LIKE].count, k = (int64_t)q->set[ISO_UNLIKE].count;
+    const float *like = q->set[ISO_LIKE].vector, *unlike = q->set[ISO_UNLIKE].vector;
+    bool choose = o->scorer == ISO_AUTO;
+    *scorer = !choose ? o->scorer : n < ISO_AUTO_EXAMPLES ? ISO_SUM : ISO_CONTRAST;
+    iso_status st = iso_searcher_query(q->db->searcher, *scorer, n, like, k, unlike, o->gamma, w, offset, err);
+    if (!choose || *scorer == ISO_SUM || (st != ISO_E_NUMERIC && st != ISO_E_UNSUPPORTED)) return st;
+    *scorer = ISO_SUM;
+    return iso_searcher_query(q->db->searcher, *scorer, n, like, k, unlike, o->gamma, w, offset, err);
+}
+
 iso_status iso_query_run(iso_query *q, const iso_query_options *options, iso_answer **out, iso_error *err)
 {
     shunned out_of = {0};
@@ -245,10 +261,11 @@ iso_status iso_query_run(iso_query *q, const iso_query_options *options, iso_ans
     if (st != ISO_OK) return st;
     double *w = iso_calloc((size_t)q->db->info.dim, sizeof *w), offset = 0;
     if (!w) return iso_fail_memory(err);
-    st = iso_searcher_query(q->db->searcher, options->scorer, (int64_t)q->set[ISO_LIKE].count, q->set[ISO_LIKE].vector,
-                            (int64_t)q->set[ISO_UNLIKE].count, q->set[ISO_UNLIKE].vector, options->gamma, w, &offset, err);
+    iso_scoring scorer;
+    st = query_vector(q, options, &scorer, w, &offset, err);
     if (st == ISO_OK && options->exclude_query) st = shun_examples(q, &out_of, err);
     if (st == ISO_OK) st = search(q, w, offset, options->k, &out_of, out, err);
+    if (st == ISO_OK) (*out)->scorer = scorer;
     free(out_of.hash);
     free(out_of.id);
     free(w);

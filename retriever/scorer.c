@@ -19,7 +19,7 @@ struct iso_scorer {
     double oas;
 };
 
-static const char *const names[] = {[ISO_SUM] = "sum", [ISO_CONTRAST] = "contrast"};
+static const char *const names[] = {[ISO_SUM] = "sum", [ISO_CONTRAST] = "contrast", [ISO_AUTO] = "auto"};
 enum { NAMES = sizeof names / sizeof *names };
 
 const char *iso_scorer_name(int scoring) { return scoring >= 0 && scoring < NAMES ? names[scoring] : NULL; }

@@ -21,10 +21,7 @@
 
 #include "indexer/store.h"
 
-#define ISO_CONTRAST_PRIOR 10.0
-
-/* What programs use unless they are told otherwise; the library's callers always say. */
-#define ISO_SCORER_DEFAULT "sum"
+#define ISO_CONTRAST_PRIOR 30.0
 
 /* What contrast needs of the database, decomposed once: constant after creation, any number of threads may use it. */
 typedef struct iso_scorer iso_scorer;
@@ -33,8 +30,8 @@ typedef struct iso_scorer iso_scorer;
 ISO_CHECK iso_status iso_scorer_create(const iso_moments *background, iso_scorer **out, iso_error *err);
 void iso_scorer_free(iso_scorer *s);
 
-/* The names of the scorers, "sum" and "contrast", as in include/isoface.h's enum; NULL beyond. The other way round: -1 for
- * a name that is none. */
+/* The names of the scorers, "sum", "contrast" and "auto", as in include/isoface.h's enum; NULL beyond. The other way round: -1
+ * for a name that is none. */
 const char *iso_scorer_name(int scoring);
 int iso_scorer_by_name(const char *name);
 

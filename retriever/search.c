@@ -12,7 +12,7 @@
 iso_status iso_searcher_query(iso_searcher *s, iso_scoring scoring, int64_t n, const float *positives, int64_t k, const float *negatives, double gamma, double *w, double *offset, iso_error *err)
 {
     const iso_scorer *scorer = NULL;
-    if (!iso_scorer_name(scoring)) return iso_fail(err, ISO_E_ARGUMENT, "no such scorer: %d", (int)scoring);
+    if (scoring != ISO_SUM && scoring != ISO_CONTRAST) return iso_fail(err, ISO_E_ARGUMENT, "no such scorer: %d", (int)scoring);
     if (n < 1 || k < 0) return iso_fail(err, ISO_E_ARGUMENT, "a query needs at least one example");
     double *like = iso_calloc((size_t)s->dim, 2 * sizeof *like), *unlike = k ? like + s->dim : NULL;
     iso_status st = like ? ISO_OK : iso_fail_memory(err);

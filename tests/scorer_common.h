@@ -104,7 +104,7 @@ static double shrinkage_of(int dim, int items, int examples, double S[MOST][MOST
     }
     double above = (1 - 2 / p) * of_square + trace * trace, below = (n + 1 - 2 / p) * (of_square - trace * trace / p);
     double oas = dim == 1 || !(below > 0) ? 1 : fmin(1, above / below);
-    return fmax(10.0 / (10.0 + examples), oas);
+    return fmax(30.0 / (30.0 + examples), oas);
 }
 
 #endif

@@ -498,6 +498,14 @@ static void test_too_many_numbers(void **s)
     OK(ask(d, &p, 3, ISO_SUM, &a));
     assert_int_equal(item_of(iso_answer_result(a, 0)), 0);
     iso_answer_free(a);
+    iso_query *many = NULL; /* enough examples for contrast, which cannot be */
+    OK(iso_query_create(d, &many, &err));
+    for (int i = 0; i < ISO_AUTO_EXAMPLES; i++) OK(iso_query_add_vector(many, ISO_LIKE, v, dim, &err));
+    OK(iso_query_run(many, &(iso_query_options){.k = 3, .scorer = ISO_AUTO}, &a, &err));
+    assert_int_equal(iso_answer_scorer(a), ISO_SUM);
+    assert_int_equal(item_of(iso_answer_result(a, 0)), 0);
+    iso_answer_free(a);
+    iso_query_free(many);
     iso_db_close(d);
     free(v);
 }

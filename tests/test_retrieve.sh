@@ -58,6 +58,15 @@ expect 'the whole database as examples' 1
 has "$said" 'as the whole database' 'the whole database as examples'
 retrieve --query "$work/faces" -k 5 --db "$db" --scorer sum
 expect 'the whole database as examples, summed' 0
+# Left to itself: sum below 20 examples and where contrast finds no direction.
+retrieve --query "$work/faces" -k 5 --db "$db" --format json
+has "$out" '"scorer": "sum"' 'auto with the whole database as examples'
+retrieve --query-id {1..19} -k 5 --db "$db" --format json
+has "$out" '"scorer": "sum"' 'auto with 19 examples'
+retrieve --query-id {1..20} -k 5 --db "$db" --format json
+has "$out" '"scorer": "contrast"' 'auto with 20 examples'
+retrieve --query-id {1..20} -k 5 --db "$db" --scorer sum --format json
+has "$out" '"scorer": "sum"' 'sum with 20 examples'
 
 # ---- every path survives every format
 retrieve --query-id 1 -k 60 --db "$db" -0 --relative
