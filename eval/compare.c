@@ -37,7 +37,8 @@ double iso_compare_few_at(int runs, const iso_few *const *few, bool pairs, int i
     return mean_value(runs, NULL, few, pairs, i, ISO_KS + s);
 }
 
-void iso_compare_spread(int n, const double *x, double *mean, double *deviation)
+/* Mean and standard deviation (n - 1; NaN for one). */
+static void spread(int n, const double *x, double *mean, double *deviation)
 {
     double sum = 0, squares = 0;
     for (int i = 0; i < n; i++) sum += x[i];
@@ -85,7 +86,7 @@ static int sum_column(table *t, bool pairs, int column, iso_figure *out, double 
     }
     *out = (iso_figure){NAN, NAN, NAN, NAN};
     for (int r = 0; r < t->runs && sets; r++) t->run[r] /= sets;
-    if (sets) iso_compare_spread(t->runs, t->run, &out->mean, &out->deviation);
+    if (sets) spread(t->runs, t->run, &out->mean, &out->deviation);
     if (chance) *chance = sets ? share / sets : NAN;
     return sets;
 }

@@ -43,8 +43,6 @@ ISO_CHECK iso_status iso_compare_sum_up(int runs, const iso_precision *const *pr
 double iso_compare_at(int runs, const iso_precision *const *precision, bool pairs, int i, int k);
 /* The same of P@10 with few examples, size s. */
 double iso_compare_few_at(int runs, const iso_few *const *few, bool pairs, int i, int s);
-/* mean and standard deviation (n - 1; NaN for one) of n >= 1 numbers. */
-void iso_compare_spread(int n, const double *x, double *mean, double *deviation);
 
 /* ---- images ---- */
 

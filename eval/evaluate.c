@@ -101,11 +101,11 @@ static iso_status check_matches(const iso_evaluation *e, const char *attribute_f
     if (e->items_without_part == matched)
         return iso_fail(err, ISO_E_MISMATCH, "none of the database's images is listed in %s: is it the partition file of these images?", partition_file);
     if (e->test.count == 0)
-        return iso_fail(err, ISO_E_MISMATCH, "no image of the database is in part %d of %s, so there is nothing to rank: choose another --split, or encode all images", e->test.part,
-                        partition_file);
+        return iso_fail(err, ISO_E_MISMATCH, "none of the database's %" PRId64 " images that %s lists is in part %d of %s, so there is nothing to rank: choose another --split, or encode all images",
+                        matched, attribute_file, e->test.part, partition_file);
     if (e->query.count == 0)
-        return iso_fail(err, ISO_E_MISMATCH, "no image of the database is in part %d of %s, so there are no examples: choose another --query-split, or encode all images", e->query.part,
-                        partition_file);
+        return iso_fail(err, ISO_E_MISMATCH, "none of the database's %" PRId64 " images that %s lists is in part %d of %s, so there are no examples: choose another --query-split, or encode all images",
+                        matched, attribute_file, e->query.part, partition_file);
     return ISO_OK;
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/eigen.h"
 #include "base/memory.h"
 #include "model/method/method.h"
 #include "model/net/net.h"
@@ -20,9 +21,6 @@ enum { IMAGES = 16, TANGENTS = 16, SAMPLES = 8, CODES = 256 };
 #define ROWS 256                      /* of J that are turned to double and summed at a time: they stay in the cache */
 /* Beside few.c's. */
 enum { STREAM_DELTA = 0x40000, STREAM_PERM };
-
-void dsyevd_(const char *jobz, const char *uplo, const blasint *n, double *a, const blasint *lda, double *w,
-             double *work, const blasint *lwork, blasint *iwork, const blasint *liwork, blasint *info);
 
 /* --- plans over a model */
 
@@ -427,24 +425,6 @@ iso_status iso_pullback_measure(const iso_model *m, const uint8_t *pixels, int64
 
 /* --- principal directions */
 
-/* Ascending eigenvalues into `value`, eigenvectors into the rows of A. */
-static iso_status eigenvectors(int m, double *A, double *value, iso_error *err)
-{
-    blasint n = m, ask = -1, info = 0, best_ints = 0;
-    double best = 0;
-    dsyevd_("V", "L", &n, A, &n, value, &best, &ask, &best_ints, &ask, &info);
-    blasint room = (blasint)best, ints = best_ints;
-    double *work = iso_calloc((size_t)room, sizeof *work);
-    blasint *iwork = iso_calloc((size_t)ints, sizeof *iwork);
-    iso_status status = work && iwork ? ISO_OK : iso_fail_memory(err);
-    if (!status) dsyevd_("V", "L", &n, A, &n, value, work, &room, iwork, &ints, &info);
-    if (!status && info)
-        status = iso_fail(err, ISO_E_NUMERIC, "the principal directions of the codes cannot be computed");
-    free(work);
-    free(iwork);
-    return status;
-}
-
 static void covariance(const float *codes, int64_t n, int m, const double *mean, double *block, double *C)
 {
     for (int64_t at = 0; at < n; at += CODES) {
@@ -469,7 +449,7 @@ iso_status iso_pullback_axes(const float *codes, int64_t n, int m, double *mean,
     for (int64_t i = 0; i < n; i++)
         for (int k = 0; k < m; k++) center[k] += (double)codes[i * m + k] / (double)n;
     covariance(codes, n, m, center, block, C);
-    if ((status = eigenvectors(m, C, value, err))) goto done; /* LAPACK's lower triangle is the upper one here */
+    if ((status = iso_eigen(m, C, value, err))) goto done; /* the upper triangle is enough */
     for (int k = 0; k < m; k++) {
         const double *from = C + (size_t)(m - 1 - k) * row;
         int largest = 0;

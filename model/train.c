@@ -41,6 +41,7 @@ void iso_options_real(iso_options *o, const char *key, double value)
 
 void iso_options_schedule(iso_options *o, const iso_run *run)
 {
+    if (run->warmup) iso_options_int(o, "warmup", run->warmup);
     if (run->schedule == ISO_SCHEDULE_CONSTANT) return;
     iso_options_text(o, "schedule", "cosine");
     iso_options_int(o, "epochs", run->epochs);
@@ -101,6 +102,7 @@ iso_status iso_run_check(const iso_run *run, iso_error *err)
     if (!run->path || !*run->path) return iso_fail(err, ISO_E_ARGUMENT, "no file name for the model");
     if (run->epochs < 1) return iso_fail(err, ISO_E_ARGUMENT, "--epochs must be 1 or more");
     if (run->batch < 1 || run->batch > 1 << 20) return iso_fail(err, ISO_E_ARGUMENT, "--batch must be 1 to 1048576");
+    if (run->warmup < 0) return iso_fail(err, ISO_E_ARGUMENT, "--warmup must be 0 or more");
     if (!(run->lr > 0) || !isfinite(run->lr)) return iso_fail(err, ISO_E_ARGUMENT, "--lr must be above 0");
     if (!(run->eta >= 0) || !isfinite(run->eta)) return iso_fail(err, ISO_E_ARGUMENT, "--eta must be 0 or more");
     if (run->resume && run->force) return iso_fail(err, ISO_E_ARGUMENT, "--resume and --force exclude each other");

@@ -76,6 +76,7 @@ typedef struct iso_run {
     int64_t epochs, batch;
     double lr, eta;
     iso_schedule schedule;
+    int64_t warmup;      /* steps over which the learning rate rises to lr: fewer units die early */
     uint64_t seed;
     int threads;         /* 0: all */
     bool resume, force;  /* go on with PATH.state; start although PATH is there */

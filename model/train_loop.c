@@ -222,11 +222,13 @@ static iso_status save_csv(loop *l, iso_error *err)
 
 /* --- epochs */
 
-/* What the learning rate of this step is multiplied by: half a cosine from 1 to 0 over the whole run. */
+/* What the learning rate of this step is multiplied by: a straight line up to 1 over the first steps, and half a cosine from
+ * 1 to 0 over the whole run. */
 static double schedule(const loop *l)
 {
-    if (l->run->schedule != ISO_SCHEDULE_COSINE) return 1;
-    return 0.5 + 0.5 * cos(M_PI * (double)(l->at.step - 1) / (double)(l->run->epochs * l->steps));
+    double up = l->at.step < l->run->warmup ? (double)l->at.step / (double)l->run->warmup : 1;
+    if (l->run->schedule != ISO_SCHEDULE_COSINE) return up;
+    return up * (0.5 + 0.5 * cos(M_PI * (double)(l->at.step - 1) / (double)(l->run->epochs * l->steps)));
 }
 
 static iso_status train_epoch(loop *l, iso_error *err)

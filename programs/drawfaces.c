@@ -1,5 +1,6 @@
 /* drawfaces: a data set of drawn faces in CelebA's layout. */
 #include <omp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -38,6 +39,7 @@ static const iso_command command = {
 int main(int argc, char **argv)
 {
     config c = {.count = 2000, .train = 0.8, .valid = 0.05};
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error to report, not to die of */
     int code = iso_args_parse(&command, argc, argv, 1, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;
     iso_error err = {0};

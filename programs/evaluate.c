@@ -1,4 +1,5 @@
 /* evaluate: how well a database answers. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,8 +24,17 @@ static void usage(FILE *out)
     fputs("\nevaluate COMMAND --help says more; --version prints the version.\n", out);
 }
 
+/* What was printed has arrived. */
+static int finish(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return 0;
+    fputs("evaluate: cannot write to standard output\n", stderr);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error to report, not to die of */
     if (argc < 2) {
         usage(stderr);
         return 2;
@@ -33,11 +43,11 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], subcommand[i].name) == 0) return subcommand[i].run(argc, argv);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         usage(stdout);
-        return 0;
+        return finish();
     }
     if (strcmp(argv[1], "--version") == 0) {
         puts("evaluate " ISO_VERSION);
-        return 0;
+        return finish();
     }
     fprintf(stderr, "evaluate: there is no command '%.100s'\n", argv[1]);
     usage(stderr);

@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "programs/evaluate.h"
 #include "programs/evaluate_compare.h"
+#include "programs/evaluate_print.h"
 
 static const char program[] = "evaluate compare";
 
@@ -108,6 +109,7 @@ static iso_status compare(config *c, iso_error *err)
     iso_comparison q = {0};
     iso_status status = ask(c, &q, err);
     if (status) goto done;
+    if (c->chart && (status = iso_evaluate_picture(c->chart, err))) goto done;
     if ((status = iso_comparison_run(&q, err))) goto done;
     if (strcmp(c->format, "json") == 0)
         iso_comparison_json(&q);

@@ -289,9 +289,9 @@ void iso_comparison_markdown(const iso_comparison *c, bool per_attribute)
     const iso_summary *s = &c->row[0].sum;
     iso_figure single = {s->single.chance, NAN, NAN, NAN}, dbl = {s->dbl.chance, NAN, NAN, NAN};
     printf("Examples from %" PRId64 " %s images, ranked %" PRId64
-           " %s images; P@K in %%, averaged over %d attributes (single) and %d pairs (double).",
+           " %s images; P@K in %%, averaged over %d attribute%s (single) and %d pair%s (double).",
            c->query.count, iso_part_name[c->query_part], c->test.count, iso_part_name[c->test_part], s->single.sets,
-           s->dbl.sets);
+           s->single.sets == 1 ? "" : "s", s->dbl.sets, s->dbl.sets == 1 ? "" : "s");
     fputs(" Chance: ", stdout);
     mark_figure(&single, false);
     fputs(" / ", stdout);

@@ -8,13 +8,13 @@
 #include <string.h>
 
 #include "base/args.h"
-#include "base/file.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "base/text.h"
 #include "eval/pictures.h"
 #include "programs/evaluate.h"
 #include "programs/evaluate_geometry.h"
+#include "programs/evaluate_print.h"
 
 static const char program[] = "evaluate geometry";
 enum { NAMES = 8 };
@@ -54,7 +54,7 @@ static const iso_option options[] = {
      "draw what is decoded along the codes' principal directions", 0, 0},
     {"format", 0, ISO_ARG_CHOICE, offsetof(config, format), "table|json", "how to print (default: table)", 0, 0},
     {"threads", 0, ISO_ARG_INT, offsetof(config, threads), "N", "threads to use (default: all)", 1, 1024},
-    {"quiet", 0, ISO_ARG_FLAG, offsetof(config, quiet), NULL, "no progress and no notes on stderr", 0, 0},
+    {"quiet", 'q', ISO_ARG_FLAG, offsetof(config, quiet), NULL, "no progress and no notes on stderr", 0, 0},
     {NULL, 0, 0, 0, NULL, NULL, 0, 0}};
 
 static const iso_command command = {
@@ -117,7 +117,7 @@ static iso_status cut_names(run *r, iso_error *err)
     return ISO_OK;
 }
 
-/* Minutes of work should not end at a folder that cannot be written to, nor one picture replace another. */
+/* One picture must not replace another. */
 static iso_status check_outputs(const config *c, iso_error *err)
 {
     const char *path[] = {c->plot, c->reconstructions, c->interpolations, c->axes};
@@ -125,13 +125,7 @@ static iso_status check_outputs(const config *c, iso_error *err)
         if (!path[i]) continue;
         for (int k = 0; k < i; k++)
             if (path[k] && strcmp(path[k], path[i]) == 0) return usage(err, "two pictures cannot go to one file");
-        size_t n = strlen(path[i]);
-        if (n < 4 || strcmp(path[i] + n - 4, ".png") != 0)
-            return iso_fail(err, ISO_E_ARGUMENT,
-                            "pictures are PNG files: the name must end in .png, not be %s (see --help)", path[i]);
-        iso_file *f = NULL;
-        iso_status status = iso_file_create(path[i], &f, err);
-        iso_file_abort(f);
+        iso_status status = iso_evaluate_picture(path[i], err);
         if (status) return status;
     }
     return ISO_OK;

@@ -35,7 +35,7 @@ static const iso_option options[] = {
     {"per-attribute", 0, ISO_ARG_FLAG, offsetof(config, per_attribute), NULL, "also a line for each attribute", 0, 0},
     {"format", 0, ISO_ARG_CHOICE, offsetof(config, format), "table|json", "how to print (default: table)", 0, 0},
     {"threads", 0, ISO_ARG_INT, offsetof(config, threads), "N", "threads to use (default: all)", 1, 1024},
-    {"quiet", 0, ISO_ARG_FLAG, offsetof(config, quiet), NULL, "no notes on stderr", 0, 0},
+    {"quiet", 'q', ISO_ARG_FLAG, offsetof(config, quiet), NULL, "no notes on stderr", 0, 0},
     {NULL, 0, 0, 0, NULL, NULL, 0, 0}};
 
 static const iso_command command = {

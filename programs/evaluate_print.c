@@ -6,9 +6,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/text.h"
 
 const char *const iso_part_name[] = {"training", "validation", "test"};
+
+iso_status iso_evaluate_picture(const char *path, iso_error *err)
+{
+    size_t n = strlen(path);
+    if (n < 4 || strcmp(path + n - 4, ".png") != 0)
+        return iso_fail(err, ISO_E_ARGUMENT, "pictures are PNG files: the name must end in .png, not be %s (see --help)", path);
+    iso_file *f = NULL;
+    iso_status status = iso_file_create(path, &f, err);
+    iso_file_abort(f);
+    return status;
+}
 
 /* ---- what the database and the files do not share, and what is left out ---- */
 

@@ -15,6 +15,9 @@ void iso_evaluate_left_out(const char *program, const char *what, const iso_eval
 void iso_evaluate_few_short(const char *program, const iso_evaluation *e, const iso_few *few);                  /* too few examples */
 void iso_evaluate_few_lost(const char *program, const char *what, const iso_evaluation *e, const iso_few *few); /* without direction */
 
+/* Minutes of work should not end at a picture that cannot be written: whether `path` ends in .png and its folder can be written to. */
+ISO_CHECK iso_status iso_evaluate_picture(const char *path, iso_error *err);
+
 /* Letters, not bytes: names may be UTF-8. */
 int iso_evaluate_letters(const char *s);
 

@@ -10,7 +10,7 @@
 
 typedef struct config {
     const char *images, *model, *output, *device, *schedule;
-    int64_t depth, length, epochs, batch, seed, threads;
+    int64_t depth, length, epochs, batch, seed, threads, warmup;
     double beta, eta, lr;
     bool resume, force, strict, quiet;
 } config;
@@ -20,7 +20,7 @@ static const iso_option options[] = {
     {"images", 0, ISO_ARG_TEXT, AT(images), "DIR", "the images that the model was trained on", 0, 0},
     {"model", 0, ISO_ARG_TEXT, AT(model), "M", "a model that `indexer train` made", 0, 0},
     {"output", 0, ISO_ARG_TEXT, AT(output), "M2", "the model file to write", 0, 0},
-    {"beta", 0, ISO_ARG_REAL, AT(beta), "B", "weight of the codes' mean squared norm (default: 100)", 0, 1e12},
+    {"beta", 0, ISO_ARG_REAL, AT(beta), "B", "weight of the codes' mean squared norm (default: 10; the paper's: 100)", 0, 1e12},
     {"depth", 0, ISO_ARG_INT, AT(depth), "N", "coupling layers (default: 8)", 1, 64},
     {"length", 0, ISO_ARG_INT, AT(length), "N", "hidden units of a coupling's networks (default: 512)", 1, 1 << 20},
     {"eta", 0, ISO_ARG_REAL, AT(eta), "E", "how far mixed-up codes reach beyond their pair (default: 0.2)", 0, 100},
@@ -28,8 +28,9 @@ static const iso_option options[] = {
     {"batch", 0, ISO_ARG_INT, AT(batch), "B", "images a step (default: 100)", 1, 1 << 20},
     {"lr", 0, ISO_ARG_REAL, AT(lr), "R", "Adam's learning rate (default: 1e-5)", 1e-300, 1e300},
     {"schedule", 0, ISO_ARG_CHOICE, AT(schedule), "constant|cosine", "how the learning rate goes (default: constant); cosine: falling to 0 over all epochs", 0, 0},
+    {"warmup", 0, ISO_ARG_INT, AT(warmup), "N", "steps over which the learning rate rises to --lr (default: 0)", 0, 1e12},
     {"seed", 0, ISO_ARG_INT, AT(seed), "S", "of every random number (default: 0)", 0, 9007199254740992.0},
-    {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M2.state; --epochs may have grown", 0, 0},
+    {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M2.state; --epochs may have grown, but not with --schedule cosine", 0, 0},
     {"force", 0, ISO_ARG_FLAG, AT(force), NULL, "start anew although M2 is there; M2 may be M itself", 0, 0},
     {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "fail when an image cannot be used", 0, 0},
     {"device", 0, ISO_ARG_CHOICE, AT(device), "cpu|cuda", "where to compute (default: cpu)", 0, 0},
@@ -69,7 +70,7 @@ static iso_flow_spec make_spec(const config *c, iso_training *t)
         .depth = (int)c->depth,
         .length = (int)c->length,
         .run = {.path = c->output, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta,
-                .schedule = iso_training_schedule(c->schedule), .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
+                .schedule = iso_training_schedule(c->schedule), .warmup = c->warmup, .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
                 .watch = iso_training_watch(t)},
     };
 }
@@ -97,7 +98,7 @@ done:
     return status;
 }
 
-static const config defaults = {.device = "cpu", .schedule = "constant", .depth = 8, .length = 512, .epochs = 100, .batch = 100, .beta = 100, .eta = 0.2, .lr = 1e-5};
+static const config defaults = {.device = "cpu", .schedule = "constant", .depth = 8, .length = 512, .epochs = 100, .batch = 100, .beta = 10, .eta = 0.2, .lr = 1e-5};
 
 const iso_option *iso_indexer_flatten_options(void) { return options; }
 

@@ -12,7 +12,7 @@
 
 typedef struct config {
     const char *images, *model, *method, *attributes, *arch, *sigma, *device, *schedule;
-    int64_t width, latent, views, epochs, batch, seed, threads;
+    int64_t width, latent, views, epochs, batch, seed, threads, warmup;
     double alpha, eta, lr, sigma_lr, kl_weight;
     bool mirror, resume, force, strict, quiet;
 } config;
@@ -27,7 +27,7 @@ static const iso_option options[] = {
     {"width", 0, ISO_ARG_INT, AT(width), "W", "channels of the first layer (default: 128; 16 or 32 suit a CPU)", 1, 4096},
     {"latent", 0, ISO_ARG_INT, AT(latent), "M", "latent dimension (default: 128)", 1, 4096},
     {"views", 0, ISO_ARG_INT, AT(views), "N", "2: a vector is the mean over an image and its mirror image (default); 1: of the image (pca's default)", 1, 2},
-    {"alpha", 0, ISO_ARG_REAL, AT(alpha), "A", "weight of the method's term: of R (default: 10), or of flat-manifold's (default: 1)", 0, 1e12},
+    {"alpha", 0, ISO_ARG_REAL, AT(alpha), "A", "weight of the method's term: of R (default: 1000), or of flat-manifold's (default: 1)", 0, 1e12},
     {"eta", 0, ISO_ARG_REAL, AT(eta), "E", "how far mixed-up codes reach beyond their pair (default: 0.2)", 0, 100},
     {"kl-weight", 0, ISO_ARG_REAL, AT(kl_weight), "W", "weight of the KL term (default: 1, the bound itself)", 0, 1e12},
     {"sigma", 0, ISO_ARG_TEXT, AT(sigma), "RULE",
@@ -37,9 +37,10 @@ static const iso_option options[] = {
     {"batch", 0, ISO_ARG_INT, AT(batch), "B", "images a step (default: 100)", 1, 1 << 20},
     {"lr", 0, ISO_ARG_REAL, AT(lr), "R", "Adam's learning rate (default: 1e-4; supervised: 1e-3)", 1e-300, 1e300},
     {"schedule", 0, ISO_ARG_CHOICE, AT(schedule), "constant|cosine", "how the learning rate goes (default: constant); cosine: falling to 0 over all epochs", 0, 0},
+    {"warmup", 0, ISO_ARG_INT, AT(warmup), "N", "steps over which the learning rate rises to --lr (default: 0)", 0, 1e12},
     {"seed", 0, ISO_ARG_INT, AT(seed), "S", "of every random number (default: 0)", 0, 9007199254740992.0},
     {"mirror", 0, ISO_ARG_FLAG, AT(mirror), NULL, "flip half of the images, drawn anew each time", 0, 0},
-    {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M.state; --epochs may have grown", 0, 0},
+    {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M.state; --epochs may have grown, but not with --schedule cosine", 0, 0},
     {"force", 0, ISO_ARG_FLAG, AT(force), NULL, "start anew although M is there", 0, 0},
     {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "fail when an image cannot be used", 0, 0},
     {"device", 0, ISO_ARG_CHOICE, AT(device), "cpu|cuda", "where to compute (default: cpu)", 0, 0},
@@ -101,7 +102,7 @@ static void fill_defaults(config *c)
     if (!c->views) c->views = 2;
     if (!c->epochs) c->epochs = 100;
     if (!c->batch) c->batch = 100;
-    if (c->alpha < 0) c->alpha = strcmp(c->method, "flat-manifold") == 0 ? 1 : 10; /* the papers' */
+    if (c->alpha < 0) c->alpha = strcmp(c->method, "flat-manifold") == 0 ? 1 : 1000; /* docs/training.md says why not the paper's 10 */
     if (c->eta < 0) c->eta = 0.2;
     if (c->kl_weight < 0) c->kl_weight = 1;
     if (!(c->lr > 0)) c->lr = is_supervised(c) ? 1e-3 : 1e-4;
@@ -135,7 +136,7 @@ static iso_status make_spec(const config *c, iso_training *t, iso_train_spec *ou
         .kl_weight = c->kl_weight,
         .sigma_lr = c->sigma_lr,
         .mirror = c->mirror,
-        .run = {.path = c->model, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta, .schedule = iso_training_schedule(c->schedule),
+        .run = {.path = c->model, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta, .schedule = iso_training_schedule(c->schedule), .warmup = c->warmup,
                 .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
                 .watch = iso_training_watch(t)},
     };

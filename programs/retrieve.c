@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <omp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -222,6 +223,7 @@ int main(int argc, char **argv)
 {
     config c = {.k = 10, .gamma = 0.5, .scorer = "auto"};
     iso_error err = {0};
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error to report, not to die of */
     int code = iso_args_parse(&command, argc, argv, 1, &c, NULL);
     if (code == ISO_ARGS_RUN) {
         iso_status st = check(&c, &err);

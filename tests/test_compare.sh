@@ -172,6 +172,13 @@ rm -r "$work/other"
 compare --models "$work/pca.safetensors" --chart "$work/no/c.png"
 expect 'a chart nowhere' 1
 has "$said" 'no/c.png' 'a chart nowhere'
+same "$out" '' 'a chart nowhere is found before the work'
+usage 'must end in .png' --images "$work/drawn" --models "$work/pca.safetensors" --chart "$work/c.jpg"
+# a full disk, by a limit of 4 KiB a file: an error, and nothing half-written
+(ulimit -f 4 && exec "$bin/evaluate" compare --images "$work/drawn" --models "$work/p.db" --examples none --quiet --chart "$work/big.png") >/dev/null 2>"$work/limited"
+same "$?" 1 'a file size limit'
+has "$(<"$work/limited")" 'cannot write' 'a file size limit'
+same "$(find "$work" -maxdepth 1 -name '.isoface*' -o -name big.png)" '' 'nothing half-written'
 
 # ---- files that do not fit
 attributes=$work/drawn/list_attr_celeba.txt partition=$work/drawn/list_eval_partition.txt

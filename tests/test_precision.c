@@ -456,6 +456,9 @@ static void what_does_not_fit_is_said(void **unused)
     assert_non_null(strstr(err.message, "attribute file"));
     assert_int_equal(iso_evaluation_load(s, attributes, parts, 0, 2, false, &e, &err), ISO_E_MISMATCH);
     assert_non_null(strstr(err.message, "partition file"));
+    char *some = file("some", "1\nOne \n000001.jpg 1\n");
+    assert_int_equal(iso_evaluation_load(s, some, partition, 0, 2, false, &e, &err), ISO_E_MISMATCH);
+    assert_non_null(strstr(err.message, some)); /* the part has images, but the attribute file misses them */
     assert_null(e);
     iso_store_close(s);
     iso_store_close(empty);

@@ -224,6 +224,11 @@ call evaluate sweep --images drawn/img_align_celeba --out y --alpha 1 "${small[@
 expect 'a folder without a partition' 0
 call evaluate sweep --images drawn/img_align_celeba --out y --alpha 1 --split 2 "${small[@]}" --epochs 1
 expect 'no test part' 2
+(ulimit -f 4 && exec "$bin/evaluate" sweep --images drawn --out limited --alpha 1 "${small[@]}" --epochs 1) >/dev/null 2>said
+rc=$? said=$(<said)
+expect 'a file size limit' 1
+has "$said" 'make room or choose another place, then repeat the command' 'a file size limit'
+same "$(find limited -name '.isoface*' -o -name '*.csv' -o -name '*.state')" '' 'nothing half-written'
 if [[ -e /dev/full ]]; then
     "$bin/evaluate" sweep --images drawn --out f --beta 10,0,1 --model 'm/ir-{seed}' --seeds 0,1 "${flat[@]}" >/dev/full 2>said
     rc=$? said=$(<said)
