@@ -148,15 +148,20 @@ typedef struct stopper { int ticks, at; } stopper;
 static void on_tick(void *ctx, const iso_tick *t) { (void)t, ((stopper *)ctx)->ticks++; }
 static bool on_stop(void *ctx) { return ((stopper *)ctx)->at && ((stopper *)ctx)->ticks >= ((stopper *)ctx)->at; }
 
-static iso_status train(const char *path, iso_schedule schedule, int epochs, bool resume, int stop_at, iso_error *err)
+static iso_status train_warm(const char *path, iso_schedule schedule, int64_t warmup, int epochs, bool resume, int stop_at, iso_error *err)
 {
     stopper s = {0, stop_at};
     iso_train_data data = {.pixels = pixels, .dim = ISO_PIXELS, .train = rows, .valid = rows + 10, .train_count = 10, .valid_count = 4};
     iso_train_spec spec = {
         .net = {.arch = ISO_ARCH_CELEBA, .width = 2, .latent = LATENT, .views = 2}, .method = "vae", .kl_weight = 1,
-        .run = {.path = path, .epochs = epochs, .batch = 5, .lr = 1e-2, .eta = 0.2, .seed = 4, .threads = 1, .schedule = schedule, .resume = resume,
+        .run = {.path = path, .epochs = epochs, .batch = 5, .lr = 1e-2, .eta = 0.2, .seed = 4, .threads = 1, .schedule = schedule, .warmup = warmup, .resume = resume,
                 .watch = {.ctx = &s, .tick = on_tick, .stop = on_stop}}};
     return iso_train(&spec, &data, err);
+}
+
+static iso_status train(const char *path, iso_schedule schedule, int epochs, bool resume, int stop_at, iso_error *err)
+{
+    return train_warm(path, schedule, 0, epochs, resume, stop_at, err);
 }
 
 static double distance(const char *a, const char *b)
@@ -195,6 +200,26 @@ static void test_schedule(void **state)
     free(flat);
 }
 
+/* A rate that rises over the first steps: another model, resumed bit for bit, and only with the same number of them. */
+static void test_warmup(void **state)
+{
+    (void)state;
+    iso_error err;
+    char *cold = iso_path_join(folder, "cold"), *warm = iso_path_join(folder, "warm"), *parts = iso_path_join(folder, "warm-parts");
+    assert_int_equal(train(cold, ISO_SCHEDULE_CONSTANT, 3, false, 0, &err), ISO_OK);
+    assert_int_equal(train_warm(warm, ISO_SCHEDULE_CONSTANT, 4, 3, false, 0, &err), ISO_OK);
+    assert_true(distance(cold, warm) > 1e-3);
+    assert_int_equal(train_warm(parts, ISO_SCHEDULE_CONSTANT, 4, 3, false, 3, &err), ISO_E_INTERRUPTED);
+    assert_int_equal(train_warm(parts, ISO_SCHEDULE_CONSTANT, 0, 3, true, 0, &err), ISO_E_ARGUMENT);
+    assert_int_equal(train_warm(parts, ISO_SCHEDULE_CONSTANT, 4, 3, true, 0, &err), ISO_OK);
+    assert_true(distance(warm, parts) == 0);
+    assert_int_equal(train_warm(warm, ISO_SCHEDULE_CONSTANT, -1, 3, false, 0, &err), ISO_E_ARGUMENT);
+    assert_non_null(strstr(err.message, "--warmup"));
+    free(cold);
+    free(warm);
+    free(parts);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -215,6 +240,6 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mean_of_both), cmocka_unit_test(test_flow_after_mean), cmocka_unit_test(test_file), cmocka_unit_test(test_schedule)};
+        cmocka_unit_test(test_mean_of_both), cmocka_unit_test(test_flow_after_mean), cmocka_unit_test(test_file), cmocka_unit_test(test_schedule), cmocka_unit_test(test_warmup)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
