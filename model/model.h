@@ -82,6 +82,8 @@ ISO_CHECK iso_status iso_model_from_vars(iso_model *m, const iso_vars *vars, iso
  * norm; whitened where the model is. One thread at a time; uses all threads inside. */
 typedef struct iso_encoder iso_encoder;
 ISO_CHECK iso_status iso_encoder_create(const iso_model *m, int batch, iso_encoder **out, iso_error *err);
+/* The same on another backend; NULL: the CPU. */
+ISO_CHECK iso_status iso_encoder_create_on(const iso_model *m, int batch, const iso_backend *backend, iso_encoder **out, iso_error *err);
 void iso_encoder_free(iso_encoder *e);
 /* images [n, 64, 64, 3] bytes, any n; vectors [n, dim]. A vector that is not finite is ISO_E_NUMERIC. An image's vector
  * does not depend on its neighbours (but for rounding, where the batch differs). */

@@ -79,6 +79,7 @@ typedef struct iso_run {
     int64_t warmup;      /* steps over which the learning rate rises to lr: fewer units die early */
     uint64_t seed;
     int threads;         /* 0: all */
+    const iso_backend *backend; /* where to compute; NULL: the CPU */
     bool resume, force;  /* go on with PATH.state; start although PATH is there */
     iso_watch watch;
 } iso_run;

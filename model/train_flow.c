@@ -8,13 +8,13 @@
 #include "model/train_loop.h"
 
 iso_status iso_encode_rows(const iso_model *m, const iso_train_data *data, const int64_t *rows, int64_t count, const iso_watch *watch,
-                           float *codes, iso_error *err)
+                           const iso_backend *backend, float *codes, iso_error *err)
 {
     enum { BATCH = 64 };
     iso_encoder *e = NULL;
     uint8_t *pixels = NULL;
     int latent = iso_model_dim(m);
-    iso_status status = iso_encoder_create(m, BATCH, &e, err);
+    iso_status status = iso_encoder_create_on(m, BATCH, backend, &e, err);
     if (status == ISO_OK && !(pixels = iso_calloc(BATCH, (size_t)data->dim))) status = iso_fail_memory(err);
     for (int64_t at = 0; at < count && status == ISO_OK; at += BATCH) {
         int64_t n = count - at < BATCH ? count - at : BATCH;
@@ -56,9 +56,9 @@ static iso_status compute_codes(const iso_flow_spec *spec, const iso_train_data 
 {
     const iso_watch *watch = &spec->run.watch;
     iso_watch_say(watch, "encoding %lld images", (long long)(data->train_count + data->valid_count));
-    iso_status status = iso_encode_rows(spec->model, data, data->train, data->train_count, watch, codes, err);
+    iso_status status = iso_encode_rows(spec->model, data, data->train, data->train_count, watch, spec->run.backend, codes, err);
     if (status == ISO_OK)
-        status = iso_encode_rows(spec->model, data, data->valid, data->valid_count, watch,
+        status = iso_encode_rows(spec->model, data, data->valid, data->valid_count, watch, spec->run.backend,
                                  codes + data->train_count * iso_model_dim(spec->model), err);
     return status;
 }

@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "model/checkpoint.h"
+#include "model/device.h"
 #include "model/net/net.h"
 #include "model/philox.h"
 #include "model/train_log.h"
@@ -26,6 +27,9 @@ typedef struct loop {
     const iso_run *run;
     const iso_train_data *data;
     int64_t batch, steps;             /* images a step; steps an epoch */
+    const iso_backend *backend;
+    iso_bytes *bytes;                 /* the images, on a backend with a device; else NULL */
+    uint8_t *mirrored;                /* [batch] */
     iso_vars *vars;
     iso_train_step *step, *valid, *rest;    /* rest: the last, smaller validation batch; NULL where there is none */
     iso_checkpoint at;
@@ -54,6 +58,11 @@ void iso_watch_say(const iso_watch *w, const char *fmt, ...)
 
 /* --- inputs */
 
+static bool is_mirrored(const loop *l, uint64_t step, int64_t b)
+{
+    return iso_draw_below((iso_draw){l->run->seed, MIRROR, step}, (uint64_t)b, 2) != 0;
+}
+
 static void fill_x(loop *l, const iso_train_step *s, bool mirror, uint64_t step)
 {
     int64_t dim = l->spec->codes ? iso_model_net(l->spec->model)->latent : l->data->dim;
@@ -64,9 +73,19 @@ static void fill_x(loop *l, const iso_train_step *s, bool mirror, uint64_t step)
             continue;
         }
         iso_pixels_to_real(l->data->pixels + l->rows[b] * dim, dim, x);
-        if (!mirror || iso_draw_below((iso_draw){l->run->seed, MIRROR, step}, (uint64_t)b, 2) == 0) continue;
-        iso_mirror(x);
+        if (mirror && is_mirrored(l, step, b)) iso_mirror(x);
     }
+}
+
+/* The images whose rows are in l->rows: converted on the device where there is one. */
+static iso_status feed_x(loop *l, const iso_train_step *s, bool mirror, uint64_t step, iso_error *err)
+{
+    if (l->bytes) {
+        for (int64_t b = 0; mirror && b < s->batch; b++) l->mirrored[b] = is_mirrored(l, step, b);
+        return iso_plan_write_bytes(s->plan, s->x, l->bytes, l->rows, mirror ? l->mirrored : NULL, s->batch, err);
+    }
+    fill_x(l, s, mirror, step);
+    return iso_plan_write(s->plan, s->x, l->x, iso_shape_count(&s->x_shape), err);
 }
 
 static iso_status feed_labels(loop *l, const iso_train_step *s, iso_error *err)
@@ -83,8 +102,7 @@ static iso_status feed(loop *l, const iso_train_step *s, bool train, uint64_t st
     uint64_t seed = l->run->seed;
     int64_t B = s->batch, m = iso_model_net(l->spec->model)->latent;
     iso_status status;
-    fill_x(l, s, train && l->spec->mirror, step);
-    if ((status = iso_plan_write(s->plan, s->x, l->x, iso_shape_count(&s->x_shape), err)) != ISO_OK) return status;
+    if ((status = feed_x(l, s, train && l->spec->mirror, step, err)) != ISO_OK) return status;
     if (s->labels != ISO_NONE) return feed_labels(l, s, err); /* supervised: nothing is drawn */
     if (s->eps != ISO_NONE) {
         iso_draw_normal((iso_draw){seed, train ? EPS : VALID_EPS, step}, B * m, l->normal);
@@ -231,20 +249,28 @@ static double schedule(const loop *l)
     return up * (0.5 + 0.5 * cos(M_PI * (double)(l->at.step - 1) / (double)(l->run->epochs * l->steps)));
 }
 
+/* The epoch's batch at `position`, which step number `step` trains on. */
+static iso_status feed_step(loop *l, int64_t position, int64_t step, iso_error *err)
+{
+    for (int64_t b = 0; b < l->batch; b++) l->rows[b] = l->data->train[l->order[position * l->batch + b]];
+    return feed(l, l->step, true, (uint64_t)step, err);
+}
+
 static iso_status train_epoch(loop *l, iso_error *err)
 {
-    iso_status status;
+    iso_status status = ISO_OK;
     l->resumed = iso_now();
     iso_draw_permutation((iso_draw){l->run->seed, SHUFFLE, (uint64_t)l->at.epoch}, l->data->train_count, l->order);
+    if (l->at.position < l->steps) status = feed_step(l, l->at.position, l->at.step, err);
+    if (status != ISO_OK) return status;
     while (l->at.position < l->steps) {
-        for (int64_t b = 0; b < l->batch; b++)
-            l->rows[b] = l->data->train[l->order[l->at.position * l->batch + b]];
-        if ((status = feed(l, l->step, true, (uint64_t)l->at.step, err)) != ISO_OK) return status;
         l->at.step++;
         double rate = iso_adam_rate(l->run->lr * schedule(l), l->at.step), root = iso_adam_root(l->at.step);
         if ((status = iso_plan_write_f64(l->step->plan, l->step->adam.rate, &rate, 1, err)) != ISO_OK) return status;
         if ((status = iso_plan_write_f64(l->step->plan, l->step->adam.root, &root, 1, err)) != ISO_OK) return status;
         iso_plan_run(l->step->plan);
+        /* While a device computes, the next batch is drawn and sent: it is needed when the terms have been read. */
+        if (l->at.position + 1 < l->steps && (status = feed_step(l, l->at.position + 1, l->at.step, err)) != ISO_OK) return status;
         double term[ISO_TERM_COUNT];
         int bad;
         if ((status = read_terms(l->step, term, &bad, err)) != ISO_OK) return status;
@@ -365,20 +391,71 @@ static iso_status baseline(loop *l, iso_error *err)
 
 /* --- set-up */
 
+/* What training with a batch takes of a device's memory: validation is planned beside it. */
+static iso_status measure(void *ctx, int64_t batch, size_t *bytes, iso_error *err)
+{
+    const loop *l = ctx;
+    const iso_net *net = iso_model_net(l->spec->model);
+    const iso_objective *o = l->spec->objective;
+    iso_plan_stats train = {0}, valid = {0}, rest = {0};
+    int64_t count = l->data->valid_count < batch ? l->data->valid_count : batch;
+    iso_status status = iso_train_step_measure(net, o, batch, true, l->backend, &train, err);
+    if (status == ISO_OK && count) status = iso_train_step_measure(net, o, count, false, l->backend, &valid, err);
+    if (status == ISO_OK && count && l->data->valid_count % count)
+        status = iso_train_step_measure(net, o, l->data->valid_count % count, false, l->backend, &rest, err);
+    *bytes = train.arena + train.vars + valid.arena + rest.arena;
+    return status;
+}
+
+static void free_plans(loop *l)
+{
+    iso_train_step_free(l->step);
+    iso_train_step_free(l->valid);
+    iso_train_step_free(l->rest);
+    iso_vars_free(l->vars);
+    l->step = l->valid = l->rest = NULL;
+    l->vars = NULL;
+}
+
+/* The images to the device. */
+static iso_status build_bytes(loop *l, iso_error *err)
+{
+    int64_t rows = 0;
+    if (!l->backend->device || l->spec->codes) return ISO_OK;
+    for (int64_t i = 0; i < l->data->train_count; i++)
+        if (l->data->train[i] >= rows) rows = l->data->train[i] + 1;
+    for (int64_t i = 0; i < l->data->valid_count; i++)
+        if (l->data->valid[i] >= rows) rows = l->data->valid[i] + 1;
+    bool images = l->data->dim == ISO_PIXELS;
+    iso_bytes_spec spec = {.host = l->data->pixels, .rows = rows, .dim = l->data->dim, .batch = l->batch, .fixed = true,
+                           .width = images ? ISO_SIDE : l->data->dim, .depth = images ? 3 : 1};
+    iso_status status = iso_bytes_create(l->backend, &spec, &l->bytes, err);
+    if (status == ISO_OK)
+        iso_watch_say(&l->run->watch, "computing on %s; the images %s", l->backend->name,
+                      iso_bytes_resident(l->bytes) ? "are in its memory" : "do not fit into its memory and are sent by batches");
+    return status;
+}
+
 static iso_status build_plans(loop *l, iso_error *err)
 {
     const iso_net *net = iso_model_net(l->spec->model);
     const iso_objective *o = l->spec->objective;
     int64_t valid = l->data->valid_count < l->batch ? l->data->valid_count : l->batch;
     int64_t rest = valid ? l->data->valid_count % valid : 0;
-    iso_status status = iso_vars_create(iso_backend_cpu(), &l->vars, err);
+    l->backend = l->run->backend ? l->run->backend : iso_backend_cpu();
+    iso_status status = iso_vars_create(l->backend, &l->vars, err);
     if (status != ISO_OK) return status;
     int threads = l->run->threads;
     status = iso_train_step_create(net, o, l->batch, true, l->vars, threads, &l->step, err);
     if (status == ISO_OK && valid) status = iso_train_step_create(net, o, valid, false, l->vars, threads, &l->valid, err);
     if (status == ISO_OK && rest) status = iso_train_step_create(net, o, rest, false, l->vars, threads, &l->rest, err);
+    if (status == ISO_E_MEMORY && l->backend->device) {
+        free_plans(l); /* to see what is free without them */
+        return iso_device_full(l->backend, "training", measure, l, l->batch, err);
+    }
     if (status != ISO_OK) return status;
     if ((status = iso_model_to_vars(l->spec->model, l->vars, err)) != ISO_OK) return status;
+    if ((status = build_bytes(l, err)) != ISO_OK) return status;
     l->saved = iso_calloc((size_t)iso_vars_count(l->vars), sizeof *l->saved);
     if (!l->saved) return iso_fail_memory(err);
     for (int i = 0; i < iso_vars_count(l->vars); i++) {
@@ -402,9 +479,10 @@ static iso_status allocate(loop *l, iso_error *err)
     }
     l->perm = iso_calloc(batch, sizeof *l->perm);
     l->rows = iso_calloc(batch, sizeof *l->rows);
+    l->mirrored = iso_calloc(batch, sizeof *l->mirrored);
     l->state_path = iso_format("%s.state", l->run->path);
     l->csv_path = iso_format("%s.csv", l->run->path);
-    bool ok = l->order && l->x && l->normal && l->delta && l->perm && l->rows && l->state_path && l->csv_path;
+    bool ok = l->order && l->x && l->normal && l->delta && l->perm && l->rows && l->mirrored && l->state_path && l->csv_path;
     return ok ? ISO_OK : iso_fail_memory(err);
 }
 
@@ -466,10 +544,9 @@ static iso_status start(loop *l, iso_error *err)
 
 static void close_loop(loop *l)
 {
-    iso_train_step_free(l->step);
-    iso_train_step_free(l->valid);
-    iso_train_step_free(l->rest);
-    iso_vars_free(l->vars);
+    free_plans(l);
+    iso_bytes_free(l->bytes);
+    free(l->mirrored);
     iso_checkpoint_clear(&l->at);
     free(l->order);
     free(l->x);

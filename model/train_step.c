@@ -146,8 +146,9 @@ static iso_status add_states(iso_vars *vars, const iso_graph *g, int output_coun
     return status;
 }
 
-iso_status iso_train_step_create(const iso_net *net, const iso_objective *objective, int64_t batch, bool train,
-                           iso_vars *vars, int threads, iso_train_step **out, iso_error *err)
+/* measure: only what the step would take; vars then give the backend alone. */
+static iso_status make(const iso_net *net, const iso_objective *objective, int64_t batch, bool train, iso_vars *vars, int threads,
+                       iso_plan_stats *measure, iso_train_step **out, iso_error *err)
 {
     iso_assign *assigns = NULL;
     int assign_count = 0;
@@ -181,9 +182,13 @@ iso_status iso_train_step_create(const iso_net *net, const iso_objective *object
     int output_count = 0;
     for (int i = 0; i < ISO_TERM_COUNT; i++)
         if (s->term[i] != ISO_NONE) outputs[output_count++] = s->term[i];
-    if ((status = add_states(vars, g, output_count, outputs, assign_count, assigns, err)) != ISO_OK) goto fail;
     iso_plan_spec spec = {.vars = vars, .outputs = outputs, .output_count = output_count, .assigns = assigns,
                           .assign_count = assign_count, .threads = threads};
+    if (measure) {
+        status = iso_plan_measure(g, &spec, measure, err);
+        goto fail; /* in any case: nothing is kept */
+    }
+    if ((status = add_states(vars, g, output_count, outputs, assign_count, assigns, err)) != ISO_OK) goto fail;
     if ((status = iso_plan_create(g, &spec, &s->plan, err)) != ISO_OK) goto fail;
     free(assigns);
     *out = s;
@@ -191,6 +196,22 @@ iso_status iso_train_step_create(const iso_net *net, const iso_objective *object
 fail:
     free(assigns);
     iso_train_step_free(s);
+    return status;
+}
+
+iso_status iso_train_step_create(const iso_net *net, const iso_objective *objective, int64_t batch, bool train,
+                           iso_vars *vars, int threads, iso_train_step **out, iso_error *err)
+{
+    return make(net, objective, batch, train, vars, threads, NULL, out, err);
+}
+
+iso_status iso_train_step_measure(const iso_net *net, const iso_objective *objective, int64_t batch, bool train,
+                                  const iso_backend *backend, iso_plan_stats *out, iso_error *err)
+{
+    iso_vars *none = NULL;
+    iso_status status = iso_vars_create(backend, &none, err);
+    if (status == ISO_OK) status = make(net, objective, batch, train, none, 0, out, NULL, err);
+    iso_vars_free(none);
     return status;
 }
 

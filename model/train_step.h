@@ -60,6 +60,9 @@ typedef struct iso_train_step {
  * a plain VAE, so that methods can be compared. net is copied where needed. */
 ISO_CHECK iso_status iso_train_step_create(const iso_net *net, const iso_objective *objective, int64_t batch, bool train,
                                      iso_vars *vars, int threads, iso_train_step **out, iso_error *err);
+/* The memory of such a step's plan and of all states it has, without taking it. */
+ISO_CHECK iso_status iso_train_step_measure(const iso_net *net, const iso_objective *objective, int64_t batch, bool train,
+                                            const iso_backend *backend, iso_plan_stats *out, iso_error *err);
 void iso_train_step_free(iso_train_step *s);
 
 /* The parameters that a goal trains, as a prefix test: flow.* for a flow, encoder.* and classifier.* for a supervised net,

@@ -186,7 +186,7 @@ iso_status iso_whiten_fit(const iso_whiten_spec *spec, const iso_train_data *dat
         goto done;
     }
     iso_watch_say(&spec->watch, "encoding %" PRId64 " images", data->train_count);
-    status = iso_encode_rows(spec->model, data, data->train, data->train_count, &spec->watch, codes, err);
+    status = iso_encode_rows(spec->model, data, data->train, data->train_count, &spec->watch, NULL, codes, err);
     if (!status) status = make(spec, &w, codes, data->train_count, out, err);
 done:
     free(codes);

@@ -4,6 +4,10 @@
  * computes in double with loops that read like the definitions; the CPU
  * backend computes in float. A kernel gets shapes that were checked when the
  * graph was built, never fails, allocates nothing, and may use all threads.
+ *
+ * A backend with a device (iso_device) computes while the caller goes on:
+ * kernels, put and copy are done in the order they were asked for, get and
+ * wait wait. What fails there is remembered, and told by check.
  */
 #ifndef ISO_BACKEND_H
 #define ISO_BACKEND_H
@@ -55,8 +59,33 @@ typedef struct iso_fused {
 /* A step's `out` may be the data of a dense input (in-place): element i of it is read only for element i.
  * Loads of a tile happen before its stores. Two outputs never share memory. */
 
+/* What a backend adds whose memory and clock are not the host's. All of it. One thread at a time. */
+typedef struct iso_device {
+    /* Before a plan is laid out (shapes and attributes only) and before it runs: what a kernel needs that may fail. */
+    iso_status (*prepare)(iso_op op, const iso_call *call, iso_error *err);
+    iso_status (*prepare_fused)(int count, const iso_fused *const *fused, iso_error *err);
+    /* A plan's runs. The device calls launch(plan), which calls every kernel once, as often as it needs to, and may keep
+     * what it asked for and do that again instead. wait: for the last of them. */
+    iso_status (*runs_create)(void **runs, iso_error *err);
+    void (*runs_free)(void *runs);
+    void (*run)(void *runs, void (*launch)(void *plan), void *plan);
+    void (*wait)(void *runs); /* NULL: for all that was asked for */
+    void (*copy)(void *to, const void *from, size_t bytes); /* within the device's memory */
+    /* Some reals of n tensors, one behind the other, into memory of host_alloc; there after the run's wait. */
+    void (*publish)(void *host, int n, const void *const *from, const int64_t *count);
+    void *(*host_alloc)(size_t bytes); /* NULL when memory is out */
+    void (*host_release)(void *p);
+    /* out [n, dim] = data[rows[i]] / 127.5 - 1; a row is lines of `width` elements of `depth` bytes, which are reversed where
+     * mirror[i] is not 0. All in the device's memory; mirror may be NULL. */
+    void (*bytes)(void *out, const uint8_t *data, const int64_t *rows, const uint8_t *mirror, int64_t n, int64_t dim,
+                  int64_t width, int64_t depth);
+    size_t (*free_memory)(void);
+    iso_status (*check)(iso_error *err); /* what went wrong first, if anything did */
+} iso_device;
+enum { ISO_PUBLISH_TENSORS = 32, ISO_PUBLISH_REALS = 16 }; /* at most, and of each */
+
 typedef struct iso_backend {
-    const char *name;   /* "reference", "cpu" */
+    const char *name;   /* "reference", "cpu", "cuda" */
     size_t real_size;   /* 8 or 4 */
     iso_kernel kernel[ISO_OP_COUNT];                  /* NULL: not in this backend (sources and views have none) */
     size_t (*workspace)(iso_op op, const iso_call *); /* bytes; data pointers are not set yet. May be NULL. */
@@ -66,6 +95,7 @@ typedef struct iso_backend {
     /* Between the host's memory and the backend's; NULL: they are the same memory. */
     void (*put)(void *to, const void *host, size_t bytes);
     void (*get)(void *host, const void *from, size_t bytes);
+    const iso_device *device;                         /* NULL: kernels are done when they return */
 } iso_backend;
 
 const iso_backend *iso_backend_reference(void); /* double, plain loops */

@@ -1,52 +1,11 @@
-/* plan.c: from units to steps with addresses: lifetimes, the arena, running. */
-#include <stdio.h>
+/* plan.c: from units to steps with addresses: lifetimes and the arena. */
 #include <stdlib.h>
 #include <string.h>
 
 #include <omp.h>
 
 #include "base/memory.h"
-#include "base/progress.h"
 #include "model/graph/plan_internal.h"
-
-typedef struct step {
-    iso_op op;
-    iso_kernel kernel; /* NULL: fused */
-    iso_call call;
-    iso_fused fused;
-    double flops, seconds;
-} step;
-
-typedef struct copy { /* state <- value, after everything else */
-    const void *from;
-    void *to;
-    size_t bytes;
-} copy;
-
-/* What the plan must still know of a node. */
-typedef struct place {
-    void *data;                /* NULL: the plan does not have it */
-    int64_t count, rows_limit; /* rows_limit: indices must be smaller */
-    iso_op op;
-    iso_dtype dtype;
-    bool output;
-} place;
-
-struct iso_plan {
-    iso_vars *vars;
-    const iso_backend *backend;
-    int nodes;
-    place *at; /* [nodes] */
-    int step_count, copy_count;
-    step *step;
-    copy *copy;
-    iso_fused_input *inputs; /* of all fused steps */
-    iso_fused_step *ops;
-    void *arena;
-    iso_plan_stats stats;
-    int64_t runs;
-    bool profile;
-};
 
 /* While planning. */
 typedef struct planning {
@@ -64,6 +23,7 @@ typedef struct planning {
     int *workspace; /* [units] slot or -1 */
     iso_fused_input *next_input;
     iso_fused_step *next_op;
+    bool measure;   /* only sizes are wanted */
 } planning;
 
 static const node *at(const planning *w, iso_node n) { return &w->g->at[n]; }
@@ -110,9 +70,16 @@ static void mark_uses(planning *w)
     }
 }
 
+/* A device's kernels want addresses rounder than the arena's 64 bytes: where all sizes are, all offsets are. */
+static size_t slot_bytes(const planning *w, size_t bytes)
+{
+    enum { ROUND = 256 };
+    return w->p->backend->device ? (bytes + ROUND - 1) / ROUND * ROUND : bytes;
+}
+
 static int add_slot(planning *w, size_t bytes, int from, int to)
 {
-    w->slots[w->slot_count] = (slot){.bytes = bytes, .from = from, .to = to};
+    w->slots[w->slot_count] = (slot){.bytes = slot_bytes(w, bytes), .from = from, .to = to};
     return w->slot_count++;
 }
 
@@ -127,6 +94,10 @@ static iso_status place_sources(planning *w, iso_error *err)
             w->slot_of[n] = add_slot(w, w->full[n] ? bytes_of(w, n) : w->p->backend->real_size, 0, end);
         if (op != ISO_OP_STATE) continue;
         int v = iso_vars_find(w->spec->vars, at(w, n)->name);
+        if (w->measure) {
+            w->outside[n] = w; /* any place: it is not in the arena */
+            continue;
+        }
         if (v < 0)
             return iso_fail(err, ISO_E_ARGUMENT, "the plan needs the state \"%s\", which the vars lack",
                             at(w, n)->name);
@@ -149,7 +120,7 @@ static int dying_input(const planning *w, int t, iso_node n, const bool *taken)
             iso_node r = read_root(w, in);
             int s = w->slot_of[r];
             if (s < 0 || taken[s] || u->of[r] == t || u->of[r] == -1 || w->slots[s].to != t ||
-                w->slots[s].bytes != bytes_of(w, n))
+                w->slots[s].bytes != slot_bytes(w, bytes_of(w, n)))
                 continue;
             bool dense = true;
             for (int j = 0; dense && j < at_t->count; j++)
@@ -195,10 +166,17 @@ static iso_status place_values(planning *w, iso_error *err)
         }
         /* A slot that was taken over in this unit may be taken over again in a later one. */
         memset(taken, 0, (size_t)w->slot_count * sizeof *taken);
+        const iso_device *device = w->p->backend->device;
+        iso_status st = ISO_OK;
         if (u->unit[t].fused || !w->p->backend->workspace) continue;
         iso_node n = u->order[u->unit[t].first];
         iso_call c;
         (void)call_of(w, n, &c);
+        if (device && w->p->backend->kernel[at(w, n)->op]) st = device->prepare(at(w, n)->op, &c, err);
+        if (st != ISO_OK) {
+            free(taken);
+            return st;
+        }
         size_t bytes = w->p->backend->workspace(at(w, n)->op, &c);
         if (bytes) w->workspace[t] = add_slot(w, bytes, t, t);
     }
@@ -217,19 +195,22 @@ static void *address(const planning *w, iso_node n)
 
 static void fill_constants(planning *w)
 {
+    enum { BLOCK = 1024 };
     const iso_backend *b = w->p->backend;
     for (int n = 0; n < w->p->nodes; n++) {
         if (at(w, n)->op != ISO_OP_CONST || w->slot_of[n] < 0) continue;
-        int64_t count = w->full[n] ? iso_shape_count(&at(w, n)->shape) : 1;
+        size_t count = w->full[n] ? (size_t)iso_shape_count(&at(w, n)->shape) : 1;
         char *to = address(w, n);
-        double d = at(w, n)->attr.f;
-        float f = (float)d;
-        const void *value = b->real_size == sizeof d ? (const void *)&d : &f;
-        for (int64_t i = 0; i < count; i++, to += b->real_size) {
+        double d[BLOCK];
+        float f[BLOCK];
+        for (int i = 0; i < BLOCK; i++) f[i] = (float)(d[i] = at(w, n)->attr.f);
+        const void *value = b->real_size == sizeof *d ? (const void *)d : f;
+        for (size_t i = 0; i < count; i += BLOCK, to += BLOCK * b->real_size) {
+            size_t bytes = (count - i < BLOCK ? count - i : BLOCK) * b->real_size;
             if (b->put)
-                b->put(to, value, b->real_size);
+                b->put(to, value, bytes);
             else
-                memcpy(to, value, b->real_size);
+                memcpy(to, value, bytes);
         }
     }
 }
@@ -342,7 +323,8 @@ static void remember(planning *w)
         *to = (place){.count = iso_shape_count(&at(w, n)->shape),
                       .rows_limit = INT64_MAX,
                       .op = at(w, n)->op,
-                      .dtype = at(w, n)->dtype};
+                      .dtype = at(w, n)->dtype,
+                      .published = -1};
         to->data = address(w, n);
     }
     for (int n = 0; n < w->p->nodes; n++) {
@@ -353,6 +335,32 @@ static void remember(planning *w)
         if (rows < index->rows_limit) index->rows_limit = rows;
     }
     for (int i = 0; i < w->spec->output_count; i++) w->p->at[w->spec->outputs[i]].output = true;
+}
+
+/* What only a device needs: kernels that are made for this plan, and the place where small outputs appear. */
+static iso_status prepare_device(planning *w, iso_error *err)
+{
+    iso_plan *p = w->p;
+    const iso_device *device = p->backend->device;
+    const iso_fused **fused = iso_calloc((size_t)p->step_count, sizeof *fused);
+    if (!fused) return iso_fail_memory(err);
+    int count = 0, reals = 0;
+    for (int i = 0; i < p->step_count; i++)
+        if (!p->step[i].kernel) fused[count++] = &p->step[i].fused;
+    iso_status st = device->prepare_fused(count, fused, err);
+    free(fused);
+    for (int n = 0; n < p->nodes; n++) {
+        place *of = &p->at[n];
+        if (!of->output || of->dtype != ISO_REAL || of->count > ISO_PUBLISH_REALS || p->publish_count == ISO_PUBLISH_TENSORS)
+            continue;
+        p->publish_from[p->publish_count] = of->data;
+        p->publish_reals[p->publish_count++] = of->count;
+        of->published = reals;
+        reals += (int)of->count;
+    }
+    if (st == ISO_OK && reals && !(p->published = device->host_alloc((size_t)reals * sizeof *p->published)))
+        st = iso_fail_memory(err);
+    return st == ISO_OK ? device->runs_create(&p->device_runs, err) : st;
 }
 
 /* --- create */
@@ -425,6 +433,7 @@ static iso_status lay_out(planning *w, iso_error *err)
     w->p->stats.arena = iso_slots_place(w->slot_count, w->slots, scratch);
     free(scratch);
     w->p->stats.vars = states_bytes(w);
+    if (w->measure) return ISO_OK;
     w->p->arena = w->p->backend->alloc(w->p->stats.arena);
     if (!w->p->arena)
         return iso_fail(err, ISO_E_MEMORY, "out of memory: the plan needs %.2f GiB",
@@ -432,10 +441,10 @@ static iso_status lay_out(planning *w, iso_error *err)
     fill_constants(w);
     if ((st = build_steps(w, err)) != ISO_OK) return st;
     remember(w);
-    return ISO_OK;
+    return w->p->backend->device ? prepare_device(w, err) : ISO_OK;
 }
 
-iso_status iso_plan_create(const iso_graph *g, const iso_plan_spec *spec, iso_plan **out, iso_error *err)
+static iso_status make(const iso_graph *g, const iso_plan_spec *spec, bool measure, iso_plan **out, iso_error *err)
 {
     iso_status st = check_spec(g, spec, err);
     if (st != ISO_OK) return st;
@@ -447,7 +456,7 @@ iso_status iso_plan_create(const iso_graph *g, const iso_plan_spec *spec, iso_pl
     p->backend = own.vars->backend;
     p->nodes = (int)g->count;
     p->profile = getenv("ISO_PLAN_PROFILE") != NULL;
-    planning w = {.g = g, .spec = &own, .p = p};
+    planning w = {.g = g, .spec = &own, .p = p, .measure = measure};
     st = iso_units_build(g, &own, &w.u, err);
     if (st == ISO_OK) {
         for (int n = 0; n < p->nodes; n++) p->stats.nodes += w.u.needed[n];
@@ -468,9 +477,28 @@ iso_status iso_plan_create(const iso_graph *g, const iso_plan_spec *spec, iso_pl
     return st;
 }
 
+iso_status iso_plan_create(const iso_graph *g, const iso_plan_spec *spec, iso_plan **out, iso_error *err)
+{
+    return make(g, spec, false, out, err);
+}
+
+iso_status iso_plan_measure(const iso_graph *g, const iso_plan_spec *spec, iso_plan_stats *out, iso_error *err)
+{
+    iso_plan *p = NULL;
+    iso_status st = make(g, spec, true, &p, err);
+    if (st != ISO_OK) return st;
+    *out = p->stats;
+    iso_plan_free(p);
+    return ISO_OK;
+}
+
 void iso_plan_free(iso_plan *p)
 {
     if (!p) return;
+    if (p->backend->device) {
+        if (p->device_runs) p->backend->device->runs_free(p->device_runs);
+        if (p->published) p->backend->device->host_release(p->published);
+    }
     if (p->arena) p->backend->release(p->arena, p->stats.arena);
     free(p->at);
     free(p->step);
@@ -478,108 +506,4 @@ void iso_plan_free(iso_plan *p)
     free(p->inputs);
     free(p->ops);
     free(p);
-}
-
-/* --- run, write, read */
-
-void iso_plan_run(iso_plan *p)
-{
-    for (int i = 0; i < p->step_count; i++) {
-        step *s = &p->step[i];
-        double started = p->profile ? iso_now() : 0;
-        if (s->kernel)
-            s->kernel(&s->call);
-        else
-            p->backend->fused(&s->fused);
-        if (p->profile) s->seconds += iso_now() - started;
-    }
-    for (int i = 0; i < p->copy_count; i++) memcpy(p->copy[i].to, p->copy[i].from, p->copy[i].bytes);
-    p->runs++;
-}
-
-static iso_status find_place(const iso_plan *p, iso_node n, int64_t count, bool input, iso_dtype dtype,
-                             const place **out, iso_error *err)
-{
-    if (n < 0 || n >= p->nodes) return iso_fail(err, ISO_E_ARGUMENT, "node %d is not in the plan", n);
-    const place *at_n = &p->at[n];
-    if (input ? at_n->op != ISO_OP_INPUT : !at_n->output)
-        return iso_fail(err, ISO_E_ARGUMENT, "node %d (%s) is no %s of the plan", n, iso_op_name(at_n->op),
-                        input ? "input" : "output");
-    if (at_n->dtype != dtype)
-        return iso_fail(err, ISO_E_ARGUMENT, "node %d is %s index", n, dtype == ISO_INDEX ? "no" : "an");
-    if (at_n->count != count)
-        return iso_fail(err, ISO_E_ARGUMENT, "node %d has %lld elements, not %lld", n, (long long)at_n->count,
-                        (long long)count);
-    *out = at_n;
-    return ISO_OK;
-}
-
-static iso_status write_real(iso_plan *p, iso_node n, const void *data, bool is_double, int64_t count, iso_error *err)
-{
-    const place *to = NULL;
-    iso_status st = find_place(p, n, count, true, ISO_REAL, &to, err);
-    if (st != ISO_OK || !to->data) return st;
-    return iso_real_put(p->backend, to->data, data, is_double, count, err);
-}
-
-iso_status iso_plan_write(iso_plan *p, iso_node n, const float *data, int64_t count, iso_error *err)
-{
-    return write_real(p, n, data, false, count, err);
-}
-iso_status iso_plan_write_f64(iso_plan *p, iso_node n, const double *data, int64_t count, iso_error *err)
-{
-    return write_real(p, n, data, true, count, err);
-}
-
-iso_status iso_plan_write_index(iso_plan *p, iso_node n, const int64_t *data, int64_t count, iso_error *err)
-{
-    const place *to = NULL;
-    iso_status st = find_place(p, n, count, true, ISO_INDEX, &to, err);
-    if (st != ISO_OK || !to->data) return st;
-    for (int64_t i = 0; i < count; i++)
-        if (data[i] < 0 || data[i] >= to->rows_limit)
-            return iso_fail(err, ISO_E_ARGUMENT, "index %lld is outside [0, %lld)", (long long)data[i],
-                            (long long)to->rows_limit);
-    if (p->backend->put)
-        p->backend->put(to->data, data, (size_t)count * sizeof *data);
-    else
-        memcpy(to->data, data, (size_t)count * sizeof *data);
-    return ISO_OK;
-}
-
-iso_status iso_plan_read(const iso_plan *p, iso_node n, float *data, int64_t count, iso_error *err)
-{
-    const place *from = NULL;
-    iso_status st = find_place(p, n, count, false, ISO_REAL, &from, err);
-    return st != ISO_OK ? st : iso_real_get(p->backend, data, from->data, false, count, err);
-}
-iso_status iso_plan_read_f64(const iso_plan *p, iso_node n, double *data, int64_t count, iso_error *err)
-{
-    const place *from = NULL;
-    iso_status st = find_place(p, n, count, false, ISO_REAL, &from, err);
-    return st != ISO_OK ? st : iso_real_get(p->backend, data, from->data, true, count, err);
-}
-
-iso_plan_stats iso_plan_describe(const iso_plan *p) { return p->stats; }
-
-void iso_plan_profile(const iso_plan *p)
-{
-    double seconds[ISO_OP_COUNT + 1] = {0}, flops[ISO_OP_COUNT + 1] = {0}, sum = 0;
-    int calls[ISO_OP_COUNT + 1] = {0};
-    if (!p->profile || !p->runs) return;
-    for (int i = 0; i < p->step_count; i++) {
-        int row = p->step[i].kernel ? (int)p->step[i].op : ISO_OP_COUNT;
-        seconds[row] += p->step[i].seconds;
-        flops[row] += p->step[i].flops;
-        calls[row]++;
-        sum += p->step[i].seconds;
-    }
-    fprintf(stderr, "%-10s %6s %10s %6s %10s   (a run, of %lld)\n", "op", "calls", "seconds", "share", "GFLOP/s",
-            (long long)p->runs);
-    for (int i = 0; i <= ISO_OP_COUNT; i++) {
-        double each = seconds[i] / (double)p->runs;
-        if (calls[i])
-            fprintf(stderr, "%-10s %6d %10.4f %5.1f%% %10.1f\n", i < ISO_OP_COUNT ? iso_op_name((iso_op)i) : "fused",
-                    calls[i], each, 100 * seconds[i] / sum, flops[i] / each * 1e-9);
-    }
 }

@@ -51,15 +51,6 @@ typedef struct iso_plan iso_plan;
 ISO_CHECK iso_status iso_plan_create(const iso_graph *g, const iso_plan_spec *spec, iso_plan **out, iso_error *err);
 void iso_plan_free(iso_plan *p);
 
-/* Writing an input that the plan dropped is fine and does nothing. `count` elements; must be the node's. */
-ISO_CHECK iso_status iso_plan_write(iso_plan *p, iso_node input, const float *data, int64_t count, iso_error *err);
-ISO_CHECK iso_status iso_plan_write_f64(iso_plan *p, iso_node input, const double *data, int64_t count, iso_error *err);
-ISO_CHECK iso_status iso_plan_write_index(iso_plan *p, iso_node input, const int64_t *data, int64_t count, iso_error *err);
-void iso_plan_run(iso_plan *p);
-/* Only outputs can be read. */
-ISO_CHECK iso_status iso_plan_read(const iso_plan *p, iso_node output, float *data, int64_t count, iso_error *err);
-ISO_CHECK iso_status iso_plan_read_f64(const iso_plan *p, iso_node output, double *data, int64_t count, iso_error *err);
-
 typedef struct iso_plan_stats {
     int nodes, steps, fused; /* nodes needed; kernels launched per run; of them fused groups */
     size_t arena;            /* bytes for intermediates, inputs and workspaces */
@@ -67,6 +58,37 @@ typedef struct iso_plan_stats {
     double flops, gemm_flops;/* a run; those in matmul and convolutions */
 } iso_plan_stats;
 iso_plan_stats iso_plan_describe(const iso_plan *p);
+/* The arena and vars that such a plan would take, without taking them; the spec's vars need not have the states. */
+ISO_CHECK iso_status iso_plan_measure(const iso_graph *g, const iso_plan_spec *spec, iso_plan_stats *out, iso_error *err);
+
+/* Writing an input that the plan dropped is fine and does nothing. `count` elements; must be the node's. */
+ISO_CHECK iso_status iso_plan_write(iso_plan *p, iso_node input, const float *data, int64_t count, iso_error *err);
+ISO_CHECK iso_status iso_plan_write_f64(iso_plan *p, iso_node input, const double *data, int64_t count, iso_error *err);
+ISO_CHECK iso_status iso_plan_write_index(iso_plan *p, iso_node input, const int64_t *data, int64_t count, iso_error *err);
+/* On a device a run goes on after this returned; the next run's inputs may be written meanwhile, and reading waits for it. */
+void iso_plan_run(iso_plan *p);
+/* Only outputs can be read. Tells also what failed on a device since it was opened. */
+ISO_CHECK iso_status iso_plan_read(const iso_plan *p, iso_node output, float *data, int64_t count, iso_error *err);
+ISO_CHECK iso_status iso_plan_read_f64(const iso_plan *p, iso_node output, double *data, int64_t count, iso_error *err);
+
+
+/* Rows of bytes that become an input on a device: all of them in its memory where they do not change and fit, else those of a
+ * batch at a time, sent without waiting. Only for a backend with a device. */
+typedef struct iso_bytes iso_bytes;
+typedef struct iso_bytes_spec {
+    const uint8_t *host;  /* [rows, dim], borrowed */
+    int64_t rows, dim, batch;
+    int64_t width, depth; /* a row is lines of `width` elements of `depth` bytes: what is reversed in a mirrored row */
+    bool fixed;           /* the bytes stay as they are */
+} iso_bytes_spec;
+ISO_CHECK iso_status iso_bytes_create(const iso_backend *backend, const iso_bytes_spec *spec, iso_bytes **out, iso_error *err);
+void iso_bytes_free(iso_bytes *b);
+bool iso_bytes_resident(const iso_bytes *b);
+/* The input's row i is row rows[i] of the bytes, x / 127.5 - 1, mirrored where mirror[i] (mirror NULL: nowhere). n rows, at
+ * most the batch. */
+ISO_CHECK iso_status iso_plan_write_bytes(iso_plan *p, iso_node input, iso_bytes *b, const int64_t *rows,
+                                          const uint8_t *mirror, int64_t n, iso_error *err);
+
 /* Per-op seconds of all runs since creation, as lines "op  calls  seconds  gflops" to stderr; needs ISO_PLAN_PROFILE=1 in the environment at creation. */
 void iso_plan_profile(const iso_plan *p);
 

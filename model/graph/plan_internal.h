@@ -23,6 +23,53 @@ iso_status iso_real_put(const iso_backend *b, void *to, const void *host, bool h
 iso_status iso_real_get(const iso_backend *b, void *host, const void *from, bool host_double, int64_t count,
                         iso_error *err);
 
+/* --- the plan itself: what plan.c makes and plan_run.c runs */
+typedef struct step {
+    iso_op op;
+    iso_kernel kernel; /* NULL: fused */
+    iso_call call;
+    iso_fused fused;
+    double flops, seconds;
+} step;
+
+typedef struct copy { /* state <- value, after everything else */
+    const void *from;
+    void *to;
+    size_t bytes;
+} copy;
+
+/* What the plan must still know of a node. */
+typedef struct place {
+    void *data;                /* NULL: the plan does not have it */
+    int64_t count, rows_limit; /* rows_limit: indices must be smaller */
+    iso_op op;
+    iso_dtype dtype;
+    bool output;
+    int published; /* where its reals begin in iso_plan.published; -1: it must be fetched */
+} place;
+
+struct iso_plan {
+    iso_vars *vars;
+    const iso_backend *backend;
+    int nodes;
+    place *at; /* [nodes] */
+    int step_count, copy_count;
+    step *step;
+    copy *copy;
+    iso_fused_input *inputs; /* of all fused steps */
+    iso_fused_step *ops;
+    void *arena;
+    iso_plan_stats stats;
+    int64_t runs;
+    bool profile;
+    /* Only on a device: */
+    void *device_runs;
+    float *published; /* small outputs, written at the end of every run */
+    int publish_count;
+    const void *publish_from[ISO_PUBLISH_TENSORS];
+    int64_t publish_reals[ISO_PUBLISH_TENSORS];
+};
+
 /* A unit is what runs at once: one kernel, or a fused group of elementwise nodes. */
 typedef struct unit {
     int first, count; /* its nodes: order[first ... first + count), rising handles */

@@ -152,5 +152,6 @@ iso_status iso_vars_read(const iso_vars *v, const char *name, float *data, int64
 {
     const iso_var *at = NULL;
     iso_status st = find_var(v, name, count, &at, err);
-    return st != ISO_OK ? st : iso_real_get(v->backend, data, at->data, false, count, err);
+    if (st == ISO_OK) st = iso_real_get(v->backend, data, at->data, false, count, err);
+    return st == ISO_OK && v->backend->device ? v->backend->device->check(err) : st;
 }
