@@ -4,6 +4,9 @@
 #   make test           everything above, and the tests
 #   make demo           [IMAGES=DIR]
 #   make bench          [BENCH=name]
+#   make CUDA=1         with the kernels for a GPU (--device cuda); needs CUDA's toolkit and cuDNN, found by CUDA_HOME=
+#                       (/usr/local/cuda) and CUDNN_HOME= (where that is elsewhere)
+#   make test-cuda      those kernels against the CPU's, where there is a GPU; make test-cuda-emulated: on the CPU
 #   make install        [PREFIX=/usr/local] [DESTDIR=]; make uninstall
 #   make clean
 #
@@ -21,6 +24,14 @@ WERROR ?= -Werror
 SANITIZE ?=
 CLANG ?= clang
 comma := ,
+CUDA_HOME ?= /usr/local/cuda
+NVCC ?= $(CUDA_HOME)/bin/nvcc
+# The GPUs that kernels are compiled for ahead: 8.0 (A100), 9.0 (H100), and any newer one by its driver.
+CUDA_CODE ?= -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90,code=sm_90 -gencode=arch=compute_90,code=compute_90
+ifneq ($(filter test-cuda test-cuda-emulated,$(MAKECMDGOALS)),)
+override CUDA := 1
+endif
+override CUDA := $(filter-out 0 no,$(CUDA))
 
 # Everything at once, unless told otherwise (-j1).
 ifeq ($(MAKELEVEL)$(filter -j% --jobs%,$(MAKEFLAGS)),0)
@@ -31,7 +42,7 @@ BUILD := build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all test demo bench install uninstall clean lint
+.PHONY: all test test-cuda test-cuda-emulated demo bench install uninstall clean lint
 all:
 
 ifeq ($(V),1)
@@ -80,16 +91,26 @@ compile := $(language) $(warnings) -fopenmp -fPIC
 link := -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,--as-needed -Wl,-rpath,$(OPENBLAS_LIBDIR)
 libraries := $(FAISS_LIBRARIES) -L$(OPENBLAS_LIBDIR) -lopenblas $(LIBRARY_LINKS) -lstdc++ -lm
 
+# What a GPU adds is remembered apart: with and without it all else is the same.
+ifneq ($(CUDA),)
+ifeq ($(wildcard $(NVCC)),)
+$(error CUDA=1 needs CUDA's toolkit, and there is no $(NVCC): set CUDA_HOME)
+endif
+cuda_includes := -isystem $(CUDA_HOME)/include $(CUDNN_HOME:%=-isystem %/include)
+cuda_libraries := $(foreach d,$(CUDNN_HOME:%=%/lib) $(CUDA_HOME)/lib64,-L$(d) -Wl$(comma)-rpath$(comma)$(d)) -lcudart -lcublas -lcudnn -lnvrtc
+nvcc := $(NVCC) -std=c++17 -O3 -I. -Xcompiler -fPIC$(comma)-Wall$(comma)-Wextra $(if $(WERROR),-Werror all-warnings) $(CUDA_CODE)
+endif
 ifneq ($(needs_setup),)
+$(call remember,$(BUILD)/cuda,$(nvcc) $(cuda_includes) $(cuda_libraries))
 $(call remember,$(BUILD)/flags,$(CC) $(shell $(CC) --version | head -n 1) $(compile) $(optimize) $(optimize_kernels) $(link) $(libraries) \
     $(CFLAGS) $(LDFLAGS))
 endif
 
 # ------------------------------------------------------------------ library
 
-folders := base model model/graph model/cpu model/net model/method indexer retriever eval demo
+folders := base model model/graph model/cpu $(if $(CUDA),model/cuda) model/net model/method indexer retriever eval demo
 sources := $(sort $(wildcard $(folders:=/*.c)))
-objects := $(sources:%.c=$(BUILD)/obj/%.o)
+objects := $(sources:%.c=$(BUILD)/obj/%.o) $(if $(CUDA),$(BUILD)/obj/model/cuda/kernels.o)
 version := $(shell sed -n 's/^.define ISO_VERSION "\(.*\)"/\1/p' include/isoface.h)
 soversion := $(firstword $(subst ., ,$(version)))
 shared := $(BUILD)/libisoface.so
@@ -99,19 +120,26 @@ $(BUILD)/obj/model/cpu/%.o: optimize := $(optimize_kernels)
 $(BUILD)/obj/model/cpu/gemm_avx%.o: optimize := -O3 -g -fno-math-errno -fno-trapping-math
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(call quiet,CC,$(CC) $(compile) $(optimize) $(CFLAGS) -MMD -MP -c $< -o $@)
+	$(call quiet,CC,$(CC) $(compile) $(more) $(optimize) $(CFLAGS) -MMD -MP -c $< -o $@)
+$(BUILD)/obj/model/cuda/%.o: more := $(cuda_includes)
+$(BUILD)/obj/model/device.o: more := $(if $(CUDA),-DISO_CUDA)
+$(BUILD)/obj/model/device.o: $(BUILD)/cuda
+$(BUILD)/obj/model/cuda/kernels.o: model/cuda/kernels.cu model/cuda/kernels.h $(BUILD)/cuda
+	@mkdir -p $(@D)
+	$(call quiet,NVCC,$(nvcc) -c $< -o $@)
 
-$(BUILD)/libisoface.a: $(objects)
+$(BUILD)/libisoface.a: $(objects) $(BUILD)/cuda
 	$(call quiet,AR,rm -f $@ && ar rcs $@ $(objects))
 
-# The shared library shows what include/isoface.h declares and nothing else.
+# The shared library shows what include/isoface.h declares and nothing else. Nothing in there asks for a GPU.
+shared_objects := $(filter-out $(BUILD)/obj/model/cuda/% $(BUILD)/obj/model/device.o,$(objects))
 $(BUILD)/exports: include/isoface.h
 	@mkdir -p $(@D)
 	@{ echo '{ global:'; grep -oE '\biso_[a-z0-9_]+ *\(' $< | sed 's/ *(/;/' | sort -u; echo 'local: *; };'; } >$@
 
-$(shared).$(version): $(objects) $(BUILD)/exports
+$(shared).$(version): $(shared_objects) $(BUILD)/exports
 	$(call quiet,LD,$(CC) -shared -Wl$(comma)-soname$(comma)libisoface.so.$(soversion) \
-	    -Wl$(comma)--version-script=$(BUILD)/exports -Wl$(comma)-z$(comma)defs $(link) $(LDFLAGS) $(objects) $(libraries) -o $@)
+	    -Wl$(comma)--version-script=$(BUILD)/exports -Wl$(comma)-z$(comma)defs $(link) $(LDFLAGS) $(shared_objects) $(libraries) -o $@)
 
 $(shared): $(shared).$(version)
 	@ln -sf $(notdir $<) $(shared).$(soversion) && ln -sf $(notdir $<) $@
@@ -135,7 +163,7 @@ $(BUILD)/bin/evaluate: $(patsubst %,$(BUILD)/obj/programs/indexer_%.o,train flat
 
 $(programs): $(BUILD)/libisoface.a
 	@mkdir -p $(@D)
-	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a $(libraries) -o $@)
+	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a $(libraries) $(cuda_libraries) -o $@)
 
 test_sources := $(sort $(wildcard tests/test_*.c))
 test_support := $(filter-out $(test_sources),$(wildcard tests/*.c))
@@ -143,12 +171,12 @@ tests := $(test_sources:tests/%.c=$(BUILD)/tests/%)
 
 $(tests): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(test_support:%.c=$(BUILD)/obj/%.o) $(BUILD)/libisoface.a
 	@mkdir -p $(@D)
-	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a -lcmocka $(libraries) -o $@)
+	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a -lcmocka $(libraries) $(cuda_libraries) -o $@)
 
 all: $(BUILD)/libisoface.a $(shared) $(programs)
 
 # A second compiler's warnings, where it is there. It takes omp.h from the first, less what only that one knows.
-lint_sources := $(sources) $(program_sources) $(test_sources) $(test_support)
+lint_sources := $(sources) $(program_sources) $(test_sources) $(test_support) $(if $(CUDA),$(wildcard tests/cuda/*.c))
 lint: $(lint_sources:%.c=$(BUILD)/lint/%.ok)
 $(BUILD)/lint/include/omp.h: Makefile $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -156,10 +184,33 @@ $(BUILD)/lint/include/omp.h: Makefile $(BUILD)/flags
 $(BUILD)/lint/%.ok: %.c $(BUILD)/lint/include/omp.h
 	@mkdir -p $(@D)
 	$(call quiet,LINT,$(CLANG) -fsyntax-only $(language) -isystem $(BUILD)/lint/include -Wall -Wextra -Werror \
-	    -fopenmp -MMD -MP -MF $(@:.ok=.d) -MT $@ $< && touch $@)
+	    $(cuda_includes) -fopenmp -MMD -MP -MF $(@:.ok=.d) -MT $@ $< && touch $@)
 
 test: all $(tests)
 	@BUILD=$(BUILD) CLANG='$(CLANG)' MAKE='$(MAKE)' tests/run $(tests)
+
+# The CUDA backend against the reference and the CPU: on a GPU; or on the CPU, by an emulator of what it uses of CUDA.
+cuda_test := $(BUILD)/obj/tests/cuda/test_cuda.o $(BUILD)/obj/tests/cuda/test_cuda_runs.o
+$(BUILD)/tests/test_cuda: $(cuda_test) $(BUILD)/libisoface.a
+	@mkdir -p $(@D)
+	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $^ $(libraries) $(cuda_libraries) -o $@)
+test-cuda: all $(BUILD)/tests/test_cuda
+	@BUILD=$(BUILD) tests/cuda/run
+
+emulator := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tests/cuda/emulat*.c)) $(BUILD)/obj/tests/cuda/kernels.o
+emulated := $(filter-out $(BUILD)/obj/model/cuda/kernels.o,$(objects)) $(emulator)
+$(BUILD)/obj/tests/cuda/%.o: more := $(cuda_includes)
+$(BUILD)/obj/tests/cuda/kernels.o: model/cuda/kernels.cu model/cuda/kernels.h tests/cuda/emulator.h $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CXX,$(CXX) -std=c++17 -O1 -g -w -fPIC -ffp-contract=off -I. $(cuda_includes) -include tests/cuda/emulator.h -x c++ -c $< -o $@)
+$(BUILD)/emulated/test_cuda: $(cuda_test) $(emulated)
+$(BUILD)/emulated/golden: $(patsubst %.c,$(BUILD)/obj/%.o,programs/golden.c $(call parts_of,golden) $(shared_parts)) $(emulated)
+$(BUILD)/emulated/indexer: $(patsubst %.c,$(BUILD)/obj/%.o,programs/indexer.c $(call parts_of,indexer) $(shared_parts)) $(emulated)
+$(BUILD)/emulated/%:
+	@mkdir -p $(@D)
+	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) -rdynamic $(filter %.o,$^) $(libraries) -ldl -o $@)
+test-cuda-emulated: $(BUILD)/emulated/test_cuda $(BUILD)/emulated/golden $(BUILD)/emulated/indexer
+	@BUILD=$(BUILD) tests/cuda/run emulated
 
 # ------------------------------------------------------------------ demo, bench, install
 
@@ -193,4 +244,4 @@ uninstall:
 clean:
 	rm -rf build
 
--include $(lint_sources:%.c=$(BUILD)/obj/%.d) $(lint_sources:%.c=$(BUILD)/lint/%.d)
+-include $(cuda_test:.o=.d) $(emulator:.o=.d) $(lint_sources:%.c=$(BUILD)/obj/%.d) $(lint_sources:%.c=$(BUILD)/lint/%.d)

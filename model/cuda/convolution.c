@@ -1,0 +1,259 @@
+/* convolution.c: T(x, w, y) = <conv(x, w), y> and its gradients, by cuDNN, channels last.
+ *
+ * conv is cuDNN's forward, conv_x its gradient by the data, conv_w by the filter. Where a filter covers the whole image, or
+ * one pixel, all three are matrix products. cuDNN's algorithms are chosen once for each shape: the first that its heuristics
+ * propose (ISO_CUDA_FIND: that its measurements do) among those that give the same bits every time; among all where none does. */
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "model/cuda/cuda.h"
+
+#define WORKSPACE_LIMIT ((size_t)1 << 30)
+enum { ALGORITHMS = 16 };
+
+typedef struct shapes { /* x [B, H, W, C], w [O, KH, KW, C], y [B, OH, OW, O] */
+    iso_shape x, w, y;
+    int stride, pad;
+} shapes;
+
+typedef struct convolution {
+    iso_op op;
+    bool tf32;
+    shapes of;
+    cudnnTensorDescriptor_t x, y;
+    cudnnFilterDescriptor_t w;
+    cudnnConvolutionDescriptor_t how;
+    int algorithm; /* of the op's own enumeration */
+    size_t workspace;
+} convolution;
+
+static struct {
+    convolution *at;
+    size_t count, capacity;
+} known;
+
+static shapes shapes_of(iso_op op, const iso_call *call)
+{
+    const iso_shape *a = &call->in[0].shape, *b = &call->in[1].shape, *out = &call->out.shape;
+    shapes s = {.stride = (int)call->attr.i[0], .pad = (int)call->attr.i[1]};
+    s.x = op == ISO_OP_CONV_X ? *out : *a;
+    s.w = op == ISO_OP_CONV_W ? *out : *b;
+    s.y = op == ISO_OP_CONV ? *out : op == ISO_OP_CONV_X ? *a : *b;
+    return s;
+}
+
+/* --- as a matrix product: rows of y and of x meet one to one */
+
+static bool is_product(const shapes *s)
+{
+    bool whole = s->pad == 0 && s->y.dim[1] == 1 && s->y.dim[2] == 1 && s->w.dim[1] == s->x.dim[1] && s->w.dim[2] == s->x.dim[2];
+    bool pixel = s->pad == 0 && s->stride == 1 && s->w.dim[1] == 1 && s->w.dim[2] == 1;
+    return whole || pixel;
+}
+
+/* x [rows, K], w [O, K], y [rows, O]: y = x wT, x = y w, w = yT x. */
+static iso_cuda_gemm product_of(iso_op op, const shapes *s, const iso_call *call)
+{
+    const int64_t rows = s->y.dim[0] * s->y.dim[1] * s->y.dim[2], outputs = s->y.dim[3];
+    const int64_t inputs = s->w.dim[1] * s->w.dim[2] * s->w.dim[3];
+    iso_cuda_gemm g = {.a = call->in[0].data, .b = call->in[1].data, .out = call->out.data, .batch = 1};
+    if (op == ISO_OP_CONV) {
+        g.m = rows, g.n = outputs, g.k = inputs;
+        g.transpose_b = true;
+    } else if (op == ISO_OP_CONV_X) {
+        g.m = rows, g.n = inputs, g.k = outputs;
+    } else { /* the operands are x and y */
+        g.a = call->in[1].data, g.b = call->in[0].data;
+        g.m = outputs, g.n = inputs, g.k = rows;
+        g.transpose_a = true;
+    }
+    return g;
+}
+
+/* The weights' gradient of a layer with few outputs: few sums over every pixel of a batch that nearly cancel, so in double. */
+static bool is_few(iso_op op, const shapes *s)
+{
+    return op == ISO_OP_CONV_W && is_product(s) && s->y.dim[3] <= ISO_CUDA_FEW_OUTPUTS;
+}
+
+static iso_cuda_outer outer_of(const shapes *s, const iso_call *call, size_t *bytes)
+{
+    iso_cuda_outer o = {.x = call->in[0].data, .y = call->in[1].data, .w = call->out.data, .partial = call->workspace,
+                        .rows = s->y.dim[0] * s->y.dim[1] * s->y.dim[2], .inputs = s->w.dim[1] * s->w.dim[2] * s->w.dim[3],
+                        .outputs = (int)s->y.dim[3]};
+    *bytes = iso_cuda_outer_plan(&o);
+    return o;
+}
+
+/* --- by cuDNN */
+
+static bool same(const convolution *c, iso_op op, bool tf32, const shapes *s)
+{
+    return c->op == op && c->tf32 == tf32 && c->of.stride == s->stride && c->of.pad == s->pad && iso_shape_equal(&c->of.x, &s->x) &&
+           iso_shape_equal(&c->of.w, &s->w) && iso_shape_equal(&c->of.y, &s->y);
+}
+
+static const convolution *find(iso_op op, bool tf32, const shapes *s)
+{
+    for (size_t i = 0; i < known.count; i++)
+        if (same(&known.at[i], op, tf32, s)) return &known.at[i];
+    return NULL;
+}
+
+static void forget(convolution *c)
+{
+    if (c->x) (void)cudnnDestroyTensorDescriptor(c->x);
+    if (c->y) (void)cudnnDestroyTensorDescriptor(c->y);
+    if (c->w) (void)cudnnDestroyFilterDescriptor(c->w);
+    if (c->how) (void)cudnnDestroyConvolutionDescriptor(c->how);
+}
+
+/* cuDNN names the axes N, C, H, W whatever their order in memory. */
+static cudnnStatus_t describe_tensor(cudnnTensorDescriptor_t *out, const iso_shape *s)
+{
+    cudnnStatus_t status = cudnnCreateTensorDescriptor(out);
+    if (status != CUDNN_STATUS_SUCCESS) return status;
+    return cudnnSetTensor4dDescriptor(*out, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT, (int)s->dim[0], (int)s->dim[3], (int)s->dim[1],
+                                      (int)s->dim[2]);
+}
+
+static cudnnStatus_t describe(convolution *c)
+{
+    const shapes *s = &c->of;
+    cudnnStatus_t status = describe_tensor(&c->x, &s->x);
+    if (status == CUDNN_STATUS_SUCCESS) status = describe_tensor(&c->y, &s->y);
+    if (status == CUDNN_STATUS_SUCCESS) status = cudnnCreateFilterDescriptor(&c->w);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = cudnnSetFilter4dDescriptor(c->w, CUDNN_DATA_FLOAT, CUDNN_TENSOR_NHWC, (int)s->w.dim[0], (int)s->w.dim[3],
+                                            (int)s->w.dim[1], (int)s->w.dim[2]);
+    if (status == CUDNN_STATUS_SUCCESS) status = cudnnCreateConvolutionDescriptor(&c->how);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = cudnnSetConvolution2dDescriptor(c->how, s->pad, s->pad, s->stride, s->stride, 1, 1, CUDNN_CROSS_CORRELATION,
+                                                 CUDNN_DATA_FLOAT);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = cudnnSetConvolutionMathType(c->how, c->tf32 ? CUDNN_DEFAULT_MATH : CUDNN_FMA_MATH);
+    return status;
+}
+
+/* The three choices differ in types and names only. */
+#define CHOOSE(name, Perf, Algo, heuristic, measured, workspace_size, first, second, third) \
+    static cudnnStatus_t choose_##name(convolution *c) \
+    { \
+        cudnnHandle_t dnn = iso_cuda_get()->dnn; \
+        Perf perf[ALGORITHMS]; \
+        int count = 0; \
+        cudnnStatus_t status = getenv("ISO_CUDA_FIND") \
+                                   ? measured(dnn, c->first, c->second, c->how, c->third, ALGORITHMS, &count, perf) \
+                                   : heuristic(dnn, c->first, c->second, c->how, c->third, ALGORITHMS, &count, perf); \
+        if (status != CUDNN_STATUS_SUCCESS) return status; \
+        for (int k = 0; k < 2 * count; k++) { \
+            const int i = k % count; \
+            const bool same_bits = perf[i].determinism == CUDNN_DETERMINISTIC; \
+            size_t bytes = 0; \
+            if (perf[i].status != CUDNN_STATUS_SUCCESS || same_bits != (k < count)) continue; \
+            if (c->tf32 && cudnnSetConvolutionMathType(c->how, perf[i].mathType) != CUDNN_STATUS_SUCCESS) continue; \
+            if (!c->tf32 && perf[i].mathType != CUDNN_FMA_MATH && perf[i].mathType != CUDNN_DEFAULT_MATH) continue; \
+            if (workspace_size(dnn, c->first, c->second, c->how, c->third, perf[i].algo, &bytes) != CUDNN_STATUS_SUCCESS) continue; \
+            if (bytes > WORKSPACE_LIMIT) continue; \
+            c->algorithm = (int)perf[i].algo; \
+            c->workspace = bytes; \
+            return CUDNN_STATUS_SUCCESS; \
+        } \
+        return CUDNN_STATUS_NOT_SUPPORTED; \
+    }
+CHOOSE(y, cudnnConvolutionFwdAlgoPerf_t, cudnnConvolutionFwdAlgo_t, cudnnGetConvolutionForwardAlgorithm_v7,
+       cudnnFindConvolutionForwardAlgorithm, cudnnGetConvolutionForwardWorkspaceSize, x, w, y)
+CHOOSE(x, cudnnConvolutionBwdDataAlgoPerf_t, cudnnConvolutionBwdDataAlgo_t, cudnnGetConvolutionBackwardDataAlgorithm_v7,
+       cudnnFindConvolutionBackwardDataAlgorithm, cudnnGetConvolutionBackwardDataWorkspaceSize, w, y, x)
+CHOOSE(w, cudnnConvolutionBwdFilterAlgoPerf_t, cudnnConvolutionBwdFilterAlgo_t, cudnnGetConvolutionBackwardFilterAlgorithm_v7,
+       cudnnFindConvolutionBackwardFilterAlgorithm, cudnnGetConvolutionBackwardFilterWorkspaceSize, x, y, w)
+
+static cudnnStatus_t choose(convolution *c)
+{
+    return c->op == ISO_OP_CONV ? choose_y(c) : c->op == ISO_OP_CONV_X ? choose_x(c) : choose_w(c);
+}
+
+static bool small(const iso_shape *s)
+{
+    return iso_shape_count(s) <= INT_MAX;
+}
+
+static iso_status refuse(const convolution *c, cudnnStatus_t status, iso_error *err)
+{
+    char x[96], w[96], y[96];
+    return iso_fail(err, ISO_E_UNSUPPORTED, "cuDNN has no %s for x %s, w %s, y %s, stride %d, padding %d: %s", iso_op_name(c->op),
+                    iso_shape_text(&c->of.x, x), iso_shape_text(&c->of.w, w), iso_shape_text(&c->of.y, y), c->of.stride, c->of.pad,
+                    cudnnGetErrorString(status));
+}
+
+iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32, iso_error *err)
+{
+    const shapes s = shapes_of(op, call);
+    if (is_product(&s)) {
+        const iso_cuda_gemm g = product_of(op, &s, call);
+        return iso_cuda_gemm_check(&g, err);
+    }
+    if (find(op, tf32, &s)) return ISO_OK;
+    if (!small(&s.x) || !small(&s.y) || !small(&s.w))
+        return iso_fail(err, ISO_E_UNSUPPORTED, "a convolution of more than 2^31 numbers is too large for cuDNN: try a smaller batch");
+    if (!iso_grow(&known.at, &known.capacity, known.count + 1, sizeof *known.at)) return iso_fail_memory(err);
+    convolution c = {.op = op, .tf32 = tf32, .of = s};
+    cudnnStatus_t status = describe(&c);
+    if (status == CUDNN_STATUS_SUCCESS) status = choose(&c);
+    if (status != CUDNN_STATUS_SUCCESS) {
+        forget(&c);
+        return refuse(&c, status, err);
+    }
+    known.at[known.count++] = c;
+    return ISO_OK;
+}
+
+size_t iso_cuda_convolve_workspace(iso_op op, const iso_call *call, bool tf32)
+{
+    const shapes s = shapes_of(op, call);
+    size_t bytes;
+    if (is_few(op, &s)) {
+        (void)outer_of(&s, call, &bytes);
+        return bytes;
+    }
+    const convolution *c = is_product(&s) ? NULL : find(op, tf32, &s);
+    return c ? c->workspace : 0;
+}
+
+void iso_cuda_convolve(iso_op op, const iso_call *call, bool tf32)
+{
+    const shapes s = shapes_of(op, call);
+    size_t bytes;
+    if (is_few(op, &s)) {
+        const iso_cuda_outer o = outer_of(&s, call, &bytes);
+        (void)iso_cuda_ok(iso_cuda_outer_run(&o, iso_cuda_get()->stream), "a convolution's gradient");
+        return;
+    }
+    if (is_product(&s)) {
+        const iso_cuda_gemm g = product_of(op, &s, call);
+        iso_cuda_gemm_run(&g, tf32);
+        return;
+    }
+    const convolution *c = find(op, tf32, &s);
+    if (!c) {
+        (void)iso_cuda_dnn_ok(CUDNN_STATUS_NOT_INITIALIZED, "a convolution that was not prepared");
+        return;
+    }
+    const float one = 1, zero = 0;
+    const void *a = call->in[0].data, *b = call->in[1].data;
+    void *out = call->out.data, *work = call->workspace;
+    cudnnHandle_t dnn = iso_cuda_get()->dnn;
+    cudnnStatus_t status;
+    if (op == ISO_OP_CONV)
+        status = cudnnConvolutionForward(dnn, &one, c->x, a, c->w, b, c->how, (cudnnConvolutionFwdAlgo_t)c->algorithm, work,
+                                         c->workspace, &zero, c->y, out);
+    else if (op == ISO_OP_CONV_X)
+        status = cudnnConvolutionBackwardData(dnn, &one, c->w, b, c->y, a, c->how, (cudnnConvolutionBwdDataAlgo_t)c->algorithm, work,
+                                              c->workspace, &zero, c->x, out);
+    else
+        status = cudnnConvolutionBackwardFilter(dnn, &one, c->x, a, c->y, b, c->how, (cudnnConvolutionBwdFilterAlgo_t)c->algorithm,
+                                                work, c->workspace, &zero, c->w, out);
+    (void)iso_cuda_dnn_ok(status, "a convolution");
+}

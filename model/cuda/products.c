@@ -1,0 +1,47 @@
+/* products.c: matrix products by cuBLAS.
+ *
+ * cuBLAS counts columns first. A row-major [r, c] is its [c, r], so out = op(a) op(b) is asked for as
+ * out^T = op(b)^T op(a)^T: the operands change places, and an operand is transposed exactly where it was before. */
+#include <limits.h>
+
+#include "model/cuda/cuda.h"
+
+void iso_cuda_gemm_run(const iso_cuda_gemm *g, bool tf32)
+{
+    const float one = 1, zero = 0;
+    const int m = (int)g->m, n = (int)g->n, k = (int)g->k;
+    cublasStatus_t s = cublasGemmStridedBatchedEx(
+        iso_cuda_get()->blas, g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k,
+        &one, g->b, CUDA_R_32F, g->transpose_b ? k : n, g->n * g->k, g->a, CUDA_R_32F, g->transpose_a ? m : k, g->m * g->k,
+        &zero, g->out, CUDA_R_32F, n, g->m * g->n, (int)g->batch, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+        CUBLAS_GEMM_DEFAULT);
+    (void)iso_cuda_blas_ok(s, "a matrix product");
+}
+
+iso_status iso_cuda_gemm_check(const iso_cuda_gemm *g, iso_error *err)
+{
+    if (g->m <= INT_MAX && g->n <= INT_MAX && g->k <= INT_MAX && g->batch <= INT_MAX) return ISO_OK;
+    return iso_fail(err, ISO_E_UNSUPPORTED, "a matrix product of %lld x %lld x %lld is too large for cuBLAS: try a smaller batch",
+                    (long long)g->m, (long long)g->k, (long long)g->n);
+}
+
+static iso_cuda_gemm gemm_of(const iso_call *call)
+{
+    const iso_shape *a = &call->in[0].shape, *out = &call->out.shape;
+    const int d = out->ndim - 2;
+    const bool ta = call->attr.i[0], tb = call->attr.i[1];
+    return (iso_cuda_gemm){.a = call->in[0].data, .b = call->in[1].data, .out = call->out.data, .batch = d ? out->dim[0] : 1,
+                           .m = out->dim[d], .n = out->dim[d + 1], .k = a->dim[d + !ta], .transpose_a = ta, .transpose_b = tb};
+}
+
+iso_status iso_cuda_matmul_prepare(const iso_call *call, iso_error *err)
+{
+    const iso_cuda_gemm g = gemm_of(call);
+    return iso_cuda_gemm_check(&g, err);
+}
+
+void iso_cuda_matmul(const iso_call *call, bool tf32)
+{
+    const iso_cuda_gemm g = gemm_of(call);
+    iso_cuda_gemm_run(&g, tf32);
+}
