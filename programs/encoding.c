@@ -36,7 +36,7 @@ iso_status iso_encoding_run(const iso_encoding *e, const iso_model *m, iso_encod
 {
     teller t = {.quiet = e->quiet};
     iso_encoder *encoder = NULL;
-    iso_status status = iso_encoder_create(m, e->batch, &encoder, err);
+    iso_status status = iso_encoder_create_on(m, e->batch, e->backend, &encoder, err);
     if (status) return status;
     iso_encode_spec spec = {.images = e->images,
                             .db = e->db,

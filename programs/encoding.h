@@ -11,6 +11,7 @@ typedef struct iso_encoding {
     const char *images, *db;
     const char *model;           /* the file, copied into a new database */
     int batch, threads;          /* threads 0: all */
+    const iso_backend *backend;  /* of the encoder; NULL: the CPU */
     bool prune, relocate, quiet; /* encode.h; quiet: no progress, skipped files are listed all the same */
 } iso_encoding;
 

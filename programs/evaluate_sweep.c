@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "model/device.h"
 #include "programs/evaluate.h"
 
 static const char program[] = "evaluate sweep";
@@ -190,10 +191,8 @@ static iso_status check(const config *c, iso_error *err)
         return iso_fail(err, ISO_E_ARGUMENT, "--%s belongs to a flow: leave it out with --alpha", name);
     }
     int device = find_option(options + OWN, passed, "device");
-    if (device >= 0 && c->passed[device].text && strcmp(c->passed[device].text, "cpu") != 0)
-        return iso_fail(err, ISO_E_UNSUPPORTED, "--device %s is not in this build: use --device cpu",
-                        c->passed[device].text);
-    return ISO_OK;
+    const iso_backend *backend;
+    return device >= 0 && c->passed[device].text ? iso_device_find(c->passed[device].text, &backend, err) : ISO_OK;
 }
 
 /* ---- the plan ---- */

@@ -6,11 +6,12 @@
 
 #include "base/args.h"
 #include "base/progress.h"
+#include "model/device.h"
 #include "programs/encoding.h"
 #include "programs/indexer.h"
 
 typedef struct config {
-    const char *images, *model, *db;
+    const char *images, *model, *db, *device;
     int64_t batch, threads;
     bool prune, relocate, strict, quiet;
 } config;
@@ -24,6 +25,7 @@ static const iso_option options[] = {
     {"relocate", 0, ISO_ARG_FLAG, AT(relocate), NULL, "the database's folder of images has moved to DIR", 0, 0},
     {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "exit 1 when a file was skipped", 0, 0},
     {"batch", 0, ISO_ARG_INT, AT(batch), "N", "images encoded at a time (default: 64)", 1, 512},
+    {"device", 0, ISO_ARG_CHOICE, AT(device), ISO_DEVICES, "where to compute (default: cpu); cuda: a GPU, products in TF32", 0, 0},
     {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
     {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "no progress; skipped files are still listed", 0, 0},
     {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
@@ -58,9 +60,11 @@ static iso_status run(config *c, iso_encode_counts *counts, iso_error *err)
         if (!iso_store_exists(c->db)) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing: %s is not there yet", c->db);
         if (!(c->model = own = iso_indexer_model(c->db))) return iso_fail_memory(err);
     }
+    const iso_backend *backend = NULL;
+    if ((status = iso_device_find(c->device, &backend, err))) goto done;
     if (c->threads) omp_set_num_threads((int)c->threads);
     if ((status = iso_model_load(c->model, &m, err))) goto done;
-    iso_encoding e = {.images = c->images, .db = c->db, .model = c->model, .batch = (int)c->batch, .threads = (int)c->threads,
+    iso_encoding e = {.images = c->images, .db = c->db, .model = c->model, .batch = (int)c->batch, .threads = (int)c->threads, .backend = backend,
                       .prune = c->prune, .relocate = c->relocate, .quiet = c->quiet};
     status = iso_encoding_run(&e, m, counts, err);
 done:
@@ -71,7 +75,7 @@ done:
 
 int iso_indexer_encode(int argc, char **argv)
 {
-    config c = {.batch = 64};
+    config c = {.batch = 64, .device = "cpu"};
     iso_error err = {0};
     iso_encode_counts counts = {0};
     int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);

@@ -5,6 +5,7 @@
 
 #include "base/args.h"
 #include "base/file.h"
+#include "model/device.h"
 #include "programs/indexer.h"
 #include "programs/indexer_training.h"
 
@@ -33,7 +34,7 @@ static const iso_option options[] = {
     {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M2.state; --epochs may have grown, but not with --schedule cosine", 0, 0},
     {"force", 0, ISO_ARG_FLAG, AT(force), NULL, "start anew although M2 is there; M2 may be M itself", 0, 0},
     {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "fail when an image cannot be used", 0, 0},
-    {"device", 0, ISO_ARG_CHOICE, AT(device), "cpu|cuda", "where to compute (default: cpu)", 0, 0},
+    {"device", 0, ISO_ARG_CHOICE, AT(device), ISO_DEVICES, "where to compute (default: cpu); cuda: a GPU, products in TF32", 0, 0},
     {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
     {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "no progress", 0, 0},
     {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
@@ -55,32 +56,35 @@ static iso_status check(const config *c, iso_error *err)
     if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
     if (!c->model) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing");
     if (!c->output) return iso_fail(err, ISO_E_ARGUMENT, "--output is missing");
-    if (strcmp(c->device, "cpu") != 0)
-        return iso_fail(err, ISO_E_UNSUPPORTED, "--device cuda is not in this build: use --device cpu");
     if (iso_file_same(c->model, c->output) && !c->force)
         return iso_fail(err, ISO_E_ARGUMENT, "--output is --model itself: give another name, or --force to replace it");
     return ISO_OK;
 }
 
 /* All but the model. */
-static iso_flow_spec make_spec(const config *c, iso_training *t)
+static iso_status make_spec(const config *c, iso_training *t, iso_flow_spec *out, iso_error *err)
 {
-    return (iso_flow_spec){
+    const iso_backend *backend = NULL;
+    iso_status status = iso_device_find(c->device, &backend, err);
+    if (status != ISO_OK) return status;
+    *out = (iso_flow_spec){
         .beta = c->beta,
         .depth = (int)c->depth,
         .length = (int)c->length,
         .run = {.path = c->output, .epochs = c->epochs, .batch = c->batch, .lr = c->lr, .eta = c->eta,
                 .schedule = iso_training_schedule(c->schedule), .warmup = c->warmup, .seed = (uint64_t)c->seed, .threads = (int)c->threads, .resume = c->resume, .force = c->force,
-                .watch = iso_training_watch(t)},
+                .backend = backend, .watch = iso_training_watch(t)},
     };
+    return ISO_OK;
 }
 
 static iso_status flatten(const config *c, iso_error *err)
 {
     iso_model *model = NULL;
     iso_training t = {.program = command.program, .quiet = c->quiet};
-    iso_flow_spec spec = make_spec(c, &t);
+    iso_flow_spec spec;
     iso_status status = check(c, err);
+    if (status == ISO_OK) status = make_spec(c, &t, &spec, err);
     if (status != ISO_OK) return status;
     if ((status = iso_model_load(c->model, &model, err)) != ISO_OK) goto done;
     spec.model = model;
@@ -107,8 +111,7 @@ iso_status iso_indexer_flatten_spec(int count, char **word, iso_training *t, iso
     config c = defaults;
     if (iso_args_parse(&command, count, word, 0, &c, NULL) != ISO_ARGS_RUN)
         return iso_fail(err, ISO_E_INTERNAL, "options that `indexer flatten` does not take");
-    *spec = make_spec(&c, t);
-    return ISO_OK;
+    return make_spec(&c, t, spec, err);
 }
 
 int iso_indexer_flatten(int argc, char **argv)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/args.h"
+#include "model/device.h"
 #include "model/net/net.h"
 #include "model/pca.h"
 #include "programs/indexer.h"
@@ -43,7 +44,7 @@ static const iso_option options[] = {
     {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M.state; --epochs may have grown, but not with --schedule cosine", 0, 0},
     {"force", 0, ISO_ARG_FLAG, AT(force), NULL, "start anew although M is there", 0, 0},
     {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "fail when an image cannot be used", 0, 0},
-    {"device", 0, ISO_ARG_CHOICE, AT(device), "cpu|cuda", "where to compute (default: cpu)", 0, 0},
+    {"device", 0, ISO_ARG_CHOICE, AT(device), ISO_DEVICES, "where to compute (default: cpu); cuda: a GPU, products in TF32", 0, 0},
     {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
     {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "no progress", 0, 0},
     {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
@@ -141,6 +142,7 @@ static iso_status make_spec(const config *c, iso_training *t, iso_train_spec *ou
                 .watch = iso_training_watch(t)},
     };
     iso_status status = parse_sigma(c, &spec, err);
+    if (status == ISO_OK) status = iso_device_find(c->device, &spec.run.backend, err);
     if (status == ISO_OK) *out = spec;
     return status;
 }
@@ -182,9 +184,13 @@ static iso_status run(config *c, iso_error *err)
     if (status != ISO_OK) return status;
     if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
     if (!c->model) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing");
-    if (strcmp(c->device, "cpu") != 0)
-        return iso_fail(err, ISO_E_UNSUPPORTED, "--device cuda is not in this build: use --device cpu");
-    if (is_pca(c)) return find_components(c, err);
+    if (is_pca(c)) {
+        const iso_backend *backend = NULL;
+        status = iso_device_find(c->device, &backend, err);
+        if (status == ISO_OK && backend->device)
+            status = iso_fail(err, ISO_E_UNSUPPORTED, "--method pca computes on the CPU: use --device cpu");
+        return status == ISO_OK ? find_components(c, err) : status;
+    }
     fill_defaults(c);
     return train(c, err);
 }
