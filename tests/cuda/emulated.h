@@ -1,0 +1,35 @@
+/* emulated.h: what the emulator's files share, and what a test can ask of it. */
+#ifndef ISO_EMULATED_H
+#define ISO_EMULATED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* --- for tests */
+void emulated_memory(size_t limit); /* of the device, in bytes; 1 GiB at first */
+extern int emulated_graph_launches;
+
+/* --- for the emulator */
+#define REQUIRE(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "emulator: %s:%d: %s does not hold\n", __func__, __LINE__, #condition); \
+            abort(); \
+        } \
+    } while (0)
+
+enum { ARGUMENT = 2048 };
+typedef struct argument {
+    char bytes[ARGUMENT];
+} argument;
+
+/* Works of the stream: a call with a copy of its argument; memory filled. */
+void emulated_ask(void (*call)(const argument *), const void *from, size_t bytes);
+void emulated_fill(void *to, int value, size_t bytes);
+bool emulated_is_device(const void *p);
+bool emulated_is_capturing(void);
+
+#endif
