@@ -22,6 +22,7 @@ typedef struct layout {
     double unit; /* points to 1 of the codes */
     ellipse *ellipse;
     int64_t ellipses;
+    double median; /* of the ellipses' longer half axes, in codes; 0 without ellipses */
     double share; /* times an ellipse's half axis, in codes: what is drawn */
     iso_legend *item;
     int items;
@@ -79,7 +80,7 @@ static iso_status collect_ellipses(const iso_codes *s, layout *l, iso_error *err
     }
     int64_t n = l->ellipses;
     qsort(half, (size_t)n, sizeof *half, by_half);
-    if (n > 0) l->share = half[(n - 1) / 2] / 2 + half[n / 2] / 2; /* for now: the median */
+    if (n > 0) l->median = half[(n - 1) / 2] / 2 + half[n / 2] / 2;
     free(half);
     return ISO_OK;
 }
@@ -132,7 +133,7 @@ static void plan_axes(layout *l, iso_range x, iso_range y)
     iso_axis_set(&l->x, cx - per_point * ISO_CHART_CODES / 2, cx + per_point * ISO_CHART_CODES / 2, 8, 0, 0);
     iso_axis_set(&l->y, cy - per_point * l->plot_height / 2, cy + per_point * l->plot_height / 2,
                  (int)(l->plot_height / 65), 0, 0);
-    l->share = l->share > 0 ? MEDIAN_SHARE * ISO_CHART_CODES * per_point / l->share : 0;
+    l->share = l->median > 0 ? MEDIAN_SHARE * ISO_CHART_CODES * per_point / l->median : 0;
 }
 
 static void plan_sides(iso_canvas *v, const iso_codes *s, layout *l)
