@@ -117,11 +117,14 @@ shared := $(BUILD)/libisoface.so
 
 $(BUILD)/obj/model/cpu/%.o: optimize := $(optimize_kernels)
 # Micro-kernels are intrinsics on packed blocks: with sanitizers they would take minutes to compile and all day to run.
-$(BUILD)/obj/model/cpu/gemm_avx%.o: optimize := -O3 -g -fno-math-errno -fno-trapping-math
+gemm_kernels := $(BUILD)/obj/model/cpu/gemm_avx512.o $(BUILD)/obj/model/cpu/gemm_avx2.o $(BUILD)/obj/model/cpu/gemm_amx.o
+$(gemm_kernels): optimize := -O3 -g -fno-math-errno -fno-trapping-math
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC,$(CC) $(compile) $(more) $(optimize) $(CFLAGS) -MMD -MP -c $< -o $@)
 $(BUILD)/obj/model/cuda/%.o: more := $(cuda_includes)
+$(BUILD)/obj/programs/processor.o: more := $(FAISS_NEEDS:%=-DISO_FAISS_%)
+$(BUILD)/obj/programs/processor.o: build/config.mk
 $(BUILD)/obj/model/device.o: more := $(if $(CUDA),-DISO_CUDA)
 $(BUILD)/obj/model/device.o: $(BUILD)/cuda
 $(BUILD)/obj/model/cuda/kernels.o: model/cuda/kernels.cu model/cuda/kernels.h $(BUILD)/cuda

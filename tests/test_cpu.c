@@ -429,8 +429,8 @@ static void convolutions(void)
 static void test_products(void **unused)
 {
     (void)unused;
-    static const char *const names[] = {"portable", "avx2", "avx512"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const names[] = {"portable", "avx2", "avx512", "amx"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (!iso_gemm_isa_use(names[i])) continue;
         assert_string_equal(iso_gemm_isa_get()->name, names[i]);
         products();

@@ -41,6 +41,7 @@ void iso_cpu_conv(const iso_call *call)
     iso_gemm g = {.m = s.batch * s.oh * s.ow, .n = s.o, .k = depth, .a_cost = plain ? 0.3 : 0.4, .b_cost = 0.9,
                   .a = plain ? (const void *)&image : &patches, .b = &weights,
                   .pack_a = plain ? iso_gemm_pack_a_rows : iso_patches_pack_a, .pack_b = iso_gemm_pack_b_depth,
+                  .find_a = plain ? iso_gemm_find_rows : iso_patches_find_a, .find_b = iso_gemm_find_rows, .b_by_columns = true,
                   .c = call->out.data, .c_pitch = s.o};
     iso_gemm_run(&g, call->threads, call->workspace);
 }
@@ -70,6 +71,7 @@ void iso_cpu_conv_w(const iso_call *call)
                   .a = &y, .b = plain ? (const void *)&image : &patches,
                   .pack_a = iso_gemm_pack_a_depth, .a_by_depth = true,
                   .pack_b = plain ? iso_gemm_pack_b_rows : iso_patches_pack_b,
+                  .find_a = iso_gemm_find_depth, .find_b = plain ? iso_gemm_find_depth : iso_patches_find_b,
                   .c = call->out.data, .c_pitch = columns};
     if (wide_bytes(call)) g.wide = (double *)((char *)call->workspace + iso_gemm_workspace(call->threads));
     iso_gemm_run(&g, call->threads, call->workspace);
@@ -83,6 +85,7 @@ static void conv_x_plain(const iso_call *call, const geometry *s)
     iso_gemm g = {.m = s->batch * s->oh * s->ow, .n = columns, .k = s->o, .a_cost = 0.3, .b_cost = 0.4,
                   .a = &y, .b = &weights,
                   .pack_a = iso_gemm_pack_a_rows, .pack_b = iso_gemm_pack_b_rows,
+                  .find_a = iso_gemm_find_rows, .find_b = iso_gemm_find_depth,
                   .c = call->out.data, .c_pitch = columns};
     iso_gemm_run(&g, call->threads, call->workspace);
 }
@@ -120,6 +123,7 @@ static iso_gemm class_of(const iso_call *call, const geometry *s, int64_t first_
     p->lattice = (iso_lattice){call->out.data, s->h, s->w, s->c, h.pixels, w.pixels, first_h, first_w, s->stride};
     return (iso_gemm){.m = s->batch * h.pixels * w.pixels, .n = s->c, .k = h.taps * w.taps * s->o, .a_cost = 0.4, .b_cost = 0.5,
                       .a = &p->patches, .b = &p->taps, .pack_a = iso_patches_pack_a, .pack_b = iso_taps_pack_b,
+                      .find_a = iso_patches_find_a, .find_b = iso_taps_find_b,
                       .c_rows = iso_lattice_rows, .c_context = &p->lattice};
 }
 

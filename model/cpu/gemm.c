@@ -1,8 +1,10 @@
 #include "model/cpu/gemm.h"
 
 #include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 #include "model/cpu/cpu.h"
+#include "model/cpu/gemm_amx.h"
 
 /* --- packing plain matrices */
 
@@ -76,12 +78,29 @@ void iso_gemm_pack_b_depth(const void *operand, int64_t i0, int ni, int64_t k0, 
                            dst + (size_t)i * nk);
 }
 
+const float iso_gemm_mixed[1];
+
+int iso_gemm_find_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at)
+{
+    const iso_gemm_matrix *m = operand;
+    for (int i = 0; i < ni; i++) at[i] = m->data + (i0 + i) * m->pitch + k0;
+    return nk;
+}
+
+int iso_gemm_find_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at)
+{
+    const iso_gemm_matrix *m = operand;
+    for (int k = 0; k < nk; k++) at[k] = m->data + (k0 + k) * m->pitch + i0;
+    return ni;
+}
+
 /* --- the processor */
 
 static bool can_run(const iso_gemm_isa *isa)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    if (isa == &iso_gemm_amx) return iso_amx_usable();
     if (isa == &iso_gemm_avx512) return __builtin_cpu_supports("avx512f");
     if (isa == &iso_gemm_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
@@ -90,7 +109,7 @@ static bool can_run(const iso_gemm_isa *isa)
 
 static const iso_gemm_isa *const all_isa[] = {
 #if defined(__x86_64__)
-    &iso_gemm_avx512, &iso_gemm_avx2,
+    &iso_gemm_amx, &iso_gemm_avx512, &iso_gemm_avx2,
 #endif
     &iso_gemm_portable};
 static const iso_gemm_isa *_Atomic chosen; /* two threads asking at once find the same */
@@ -107,7 +126,7 @@ bool iso_gemm_isa_use(const char *name)
 
 const iso_gemm_isa *iso_gemm_isa_get(void)
 {
-    if (!chosen) (void)iso_gemm_isa_use(NULL);
+    if (!chosen && !iso_gemm_isa_use(getenv("ISO_CPU"))) (void)iso_gemm_isa_use(NULL);
     return chosen;
 }
 
@@ -128,9 +147,16 @@ static int block_tiles(bool by_depth, int height)
 _Static_assert(ISO_GEMM_MC * ISO_GEMM_LDA / (ISO_GEMM_KC * ISO_GEMM_PANEL) * ISO_GEMM_MR_MAX <= ISO_GEMM_MC, "the list of rows fits");
 _Static_assert(ISO_GEMM_MR_MAX <= ISO_GEMM_PANEL && ISO_GEMM_MC >= ISO_GEMM_MR_MAX, "a tile fits");
 
+/* Bytes of one thread's part of the workspace. */
+static size_t part_bytes(void)
+{
+    const size_t tiles = iso_gemm_isa_get()->tiles ? iso_amx_workspace() : 0;
+    return tiles > sizeof(buffers) ? tiles : sizeof(buffers);
+}
+
 size_t iso_gemm_workspace(int threads)
 {
-    return sizeof(buffers) * (size_t)(threads < 1 ? 1 : threads);
+    return part_bytes() * (size_t)(threads < 1 ? 1 : threads);
 }
 
 typedef struct range {
@@ -153,7 +179,7 @@ static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buf
     }
 }
 
-static void find_rows(const iso_gemm *g, int64_t m0, int ni, float **rows)
+void iso_gemm_rows(const iso_gemm *g, int64_t m0, int ni, float **rows)
 {
     if (g->c_rows) {
         g->c_rows(g->c_context, m0, ni, rows);
@@ -162,8 +188,7 @@ static void find_rows(const iso_gemm *g, int64_t m0, int ni, float **rows)
     for (int i = 0; i < ni; i++) rows[i] = g->c + (m0 + i) * g->c_pitch;
 }
 
-/* C's rows of this block go into the double sums; with the last block the sums go back into C. */
-static void add_wide(const iso_gemm *g, int64_t m0, int ni, int64_t n0, int nj, float *const *rows, bool first, bool last)
+void iso_gemm_add_wide(const iso_gemm *g, int64_t m0, int ni, int64_t n0, int nj, float *const *rows, bool first, bool last)
 {
     for (int i = 0; i < ni; i++) {
         float *c = rows[i] + n0;
@@ -191,32 +216,88 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
             for (int64_t m0 = r.m0; m0 < r.m1; m0 += block_m) {
                 int ni = (int)iso_min64(block_m, r.m1 - m0);
                 g->pack_a(g->a, m0, ni, k0, nk, height, w->a);
-                find_rows(g, m0, ni, w->rows);
+                iso_gemm_rows(g, m0, ni, w->rows);
                 multiply_block(g, isa, w, ni, height, n0, nj, nk, g->add || (k0 > 0 && !g->wide));
-                if (g->wide) add_wide(g, m0, ni, n0, nj, w->rows, k0 == 0, k0 + nk == g->k);
+                if (g->wide) iso_gemm_add_wide(g, m0, ni, n0, nj, w->rows, k0 == 0, k0 + nk == g->k);
             }
         }
     }
 }
 
-/* Cuts C into threads_m x threads_n parts so that the slowest part is done soonest. */
-static void choose_grid(const iso_gemm *g, const iso_gemm_isa *isa, int threads, int *threads_m, int *threads_n)
+/* --- who computes what */
+
+/* What a way of multiplying costs, in cycles. */
+typedef struct engine {
+    bool tiles;             /* gemm_amx.c */
+    int rows, columns;      /* of C: a part is a multiple of them */
+    int depth;              /* depths are padded to a multiple of it */
+    int width;              /* columns of a block of B: so often an element of A is packed */
+    double rate;            /* multiply-adds a cycle */
+    double split_a, split_b;/* to split an element that was packed */
+    double save;            /* to add to an element of C, once for each block of B */
+} engine;
+
+static engine vectors_of(const iso_gemm_isa *isa)
 {
+    return (engine){.rows = isa->mr, .columns = isa->lanes, .depth = 1, .width = ISO_GEMM_NC, .rate = 2.0 * isa->lanes, .save = 0.2};
+}
+
+static engine tiles_of(const iso_gemm *g, int width)
+{
+    return (engine){.tiles = true, .rows = ISO_AMX_BLOCK, .columns = ISO_AMX_BLOCK, .depth = ISO_AMX_DEPTH, .width = width, .rate = 84,
+                    .split_a = g->a_by_depth ? 0.6 : 0.3, .split_b = 0.3, .save = 0.4};
+}
+
+/* Of one of tm x tn parts. */
+static double cost_of(const iso_gemm *g, const engine *e, int tm, int tn)
+{
+    const double rows = (double)(iso_ceil_div(iso_ceil_div(g->m, tm), e->rows) * e->rows);
+    const int64_t width = iso_ceil_div(iso_ceil_div(g->n, tn), e->columns) * e->columns;
+    const double columns = (double)width, depth = (double)(iso_ceil_div(g->k, e->depth) * e->depth);
+    return depth * (rows * columns / e->rate + rows * (g->a_cost + e->split_a) * (double)iso_ceil_div(width, e->width) +
+                    columns * (g->b_cost + e->split_b)) +
+           rows * columns * e->save * (double)iso_ceil_div(g->k, e->tiles ? iso_amx_depth(e->width) : ISO_GEMM_KC);
+}
+
+/* A product, by which means, and how it is cut into parts. */
+typedef struct job {
+    const iso_gemm *g;
+    const iso_gemm_isa *isa;
+    engine by;
+    int tm, tn;
+} job;
+
+/* The means depend on the product only, not on the threads, so that neither do its results. */
+static job job_of(const iso_gemm *g)
+{
+    job j = {.g = g, .isa = iso_gemm_isa_get(), .tm = 1, .tn = 1};
+    j.by = vectors_of(j.isa);
+    double best = cost_of(g, &j.by, 1, 1);
+    for (int width = ISO_AMX_NC / 4; j.isa->tiles && width <= ISO_AMX_NC; width *= 2) {
+        const engine e = tiles_of(g, width);
+        const double cost = cost_of(g, &e, 1, 1);
+        if (cost >= best) continue;
+        best = cost;
+        j.by = e;
+    }
+    return j;
+}
+
+/* Cuts C into tm x tn parts so that the slowest part is done soonest. */
+static void choose_grid(job *j, int threads)
+{
+    const iso_gemm *g = j->g;
     double best = 0;
-    *threads_m = *threads_n = 1;
-    const double lanes_per_cycle = 2.0 * isa->lanes;
     if ((double)g->m * (double)g->n * (double)g->k < 1e5) return;
     for (int tm = 1; tm <= threads; tm++) {
-        int tn = threads / tm;
-        int64_t rows = iso_ceil_div(iso_ceil_div(g->m, tm), isa->mr) * isa->mr;
-        int64_t columns = iso_ceil_div(iso_ceil_div(g->n, tn), isa->lanes) * isa->lanes;
+        const int tn = threads / tm;
+        const int64_t rows = iso_ceil_div(iso_ceil_div(g->m, tm), j->by.rows) * j->by.rows;
         if (rows * (tm - 1) >= g->m && tm > 1) continue;
-        double cost = (double)rows * (double)columns / lanes_per_cycle +
-                      (double)rows * g->a_cost * (double)iso_ceil_div(columns, ISO_GEMM_NC) + (double)columns * g->b_cost;
+        const double cost = cost_of(g, &j->by, tm, tn);
         if (best == 0 || cost < best) {
             best = cost;
-            *threads_m = tm;
-            *threads_n = tn;
+            j->tm = tm;
+            j->tn = tn;
         }
     }
 }
@@ -225,38 +306,32 @@ static void clear(const iso_gemm *g)
 {
     for (int64_t i = 0; i < g->m; i++) {
         float *row;
-        find_rows(g, i, 1, &row);
+        iso_gemm_rows(g, i, 1, &row);
         memset(row, 0, (size_t)g->n * sizeof(float));
     }
 }
 
-/* A product and how it is cut into parts. */
-typedef struct job {
-    const iso_gemm *g;
-    int tm, tn;
-} job;
-
-static void run_part(const job *j, const iso_gemm_isa *isa, int part, buffers *w)
+static void run_part(const job *j, int part, char *workspace)
 {
     const iso_gemm *g = j->g;
-    const int64_t rows = iso_ceil_div(iso_ceil_div(g->m, j->tm), isa->mr) * isa->mr;
-    const int64_t columns = iso_ceil_div(iso_ceil_div(g->n, j->tn), isa->lanes) * isa->lanes;
+    const int64_t rows = iso_ceil_div(iso_ceil_div(g->m, j->tm), j->by.rows) * j->by.rows;
+    const int64_t columns = iso_ceil_div(iso_ceil_div(g->n, j->tn), j->by.columns) * j->by.columns;
     const int64_t i = part / j->tn, k = part % j->tn;
-    range r = {i * rows, iso_min64((i + 1) * rows, g->m), k * columns, iso_min64((k + 1) * columns, g->n)};
-    multiply_range(g, isa, r, w);
+    const range r = {i * rows, iso_min64((i + 1) * rows, g->m), k * columns, iso_min64((k + 1) * columns, g->n)};
+    if (j->by.tiles) iso_amx_multiply(g, r.m0, r.m1, r.n0, r.n1, j->by.width, workspace);
+    else multiply_range(g, j->isa, r, (buffers *)workspace);
 }
 
 void iso_gemm_run(const iso_gemm *g, int threads, void *workspace)
 {
     if (g->k == 0 && !g->add) clear(g);
     if (g->m == 0 || g->n == 0 || g->k == 0) return;
-    const iso_gemm_isa *isa = iso_gemm_isa_get();
-    buffers *w = workspace;
-    job j = {.g = g};
-    choose_grid(g, isa, threads < 1 ? 1 : threads, &j.tm, &j.tn);
+    const size_t bytes = part_bytes();
+    job j = job_of(g);
+    choose_grid(&j, threads < 1 ? 1 : threads);
     const int parts = j.tm * j.tn;
 #pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
-    for (int t = 0; t < parts; t++) run_part(&j, isa, t, w + t);
+    for (int t = 0; t < parts; t++) run_part(&j, t, (char *)workspace + (size_t)t * bytes);
 }
 
 void iso_gemm_run_all(const iso_gemm *g, int count, int threads, void *workspace)
@@ -265,11 +340,11 @@ void iso_gemm_run_all(const iso_gemm *g, int count, int threads, void *workspace
         for (int i = 0; i < count; i++) iso_gemm_run(g + i, threads, workspace);
         return;
     }
-    const iso_gemm_isa *isa = iso_gemm_isa_get();
-    buffers *w = workspace;
+    const size_t bytes = part_bytes();
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (int i = 0; i < count; i++) {
+        const job j = job_of(g + i);
         if (g[i].k == 0 && !g[i].add) clear(g + i);
-        else run_part(&(job){g + i, 1, 1}, isa, 0, w + omp_get_thread_num());
+        else run_part(&j, 0, (char *)workspace + (size_t)omp_get_thread_num() * bytes);
     }
 }

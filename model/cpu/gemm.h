@@ -31,6 +31,13 @@
  * B:           dst[(i / tile) * tile * nk + k * tile + i % tile], zeros behind column ni. */
 typedef void (*iso_gemm_pack)(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst);
 
+/* Where an operand's numbers lie as they are, so that they need not be copied first. Sets
+ *   at[i], i < ni: row i0+i of A, from depth k0 on (A by rows); returns for how many depths, at most nk,
+ *   at[k], k < nk: depth k0+k from row or column i0 on (A by depth, B); returns for how many rows or columns, at most ni.
+ * NULL for zeros; by rows iso_gemm_mixed for a row that must be packed. Returns 0 where everything must be. */
+typedef int (*iso_gemm_find)(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at);
+extern const float iso_gemm_mixed[1];
+
 /* A plain matrix. */
 typedef struct iso_gemm_matrix {
     const float *data;
@@ -41,7 +48,10 @@ typedef struct iso_gemm {
     int64_t m, n, k;
     const void *a, *b;         /* operands, for the packers */
     iso_gemm_pack pack_a, pack_b;
-    bool a_by_depth;           /* which of the two layouts pack_a writes */
+    iso_gemm_find find_a;
+    iso_gemm_find find_b;      /* NULL where B does not lie so */
+    bool b_by_columns;         /* find_b finds columns i0 ... from depth k0 on, all nk depths of them */
+    bool a_by_depth;           /* which of the two layouts pack_a writes, and how find_a finds */
     double a_cost, b_cost;     /* cycles to pack an element: for the choice of who computes what */
     /* Where rows i0 ... i0+ni-1 of C begin. NULL: at c + i * c_pitch. */
     void (*c_rows)(const void *context, int64_t i0, int ni, float **rows);
@@ -59,8 +69,16 @@ void iso_gemm_pack_a_depth(const void *operand, int64_t i0, int ni, int64_t k0, 
 void iso_gemm_pack_b_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst);  /* [k, n] */
 void iso_gemm_pack_b_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst); /* [n, k] */
 
+int iso_gemm_find_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at);  /* A [m, k] */
+int iso_gemm_find_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at); /* A [k, m], B [k, n] */
+
 /* For packers of B: columns of one depth, dense at src, spread over the tiles; `to` is that depth's row of the first tile. */
 void iso_gemm_spread_row(const float *src, int ni, int nk, int tile, float *to);
+
+/* For those that multiply: where rows i0 ... of C begin, and the double sums (wide): C's rows of this block are added to them,
+ * and with the last block the sums go back into C. */
+void iso_gemm_rows(const iso_gemm *g, int64_t i0, int ni, float **rows);
+void iso_gemm_add_wide(const iso_gemm *g, int64_t i0, int ni, int64_t j0, int nj, float *const *rows, bool first, bool last);
 
 size_t iso_gemm_workspace(int threads);
 /* workspace: iso_gemm_workspace(threads) bytes, 64-byte aligned. k = 0 gives zeros. */
@@ -74,9 +92,12 @@ typedef struct iso_gemm_isa {
     const char *name;
     int mr, lanes; /* tile height; the tile is two vectors of `lanes` wide */
     iso_gemm_kernel kernel[2][2][ISO_GEMM_MR_MAX]; /* [A by depth][vectors - 1][height - 1] */
+    bool tiles;    /* products large enough go to gemm_amx.c */
 } iso_gemm_isa;
-extern const iso_gemm_isa iso_gemm_avx512, iso_gemm_avx2, iso_gemm_portable;
-const iso_gemm_isa *iso_gemm_isa_get(void); /* the best this processor has, unless another was asked for */
+extern const iso_gemm_isa iso_gemm_amx, iso_gemm_avx512, iso_gemm_avx2, iso_gemm_portable;
+/* The best this processor has, unless another was asked for, by the function below or by the environment's ISO_CPU
+ * (amx, avx512, avx2, portable). */
+const iso_gemm_isa *iso_gemm_isa_get(void);
 /* For tests: from now on the one of that name (NULL: the best). False, and no change, if the processor can't run it. */
 bool iso_gemm_isa_use(const char *name);
 

@@ -19,7 +19,7 @@ KERNELS_6(1, 1)
 KERNELS_6(1, 2)
 
 const iso_gemm_isa iso_gemm_avx2 = {
-    "avx2", 6, LANES, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}}};
+    "avx2", 6, LANES, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}}, false};
 #else
 typedef int iso_gemm_avx2_not_here; /* ISO C wants something in a file */
 #endif

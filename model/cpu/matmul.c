@@ -14,6 +14,8 @@ void iso_cpu_matmul(const iso_call *call)
         iso_gemm g = {.m = m, .n = n, .k = k, .a = &ma, .b = &mb, .a_cost = ta ? 0.5 : 0.3, .b_cost = tb ? 0.9 : 0.4,
                       .pack_a = ta ? iso_gemm_pack_a_depth : iso_gemm_pack_a_rows, .a_by_depth = ta,
                       .pack_b = tb ? iso_gemm_pack_b_depth : iso_gemm_pack_b_rows,
+                      .find_a = ta ? iso_gemm_find_depth : iso_gemm_find_rows, .find_b = tb ? iso_gemm_find_rows : iso_gemm_find_depth,
+                      .b_by_columns = tb,
                       .c = (float *)call->out.data + p * m * n, .c_pitch = n};
         iso_gemm_run(&g, call->threads, call->workspace);
     }

@@ -112,14 +112,50 @@ ISO_CLONES void iso_patches_pack_b(const void *operand, int64_t i0, int ni, int6
     }
 }
 
+int iso_patches_find_a(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at)
+{
+    const iso_patches *p = operand;
+    const int64_t run = p->kw * p->c, u = k0 / run, start = k0 % run, end = iso_min64(run, start + nk);
+    pixel o = pixel_at(i0, p->oh, p->ow);
+    for (int i = 0; i < ni; i++, pixel_next(&o, p->oh, p->ow)) {
+        const int64_t y = o.i * p->stride - p->pad_h + u, left = o.j * p->stride - p->pad_w;
+        const int64_t first = left * p->c + start, last = left * p->c + end; /* in the image's row */
+        if (y < 0 || y >= p->h || last <= 0 || first >= p->w * p->c) at[i] = NULL;
+        else if (first < 0 || last > p->w * p->c) at[i] = iso_gemm_mixed;
+        else at[i] = p->x + (o.b * p->h + y) * p->w * p->c + first;
+    }
+    return (int)(end - start);
+}
+
+int iso_patches_find_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at)
+{
+    const iso_patches *p = operand;
+    const int64_t u = i0 / (p->kw * p->c), v = i0 / p->c % p->kw, c = i0 % p->c;
+    pixel o = pixel_at(k0, p->oh, p->ow);
+    for (int k = 0; k < nk; k++, pixel_next(&o, p->oh, p->ow)) {
+        const int64_t y = o.i * p->stride - p->pad_h + u, x = o.j * p->stride - p->pad_w + v;
+        at[k] = y < 0 || y >= p->h || x < 0 || x >= p->w ? NULL : p->x + ((o.b * p->h + y) * p->w + x) * p->c + c;
+    }
+    return (int)iso_min64(p->c - c, ni);
+}
+
+/* The row of C elements of kernel element and output channel k. */
+static const float *tap_at(const iso_taps *t, int64_t k)
+{
+    const int64_t tap = k / t->o, o = k % t->o;
+    const int64_t u = t->kh_last - tap / t->columns * t->stride, v = t->kw_last - tap % t->columns * t->stride;
+    return t->w + ((o * t->kh + u) * t->kw + v) * t->c;
+}
+
+int iso_taps_find_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at)
+{
+    for (int k = 0; k < nk; k++) at[k] = tap_at(operand, k0 + k) + i0;
+    return ni;
+}
+
 void iso_taps_pack_b(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
-    const iso_taps *t = operand;
-    for (int k = 0; k < nk; k++) {
-        int64_t tap = (k0 + k) / t->o, o = (k0 + k) % t->o;
-        int64_t u = t->kh_last - tap / t->columns * t->stride, v = t->kw_last - tap % t->columns * t->stride;
-        iso_gemm_spread_row(t->w + ((o * t->kh + u) * t->kw + v) * t->c + i0, ni, nk, tile, dst + (size_t)k * tile);
-    }
+    for (int k = 0; k < nk; k++) iso_gemm_spread_row(tap_at(operand, k0 + k) + i0, ni, nk, tile, dst + (size_t)k * tile);
 }
 
 void iso_lattice_rows(const void *context, int64_t i0, int ni, float **rows)

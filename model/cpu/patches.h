@@ -19,6 +19,9 @@ typedef struct iso_patches {
 /* iso_gemm_pack of the patch matrix as A (by rows), and as B (pixels are the depth). */
 void iso_patches_pack_a(const void *patches, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst);
 void iso_patches_pack_b(const void *patches, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst);
+/* iso_gemm_find of the same. */
+int iso_patches_find_a(const void *patches, int64_t i0, int ni, int64_t k0, int nk, const float **at);
+int iso_patches_find_b(const void *patches, int64_t i0, int ni, int64_t k0, int nk, const float **at);
 
 /* The weights w [O, KH, KW, C] seen by one parity class of conv_x: a matrix [rows * columns * O, C] of the kernel elements
  * (kh_last - t * stride, kw_last - u * stride), t < rows, u < columns. */
@@ -29,6 +32,7 @@ typedef struct iso_taps {
     int64_t kh_last, kw_last, stride;
 } iso_taps;
 void iso_taps_pack_b(const void *taps, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst);
+int iso_taps_find_b(const void *taps, int64_t i0, int ni, int64_t k0, int nk, const float **at);
 
 /* Every stride-th pixel of an image x [B, H, W, C] in both directions, from (first_h, first_w): the rows of C for a class;
  * h, w: how many there are. */
