@@ -2,38 +2,33 @@
  *
  * A convolution whose output is one pixel and whose kernel covers the image, and a 1 x 1 convolution of stride 1, have the
  * image itself as their patch matrix: then the plain packers serve. */
+#include <math.h>
 #include <string.h>
 
-#include "model/cpu/cpu.h"
+#include "model/cpu/conv.h"
+#include "model/cpu/direct.h"
 #include "model/cpu/patches.h"
 
-/* The sizes of a convolution, from whichever of its three tensors are there. */
-typedef struct geometry {
-    int64_t batch, h, w, c, oh, ow, o, kh, kw, stride, pad;
-} geometry;
-
-static geometry geometry_of(const iso_shape *x, const iso_shape *w, const iso_shape *y, const iso_attr *attr)
-{
-    return (geometry){x->dim[0], x->dim[1], x->dim[2], x->dim[3], y->dim[1],    y->dim[2],
-                      y->dim[3], w->dim[1], w->dim[2], attr->i[0], attr->i[1]};
-}
-
 /* Whether the patch matrix is x itself, as [rows, columns]. */
-static bool patches_are_image(const geometry *s)
+static bool patches_are_image(const iso_conv_sizes *s)
 {
     if (s->pad != 0) return false;
     bool whole = s->oh == 1 && s->ow == 1 && s->kh == s->h && s->kw == s->w;
     return whole || (s->kh == 1 && s->kw == 1 && s->stride == 1);
 }
 
-static iso_patches patches_of(const geometry *s, const float *x)
+static iso_patches patches_of(const iso_conv_sizes *s, const float *x)
 {
     return (iso_patches){x, s->h, s->w, s->c, s->oh, s->ow, s->kh, s->kw, s->stride, s->pad, s->pad};
 }
 
 void iso_cpu_conv(const iso_call *call)
 {
-    const geometry s = geometry_of(&call->in[0].shape, &call->in[1].shape, &call->out.shape, &call->attr);
+    const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->in[1].shape, &call->out.shape, &call->attr);
+    if (iso_few_fits(&s)) {
+        iso_few_conv(&s, call);
+        return;
+    }
     const int64_t depth = s.kh * s.kw * s.c;
     iso_patches patches = patches_of(&s, call->in[0].data);
     iso_gemm_matrix image = {call->in[0].data, depth}, weights = {call->in[1].data, depth};
@@ -43,7 +38,8 @@ void iso_cpu_conv(const iso_call *call)
                   .pack_a = plain ? iso_gemm_pack_a_rows : iso_patches_pack_a, .pack_b = iso_gemm_pack_b_depth,
                   .find_a = plain ? iso_gemm_find_rows : iso_patches_find_a, .find_b = iso_gemm_find_rows, .b_by_columns = true,
                   .c = call->out.data, .c_pitch = s.o};
-    iso_gemm_run(&g, call->threads, call->workspace);
+    if (iso_direct_workspace(ISO_OP_CONV, call) && iso_direct_cost(ISO_OP_CONV, call) < iso_gemm_cost(&g)) iso_direct_conv(call);
+    else iso_gemm_run(&g, call->threads, call->workspace);
 }
 
 /* A small layer's weight gradient is a few sums over every pixel of the batch. They nearly cancel, and doubles for so few
@@ -57,12 +53,25 @@ static size_t wide_bytes(const iso_call *call)
 
 size_t iso_cpu_conv_w_workspace(const iso_call *call)
 {
-    return iso_gemm_workspace(call->threads) + wide_bytes(call);
+    const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
+    if (iso_few_fits(&s)) return iso_few_w_workspace(&s);
+    const size_t direct = iso_direct_w_workspace(call), product = iso_gemm_workspace(call->threads) + wide_bytes(call);
+    return direct > product ? direct : product;
+}
+
+size_t iso_cpu_conv_workspace(iso_op op, const iso_call *call)
+{
+    const size_t direct = iso_direct_workspace(op, call), product = iso_gemm_workspace(call->threads);
+    return direct > product ? direct : product;
 }
 
 void iso_cpu_conv_w(const iso_call *call)
 {
-    const geometry s = geometry_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
+    const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
+    if (iso_few_fits(&s)) {
+        iso_few_conv_w(&s, call);
+        return;
+    }
     const int64_t columns = s.kh * s.kw * s.c;
     iso_patches patches = patches_of(&s, call->in[0].data);
     iso_gemm_matrix y = {call->in[1].data, s.o}, image = {call->in[0].data, columns};
@@ -73,12 +82,16 @@ void iso_cpu_conv_w(const iso_call *call)
                   .pack_b = plain ? iso_gemm_pack_b_rows : iso_patches_pack_b,
                   .find_a = iso_gemm_find_depth, .find_b = plain ? iso_gemm_find_depth : iso_patches_find_b,
                   .c = call->out.data, .c_pitch = columns};
+    if (iso_direct_w_workspace(call) && iso_direct_w_cost(call) < iso_gemm_cost(&g)) {
+        iso_direct_conv_w(call);
+        return;
+    }
     if (wide_bytes(call)) g.wide = (double *)((char *)call->workspace + iso_gemm_workspace(call->threads));
     iso_gemm_run(&g, call->threads, call->workspace);
 }
 
 /* conv_x where the patch matrix would be x itself. */
-static void conv_x_plain(const iso_call *call, const geometry *s)
+static void conv_x_plain(const iso_call *call, const iso_conv_sizes *s)
 {
     const int64_t columns = s->kh * s->kw * s->c;
     iso_gemm_matrix y = {call->in[0].data, s->o}, weights = {call->in[1].data, columns};
@@ -90,23 +103,6 @@ static void conv_x_plain(const iso_call *call, const geometry *s)
     iso_gemm_run(&g, call->threads, call->workspace);
 }
 
-/* Along one axis: the pixels h = first, first + stride, ... of x meet only the kernel elements k with
- * k = first + pad (mod stride). Those pixels are then a convolution of stride 1 over y: pixel number i meets
- * y[i - pad' ... i - pad' + taps-1] with kernel elements last, last - stride, ... */
-typedef struct axis_class {
-    int64_t pixels, taps, last, pad;
-} axis_class;
-
-static axis_class axis_class_of(int64_t size, int64_t kernel, int64_t stride, int64_t pad, int64_t first)
-{
-    const int64_t residue = (first + pad) % stride;
-    axis_class a = {.pixels = first < size ? iso_ceil_div(size - first, stride) : 0};
-    a.taps = residue < kernel ? iso_ceil_div(kernel - residue, stride) : 0;
-    a.last = residue + (a.taps - 1) * stride;
-    a.pad = a.taps - 1 - (first + pad - residue) / stride;
-    return a;
-}
-
 /* One class of pixels of x, as a product and what its packers read. */
 typedef struct pixel_class {
     iso_patches patches;
@@ -114,10 +110,10 @@ typedef struct pixel_class {
     iso_lattice lattice;
 } pixel_class;
 
-static iso_gemm class_of(const iso_call *call, const geometry *s, int64_t first_h, int64_t first_w, pixel_class *p)
+static iso_gemm class_of(const iso_call *call, const iso_conv_sizes *s, int64_t first_h, int64_t first_w, pixel_class *p)
 {
-    const axis_class h = axis_class_of(s->h, s->kh, s->stride, s->pad, first_h);
-    const axis_class w = axis_class_of(s->w, s->kw, s->stride, s->pad, first_w);
+    const iso_axis_class h = iso_axis_class_of(s->h, s->kh, s->stride, s->pad, first_h);
+    const iso_axis_class w = iso_axis_class_of(s->w, s->kw, s->stride, s->pad, first_w);
     p->patches = (iso_patches){call->in[0].data, s->oh, s->ow, s->o, h.pixels, w.pixels, h.taps, w.taps, 1, h.pad, w.pad};
     p->taps = (iso_taps){call->in[1].data, s->o, s->kh, s->kw, s->c, w.taps, h.last, w.last, s->stride};
     p->lattice = (iso_lattice){call->out.data, s->h, s->w, s->c, h.pixels, w.pixels, first_h, first_w, s->stride};
@@ -132,18 +128,27 @@ static iso_gemm class_of(const iso_call *call, const geometry *s, int64_t first_
 void iso_cpu_conv_x(const iso_call *call)
 {
     enum { AT_ONCE = 16 };
-    const geometry s = geometry_of(&call->out.shape, &call->in[1].shape, &call->in[0].shape, &call->attr);
+    const iso_conv_sizes s = iso_conv_sizes_of(&call->out.shape, &call->in[1].shape, &call->in[0].shape, &call->attr);
+    if (iso_few_fits(&s)) {
+        iso_few_conv_x(&s, call);
+        return;
+    }
     if (patches_are_image(&s)) {
         conv_x_plain(call, &s);
         return;
     }
     const int64_t classes = s.stride * s.stride;
+    const double direct = iso_direct_workspace(ISO_OP_CONV_X, call) ? iso_direct_cost(ISO_OP_CONV_X, call) : INFINITY;
+    double cost = 0;
     for (int64_t first = 0; first < classes; first += AT_ONCE) {
         pixel_class parts[AT_ONCE];
         iso_gemm products[AT_ONCE];
         const int count = (int)iso_min64(AT_ONCE, classes - first);
-        for (int i = 0; i < count; i++)
+        for (int i = 0; i < count; i++) {
             products[i] = class_of(call, &s, (first + i) / s.stride, (first + i) % s.stride, &parts[i]);
-        iso_gemm_run_all(products, count, call->threads, call->workspace);
+            cost += iso_gemm_cost(&products[i]);
+        }
+        if (classes == count && direct < cost) iso_direct_conv_x(call);
+        else iso_gemm_run_all(products, count, call->threads, call->workspace);
     }
 }

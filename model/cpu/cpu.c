@@ -46,9 +46,9 @@ static void cpu_release(void *p, size_t bytes)
 static size_t cpu_workspace(iso_op op, const iso_call *call)
 {
     switch (op) {
-    case ISO_OP_MATMUL:
+    case ISO_OP_MATMUL: return iso_gemm_workspace(call->threads);
     case ISO_OP_CONV:
-    case ISO_OP_CONV_X: return iso_gemm_workspace(call->threads);
+    case ISO_OP_CONV_X: return iso_cpu_conv_workspace(op, call);
     case ISO_OP_CONV_W: return iso_cpu_conv_w_workspace(call);
     case ISO_OP_SUM: return iso_cpu_sum_workspace(call);
     default: return 0;

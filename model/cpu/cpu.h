@@ -71,6 +71,7 @@ void iso_cpu_conv_w(const iso_call *call);
 /* reduce.c */
 void iso_cpu_sum(const iso_call *call);
 size_t iso_cpu_sum_workspace(const iso_call *call);
+size_t iso_cpu_conv_workspace(iso_op op, const iso_call *call); /* of CONV and CONV_X */
 size_t iso_cpu_conv_w_workspace(const iso_call *call);
 
 /* move.c */

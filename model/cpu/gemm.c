@@ -244,7 +244,7 @@ static engine vectors_of(const iso_gemm_isa *isa)
 
 static engine tiles_of(const iso_gemm *g, int width)
 {
-    return (engine){.tiles = true, .rows = ISO_AMX_BLOCK, .columns = ISO_AMX_BLOCK, .depth = ISO_AMX_DEPTH, .width = width, .rate = 84,
+    return (engine){.tiles = true, .rows = ISO_AMX_BLOCK, .columns = ISO_AMX_BLOCK, .depth = ISO_AMX_STEP, .width = width, .rate = ISO_AMX_RATE,
                     .split_a = g->a_by_depth ? 0.6 : 0.3, .split_b = 0.3, .save = 0.4};
 }
 
@@ -281,6 +281,12 @@ static job job_of(const iso_gemm *g)
         j.by = e;
     }
     return j;
+}
+
+double iso_gemm_cost(const iso_gemm *g)
+{
+    const job j = job_of(g);
+    return cost_of(g, &j.by, 1, 1);
 }
 
 /* Cuts C into tm x tn parts so that the slowest part is done soonest. */

@@ -23,6 +23,7 @@
 #define ISO_GEMM_NC 512                  /* columns of a block: a multiple of every kernel's tile width */
 #define ISO_GEMM_MR_MAX 14
 #define ISO_GEMM_NR_MAX 32
+#define ISO_AMX_RATE 84.0                /* multiply-adds of floats a cycle on the tile unit (gemm_amx.h), as measured */
 #define ISO_GEMM_PANEL 16                /* pitch of a tile of A stored depth first */
 
 /* Fills a packed block with rows (of A) or columns (of B) i0 ... i0+ni-1 at depths k0 ... k0+nk-1.
@@ -83,6 +84,7 @@ void iso_gemm_add_wide(const iso_gemm *g, int64_t i0, int ni, int64_t j0, int nj
 size_t iso_gemm_workspace(int threads);
 /* workspace: iso_gemm_workspace(threads) bytes, 64-byte aligned. k = 0 gives zeros. */
 void iso_gemm_run(const iso_gemm *g, int threads, void *workspace);
+double iso_gemm_cost(const iso_gemm *g); /* about how many cycles of one thread it takes */
 /* Several products of similar size, whose results don't overlap: whole ones to each thread where that comes out even. */
 void iso_gemm_run_all(const iso_gemm *g, int count, int threads, void *workspace);
 

@@ -3,22 +3,22 @@
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
-#include <immintrin.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "model/cpu/amx.h"
 #include "model/cpu/cpu.h"
 
-#define TARGET __attribute__((target("avx512f,avx512bw,amx-tile,amx-bf16")))
-#define INLINE static inline __attribute__((always_inline)) TARGET
+#define TARGET ISO_AMX_TARGET
+#define INLINE ISO_AMX_INLINE
 
 enum {
     TILE = ISO_AMX_TILE,
     DEPTH = ISO_AMX_DEPTH,
     BLOCK = ISO_AMX_BLOCK,
-    SPLITS = 3,
-    TILE_BYTES = 1024,
+    SPLITS = ISO_AMX_PARTS,
+    TILE_BYTES = ISO_AMX_TILE_BYTES,
     STEP_BYTES = SPLITS * TILE_BYTES, /* a tile's three parts lie together, one depth of 32 after another */
     A_STEPS = ISO_AMX_KC / DEPTH
 };
@@ -47,57 +47,19 @@ bool iso_amx_usable(void)
         unsigned a, b, c, d = 0;
         bool can = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & BF16) && (d & TILES);
         __builtin_cpu_init();
-        can = can && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+        can = can && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512vl");
         known = can && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 ? 2 : 1;
     }
     return known == 2;
 }
 
-/* --- splitting */
-
-typedef struct parts {
-    __m512i part[SPLITS]; /* floats; the upper halves are the bfloat16s. The lower half of the last one is zero */
-} parts;
-
-INLINE parts split(__m512 x)
-{
-    const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int)0xffff0000u);
-    parts p;
-    p.part[0] = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(x), half), upper);
-    x = _mm512_sub_ps(x, _mm512_castsi512_ps(p.part[0])); /* exact, as the next one is */
-    p.part[1] = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(x), half), upper);
-    p.part[2] = _mm512_castps_si512(_mm512_sub_ps(x, _mm512_castsi512_ps(p.part[1])));
-    return p;
-}
-
-/* Depths k and k + 16 share a word of 32 bits, in tiles of A as in tiles of B: which two do is free as long as both agree. */
-INLINE __m512i join(__m512i first, __m512i second)
-{
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000u);
-    return _mm512_ternarylogic_epi32(_mm512_and_si512(second, upper), _mm512_srli_epi32(first, 16), upper, 0xfc);
-}
-
-/* One row of words: what a tile's row holds. */
-INLINE void put_row(__m512 first, __m512 second, char *to)
-{
-    const parts p = split(first), q = split(second);
-    for (int s = 0; s < SPLITS; s++) _mm512_store_si512((void *)(to + s * TILE_BYTES), join(p.part[s], q.part[s]));
-}
-
-/* The first n of 16 floats, zeros behind. */
-INLINE __m512 load_some(const float *from, int64_t n)
-{
-    if (n >= TILE) return _mm512_loadu_ps(from);
-    if (n <= 0) return _mm512_setzero_ps();
-    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), from);
-}
-
-/* One row of A at nk depths. */
+/* One row of A at nk depths. Depths k and k + 16 share a word here, in tiles of A as of B: which two do is free. */
 INLINE void split_row(const float *from, int nk, char *to)
 {
     int k = 0;
-    for (; k + DEPTH <= nk; k += DEPTH, to += STEP_BYTES) put_row(_mm512_loadu_ps(from + k), _mm512_loadu_ps(from + k + TILE), to);
-    if (k < nk) put_row(load_some(from + k, nk - k), load_some(from + k + TILE, nk - k - TILE), to);
+    for (; k + DEPTH <= nk; k += DEPTH, to += STEP_BYTES) iso_amx_put_row(_mm512_loadu_ps(from + k), _mm512_loadu_ps(from + k + TILE), to);
+    if (k < nk) iso_amx_put_row(iso_amx_load(from + k, nk - k), iso_amx_load(from + k + TILE, nk - k - TILE), to);
 }
 
 INLINE void zero_row(int nk, char *to)
@@ -112,35 +74,9 @@ INLINE void split_step(const float *const *at, int64_t column, int64_t n, int nk
     if (n > TILE) n = TILE;
     for (int k = 0; k < TILE; k++) {
         const float *first = k < nk ? at[k] : NULL, *second = k + TILE < nk ? at[k + TILE] : NULL;
-        put_row(first ? load_some(first + column, n) : _mm512_setzero_ps(),
-                second ? load_some(second + column, n) : _mm512_setzero_ps(), to + 64 * k);
+        iso_amx_put_row(first ? iso_amx_load(first + column, n) : _mm512_setzero_ps(),
+                second ? iso_amx_load(second + column, n) : _mm512_setzero_ps(), to + 64 * k);
     }
-}
-
-/* y = x transposed, 16 x 16 words; the rows of y are 64 bytes apart. */
-INLINE void transpose_tile(const char *x, char *y)
-{
-    __m512i r[16], t[16];
-    for (int i = 0; i < 16; i++) r[i] = _mm512_load_si512((const void *)(x + 64 * i));
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
-            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
-        }
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 2; j++) {
-            t[8 * j + i] = _mm512_shuffle_i32x4(r[8 * j + i], r[8 * j + 4 + i], 0x88);
-            t[8 * j + 4 + i] = _mm512_shuffle_i32x4(r[8 * j + i], r[8 * j + 4 + i], 0xdd);
-        }
-    for (int i = 0; i < 8; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
-        r[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
-    }
-    for (int i = 0; i < 16; i++) _mm512_store_si512((void *)(y + 64 * i), r[i]);
 }
 
 /* Rows of A that lie depth first. */
@@ -149,7 +85,7 @@ TARGET static void pack_a_depths(const iso_gemm *g, int64_t i0, int rows, int64_
     for (int k = 0; k < nk; k += DEPTH, to += STEP_BYTES) {
         (void)g->find_a(g->a, i0, rows, k0 + k, nk - k < DEPTH ? nk - k : DEPTH, w->at);
         split_step(w->at, 0, rows, nk - k, to);
-        for (int s = 0; s < SPLITS; s++) transpose_tile(to + s * TILE_BYTES, to + s * TILE_BYTES);
+        for (int s = 0; s < SPLITS; s++) iso_amx_transpose(to + s * TILE_BYTES, to + s * TILE_BYTES);
     }
 }
 
@@ -198,7 +134,7 @@ TARGET static void pack_b_columns(const iso_gemm *g, int64_t j0, int nj, int64_t
                 if (i < columns) split_row(w->at[i] + k, depth, w->a + 64 * i);
                 else zero_row(depth, w->a + 64 * i);
             }
-            for (int s = 0; s < SPLITS; s++) transpose_tile(w->a + s * TILE_BYTES, to + s * TILE_BYTES);
+            for (int s = 0; s < SPLITS; s++) iso_amx_transpose(w->a + s * TILE_BYTES, to + s * TILE_BYTES);
         }
     }
 }
@@ -221,20 +157,6 @@ TARGET static void pack_b_step(const iso_gemm *g, int64_t j0, int nj, int64_t k0
 
 /* --- the micro-kernel */
 
-TARGET static void configure(void)
-{
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.bytes[i] = 64;
-        config.rows[i] = TILE;
-    }
-    _tile_loadconfig(&config);
-}
-
 /* Registers: 0 to 3 hold C, 4 and 5 parts of A, 6 and 7 parts of B. */
 #define LOAD_A(s)                                        \
     _tile_loadd(4, a + (s) * TILE_BYTES, 64);            \
@@ -251,7 +173,7 @@ TARGET static void configure(void)
 /* c [BLOCK, BLOCK] = the products over all steps; panel: bytes from one tile of columns of B to the next. From one product to the next only A's part or B's part changes. */
 INLINE void micro(const bool tall, const bool broad, int steps, const char *a, const char *b, size_t panel, float *c)
 {
-    __asm__ volatile("" ::: "memory"); /* the compiler does not know that tile loads read memory */
+    ISO_AMX_FENCE;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -268,7 +190,7 @@ INLINE void micro(const bool tall, const bool broad, int steps, const char *a, c
     if (broad) _tile_stored(1, c + TILE, 4 * BLOCK);
     if (tall) _tile_stored(2, c + TILE * BLOCK, 4 * BLOCK);
     if (tall && broad) _tile_stored(3, c + TILE * BLOCK + TILE, 4 * BLOCK);
-    __asm__ volatile("" ::: "memory");
+    ISO_AMX_FENCE;
 }
 
 TARGET static void micro_11(int steps, const char *a, const char *b, size_t panel, float *c) { micro(false, false, steps, a, b, panel, c); }
@@ -306,7 +228,7 @@ TARGET void iso_amx_multiply(const iso_gemm *g, int64_t m0, int64_t m1, int64_t 
     buffers *w = workspace;
     if (m1 <= m0 || n1 <= n0) return;
     const int depth = iso_amx_depth(width);
-    configure();
+    iso_amx_configure();
     for (int64_t n = n0; n < n1; n += width) {
         const int nj = (int)iso_min64(width, n1 - n);
         for (int64_t k = 0; k < g->k; k += depth) {

@@ -13,8 +13,7 @@
 
 #include "model/cpu/gemm.h"
 
-#define ISO_AMX_TILE 16        /* rows of a tile, and floats in a row of a tile of C */
-#define ISO_AMX_DEPTH 32       /* depths of a tile */
+#define ISO_AMX_STEP 32        /* depths are padded to a multiple of it */
 #define ISO_AMX_BLOCK 32       /* rows and columns of C that a micro-kernel keeps in registers: 2 x 2 tiles */
 #define ISO_AMX_KC 1024        /* deepest and widest block of B */
 #define ISO_AMX_NC 512
@@ -23,7 +22,7 @@
 /* Depths of a block of B that is `width` wide. */
 static inline int iso_amx_depth(int width)
 {
-    const int depth = ISO_AMX_B / width / ISO_AMX_DEPTH * ISO_AMX_DEPTH;
+    const int depth = ISO_AMX_B / width / ISO_AMX_STEP * ISO_AMX_STEP;
     return depth < ISO_AMX_KC ? depth : ISO_AMX_KC;
 }
 

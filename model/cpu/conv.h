@@ -1,0 +1,44 @@
+/* conv.h: the sizes of convolutions, for the files that compute them. */
+#ifndef ISO_CPU_CONV_H
+#define ISO_CPU_CONV_H
+
+#include <stdbool.h>
+
+#include "model/cpu/cpu.h"
+
+/* The sizes of a convolution, from whichever of its three tensors are there. */
+typedef struct iso_conv_sizes {
+    int64_t batch, h, w, c, oh, ow, o, kh, kw, stride, pad;
+} iso_conv_sizes;
+
+static inline iso_conv_sizes iso_conv_sizes_of(const iso_shape *x, const iso_shape *w, const iso_shape *y, const iso_attr *attr)
+{
+    return (iso_conv_sizes){x->dim[0], x->dim[1], x->dim[2], x->dim[3], y->dim[1],    y->dim[2],
+                      y->dim[3], w->dim[1], w->dim[2], attr->i[0], attr->i[1]};
+}
+
+/* Along one axis: the pixels h = first, first + stride, ... of x meet only the kernel elements k with
+ * k = first + pad (mod stride). Those pixels are then a convolution of stride 1 over y: pixel number i meets
+ * y[i - pad' ... i - pad' + taps-1] with kernel elements last, last - stride, ... */
+typedef struct iso_axis_class {
+    int64_t pixels, taps, last, pad;
+} iso_axis_class;
+
+static inline iso_axis_class iso_axis_class_of(int64_t size, int64_t kernel, int64_t stride, int64_t pad, int64_t first)
+{
+    const int64_t residue = (first + pad) % stride;
+    iso_axis_class a = {.pixels = first < size ? iso_ceil_div(size - first, stride) : 0};
+    a.taps = residue < kernel ? iso_ceil_div(kernel - residue, stride) : 0;
+    a.last = residue + (a.taps - 1) * stride;
+    a.pad = a.taps - 1 - (first + pad - residue) / stride;
+    return a;
+}
+
+/* conv_few.c: 1 x 1 convolutions with an image of few channels. */
+bool iso_few_fits(const iso_conv_sizes *s);
+size_t iso_few_w_workspace(const iso_conv_sizes *s); /* bytes; the other two need none */
+void iso_few_conv(const iso_conv_sizes *s, const iso_call *call);
+void iso_few_conv_x(const iso_conv_sizes *s, const iso_call *call);
+void iso_few_conv_w(const iso_conv_sizes *s, const iso_call *call);
+
+#endif

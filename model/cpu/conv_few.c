@@ -1,0 +1,158 @@
+/* conv_few.c: 1 x 1 convolutions of stride 1 from or to an image of few channels (colours): one pass over the pixels. As
+ * products they would be packed for a handful of columns, which takes several times as long as reading them.
+ * x [pixels, c], w [o, c], y [pixels, o], c <= FEW. */
+#include "model/cpu/conv.h"
+
+enum {
+    FEW = 4,
+    MAX_O = 1024,
+    SETS = 64,      /* of pixels, whose sums are kept apart: results do not depend on the threads */
+    RUN = 256       /* pixels added up in float before they go into a double */
+};
+
+bool iso_few_fits(const iso_conv_sizes *s)
+{
+    return s->kh == 1 && s->kw == 1 && s->stride == 1 && s->pad == 0 && s->c <= FEW && s->o <= MAX_O && s->batch * s->h * s->w >= 1024;
+}
+
+size_t iso_few_w_workspace(const iso_conv_sizes *s)
+{
+    return SETS * FEW * (size_t)s->o * sizeof(double);
+}
+
+typedef struct range {
+    int64_t first, last;
+} range;
+
+static range part_of(int64_t pixels, int part, int parts)
+{
+    return (range){pixels * part / parts, pixels * (part + 1) / parts};
+}
+
+/* w transposed, [FEW, o], zeros where there is no channel. */
+static void transpose(const float *w, int64_t o, int64_t c, float *to)
+{
+    for (int64_t f = 0; f < FEW; f++)
+        for (int64_t i = 0; i < o; i++) to[f * o + i] = f < c ? w[i * c + f] : 0;
+}
+
+ISO_CLONES static void conv_part(const float *x, const float *w, float *y, int64_t c, int64_t o, range r)
+{
+    for (int64_t p = r.first; p < r.last; p++) {
+        const float *from = x + p * c;
+        const float x0 = from[0], x1 = c > 1 ? from[1] : 0, x2 = c > 2 ? from[2] : 0, x3 = c > 3 ? from[3] : 0;
+        float *to = y + p * o;
+#pragma omp simd
+        for (int64_t i = 0; i < o; i++) to[i] = x0 * w[i] + x1 * w[o + i] + x2 * w[2 * o + i] + x3 * w[3 * o + i];
+    }
+}
+
+/* Sixteen floats in the compilers' own vectors: as many registers as the processor needs for them. */
+typedef float vec16 __attribute__((vector_size(64)));
+typedef float vec8 __attribute__((vector_size(32)));
+typedef float vec4 __attribute__((vector_size(16)));
+enum { LANES = 16 };
+
+/* The four lanes left when a vec16's quarters are added up. */
+#define FOLD(v, out)                                                                                                        \
+    do {                                                                                                                    \
+        const vec8 half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +                                           \
+                          __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);                                      \
+        (out) = __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);          \
+    } while (0)
+
+/* Sums over y's channels: whole vectors of them, then the rest. */
+ISO_CLONES static void conv_x_part(const float *y, const float *w, float *x, int64_t c, int64_t o, range r)
+{
+    const int64_t whole = o / LANES * LANES;
+    for (int64_t p = r.first; p < r.last; p++) {
+        const float *from = y + p * o;
+        vec16 v[FEW] = {{0}};
+        vec4 s0, s1, s2, s3;
+        for (int64_t i = 0; i < whole; i += LANES) {
+            vec16 a, b;
+            memcpy(&a, from + i, sizeof a);
+            for (int f = 0; f < FEW; f++) {
+                memcpy(&b, w + f * o + i, sizeof b);
+                v[f] += a * b;
+            }
+        }
+        FOLD(v[0], s0);
+        FOLD(v[1], s1);
+        FOLD(v[2], s2);
+        FOLD(v[3], s3);
+        const vec4 s01 = __builtin_shufflevector(s0, s1, 0, 4, 1, 5) + __builtin_shufflevector(s0, s1, 2, 6, 3, 7);
+        const vec4 s23 = __builtin_shufflevector(s2, s3, 0, 4, 1, 5) + __builtin_shufflevector(s2, s3, 2, 6, 3, 7);
+        vec4 sum = __builtin_shufflevector(s01, s23, 0, 1, 4, 5) + __builtin_shufflevector(s01, s23, 2, 3, 6, 7);
+        for (int64_t i = whole; i < o; i++)
+            for (int f = 0; f < FEW; f++) sum[f] += from[i] * w[f * o + i];
+        for (int64_t f = 0; f < c; f++) x[p * c + f] = sum[f];
+    }
+}
+
+/* sum [FEW, o] += the products of the pixels of a range. */
+ISO_CLONES static void conv_w_part(const float *x, const float *y, double *sum, int64_t c, int64_t o, range r)
+{
+    const int64_t whole = o / LANES * LANES;
+    for (int64_t p0 = r.first; p0 < r.last; p0 += RUN) {
+        const int64_t p1 = iso_min64(p0 + RUN, r.last);
+        for (int64_t i0 = 0; i0 < whole; i0 += LANES) {
+            vec16 v[FEW] = {{0}};
+            for (int64_t p = p0; p < p1; p++) {
+                const float *at = x + p * c;
+                vec16 a;
+                memcpy(&a, y + p * o + i0, sizeof a);
+                v[0] += at[0] * a;
+                if (c > 1) v[1] += at[1] * a;
+                if (c > 2) v[2] += at[2] * a;
+                if (c > 3) v[3] += at[3] * a;
+            }
+            for (int f = 0; f < FEW; f++)
+                for (int i = 0; i < LANES; i++) sum[f * o + i0 + i] += v[f][i];
+        }
+        for (int64_t i = whole; i < o; i++)
+            for (int64_t f = 0; f < c; f++) {
+                float v = 0;
+                for (int64_t p = p0; p < p1; p++) v += x[p * c + f] * y[p * o + i];
+                sum[f * o + i] += v;
+            }
+    }
+}
+
+void iso_few_conv(const iso_conv_sizes *s, const iso_call *call)
+{
+    float w[FEW * MAX_O];
+    const int64_t pixels = s->batch * s->h * s->w;
+    const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
+    transpose(call->in[1].data, s->o, s->c, w);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int t = 0; t < threads; t++) conv_part(call->in[0].data, w, call->out.data, s->c, s->o, part_of(pixels, t, threads));
+}
+
+void iso_few_conv_x(const iso_conv_sizes *s, const iso_call *call)
+{
+    float w[FEW * MAX_O];
+    const int64_t pixels = s->batch * s->h * s->w;
+    const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
+    transpose(call->in[1].data, s->o, s->c, w);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int t = 0; t < threads; t++) conv_x_part(call->in[0].data, w, call->out.data, s->c, s->o, part_of(pixels, t, threads));
+}
+
+void iso_few_conv_w(const iso_conv_sizes *s, const iso_call *call)
+{
+    const int64_t pixels = s->batch * s->h * s->w;
+    const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
+    double *sums = call->workspace;
+    float *out = call->out.data;
+    memset(sums, 0, iso_few_w_workspace(s));
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int t = 0; t < SETS; t++)
+        conv_w_part(call->in[0].data, call->in[1].data, sums + t * FEW * s->o, s->c, s->o, part_of(pixels, t, SETS));
+    for (int64_t i = 0; i < s->o; i++)
+        for (int64_t f = 0; f < s->c; f++) {
+            double sum = 0;
+            for (int t = 0; t < SETS; t++) sum += sums[(t * FEW + f) * s->o + i];
+            out[i * s->c + f] = (float)sum;
+        }
+}
