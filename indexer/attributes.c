@@ -21,15 +21,60 @@ struct iso_attributes {
     size_t capacity;
 };
 
-static iso_status add_file(iso_names *files, const iso_words *w, size_t *number, iso_error *err)
+static iso_status add_file(iso_names *files, const iso_words *w, const char *name, size_t *number, iso_error *err)
 {
     bool added;
-    iso_status status = iso_names_add(files, w->word[0], number, &added, err);
-    if (!status && !added) status = iso_fail(err, ISO_E_FORMAT, "%s: line %zu: %s is listed twice", w->file, w->line, w->word[0]);
+    iso_status status = iso_names_add(files, name, number, &added, err);
+    if (!status && !added) status = iso_fail(err, ISO_E_FORMAT, "%s: line %zu: %s is listed twice", w->file, w->line, name);
     return status;
 }
 
+/* Nearly all lines of these files are written alike. Such a line is read at sight; any other is cut into words. */
+
+/* The end of the name with which the next line begins, at a blank; NULL: the line is not that plain. */
+static char *plain_name(const iso_words *w)
+{
+    if (w->pos >= w->size) return NULL;
+    char *from = w->data + w->pos, *p = from; /* behind the file stands a NUL */
+    while ((unsigned char)*p > ' ') p++;
+    return p > from && *p == ' ' ? p : NULL;
+}
+
+/* Steps over the rest of a line, of blanks; false: there is more. The name is cut off at `blank`. */
+static bool plain_end(iso_words *w, char *blank, const char *p)
+{
+    while (*p == ' ' || *p == '\r') p++;
+    if (*p != '\n') return false;
+    *blank = 0;
+    w->pos = (size_t)(p + 1 - w->data);
+    w->line++;
+    return true;
+}
+
+/* How many files a text of so many bytes lists, if each line has `line` at least. */
+static size_t lines_in(const iso_words *w, size_t line) { return (w->size - w->pos) / line; }
+
 /* --- partition --------------------------------------------------------------------------------------------------- */
+
+static iso_status add_part(iso_partition *p, const iso_words *w, const char *name, int part, iso_error *err)
+{
+    size_t number;
+    iso_status status = add_file(&p->files, w, name, &number, err);
+    if (status) return status;
+    if (!iso_grow(&p->part, &p->capacity, number + 1, 1)) return iso_fail_memory(err);
+    p->part[number] = (uint8_t)part;
+    return ISO_OK;
+}
+
+/* "file N" */
+static bool plain_partition_line(iso_words *w, const char **name, int *part)
+{
+    char *blank = plain_name(w);
+    if (!blank || blank[1] < '0' || blank[1] > '2') return false;
+    *name = w->data + w->pos;
+    *part = blank[1] - '0';
+    return plain_end(w, blank, blank + 2);
+}
 
 static iso_status partition_line(iso_partition *p, const iso_words *w, iso_error *err)
 {
@@ -39,12 +84,24 @@ static iso_status partition_line(iso_partition *p, const iso_words *w, iso_error
     if (part[0] < '0' || part[0] > '2' || part[1])
         return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: the part is '%.20s', expected 0 (train), 1 (validation) or 2 (test)", w->file,
                         w->line, part);
-    size_t number;
-    iso_status status = add_file(&p->files, w, &number, err);
-    if (status) return status;
-    if (!iso_grow(&p->part, &p->capacity, number + 1, 1)) return iso_fail_memory(err);
-    p->part[number] = (uint8_t)(part[0] - '0');
-    return ISO_OK;
+    return add_part(p, w, w->word[0], part[0] - '0', err);
+}
+
+static iso_status partition_parse(iso_partition *p, iso_words *w, iso_error *err)
+{
+    /* of CelebA's lines; a guess that is too low only costs time */
+    iso_status status = iso_names_reserve(&p->files, lines_in(w, 13), err);
+    while (!status) {
+        const char *name;
+        int part;
+        if (plain_partition_line(w, &name, &part)) {
+            status = add_part(p, w, name, part, err);
+            continue;
+        }
+        if ((status = iso_words_next(w, err)) || !w->count) break;
+        status = partition_line(p, w, err);
+    }
+    return status;
 }
 
 iso_status iso_partition_read(const char *file, iso_partition **out, iso_error *err)
@@ -58,7 +115,7 @@ iso_status iso_partition_read(const char *file, iso_partition **out, iso_error *
         return iso_fail_memory(err);
     }
     p->text = w.data;
-    while (!(status = iso_words_next(&w, err)) && w.count && !(status = partition_line(p, &w, err))) {}
+    status = partition_parse(p, &w, err);
     if (!status && p->files.count == 0) status = iso_fail(err, ISO_E_FORMAT, "%s: lists no files", file);
     iso_words_end(&w);
     if (status) iso_partition_free(p);
@@ -75,11 +132,13 @@ void iso_partition_free(iso_partition *p)
     free(p);
 }
 
-int iso_partition_find(const iso_partition *p, const char *name)
+int iso_partition_find_near(const iso_partition *p, const char *name, int64_t near)
 {
     size_t number;
-    return iso_names_find(&p->files, name, &number) ? p->part[number] : -1;
+    return iso_names_find(&p->files, name, (size_t)near, &number) ? p->part[number] : -1;
 }
+
+int iso_partition_find(const iso_partition *p, const char *name) { return iso_partition_find_near(p, name, -1); }
 
 int64_t iso_partition_files(const iso_partition *p, int part)
 {
@@ -119,16 +178,38 @@ static iso_status attribute_names(iso_attributes *a, iso_words *w, iso_error *er
     return ISO_OK;
 }
 
-static iso_status attribute_line(iso_attributes *a, const iso_words *w, iso_error *err)
+/* Room for the row that comes next; NULL: out of memory. */
+static uint8_t *next_row(iso_attributes *a)
+{
+    size_t n = a->attributes.count, number = a->files.count;
+    if (number >= PTRDIFF_MAX / n || !iso_grow(&a->rows, &a->capacity, (number + 1) * n, 1)) return NULL;
+    return a->rows + number * n;
+}
+
+/* "file", then for each attribute "  1" or " -1". `row` is changed in any case. */
+static bool plain_attribute_line(iso_words *w, size_t n, const char **name, uint8_t *row)
+{
+    char *blank = plain_name(w);
+    if (!blank || (size_t)(w->data + w->size - blank) < 3 * n) return false;
+    int odd = 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *value = blank + 3 * i;
+        int yes = value[1] == ' ';
+        odd |= (value[0] ^ ' ') | (value[2] ^ '1') | !(yes | (value[1] == '-'));
+        row[i] = (uint8_t)yes;
+    }
+    *name = w->data + w->pos;
+    return !odd && plain_end(w, blank, blank + 3 * n);
+}
+
+static iso_status attribute_line(iso_attributes *a, const iso_words *w, uint8_t *row, iso_error *err)
 {
     size_t number, n = a->attributes.count;
     if (w->count != n + 1)
         return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: has %zu columns, expected %zu: a file and its %zu attributes", w->file, w->line,
                         w->count, n + 1, n);
-    iso_status status = add_file(&a->files, w, &number, err);
+    iso_status status = add_file(&a->files, w, w->word[0], &number, err);
     if (status) return status;
-    if (number >= PTRDIFF_MAX / n || !iso_grow(&a->rows, &a->capacity, (number + 1) * n, 1)) return iso_fail_memory(err);
-    uint8_t *row = a->rows + number * n;
     for (size_t i = 0; i < n; i++) {
         const char *value = w->word[i + 1];
         if (strcmp(value, "1") != 0 && strcmp(value, "-1") != 0 && strcmp(value, "0") != 0)
@@ -144,7 +225,22 @@ static iso_status attributes_parse(iso_attributes *a, iso_words *w, iso_error *e
     iso_status status = attribute_total(w, &total, err);
     if (!status) status = attribute_names(a, w, err);
     if (status) return status;
-    while (!(status = iso_words_next(w, err)) && w->count && !(status = attribute_line(a, w, err))) {}
+    size_t n = a->attributes.count, room = lines_in(w, 3 * n + 2);
+    if (room > total) room = (size_t)total;
+    status = iso_names_reserve(&a->files, room, err);
+    if (!status && !iso_grow(&a->rows, &a->capacity, room * n, 1)) status = iso_fail_memory(err);
+    while (!status) {
+        const char *name;
+        size_t number;
+        uint8_t *row = next_row(a);
+        if (!row) return iso_fail_memory(err);
+        if (plain_attribute_line(w, n, &name, row)) {
+            status = add_file(&a->files, w, name, &number, err);
+            continue;
+        }
+        if ((status = iso_words_next(w, err)) || !w->count) break;
+        status = attribute_line(a, w, row, err);
+    }
     if (!status && a->files.count != total)
         status = iso_fail(err, ISO_E_FORMAT, "%s: line 1 says %llu files, but %zu follow: cut off, or the number needs correcting", w->file,
                           (unsigned long long)total, a->files.count);
@@ -194,14 +290,20 @@ int64_t iso_attributes_files(const iso_attributes *a)
     return (int64_t)a->files.count;
 }
 
-int64_t iso_attributes_row(const iso_attributes *a, const char *name)
+static int64_t row_near(const iso_attributes *a, const char *name, size_t near)
 {
     size_t number;
-    return iso_names_find(&a->files, name, &number) ? (int64_t)number : -1;
+    return iso_names_find(&a->files, name, near, &number) ? (int64_t)number : -1;
 }
+
+int64_t iso_attributes_row(const iso_attributes *a, const char *name) { return row_near(a, name, SIZE_MAX); }
+
+int64_t iso_attributes_row_near(const iso_attributes *a, const char *name, int64_t near) { return row_near(a, name, (size_t)near); }
+
+const uint8_t *iso_attributes_at(const iso_attributes *a, int64_t row) { return a->rows + (size_t)row * a->attributes.count; }
 
 const uint8_t *iso_attributes_find(const iso_attributes *a, const char *name)
 {
-    size_t number;
-    return iso_names_find(&a->files, name, &number) ? a->rows + number * a->attributes.count : NULL;
+    int64_t row = iso_attributes_row(a, name);
+    return row < 0 ? NULL : iso_attributes_at(a, row);
 }

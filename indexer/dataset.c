@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "base/host_memory.h"
 #include "base/memory.h"
 #include "base/progress.h"
 
@@ -139,6 +140,10 @@ static iso_status assign_rows(loader *l, unsigned parts)
         item *it = &l->items[i];
         if (!it->reason && it->part >= 0 && (wanted & 1u << it->part)) it->row = l->rows++;
     }
+    const size_t bytes = (size_t)l->rows * ISO_PIXELS, room = iso_host_memory();
+    if (bytes > room)
+        return iso_fail(l->err, ISO_E_MEMORY, "out of memory: %lld images need %.2f GiB of memory, where %.2f are free; use fewer",
+                        (long long)l->rows, (double)bytes / (1 << 30), (double)room / (1 << 30));
     l->set->pixels = iso_calloc((size_t)l->rows, ISO_PIXELS); /* untouched until written to: fresh pages cost nothing */
     return l->set->pixels ? ISO_OK : iso_fail_memory(l->err);
 }

@@ -34,6 +34,8 @@ typedef struct iso_partition iso_partition;
 ISO_CHECK iso_status iso_partition_read(const char *file, iso_partition **out, iso_error *err);
 void iso_partition_free(iso_partition *p);
 int iso_partition_find(const iso_partition *p, const char *name); /* an iso_part, or -1: not listed */
+/* The same; near: which line it may well be, from 0, looked at first. Negative: no idea. */
+int iso_partition_find_near(const iso_partition *p, const char *name, int64_t near);
 int64_t iso_partition_files(const iso_partition *p, int part);    /* how many files it lists in that part */
 
 /* list_attr_celeba.txt: the number of files, the attributes' names, then "file +-1 ..." lines, as many as the first line
@@ -47,6 +49,8 @@ int64_t iso_attributes_files(const iso_attributes *a);
 /* The row of a file, one byte (0 or 1) per attribute; NULL when it is not listed. */
 const uint8_t *iso_attributes_find(const iso_attributes *a, const char *name);
 int64_t iso_attributes_row(const iso_attributes *a, const char *name); /* its number, from 0 in the file's order; -1 when it is not listed */
+int64_t iso_attributes_row_near(const iso_attributes *a, const char *name, int64_t near); /* the same; near as above */
+const uint8_t *iso_attributes_at(const iso_attributes *a, int64_t row); /* of that number */
 
 /* A set of decoded images in memory, for training. */
 typedef struct iso_dataset {

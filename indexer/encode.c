@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,24 +12,18 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/progress.h"
-#include "indexer/dataset.h"
-#include "indexer/decode_ahead.h"
+#include "indexer/encode_batch.h"
 
-enum { COMMIT_IMAGES = 512 };
+enum { COMMIT_IMAGES = 4096, COMMIT_BYTES = 16 << 20 }; /* of vectors */
 #define COMMIT_SECONDS 2.0
 
-typedef struct task { size_t file; bool known; } task; /* of the listing; known: an item has that path */
-
-typedef enum kind { ENCODE, REUSE, TOUCH, SKIP } kind;
-
-typedef struct pending {       /* decoded, not yet committed */
-    size_t file;
-    kind kind;
-    bool known;
+typedef struct pending {       /* not yet committed */
+    size_t file;               /* of the listing */
+    bool known;                /* an item has that path */
+    bool touch;                /* the content that item `id` has already */
+    uint64_t id;
     iso_image_info info;
-    uint64_t id;               /* TOUCH: of the item */
     int64_t row;               /* of its vector */
-    int64_t picture;           /* ENCODE: of its pixels; -1 when it has its vector */
 } pending;
 
 typedef struct run {
@@ -36,15 +31,14 @@ typedef struct run {
     iso_encode_counts counts;
     iso_store *store;
     iso_listing listing;
-    task *todo;
+    iso_encode_task *todo;
     size_t todos, todo_capacity;
     int batch;
-    uint8_t *pixels;           /* [batch, 64, 64, 3] */
-    int64_t pictures;          /* in pixels */
+    iso_encode_batches *batches;
     float *fresh;              /* [batch, dim] as the encoder gives them */
-    pending *wait;             /* [COMMIT_IMAGES] */
-    int64_t waiting;
-    float *vectors;            /* [COMMIT_IMAGES, dim] */
+    pending *wait;             /* [room] */
+    int64_t waiting, room, commit_at;
+    float *vectors;            /* [room, dim] */
     int64_t rows;
     bool encoded_once;         /* the encoder has given a usable vector, now or when the database was made */
     char *own;                 /* the database's place below the folder, with a slash behind; NULL: elsewhere */
@@ -61,7 +55,7 @@ static void tell_skipped(run *r, const char *path, const char *reason)
 static iso_status add_task(run *r, size_t file, bool known, iso_error *err)
 {
     if (!iso_grow(&r->todo, &r->todo_capacity, r->todos + 1, sizeof *r->todo)) return iso_fail_memory(err);
-    r->todo[r->todos++] = (task){file, known};
+    r->todo[r->todos++] = (iso_encode_task){file, known};
     return ISO_OK;
 }
 
@@ -76,6 +70,9 @@ static iso_status scan_file(run *r, iso_txn *t, size_t i, iso_error *err)
         r->counts.found--; /* the database itself */
         return ISO_OK;
     }
+    iso_status status = iso_item_by_path(t, path, &item, err);
+    if (status == ISO_E_NOT_FOUND) return add_task(r, i, false, err); /* it is read in any case: that tells what is wrong */
+    if (status) return status;
     char *full = iso_path_join(r->listing.root, path);
     if (!full) return iso_fail_memory(err);
     int failed = stat(full, &st) ? errno : 0;
@@ -84,9 +81,6 @@ static iso_status scan_file(run *r, iso_txn *t, size_t i, iso_error *err)
         tell_skipped(r, path, strerror(failed));
         return ISO_OK;
     }
-    iso_status status = iso_item_by_path(t, path, &item, err);
-    if (status == ISO_E_NOT_FOUND) return add_task(r, i, false, err);
-    if (status) return status;
     if (item.size == st.st_size && item.mtime_ns == mtime_of(&st)) {
         r->counts.unchanged++;
         return ISO_OK;
@@ -174,12 +168,6 @@ static iso_status prune(run *r, iso_error *err)
 
 /* ---- encoding and storing ---- */
 
-static void drop(run *r, pending *p, const char *reason)
-{
-    p->kind = SKIP;
-    tell_skipped(r, r->listing.path[p->file], reason);
-}
-
 static bool usable(const float *v, int dim)
 {
     double sum = 0;
@@ -187,56 +175,67 @@ static bool usable(const float *v, int dim)
     return sum > 0 && sum - sum == 0;
 }
 
-static void take_vector(run *r, pending *p, const float *vector)
+static void add_pending(run *r, const iso_encode_file *f, const float *vector)
 {
-    p->picture = -1;
+    r->wait[r->waiting++] = (pending){.file = f->task->file, .known = f->task->known, .touch = f->kind == ISO_ENCODE_TOUCH,
+                                      .id = f->id, .info = f->info, .row = r->rows};
+    if (vector) memcpy(r->vectors + r->rows++ * r->spec->dim, vector, (size_t)r->spec->dim * sizeof *vector);
+}
+
+static void take_vector(run *r, const iso_encode_file *f, const float *vector)
+{
     r->counts.encoded++;
-    if (usable(vector, r->spec->dim)) {
-        memcpy(r->vectors + p->row * r->spec->dim, vector, (size_t)r->spec->dim * sizeof *vector);
-        r->encoded_once = true;
-    } else drop(r, p, "its vector is zero or not finite");
+    if (!usable(vector, r->spec->dim)) {
+        tell_skipped(r, r->listing.path[f->task->file], "its vector is zero or not finite");
+        return;
+    }
+    add_pending(r, f, vector);
+    r->encoded_once = true;
 }
 
 /* One image of a batch has no vector: which? */
-static iso_status encode_singly(run *r, pending *p, iso_error *err)
+static iso_status encode_singly(run *r, const iso_encode_batch *b, const iso_encode_file *f, iso_error *err)
 {
     const iso_encode_spec *s = r->spec;
     iso_error why = {0};
-    iso_status status = s->encode(s->encode_ctx, r->pixels + p->picture * ISO_PIXELS, 1, r->fresh, &why);
-    if (!status) take_vector(r, p, r->fresh);
+    iso_status status = s->encode(s->encode_ctx, b->pixels + f->row * ISO_PIXELS, 1, r->fresh, &why);
+    if (!status) take_vector(r, f, r->fresh);
     else if (status == ISO_E_NUMERIC) {
         r->counts.encoded++;
-        drop(r, p, why.message);
+        tell_skipped(r, r->listing.path[f->task->file], why.message);
     } else return iso_fail(err, status, "%s", why.message);
     return ISO_OK;
 }
 
-/* Vectors for the pictures that are waiting for one. */
-static iso_status encode_batch(run *r, iso_error *err)
+/* Vectors for a batch's pictures; the whole batch then waits for its commit. */
+static iso_status encode_batch(run *r, const iso_encode_batch *b, iso_error *err)
 {
     const iso_encode_spec *s = r->spec;
-    if (!r->pictures) return ISO_OK;
-    iso_status status = s->encode(s->encode_ctx, r->pixels, r->pictures, r->fresh, err);
+    iso_status status = b->pictures ? s->encode(s->encode_ctx, b->pixels, b->pictures, r->fresh, err) : ISO_OK;
     bool singly = status == ISO_E_NUMERIC;
     if (status && !singly) return status;
-    for (int64_t i = 0; i < r->waiting; i++) {
-        pending *p = &r->wait[i];
-        if (p->kind != ENCODE || p->picture < 0) continue;
-        if (!singly) take_vector(r, p, r->fresh + p->picture * s->dim);
-        else if ((status = encode_singly(r, p, err))) return status;
+    status = ISO_OK;
+    for (int i = 0; i < b->files && !status; i++) {
+        const iso_encode_file *f = &b->file[i];
+        switch (f->kind) {
+        case ISO_ENCODE_SKIP: tell_skipped(r, r->listing.path[f->task->file], f->reason); break;
+        case ISO_ENCODE_TOUCH: add_pending(r, f, NULL); break;
+        case ISO_ENCODE_REUSE: add_pending(r, f, b->reused + f->row * s->dim); break;
+        case ISO_ENCODE_NEW:
+            if (singly) status = encode_singly(r, b, f, err);
+            else take_vector(r, f, r->fresh + f->row * s->dim);
+        }
     }
-    if (!r->encoded_once)
-        return iso_fail(err, ISO_E_NUMERIC, "the model gives no usable vector for any of the first %" PRId64 " images: is it trained? Nothing was added", r->pictures);
-    r->pictures = 0;
-    return ISO_OK;
+    if (!status && b->pictures && !r->encoded_once)
+        return iso_fail(err, ISO_E_NUMERIC, "the model gives no usable vector for any of the first %" PRId64 " images: is it trained? Nothing was added", b->pictures);
+    return status;
 }
 
 static iso_status store_one(run *r, iso_txn *t, const pending *p, iso_encode_counts *counts, iso_error *err)
 {
     iso_item item = {.id = p->id, .path = r->listing.path[p->file], .size = p->info.size, .mtime_ns = p->info.mtime_ns,
                      .hash = {p->info.hash[0], p->info.hash[1]}, .width = p->info.width, .height = p->info.height};
-    if (p->kind == SKIP) return ISO_OK;
-    if (p->kind == TOUCH) {
+    if (p->touch) {
         iso_status status = iso_item_touch(t, &item, err);
         if (status == ISO_E_NOT_FOUND) return ISO_OK; /* removed by another program since: the next run adds it */
         counts->unchanged++;
@@ -246,14 +245,11 @@ static iso_status store_one(run *r, iso_txn *t, const pending *p, iso_encode_cou
     return iso_item_put(t, &item, r->vectors + p->row * r->spec->dim, err);
 }
 
-static iso_status commit(run *r, iso_error *err)
+static iso_status store_all(run *r, iso_error *err)
 {
     iso_txn *t;
-    iso_encode_counts counts;
-    iso_status status = encode_batch(r, err);
-    if (status || !r->waiting) return status;
-    counts = r->counts;
-    status = iso_txn_begin(r->store, true, &t, err);
+    iso_encode_counts counts = r->counts;
+    iso_status status = iso_txn_begin(r->store, true, &t, err);
     if (status) return status;
     for (int64_t i = 0; i < r->waiting && !status; i++) status = store_one(r, t, &r->wait[i], &counts, err);
     if (status) {
@@ -267,62 +263,37 @@ static iso_status commit(run *r, iso_error *err)
     return ISO_OK;
 }
 
-/* What a decoded file needs. A vector that is there already is copied at once: its transaction ends here. */
-static iso_status sort_out(run *r, const task *k, const iso_decoded *d, iso_error *err)
+static iso_status commit(run *r, iso_error *err)
 {
-    iso_txn *t;
-    iso_item item;
-    const float *vector;
-    int dim = r->spec->dim;
-    pending *p = &r->wait[r->waiting];
-    *p = (pending){.file = k->file, .kind = ENCODE, .known = k->known, .info = d->info, .row = r->rows, .picture = r->pictures};
-    iso_status status = iso_txn_begin(r->store, false, &t, err);
-    if (status) return status;
-    if (k->known && !(status = iso_item_by_path(t, r->listing.path[k->file], &item, err)) && !memcmp(item.hash, d->info.hash, sizeof item.hash)) {
-        p->kind = TOUCH;
-        p->id = item.id;
-    } else if (!status || status == ISO_E_NOT_FOUND) {
-        status = iso_item_by_hash(t, d->info.hash, &item, err);
-        if (!status && !(status = iso_item_vector(t, item.id, &vector, err))) {
-            p->kind = REUSE;
-            memcpy(r->vectors + r->rows++ * dim, vector, (size_t)dim * sizeof *vector);
-        }
-    }
-    iso_txn_abort(t);
-    if (status && status != ISO_E_NOT_FOUND) return status;
-    if (p->kind == ENCODE) {
-        memcpy(r->pixels + r->pictures++ * ISO_PIXELS, d->pixels, ISO_PIXELS);
-        r->rows++;
-    }
-    r->waiting++;
-    return ISO_OK;
+    if (!r->waiting) return ISO_OK;
+    iso_encode_batches_lock(r->batches);
+    iso_status status = store_all(r, err);
+    iso_encode_batches_unlock(r->batches);
+    return status;
 }
 
-static char *task_path(void *ctx, int64_t i)
+static iso_status work(run *r, iso_error *err)
 {
-    const run *r = ctx;
-    return iso_path_join(r->listing.root, r->listing.path[r->todo[i].file]);
-}
-
-static iso_status work(run *r, iso_decoder *decoder, iso_error *err)
-{
-    const iso_decoded *d;
+    iso_encode_batch *b;
     double last = iso_now();
-    iso_status status = ISO_OK;
-    for (size_t i = 0; !status && i < r->todos && (d = iso_decoder_next(decoder)); i++) {
-        if (d->status) tell_skipped(r, r->listing.path[r->todo[i].file], d->reason);
-        else status = sort_out(r, &r->todo[i], d, err);
-        if (!status && r->pictures == r->batch) status = encode_batch(r, err);
-        if (!status && (r->waiting == COMMIT_IMAGES || iso_now() - last > COMMIT_SECONDS || iso_interrupted())) {
+    size_t done = 0;
+    for (;;) {
+        iso_status status = iso_encode_batches_next(r->batches, &b, err);
+        if (!status && !b->files) break;
+        if (!status) status = encode_batch(r, b, err);
+        if (!status && (r->waiting >= r->commit_at || iso_now() - last > COMMIT_SECONDS || iso_interrupted())) {
             status = commit(r, err);
             last = iso_now();
         }
-        if (!status && r->spec->progress) r->spec->progress(r->spec->tell_ctx, (int64_t)i + 1, (int64_t)r->todos);
-        if (!status && iso_interrupted() && i + 1 < r->todos)
-            status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted: %zu of %zu new or changed files are done; run the same command again to go on", i + 1, r->todos);
+        if (status) return status;
+        done += (size_t)b->files;
+        if (r->spec->progress) r->spec->progress(r->spec->tell_ctx, (int64_t)done, (int64_t)r->todos);
+        if (iso_interrupted()) break;
     }
-    if (status) return status;
-    return commit(r, err);
+    iso_status status = commit(r, err);
+    if (!status && done < r->todos)
+        status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted: %zu of %zu new or changed files are done; run the same command again to go on", done, r->todos);
+    return status;
 }
 
 /* ---- the whole ---- */
@@ -364,24 +335,26 @@ static iso_status open_all(run *r, iso_error *err)
 
 static iso_status allocate(run *r, iso_error *err)
 {
-    r->batch = r->spec->batch < 1 ? 64 : r->spec->batch < COMMIT_IMAGES ? r->spec->batch : COMMIT_IMAGES;
-    r->pixels = iso_calloc((size_t)r->batch, ISO_PIXELS);
-    r->wait = iso_calloc(COMMIT_IMAGES, sizeof *r->wait);
-    r->vectors = iso_calloc((size_t)COMMIT_IMAGES * (size_t)r->spec->dim, sizeof *r->vectors);
+    const int64_t fit = COMMIT_BYTES / ((int64_t)r->spec->dim * (int64_t)sizeof *r->vectors);
+    r->commit_at = fit < COMMIT_IMAGES ? fit + 1 : COMMIT_IMAGES;
+    r->room = r->commit_at + 2 * r->batch; /* the files of a batch */
+    r->wait = iso_calloc((size_t)r->room, sizeof *r->wait);
+    r->vectors = iso_calloc((size_t)r->room * (size_t)r->spec->dim, sizeof *r->vectors);
     r->fresh = iso_calloc((size_t)r->batch * (size_t)r->spec->dim, sizeof *r->fresh);
-    return r->pixels && r->wait && r->vectors && r->fresh ? ISO_OK : iso_fail_memory(err);
+    return r->wait && r->vectors && r->fresh ? ISO_OK : iso_fail_memory(err);
 }
 
 static iso_status encode_todo(run *r, iso_error *err)
 {
-    iso_decoder *decoder = NULL;
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    int threads = r->spec->threads > 0 ? r->spec->threads : processors > 0 ? (int)processors : 1;
+    const iso_encode_spec *s = r->spec;
     if (!r->todos) return ISO_OK;
+    r->batch = s->batch < 1 ? 64 : s->batch < 512 ? s->batch : 512;
+    iso_encode_source source = {.store = r->store, .listing = &r->listing, .todo = r->todo, .todos = r->todos, .dim = s->dim,
+                                .size = r->batch, .threads = s->threads > 0 ? s->threads : omp_get_max_threads(), .overlap = s->overlap};
     iso_status status = allocate(r, err);
-    if (!status) status = iso_decoder_start(task_path, r, (int64_t)r->todos, threads, r->batch + 4 * threads, &decoder, err);
-    if (!status) status = work(r, decoder, err);
-    iso_decoder_free(decoder);
+    if (!status) status = iso_encode_batches_start(&source, &r->batches, err);
+    if (!status) status = work(r, err);
+    iso_encode_batches_free(r->batches);
     return status;
 }
 
@@ -401,7 +374,6 @@ iso_status iso_encode(const iso_encode_spec *spec, iso_encode_counts *out, iso_e
     iso_store_close(r.store);
     iso_listing_free(&r.listing);
     free(r.todo);
-    free(r.pixels);
     free(r.wait);
     free(r.vectors);
     free(r.fresh);

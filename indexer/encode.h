@@ -2,7 +2,8 @@
  *
  * A file counts as unchanged by path, size and modification time: it is not opened. Otherwise it is read: the content
  * that the item has already is only noted, content that another item has (a file moved or copied) takes that item's
- * vector, all else is encoded. Decoding threads work ahead of the encoder. */
+ * vector, all else is decoded and encoded. Files are read ahead; a batch is decoded by all threads and then encoded by all
+ * of them, or, where the encoder leaves the processors alone, decoded while the one before is encoded. */
 #ifndef ISO_ENCODE_H
 #define ISO_ENCODE_H
 
@@ -16,7 +17,8 @@ typedef struct iso_encode_spec {
     const char *digest;    /* of the model, 32 hexadecimal digits */
     const char *model;     /* the model's file, copied into a new database; NULL: none */
     int batch;             /* images that `encode` gets at a time at most; 0: 64 */
-    int threads;           /* decoding; 0: one per processor */
+    int threads;           /* decoding; 0: OpenMP's */
+    bool overlap;          /* `encode` computes elsewhere (a GPU): decode the next batch meanwhile */
     bool prune;            /* remove items whose files went away */
     bool relocate;         /* the folder of a database has moved: record `images` as its place */
 

@@ -80,36 +80,24 @@ int iso_path_open(const char *path, int flags)
 }
 
 /* st_size is only a guess at how much there is to read: the file may be growing. */
-static iso_status read_all(int fd, int64_t guess, uint8_t **data, size_t *size, iso_error *err)
+static iso_status read_all(int fd, int64_t guess, iso_image_file *f, iso_error *err)
 {
-    size_t n = 0, capacity = 0;
-    uint8_t *bytes = NULL;
-    if (!iso_grow(&bytes, &capacity, (size_t)guess + 1, 1)) return iso_fail_memory(err);
+    enum { KEEP = 1 << 20 }; /* larger blocks are not held for the next file */
+    if (f->capacity > KEEP) iso_image_file_free(f);
+    f->size = 0;
+    if (!iso_grow(&f->data, &f->capacity, (size_t)guess + 1, 1)) return iso_fail_memory(err);
     for (;;) {
-        ssize_t got = read(fd, bytes + n, capacity - n);
+        ssize_t got = read(fd, f->data + f->size, f->capacity - f->size);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) {
-            iso_status status = iso_fail_errno(err, "cannot read");
-            free(bytes);
-            return status;
-        }
-        if (got == 0) break;
-        n += (size_t)got;
-        if (n > ISO_IMAGE_MAX_FILE) {
-            free(bytes);
-            return iso_fail(err, ISO_E_FORMAT, "larger than the %u MiB allowed", ISO_IMAGE_MAX_FILE >> 20);
-        }
-        if (n == capacity && !iso_grow(&bytes, &capacity, n + 1, 1)) {
-            free(bytes);
-            return iso_fail_memory(err);
-        }
+        if (got < 0) return iso_fail_errno(err, "cannot read");
+        if (got == 0) return ISO_OK;
+        f->size += (size_t)got;
+        if (f->size > ISO_IMAGE_MAX_FILE) return iso_fail(err, ISO_E_FORMAT, "larger than the %u MiB allowed", ISO_IMAGE_MAX_FILE >> 20);
+        if (f->size == f->capacity && !iso_grow(&f->data, &f->capacity, f->size + 1, 1)) return iso_fail_memory(err);
     }
-    *data = bytes;
-    *size = n;
-    return ISO_OK;
 }
 
-static iso_status read_file(const char *path, uint8_t **data, size_t *size, int64_t *mtime_ns, iso_error *err)
+static iso_status read_file(const char *path, iso_image_file *f, iso_error *err)
 {
     struct stat st;
     iso_status status;
@@ -121,10 +109,29 @@ static iso_status read_file(const char *path, uint8_t **data, size_t *size, int6
     else if (!S_ISREG(st.st_mode)) status = iso_fail(err, ISO_E_IO, "not a regular file");
     else if (st.st_size > (off_t)ISO_IMAGE_MAX_FILE)
         status = iso_fail(err, ISO_E_FORMAT, "larger than the %u MiB allowed", ISO_IMAGE_MAX_FILE >> 20);
-    else status = read_all(fd, st.st_size, data, size, err);
+    else status = read_all(fd, st.st_size, f, err);
     close(fd);
-    if (!status) *mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    if (!status) f->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
     return status;
+}
+
+iso_status iso_image_file_read(const char *path, iso_image_file *file, iso_error *err)
+{
+    iso_status status = read_file(path, file, err);
+    if (status) {
+        file->size = 0;
+        return status;
+    }
+    XXH128_hash_t hash = XXH3_128bits(file->data, file->size);
+    file->hash[0] = hash.low64;
+    file->hash[1] = hash.high64;
+    return ISO_OK;
+}
+
+void iso_image_file_free(iso_image_file *file)
+{
+    free(file->data);
+    *file = (iso_image_file){0};
 }
 
 /* --- pictures ---------------------------------------------------------------------------------------------------- */
@@ -171,47 +178,46 @@ static void crop_upright(const iso_picture *p, int n, uint8_t *scratch, uint8_t 
         }
 }
 
-iso_status iso_image_decode(const void *data, size_t size, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err)
+iso_status iso_image_file_decode(const iso_image_file *file, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err)
 {
     iso_picture p;
     uint8_t scratch[ISO_PIXELS];
-    iso_status status = decode_picture(data, size, LEAST_SIDE, &p, err);
+    iso_status status = decode_picture(file->data, file->size, LEAST_SIDE, &p, err);
     if (status) return status;
     crop_upright(&p, ISO_SIDE, scratch, out);
     free(p.rgb);
-    if (info) {
-        XXH128_hash_t hash = XXH3_128bits(data, size);
-        bool swap = iso_exif_swaps(p.orientation);
+    bool swap = iso_exif_swaps(p.orientation);
+    if (info)
         *info = (iso_image_info){.width = swap ? p.height : p.width, .height = swap ? p.width : p.height,
-                                 .hash = {hash.low64, hash.high64}, .size = (int64_t)size};
-    }
+                                 .hash = {file->hash[0], file->hash[1]}, .size = (int64_t)file->size, .mtime_ns = file->mtime_ns};
     return ISO_OK;
+}
+
+iso_status iso_image_decode(const void *data, size_t size, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err)
+{
+    XXH128_hash_t hash = XXH3_128bits(data, size);
+    const iso_image_file file = {.data = (uint8_t *)(uintptr_t)data, .size = size, .hash = {hash.low64, hash.high64}};
+    return iso_image_file_decode(&file, out, info, err);
 }
 
 iso_status iso_image_read(const char *path, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err)
 {
-    uint8_t *data = NULL;
-    size_t size = 0;
-    int64_t mtime_ns = 0;
-    iso_status status = read_file(path, &data, &size, &mtime_ns, err);
-    if (status) return status;
-    status = iso_image_decode(data, size, out, info, err);
-    if (!status && info) info->mtime_ns = mtime_ns;
-    free(data);
+    iso_image_file file = {0};
+    iso_status status = iso_image_file_read(path, &file, err);
+    if (!status) status = iso_image_file_decode(&file, out, info, err);
+    iso_image_file_free(&file);
     return status;
 }
 
 iso_status iso_image_thumbnail(const char *path, int side, uint8_t **rgb, iso_error *err)
 {
-    uint8_t *data = NULL, *out = NULL, *scratch = NULL;
-    size_t size = 0;
-    int64_t mtime_ns = 0;
+    uint8_t *out = NULL, *scratch = NULL;
+    iso_image_file file = {0};
     iso_picture p = {0};
     if (side < 1 || side > ISO_IMAGE_MAX_THUMBNAIL)
         return iso_fail(err, ISO_E_ARGUMENT, "a thumbnail has 1 to %d pixels a side, not %d", ISO_IMAGE_MAX_THUMBNAIL, side);
-    iso_status status = read_file(path, &data, &size, &mtime_ns, err);
-    if (status) return status;
-    status = decode_picture(data, size, side > LEAST_SIDE ? side : LEAST_SIDE, &p, err);
+    iso_status status = read_file(path, &file, err);
+    if (!status) status = decode_picture(file.data, file.size, side > LEAST_SIDE ? side : LEAST_SIDE, &p, err);
     if (status) goto done;
     size_t pixels = (size_t)side * (size_t)side;
     out = iso_calloc(pixels, 3);
@@ -226,6 +232,6 @@ iso_status iso_image_thumbnail(const char *path, int side, uint8_t **rgb, iso_er
 done:
     free(scratch);
     free(p.rgb);
-    free(data);
+    iso_image_file_free(&file);
     return status;
 }

@@ -32,6 +32,18 @@ typedef struct iso_image_info {
  * blocks). `info` may be NULL. */
 ISO_CHECK iso_status iso_image_read(const char *path, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err);
 
+/* The same in two steps. A file's bytes: zeroed before the first use, used again by the next read (a large block is given
+ * back first), kept until iso_image_file_free. After a failed read there are none. */
+typedef struct iso_image_file {
+    uint8_t *data;
+    size_t size, capacity;
+    int64_t mtime_ns;
+    uint64_t hash[2];   /* as in iso_image_info */
+} iso_image_file;
+ISO_CHECK iso_status iso_image_file_read(const char *path, iso_image_file *file, iso_error *err);
+ISO_CHECK iso_status iso_image_file_decode(const iso_image_file *file, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err);
+void iso_image_file_free(iso_image_file *file);
+
 /* From memory; info's mtime is 0. */
 ISO_CHECK iso_status iso_image_decode(const void *data, size_t size, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err);
 

@@ -183,7 +183,7 @@ static iso_status decompress(tjhandle tj, const uint8_t *data, size_t size, cons
 {
     tjscalingfactor scale = {p->eighths, 8};
     int width = TJSCALED(p->width, scale), height = TJSCALED(p->height, scale), bytes = cmyk ? 4 : 3;
-    uint8_t *pixels = iso_calloc((size_t)width * (size_t)height, (size_t)bytes);
+    uint8_t *pixels = malloc((size_t)width * (size_t)height * (size_t)bytes); /* at most ISO_IMAGE_MAX_PIXELS of them */
     if (!pixels) return iso_fail_memory(err);
     int rc = tjDecompress2(tj, data, size, pixels, width, width * bytes, height, cmyk ? TJPF_CMYK : TJPF_RGB, TJFLAG_LIMITSCANS);
     if (rc != 0) {

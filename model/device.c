@@ -13,9 +13,11 @@ iso_status iso_device_find(const char *name, const iso_backend **out, iso_error 
         *out = iso_backend_cpu();
         return ISO_OK;
     }
+    const bool cuda = strcmp(name, "cuda") == 0, exact = strcmp(name, "cuda-float32") == 0;
+    if (!cuda && !exact) return iso_fail(err, ISO_E_ARGUMENT, "there is no device '%s': one of " ISO_DEVICES, name);
 #ifdef ISO_CUDA
-    if (strcmp(name, "cuda") == 0) return iso_backend_cuda(true, out, err);
-    if (strcmp(name, "cuda-float32") == 0) return iso_backend_cuda(false, out, err);
+    return iso_backend_cuda(cuda, out, err);
+#else
+    return iso_fail(err, ISO_E_UNSUPPORTED, "--device %s is not in this build: build it with `make CUDA=1`, or use --device cpu", name);
 #endif
-    return iso_fail(err, ISO_E_UNSUPPORTED, "--device %s is not in this build: use --device cpu", name);
 }

@@ -1,5 +1,15 @@
-/* device_full.c: what to say when a device's memory is out. */
+/* device_full.c: whether a batch fits, and what to say when it does not. */
+#include <stdio.h>
+
+#include "base/host_memory.h"
 #include "model/device.h"
+
+size_t iso_device_room(const iso_backend *backend)
+{
+    const size_t rounding = (size_t)64 << 20; /* allocations are rounded up, and libraries load code */
+    const size_t now = backend->device ? backend->device->free_memory() : iso_host_memory();
+    return now == SIZE_MAX ? now : now > rounding ? now - rounding : 0;
+}
 
 iso_status iso_device_fit(iso_batch_measure *measure, void *ctx, int64_t below, size_t room, int64_t *out, iso_error *err)
 {
@@ -18,23 +28,37 @@ iso_status iso_device_fit(iso_batch_measure *measure, void *ctx, int64_t below, 
     return ISO_OK;
 }
 
-iso_status iso_device_full(const iso_backend *backend, const char *who, iso_batch_measure *measure, void *ctx,
-                           int64_t batch, iso_error *err)
+/* tell: err then says that the batch needs more than `room`. */
+static iso_status compare(const iso_backend *backend, const char *who, iso_batch_measure *measure, void *ctx, int64_t batch,
+                          size_t room, bool *tell, iso_error *err)
 {
-    const size_t rounding = (size_t)64 << 20; /* allocations are rounded up, and libraries load code */
-    size_t bytes = 0, room;
-    int64_t fits = 0;
-    if (!backend->device) return ISO_E_MEMORY;
-    size_t free_now = backend->device->free_memory();
-    room = free_now > rounding ? free_now - rounding : 0;
-    iso_error local = {0};
-    if (measure(ctx, batch, &bytes, &local) != ISO_OK || iso_device_fit(measure, ctx, batch, room, &fits, &local) != ISO_OK)
-        return ISO_E_MEMORY;
     const double GiB = 1 << 30;
-    if (fits == 0)
-        return iso_fail(err, ISO_E_MEMORY, "out of memory: %s with a batch of %lld needs %.2f GiB on the device, where %.2f are free; "
-                        "no batch fits", who, (long long)batch, (double)bytes / GiB, (double)free_now / GiB);
-    return iso_fail(err, ISO_E_MEMORY, "out of memory: %s with a batch of %lld needs %.2f GiB on the device, where %.2f are free; "
-                    "the largest batch that fits is %lld", who, (long long)batch, (double)bytes / GiB, (double)free_now / GiB,
-                    (long long)fits);
+    size_t bytes = 0;
+    int64_t fits = 0;
+    *tell = false;
+    iso_status status = measure(ctx, batch, &bytes, err);
+    if (status != ISO_OK || bytes <= room) return status;
+    if ((status = iso_device_fit(measure, ctx, batch, room, &fits, err)) != ISO_OK) return status;
+    char most[64] = "no batch fits";
+    if (fits) snprintf(most, sizeof most, "the largest batch that fits is %lld", (long long)fits);
+    *tell = true;
+    return iso_fail(err, ISO_E_MEMORY, "out of memory: %s with a batch of %lld needs %.2f GiB %s, where %.2f are free; %s", who,
+                    (long long)batch, (double)bytes / GiB, backend->device ? "on the device" : "of memory", (double)room / GiB, most);
+}
+
+iso_status iso_device_check(const iso_backend *backend, const char *who, iso_batch_measure *measure, void *ctx, int64_t batch,
+                            iso_error *err)
+{
+    const size_t room = iso_device_room(backend);
+    bool tell;
+    return room == SIZE_MAX ? ISO_OK : compare(backend, who, measure, ctx, batch, room, &tell, err);
+}
+
+iso_status iso_device_full(const iso_backend *backend, const char *who, iso_batch_measure *measure, void *ctx, int64_t batch,
+                           iso_error *err)
+{
+    iso_error local = {0};
+    bool tell;
+    if (compare(backend, who, measure, ctx, batch, iso_device_room(backend), &tell, &local) != ISO_OK && tell && err) *err = local;
+    return ISO_E_MEMORY;
 }

@@ -61,7 +61,7 @@ static iso_status build(iso_encoder *e, const iso_model *m, const iso_backend *b
     if (!s) s = iso_vars_add_states(e->vars, e->graph, 1, &e->vector, err);
     if (!s) s = iso_model_to_vars(m, e->vars, err);
     if (s) return s;
-    iso_plan_spec spec = {.vars = e->vars, .outputs = &e->vector, .output_count = 1};
+    iso_plan_spec spec = {.vars = e->vars, .outputs = &e->vector, .output_count = 1, .frozen = true};
     return iso_plan_create(e->graph, &spec, &e->plan, err);
 }
 
@@ -95,11 +95,11 @@ static iso_status measure(void *ctx, int64_t batch, size_t *bytes, iso_error *er
     iso_plan_stats stats = {0};
     iso_status s = build_graph(c->m, c->views * batch, &g, &x, &vector, err);
     if (!s) s = iso_vars_create(c->backend, &none, err);
-    iso_plan_spec spec = {.vars = none, .outputs = &vector, .output_count = 1};
+    iso_plan_spec spec = {.vars = none, .outputs = &vector, .output_count = 1, .frozen = true};
     if (!s) s = iso_plan_measure(g, &spec, &stats, err);
     iso_vars_free(none);
     iso_graph_free(g);
-    *bytes = stats.arena + stats.vars + (size_t)(c->views * batch) * ISO_PIXELS;
+    *bytes = stats.arena + stats.vars + (size_t)(c->views * batch) * ISO_PIXELS * (c->backend->device ? 1 : sizeof(float));
     return s;
 }
 
@@ -117,17 +117,27 @@ iso_status iso_encoder_create_on(const iso_model *m, int batch, const iso_backen
     e->batch = batch;
     e->dim = iso_model_dim(m);
     e->views = iso_model_net(m)->views > 1 ? 2 : 1;
+    measured c = {.m = m, .backend = backend, .views = e->views};
+    iso_status s = iso_device_check(backend, "encoding", measure, &c, batch, err);
+    if (s) {
+        iso_encoder_free(e);
+        return s;
+    }
     if (!backend->device) e->images = iso_calloc((size_t)batch, (size_t)e->views * ISO_PIXELS * sizeof *e->images);
     e->vectors = iso_calloc((size_t)batch, (size_t)e->dim * sizeof *e->vectors);
-    iso_status s = (e->images || backend->device) && e->vectors ? build(e, m, backend, err) : iso_fail_memory(err);
+    s = (e->images || backend->device) && e->vectors ? build(e, m, backend, err) : iso_fail_memory(err);
     if (!s && backend->device) s = build_bytes(e, backend, err);
     if (s) {
-        measured c = {.m = m, .backend = backend, .views = e->views};
         iso_encoder_free(e);
-        return s == ISO_E_MEMORY && backend->device ? iso_device_full(backend, "encoding", measure, &c, batch, err) : s;
+        return s == ISO_E_MEMORY ? iso_device_full(backend, "encoding", measure, &c, batch, err) : s;
     }
     *out = e;
     return ISO_OK;
+}
+
+double iso_encoder_flops(const iso_encoder *e)
+{
+    return iso_plan_describe(e->plan).flops / e->batch;
 }
 
 /* The images to the plan's input. */
@@ -138,11 +148,13 @@ static iso_status write_images(iso_encoder *e, const uint8_t *images, int n, iso
         memset(e->pixels + (size_t)n * ISO_PIXELS, 0, (size_t)(e->batch - n) * ISO_PIXELS);
         return iso_plan_write_bytes(e->plan, e->x, e->bytes, e->rows, e->views > 1 ? e->mirrored : NULL, (int64_t)e->views * e->batch, err);
     }
-    iso_pixels_to_real(images, (int64_t)n * ISO_PIXELS, e->images);
-    memset(e->images + (size_t)n * ISO_PIXELS, 0, (size_t)(e->batch - n) * ISO_PIXELS * sizeof *e->images);
-    for (int i = 0; e->views > 1 && i < e->batch; i++) {
-        float *mirror = e->images + (size_t)(e->batch + i) * ISO_PIXELS;
-        memcpy(mirror, e->images + (size_t)i * ISO_PIXELS, ISO_PIXELS * sizeof *mirror);
+#pragma omp parallel for
+    for (int i = 0; i < e->batch; i++) {
+        float *image = e->images + (size_t)i * ISO_PIXELS, *mirror = image + (size_t)e->batch * ISO_PIXELS;
+        if (i < n) iso_pixels_to_real(images + (size_t)i * ISO_PIXELS, ISO_PIXELS, image);
+        else memset(image, 0, ISO_PIXELS * sizeof *image);
+        if (e->views < 2) continue;
+        memcpy(mirror, image, ISO_PIXELS * sizeof *image);
         iso_mirror(mirror);
     }
     return iso_plan_write(e->plan, e->x, e->images, (int64_t)e->views * e->batch * ISO_PIXELS, err);

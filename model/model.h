@@ -85,6 +85,8 @@ ISO_CHECK iso_status iso_encoder_create(const iso_model *m, int batch, iso_encod
 /* The same on another backend; NULL: the CPU. */
 ISO_CHECK iso_status iso_encoder_create_on(const iso_model *m, int batch, const iso_backend *backend, iso_encoder **out, iso_error *err);
 void iso_encoder_free(iso_encoder *e);
+/* Operations for one image, both of its views: the plan's over its batch. */
+double iso_encoder_flops(const iso_encoder *e);
 /* images [n, 64, 64, 3] bytes, any n; vectors [n, dim]. A vector that is not finite is ISO_E_NUMERIC. An image's vector
  * does not depend on its neighbours (but for rounding, where the batch differs). */
 ISO_CHECK iso_status iso_encoder_run(iso_encoder *e, const uint8_t *images, int64_t n, float *vectors, iso_error *err);

@@ -101,11 +101,12 @@ iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data,
         goto done;
     }
     if ((status = flow_options(options, spec, data, err)) != ISO_OK) goto done;
-    if ((status = compute_codes(spec, data, codes, err)) != ISO_OK) goto done;
     iso_train_data own = renumber(data, rows);
     iso_objective objective = {.goal = ISO_GOAL_FLOW, .beta = spec->beta};
     iso_loop_spec loop = {.model = model, .objective = &objective, .run = &spec->run, .data = &own, .codes = codes,
                           .baseline = true, .options = options};
+    if ((status = iso_loop_fits(&loop, err)) != ISO_OK) goto done;
+    if ((status = compute_codes(spec, data, codes, err)) != ISO_OK) goto done;
     status = iso_loop(&loop, err);
 done:
     iso_model_free(model);

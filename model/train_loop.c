@@ -391,7 +391,7 @@ static iso_status baseline(loop *l, iso_error *err)
 
 /* --- set-up */
 
-/* What training with a batch takes of a device's memory: validation is planned beside it. */
+/* What training with a batch takes of a backend's memory: validation is planned beside it. */
 static iso_status measure(void *ctx, int64_t batch, size_t *bytes, iso_error *err)
 {
     const loop *l = ctx;
@@ -436,20 +436,36 @@ static iso_status build_bytes(loop *l, iso_error *err)
     return status;
 }
 
+/* What every loop begins with. */
+static loop loop_of(const iso_loop_spec *spec)
+{
+    loop l = {.spec = spec, .run = spec->run, .data = spec->data, .batch = spec->run->batch};
+    if (l.batch > l.data->train_count) l.batch = l.data->train_count;
+    l.steps = l.data->train_count / l.batch;
+    l.backend = l.run->backend ? l.run->backend : iso_backend_cpu();
+    return l;
+}
+
+iso_status iso_loop_fits(const iso_loop_spec *spec, iso_error *err)
+{
+    loop l = loop_of(spec);
+    return iso_device_check(l.backend, "training", measure, &l, l.batch, err);
+}
+
 static iso_status build_plans(loop *l, iso_error *err)
 {
     const iso_net *net = iso_model_net(l->spec->model);
     const iso_objective *o = l->spec->objective;
     int64_t valid = l->data->valid_count < l->batch ? l->data->valid_count : l->batch;
     int64_t rest = valid ? l->data->valid_count % valid : 0;
-    l->backend = l->run->backend ? l->run->backend : iso_backend_cpu();
-    iso_status status = iso_vars_create(l->backend, &l->vars, err);
+    iso_status status = iso_loop_fits(l->spec, err);
+    if (status == ISO_OK) status = iso_vars_create(l->backend, &l->vars, err);
     if (status != ISO_OK) return status;
     int threads = l->run->threads;
     status = iso_train_step_create(net, o, l->batch, true, l->vars, threads, &l->step, err);
     if (status == ISO_OK && valid) status = iso_train_step_create(net, o, valid, false, l->vars, threads, &l->valid, err);
     if (status == ISO_OK && rest) status = iso_train_step_create(net, o, rest, false, l->vars, threads, &l->rest, err);
-    if (status == ISO_E_MEMORY && l->backend->device) {
+    if (status == ISO_E_MEMORY) {
         free_plans(l); /* to see what is free without them */
         return iso_device_full(l->backend, "training", measure, l, l->batch, err);
     }
@@ -562,13 +578,10 @@ static void close_loop(loop *l)
 
 iso_status iso_loop(const iso_loop_spec *spec, iso_error *err)
 {
-    loop l = {.spec = spec, .run = spec->run, .data = spec->data, .batch = spec->run->batch};
+    loop l = loop_of(spec);
     iso_status status;
-    if (l.batch > l.data->train_count) {
-        l.batch = l.data->train_count;
+    if (l.batch < spec->run->batch)
         iso_watch_say(&l.run->watch, "only %" PRId64 " training images: the batch shrinks to that", l.batch);
-    }
-    l.steps = l.data->train_count / l.batch;
     if (l.data->valid_count == 0)
         iso_watch_say(&l.run->watch, "no validation images: the training loss decides which epoch is best");
     if ((status = allocate(&l, err)) != ISO_OK) goto done;

@@ -35,6 +35,9 @@ typedef struct iso_loop_spec {
 } iso_loop_spec;
 
 ISO_CHECK iso_status iso_loop(const iso_loop_spec *spec, iso_error *err);
+/* ISO_E_MEMORY when the loop's plans do not fit (iso_device_check); iso_loop asks itself. Needs the counts of the data only: a
+ * caller may ask before it computes codes. */
+ISO_CHECK iso_status iso_loop_fits(const iso_loop_spec *spec, iso_error *err);
 /* The vectors of the listed rows, [count, latent], into `codes`. backend NULL: the CPU. ISO_E_INTERRUPTED: watch.stop said so. */
 ISO_CHECK iso_status iso_encode_rows(const iso_model *m, const iso_train_data *data, const int64_t *rows, int64_t count,
                                      const iso_watch *watch, const iso_backend *backend, float *codes, iso_error *err);

@@ -7,27 +7,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/args.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "model/device.h"
-#include "model/net/net.h"
 #include "model/philox.h"
-#include "model/train_step.h"
+#include "programs/benchstep.h"
 
 enum { SGEMM = 2048, MAX_STEPS = 1000 };
 
-typedef struct config {
-    int64_t width, latent, batch, steps, threads, seed;
-    double alpha;
-    const char *device;
-    bool quiet;
-} config;
+typedef benchstep_config config;
 
 #define AT(field) offsetof(config, field)
 static const iso_option options[] = {
+    {"arch", 0, ISO_ARG_CHOICE, AT(arch), "celeba|mlp", "celeba (default), or the paper's net for MNIST: 784 numbers, 4 x 256 hidden units", 0, 0},
+    {"flatten", 0, ISO_ARG_FLAG, AT(flatten), NULL, "the step of `indexer flatten` instead: a flow is trained, encoder and decoder are not", 0, 0},
+    {"depth", 0, ISO_ARG_INT, AT(depth), "N", "the flow's coupling layers (default: 8)", 1, 64},
+    {"length", 0, ISO_ARG_INT, AT(length), "N", "hidden units of a coupling's networks (default: 512)", 1, 1 << 20},
+    {"beta", 0, ISO_ARG_REAL, AT(beta), "B", "weight of the flow codes' mean squared norm (default: 10)", 0, 1e12},
     {"width", 0, ISO_ARG_INT, AT(width), "W", "channels of the first layer (default: 128)", 1, 4096},
     {"latent", 0, ISO_ARG_INT, AT(latent), "M", "latent dimension (default: 128)", 1, 4096},
     {"batch", 0, ISO_ARG_INT, AT(batch), "B", "images a step (default: 16)", 1, 4096},
@@ -36,15 +36,16 @@ static const iso_option options[] = {
     {"alpha", 0, ISO_ARG_REAL, AT(alpha), "A", "weight of the isometric term; 0: a step without it (default: 10)", 0, 1e12},
     {"device", 0, ISO_ARG_CHOICE, AT(device), ISO_DEVICES, "where to compute (default: cpu)", 0, 0},
     {"seed", 0, ISO_ARG_INT, AT(seed), "S", "of parameters and images (default: 0)", 0, 9007199254740992.0},
+    {"save", 0, ISO_ARG_TEXT, AT(save), "FILE", "write parameters and inputs to FILE (.safetensors), for a peer to compute the same", 0, 0},
     {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "only the JSON line", 0, 0},
     {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
 };
 
 static const iso_command command = {
     "benchstep", "benchstep [options]",
-    "Times one training step of architecture celeba on random images and prints one line of JSON: median\n"
-    "seconds, FLOPs from the plan, the rate of OpenBLAS's sgemm (2048 x 2048 x 2048, between the steps, the same threads), the\n"
-    "share of that rate that the step's products reach, planned and measured peak memory in bytes.",
+    "Times one training step on random images and prints one line of JSON: median seconds, FLOPs from the\n"
+    "plan, the rate of OpenBLAS's sgemm (2048 x 2048 x 2048, between the steps, the same threads), the share of that rate that\n"
+    "the step's products reach, planned and measured peak memory in bytes, the loss before and after the first step, and R.",
     options, "On a GPU the rate and the share are still to OpenBLAS on the CPU. ISO_PLAN_PROFILE=1 in the environment adds a table of time per op.",
 };
 
@@ -76,6 +77,13 @@ static double peak(void)
     return getrusage(RUSAGE_SELF, &use) == 0 ? 1024.0 * (double)use.ru_maxrss : 0;
 }
 
+/* Of all threads: what a step costs, however busy the machine is. Threads that wait count too. */
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    return clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) == 0 ? (double)t.tv_sec + 1e-9 * (double)t.tv_nsec : 0;
+}
+
 /* GFLOP/s of one product. */
 static double sgemm_rate(const float *a, const float *b, float *c)
 {
@@ -84,59 +92,29 @@ static double sgemm_rate(const float *a, const float *b, float *c)
     return 2.0 * SGEMM * SGEMM * SGEMM / (iso_now() - start) / 1e9;
 }
 
-static iso_status write_parameters(const iso_net *net, uint64_t seed, iso_vars *vars, iso_error *err)
+/* A term of the last run; 0 where the step has none. */
+static iso_status read_term(const iso_train_step *s, iso_term t, double *out, iso_error *err)
 {
-    iso_model *m = NULL;
-    iso_status status = iso_model_create(net, &m, err);
-    if (status == ISO_OK) status = iso_net_init(m, seed, err);
-    if (status == ISO_OK) status = iso_model_to_vars(m, vars, err);
-    iso_model_free(m);
-    return status;
+    *out = 0;
+    return s->term[t] == ISO_NONE ? ISO_OK : iso_plan_read_f64(s->plan, s->term[t], out, 1, err);
 }
 
-static iso_status write_inputs(const iso_train_step *s, int64_t latent, uint64_t seed, iso_error *err)
-{
-    int64_t pixels = iso_shape_count(&s->x_shape), codes = s->batch * latent;
-    iso_status status = ISO_E_MEMORY;
-    float *x = iso_calloc((size_t)(pixels > codes ? pixels : codes), sizeof *x);
-    int64_t *perm = iso_calloc((size_t)s->batch, sizeof *perm);
-    double rate = iso_adam_rate(1e-4, 1), root = iso_adam_root(1);
-    if (!x || !perm) {
-        status = iso_fail_memory(err);
-        goto done;
-    }
-    iso_draw_uniform((iso_draw){seed, 1, 0}, -1, 1, pixels, x);
-    if ((status = iso_plan_write(s->plan, s->x, x, pixels, err)) != ISO_OK) goto done;
-    iso_draw_normal((iso_draw){seed, 2, 0}, codes, x);
-    if ((status = iso_plan_write(s->plan, s->eps, x, codes, err)) != ISO_OK) goto done;
-    iso_draw_normal((iso_draw){seed, 3, 0}, codes, x);
-    if ((status = iso_plan_write(s->plan, s->v, x, codes, err)) != ISO_OK) goto done;
-    iso_draw_uniform((iso_draw){seed, 4, 0}, -0.2, 1.2, s->batch, x);
-    if ((status = iso_plan_write(s->plan, s->delta, x, s->batch, err)) != ISO_OK) goto done;
-    iso_draw_permutation((iso_draw){seed, 5, 0}, s->batch, perm);
-    if ((status = iso_plan_write_index(s->plan, s->perm, perm, s->batch, err)) != ISO_OK) goto done;
-    if ((status = iso_plan_write_f64(s->plan, s->adam.rate, &rate, 1, err)) != ISO_OK) goto done;
-    status = iso_plan_write_f64(s->plan, s->adam.root, &root, 1, err);
-done:
-    free(x);
-    free(perm);
-    return status;
-}
-
-static void print_result(const config *c, const iso_plan_stats *stats, double seconds, double rate, double planned, double loss)
+static void print_result(const config *c, const iso_plan_stats *stats, double seconds, double cpu, double rate, double planned, const double loss[3])
 {
     printf("{\"width\":%" PRId64 ",\"latent\":%" PRId64 ",\"batch\":%" PRId64 ",\"threads\":%" PRId64 ",\"alpha\":%g,"
-           "\"seconds\":%.6g,\"flops\":%.6g,\"gemm_flops\":%.6g,\"sgemm_gflops\":%.5g,\"share\":%.4f,"
-           "\"peak_planned\":%.0f,\"peak_rss\":%.0f,\"arena\":%zu,\"vars\":%zu,\"loss\":%.9g}\n",
-           c->width, c->latent, c->batch, c->threads, c->alpha, seconds, stats->flops, stats->gemm_flops, rate,
-           stats->gemm_flops / seconds / (rate * 1e9), planned, peak(), stats->arena, stats->vars, loss);
+           "\"seconds\":%.6g,\"cpu_seconds\":%.6g,\"flops\":%.6g,\"gemm_flops\":%.6g,\"sgemm_gflops\":%.5g,\"share\":%.4f,"
+           "\"peak_planned\":%.0f,\"peak_rss\":%.0f,\"arena\":%zu,\"vars\":%zu,\"loss\":%.9g,\"loss_after\":%.9g,\"ratio\":%.9g}\n",
+           c->width, c->latent, c->batch, c->threads, c->alpha, seconds, cpu, stats->flops, stats->gemm_flops, rate,
+           stats->gemm_flops / seconds / (rate * 1e9), planned, peak(), stats->arena, stats->vars, loss[0],
+           loss[1], loss[2]);
 }
 
 static iso_status bench(const config *c, iso_error *err)
 {
-    iso_net net = {.arch = ISO_ARCH_CELEBA, .width = (int)c->width, .latent = (int)c->latent};
-    iso_objective objective = {.goal = c->alpha > 0 ? ISO_GOAL_ISOMETRIC : ISO_GOAL_VAE, .kl_weight = 1, .alpha = c->alpha};
-    static double seconds[MAX_STEPS], rates[MAX_STEPS + 1];
+    iso_net net;
+    iso_objective objective;
+    benchstep_describe(c, &net, &objective);
+    static double seconds[MAX_STEPS], cpu[MAX_STEPS], rates[MAX_STEPS + 1];
     iso_vars *vars = NULL;
     iso_train_step *step = NULL;
     const iso_backend *backend = NULL;
@@ -159,25 +137,27 @@ static iso_status bench(const config *c, iso_error *err)
         fprintf(stderr, "planned peak memory: %.0f MiB (arena %.0f, parameters and Adam %.0f, program and libraries %.0f); "
                 "%.1f GFLOP a step in %d kernels\n", planned / MiB, (double)stats.arena / MiB,
                 (double)iso_vars_bytes(vars) / MiB, base / MiB, stats.flops / 1e9, stats.steps);
-    if ((status = write_parameters(&net, (uint64_t)c->seed, vars, err)) != ISO_OK) goto done;
-    if ((status = write_inputs(step, c->latent, (uint64_t)c->seed, err)) != ISO_OK) goto done;
+    if ((status = benchstep_fill(c, &net, step, vars, err)) != ISO_OK) goto done;
 
-    double loss, again;
+    double loss[3] = {0}; /* of the first step, of the one after it, R of the first */
     /* Reading waits for a device; its second run is the one that makes a graph. */
     for (int i = 0; i < (backend->device ? 3 : 1); i++) {
         iso_plan_run(step->plan);
-        if ((status = iso_plan_read_f64(step->plan, step->term[ISO_TERM_LOSS], i ? &again : &loss, 1, err)) != ISO_OK) goto done;
+        if (i < 2 && (status = read_term(step, ISO_TERM_LOSS, &loss[i], err)) != ISO_OK) goto done;
+        if (i == 0 && (status = read_term(step, ISO_TERM_RATIO, &loss[2], err)) != ISO_OK) goto done;
     }
     rates[0] = sgemm_rate(a, a + n, a + 2 * n);
     for (int i = 0; i < c->steps; i++) {
-        double start = iso_now();
+        double start = iso_now(), start_cpu = cpu_seconds(), now;
         iso_plan_run(step->plan);
-        if (backend->device && (status = iso_plan_read_f64(step->plan, step->term[ISO_TERM_LOSS], &again, 1, err)) != ISO_OK) goto done;
+        if ((status = read_term(step, ISO_TERM_LOSS, &now, err)) != ISO_OK) goto done;
         seconds[i] = iso_now() - start;
-        rates[i + 1] = sgemm_rate(a, a + n, a + 2 * n);
+        cpu[i] = cpu_seconds() - start_cpu;
+        if (i == 0 && !backend->device) loss[1] = now;
+        rates[i + 1] = backend->device ? rates[0] : sgemm_rate(a, a + n, a + 2 * n); /* a device is not to wait for it */
     }
     if (getenv("ISO_PLAN_PROFILE")) iso_plan_profile(step->plan);
-    print_result(c, &stats, median(seconds, (int)c->steps), median(rates, (int)c->steps + 1), planned, loss);
+    print_result(c, &stats, median(seconds, (int)c->steps), median(cpu, (int)c->steps), median(rates, (int)c->steps + 1), planned, loss);
 done:
     iso_train_step_free(step);
     iso_vars_free(vars);
@@ -187,7 +167,8 @@ done:
 
 int main(int argc, char **argv)
 {
-    config c = {.width = 128, .latent = 128, .batch = 16, .steps = 3, .alpha = 10, .device = "cpu"};
+    config c = {.width = 128, .latent = 128, .batch = 16, .steps = 3, .depth = 8, .length = 512, .alpha = 10, .beta = 10,
+                .arch = "celeba", .device = "cpu"};
     iso_error err = {0};
     int code = iso_args_parse(&command, argc, argv, 1, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;

@@ -47,6 +47,7 @@ iso_status iso_encoding_run(const iso_encoding *e, const iso_model *m, iso_encod
                             .threads = e->threads,
                             .prune = e->prune,
                             .relocate = e->relocate,
+                            .overlap = e->backend && e->backend->device,
                             .encode = encode,
                             .encode_ctx = encoder,
                             .skipped = tell_skipped,

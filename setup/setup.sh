@@ -123,9 +123,9 @@ build_faiss() {
         cp "$source/LICENSE" "$work/out/"
 }
 
-# Sets $faiss to the folder that holds lib/ and include/.
+# Sets $faiss to the folder that holds lib/ and include/, and $flags to those it was compiled with.
 need_faiss() {
-    local flags blas=$1 key work
+    local blas=$1 key work
     flags=$(cpu_flags)
     key=$(printf '%s\n' "$script_version" "$(uname -m)" "$flags" "$(c++ --version | head -1)" "$blas" | sha256sum)
     faiss=$cache/faiss-$faiss_version-${key:0:12}
@@ -162,7 +162,7 @@ install_packages
 multiarch=$(gcc -print-multiarch)
 blas=/usr/lib/$multiarch/openblas-openmp
 [[ -e $blas/libopenblas.so ]] || die "OpenBLAS's OpenMP flavour is not in $blas, though its package is installed"
-faiss=
+faiss='' flags=''
 need_faiss "$blas"
 
 modules=(libturbojpeg libpng libexif lmdb jansson libxxhash cairo)
@@ -173,6 +173,7 @@ mkdir -p "$(dirname "$output")"
 cat >"$output.new" <<END
 # Written by setup/setup.sh.
 FAISS_LIBRARIES := $faiss/lib/libfaiss_c.a $faiss/lib/libfaiss.a
+FAISS_NEEDS := ${flags:+AVX2}
 OPENBLAS_LIBDIR := $blas
 LIBRARY_INCLUDES := -isystem $faiss/include -isystem /usr/include/$multiarch/openblas-openmp $includes
 LIBRARY_LINKS := $libraries

@@ -315,6 +315,29 @@ static void test_interrupt(void **state)
     assert_int_equal(f.images, 4);
 }
 
+/* With batches made by a thread of their own: the same items with the same ids, and the same files skipped. */
+static void test_overlap(void **state)
+{
+    (void)state;
+    ten();
+    shell("cd '%s' && echo hello > 0.text && echo hello > sub/8.text && cp 0.jpg copy.jpg", images);
+    fake f = {0};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    spec.overlap = true;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 11, 0, 0, 2, 0);
+    assert_true(f.images == 11 && f.largest == 3);
+    colour_of("0.jpg", 1, 0, 255, 40);
+    colour_of("sub/9.jpg", 11, 180, 75, 40);
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 0, 11, 2, 0);
+    f.dead = true;
+    picture("2.jpg", 9, 9, 9);
+    OK(iso_encode(&spec, &c, &err)); /* one without a vector among many that have one */
+    expect(&c, 0, 0, 10, 3, 0);
+}
+
 static iso_status encode_real(void *ctx, const uint8_t *pixels, int64_t n, float *vectors, iso_error *e)
 {
     return iso_encoder_run(ctx, pixels, n, vectors, e);
@@ -355,9 +378,9 @@ int main(void)
     snprintf(images, sizeof images, "%s/faces", base);
     snprintf(db, sizeof db, "%s/faces.db", base);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_interrupt), /* first: it forks, and OpenMP's threads do not come along */
         cmocka_unit_test(test_incremental), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_mismatch),
-        cmocka_unit_test(test_celeba_layout), cmocka_unit_test(test_inside), cmocka_unit_test(test_interrupt),
-        cmocka_unit_test(test_real_model)};
+        cmocka_unit_test(test_celeba_layout), cmocka_unit_test(test_inside), cmocka_unit_test(test_overlap), cmocka_unit_test(test_real_model)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char command[700];
     snprintf(command, sizeof command, "rm -rf '%s'", base);

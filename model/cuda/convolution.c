@@ -1,7 +1,8 @@
 /* convolution.c: T(x, w, y) = <conv(x, w), y> and its gradients, by cuDNN, channels last.
  *
  * conv is cuDNN's forward, conv_x its gradient by the data, conv_w by the filter. Where a filter covers the whole image, or
- * one pixel, all three are matrix products. cuDNN's algorithms are chosen once for each shape: the first that its heuristics
+ * one pixel, all three are matrix products. Where cuDNN has nothing for a shape, or refuses at the first run what it had proposed,
+ * they are matrix products over patches (patches.c); ISO_CUDA_PATCHES: everywhere. cuDNN's algorithms are chosen once for each shape: the first that its heuristics
  * propose (ISO_CUDA_FIND: that its measurements do) among those that give the same bits every time; among all where none does. */
 #include <limits.h>
 #include <stdlib.h>
@@ -11,12 +12,9 @@
 #include "model/cuda/cuda.h"
 
 #define WORKSPACE_LIMIT ((size_t)1 << 30)
-enum { ALGORITHMS = 16 };
+enum { ALGORITHMS = 16, WORKSPACE_ALIGNMENT = 256 }; /* a plan aligns for vectors, cudaMalloc like this */
 
-typedef struct shapes { /* x [B, H, W, C], w [O, KH, KW, C], y [B, OH, OW, O] */
-    iso_shape x, w, y;
-    int stride, pad;
-} shapes;
+typedef iso_cuda_shapes shapes;
 
 typedef struct convolution {
     iso_op op;
@@ -27,6 +25,8 @@ typedef struct convolution {
     cudnnConvolutionDescriptor_t how;
     int algorithm; /* of the op's own enumeration */
     size_t workspace;
+    bool by_patches;
+    void *patches; /* taken where cuDNN refused while running; kept */
 } convolution;
 
 static struct {
@@ -95,7 +95,7 @@ static bool same(const convolution *c, iso_op op, bool tf32, const shapes *s)
            iso_shape_equal(&c->of.w, &s->w) && iso_shape_equal(&c->of.y, &s->y);
 }
 
-static const convolution *find(iso_op op, bool tf32, const shapes *s)
+static convolution *find(iso_op op, bool tf32, const shapes *s)
 {
     for (size_t i = 0; i < known.count; i++)
         if (same(&known.at[i], op, tf32, s)) return &known.at[i];
@@ -185,7 +185,7 @@ static iso_status refuse(const convolution *c, cudnnStatus_t status, iso_error *
     char x[96], w[96], y[96];
     return iso_fail(err, ISO_E_UNSUPPORTED, "cuDNN has no %s for x %s, w %s, y %s, stride %d, padding %d: %s", iso_op_name(c->op),
                     iso_shape_text(&c->of.x, x), iso_shape_text(&c->of.w, w), iso_shape_text(&c->of.y, y), c->of.stride, c->of.pad,
-                    cudnnGetErrorString(status));
+                    iso_cuda_dnn_reason(status).text);
 }
 
 iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32, iso_error *err)
@@ -200,11 +200,12 @@ iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32,
         return iso_fail(err, ISO_E_UNSUPPORTED, "a convolution of more than 2^31 numbers is too large for cuDNN: try a smaller batch");
     if (!iso_grow(&known.at, &known.capacity, known.count + 1, sizeof *known.at)) return iso_fail_memory(err);
     convolution c = {.op = op, .tf32 = tf32, .of = s};
-    cudnnStatus_t status = describe(&c);
+    cudnnStatus_t status = getenv("ISO_CUDA_PATCHES") ? CUDNN_STATUS_NOT_SUPPORTED : describe(&c);
     if (status == CUDNN_STATUS_SUCCESS) status = choose(&c);
     if (status != CUDNN_STATUS_SUCCESS) {
         forget(&c);
-        return refuse(&c, status, err);
+        if (iso_cuda_patches_check(&s, err) != ISO_OK) return refuse(&c, status, err);
+        c = (convolution){.op = op, .tf32 = tf32, .of = s, .by_patches = true, .workspace = iso_cuda_patches_workspace(&s)};
     }
     known.at[known.count++] = c;
     return ISO_OK;
@@ -219,7 +220,38 @@ size_t iso_cuda_convolve_workspace(iso_op op, const iso_call *call, bool tf32)
         return bytes;
     }
     const convolution *c = is_product(&s) ? NULL : find(op, tf32, &s);
-    return c ? c->workspace : 0;
+    return c && c->workspace ? c->workspace + WORKSPACE_ALIGNMENT : 0;
+}
+
+static cudnnStatus_t by_cudnn(const convolution *c, const iso_call *call, void *work)
+{
+    const float one = 1, zero = 0;
+    const void *a = call->in[0].data, *b = call->in[1].data;
+    void *out = call->out.data;
+    cudnnHandle_t dnn = iso_cuda_get()->dnn;
+    if (c->op == ISO_OP_CONV)
+        return cudnnConvolutionForward(dnn, &one, c->x, a, c->w, b, c->how, (cudnnConvolutionFwdAlgo_t)c->algorithm, work,
+                                       c->workspace, &zero, c->y, out);
+    if (c->op == ISO_OP_CONV_X)
+        return cudnnConvolutionBackwardData(dnn, &one, c->w, b, c->y, a, c->how, (cudnnConvolutionBwdDataAlgo_t)c->algorithm, work,
+                                            c->workspace, &zero, c->x, out);
+    return cudnnConvolutionBackwardFilter(dnn, &one, c->x, a, c->y, b, c->how, (cudnnConvolutionBwdFilterAlgo_t)c->algorithm, work,
+                                          c->workspace, &zero, c->w, out);
+}
+
+/* From cuDNN to patches, whose memory the plan does not have. Not within a graph: there cuDNN ran well before. */
+static bool give_up(convolution *c)
+{
+    enum cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+    iso_error ignored = {0};
+    if (iso_cuda_get()->failure.status != ISO_OK || iso_cuda_patches_check(&c->of, &ignored) != ISO_OK) return false;
+    if (cudaStreamIsCapturing(iso_cuda_get()->stream, &capturing) != cudaSuccess || capturing != cudaStreamCaptureStatusNone) return false;
+    if (cudaMalloc(&c->patches, iso_cuda_patches_workspace(&c->of)) != cudaSuccess) {
+        (void)cudaGetLastError();
+        c->patches = NULL;
+        return false;
+    }
+    return c->by_patches = true;
 }
 
 void iso_cuda_convolve(iso_op op, const iso_call *call, bool tf32)
@@ -236,24 +268,18 @@ void iso_cuda_convolve(iso_op op, const iso_call *call, bool tf32)
         iso_cuda_gemm_run(&g, tf32);
         return;
     }
-    const convolution *c = find(op, tf32, &s);
+    convolution *c = find(op, tf32, &s);
     if (!c) {
         (void)iso_cuda_dnn_ok(CUDNN_STATUS_NOT_INITIALIZED, "a convolution that was not prepared");
         return;
     }
-    const float one = 1, zero = 0;
-    const void *a = call->in[0].data, *b = call->in[1].data;
-    void *out = call->out.data, *work = call->workspace;
-    cudnnHandle_t dnn = iso_cuda_get()->dnn;
-    cudnnStatus_t status;
-    if (op == ISO_OP_CONV)
-        status = cudnnConvolutionForward(dnn, &one, c->x, a, c->w, b, c->how, (cudnnConvolutionFwdAlgo_t)c->algorithm, work,
-                                         c->workspace, &zero, c->y, out);
-    else if (op == ISO_OP_CONV_X)
-        status = cudnnConvolutionBackwardData(dnn, &one, c->w, b, c->y, a, c->how, (cudnnConvolutionBwdDataAlgo_t)c->algorithm, work,
-                                              c->workspace, &zero, c->x, out);
-    else
-        status = cudnnConvolutionBackwardFilter(dnn, &one, c->x, a, c->y, b, c->how, (cudnnConvolutionBwdFilterAlgo_t)c->algorithm,
-                                                work, c->workspace, &zero, c->w, out);
-    (void)iso_cuda_dnn_ok(status, "a convolution");
+    void *work = (void *)(((uintptr_t)call->workspace + WORKSPACE_ALIGNMENT - 1) & -(uintptr_t)WORKSPACE_ALIGNMENT);
+    if (!c->by_patches) {
+        cudnnStatus_t status = by_cudnn(c, call, work);
+        if (status == CUDNN_STATUS_SUCCESS || !give_up(c)) {
+            (void)iso_cuda_dnn_ok(status, "a convolution");
+            return;
+        }
+    }
+    iso_cuda_patches_run(op, &s, call, c->patches ? c->patches : work, tf32);
 }

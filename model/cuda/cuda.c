@@ -2,6 +2,7 @@
 #include "model/cuda/cuda.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "model/cuda/backend.h"
@@ -32,9 +33,19 @@ bool iso_cuda_blas_ok(cublasStatus_t s, const char *what)
     return s == CUBLAS_STATUS_SUCCESS || remember(what, cublasGetStatusString(s));
 }
 
+iso_cuda_reason iso_cuda_dnn_reason(cudnnStatus_t s)
+{
+    char more[120] = "";
+    iso_cuda_reason r;
+    cudnnGetLastErrorString(more, sizeof more);
+    more[sizeof more - 1] = '\0';
+    snprintf(r.text, sizeof r.text, more[0] ? "%.70s (%s)" : "%.70s", cudnnGetErrorString(s), more);
+    return r;
+}
+
 bool iso_cuda_dnn_ok(cudnnStatus_t s, const char *what)
 {
-    return s == CUDNN_STATUS_SUCCESS || remember(what, cudnnGetErrorString(s));
+    return s == CUDNN_STATUS_SUCCESS || remember(what, iso_cuda_dnn_reason(s).text);
 }
 
 static iso_status check(iso_error *err)
@@ -191,8 +202,11 @@ enum { LEAST_MAJOR = 8, BLAS_WORKSPACE = 32 << 20 };
 
 static iso_status no_device(cudaError_t e, iso_error *err)
 {
+    int driver = 0;
     (void)cudaGetLastError();
-    return iso_fail(err, ISO_E_UNSUPPORTED, "there is no usable CUDA device here (%s): use --device cpu", cudaGetErrorString(e));
+    bool none = cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0;
+    return iso_fail(err, ISO_E_UNSUPPORTED, "there is no usable CUDA device here (%s): use --device cpu",
+                    none ? "no NVIDIA driver is installed" : cudaGetErrorString(e));
 }
 
 static iso_status open_device(iso_error *err)

@@ -27,6 +27,11 @@ iso_cuda *iso_cuda_get(void);
 bool iso_cuda_ok(cudaError_t e, const char *what);
 bool iso_cuda_blas_ok(cublasStatus_t s, const char *what);
 bool iso_cuda_dnn_ok(cudnnStatus_t s, const char *what);
+/* cuDNN's words for its last failure: "reason" or "reason (details)". */
+typedef struct iso_cuda_reason {
+    char text[200];
+} iso_cuda_reason;
+iso_cuda_reason iso_cuda_dnn_reason(cudnnStatus_t s);
 
 /* runs.c: a plan's runs as a graph, and small outputs. */
 iso_status iso_cuda_runs_create(void **runs, iso_error *err);
@@ -57,12 +62,14 @@ _Static_assert(ISO_FUSED_MAX_INPUTS == 24 && ISO_FUSED_MAX_STEPS == 48, "ISO_CUD
 iso_status iso_cuda_compile(int count, char *const *body, iso_error *err);
 const void *iso_cuda_compiled(const char *body); /* NULL: not compiled */
 
-/* products.c: matmul by cuBLAS; convolution.c: the three forms by cuDNN, or by cuBLAS where they are matrix products. */
+/* products.c: matmul by cuBLAS; convolution.c: the three forms by cuDNN, or by cuBLAS where they are matrix products;
+ * patches.c: by cuBLAS over patches, where cuDNN has nothing. */
 typedef struct iso_cuda_gemm { /* row-major: out [batch, m, n] = op(a) [batch, m, k] op(b) [batch, k, n] */
     const float *a, *b;
     float *out;
     int64_t batch, m, n, k;
     bool transpose_a, transpose_b;
+    bool add; /* to what is in out */
 } iso_cuda_gemm;
 void iso_cuda_gemm_run(const iso_cuda_gemm *g, bool tf32);
 iso_status iso_cuda_gemm_check(const iso_cuda_gemm *g, iso_error *err);
@@ -71,6 +78,14 @@ iso_status iso_cuda_matmul_prepare(const iso_call *call, iso_error *err);
 void iso_cuda_convolve(iso_op op, const iso_call *call, bool tf32);
 iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32, iso_error *err);
 size_t iso_cuda_convolve_workspace(iso_op op, const iso_call *call, bool tf32);
+
+typedef struct iso_cuda_shapes { /* x [B, H, W, C], w [O, KH, KW, C], y [B, OH, OW, O] */
+    iso_shape x, w, y;
+    int stride, pad;
+} iso_cuda_shapes;
+iso_status iso_cuda_patches_check(const iso_cuda_shapes *s, iso_error *err);
+size_t iso_cuda_patches_workspace(const iso_cuda_shapes *s);
+void iso_cuda_patches_run(iso_op op, const iso_cuda_shapes *s, const iso_call *call, void *workspace, bool tf32);
 
 /* moves.c: shapes to the kernels of kernels.h. */
 void iso_cuda_sum_op(const iso_call *call);

@@ -268,6 +268,46 @@ int64_t sum_blocks(const iso_cuda_sum *s)
     return s->kept_count * (s->inner_kept ? ceil_div(s->inner, column_width(s->inner)) : 1);
 }
 
+/* --- patches */
+
+template <typename Index> __global__ void unfold_kernel(iso_cuda_patches p)
+{
+    const Index c = (Index)p.c, kw = (Index)p.kw, kh = (Index)p.kh, ow = (Index)p.ow, oh = (Index)p.oh;
+    EACH(Index, i, p.n * p.oh * p.ow * p.kh * p.kw * p.c)
+    {
+        Index rest = i / c;
+        const int64_t dx = rest % kw;
+        rest /= kw;
+        const int64_t dy = rest % kh;
+        rest /= kh;
+        const int64_t x = (int64_t)(rest % ow) * p.stride - p.pad + dx;
+        rest /= ow;
+        const int64_t y = (int64_t)(rest % oh) * p.stride - p.pad + dy, image = rest / oh;
+        const bool inside = x >= 0 && x < p.w && y >= 0 && y < p.h;
+        p.rows[i] = inside ? p.x[((image * p.h + y) * p.w + x) * p.c + i % c] : 0.0f;
+    }
+}
+
+template <typename Index> __global__ void fold_kernel(iso_cuda_patches p)
+{
+    const Index c = (Index)p.c, w = (Index)p.w, h = (Index)p.h;
+    EACH(Index, i, p.n * p.h * p.w * p.c)
+    {
+        Index rest = i / c;
+        const int64_t x = rest % w + p.pad;
+        rest /= w;
+        const int64_t y = rest % h + p.pad, image = rest / h;
+        float sum = 0.0f;
+        for (int64_t dy = y % p.stride; dy < p.kh && dy <= y; dy += p.stride)
+            for (int64_t dx = x % p.stride; dx < p.kw && dx <= x; dx += p.stride) {
+                const int64_t oy = (y - dy) / p.stride, ox = (x - dx) / p.stride;
+                if (oy >= p.oh || ox >= p.ow) continue;
+                sum += p.rows[((((image * p.oh + oy) * p.ow + ox) * p.kh + dy) * p.kw + dx) * p.c + i % c];
+            }
+        p.x[i] = sum;
+    }
+}
+
 /* --- bytes, publish */
 
 template <typename Index> __global__ void bytes_kernel(iso_cuda_bytes b)
@@ -382,6 +422,18 @@ cudaError_t iso_cuda_outer_run(const iso_cuda_outer *o, cudaStream_t stream)
     s.inner = o->outputs * o->inputs;
     s.chunks = o->chunks;
     return launch(sum_chunks_kernel, ceil_div(s.inner, BLOCK / 32), dim3(BLOCK), s, stream);
+}
+
+cudaError_t iso_cuda_unfold_run(const iso_cuda_patches *p, cudaStream_t stream)
+{
+    const int64_t count = p->n * p->oh * p->ow * p->kh * p->kw * p->c;
+    return launch(small(count) ? unfold_kernel<uint32_t> : unfold_kernel<uint64_t>, blocks_for(count), dim3(BLOCK), *p, stream);
+}
+
+cudaError_t iso_cuda_fold_run(const iso_cuda_patches *p, cudaStream_t stream)
+{
+    const int64_t count = p->n * p->h * p->w * p->c;
+    return launch(small(count) ? fold_kernel<uint32_t> : fold_kernel<uint64_t>, blocks_for(count), dim3(BLOCK), *p, stream);
 }
 
 cudaError_t iso_cuda_bytes_run(const iso_cuda_bytes *b, cudaStream_t stream)

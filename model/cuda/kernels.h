@@ -74,6 +74,16 @@ typedef struct iso_cuda_outer {
 size_t iso_cuda_outer_plan(iso_cuda_outer *o);
 cudaError_t iso_cuda_outer_run(const iso_cuda_outer *o, cudaStream_t stream);
 
+/* The pixels under a filter as rows, channels last: rows [n, oh, ow] [kh, kw, c] from x [n, h, w, c], zeros where a filter
+ * reaches beyond the image. fold: x = the sum of what rows have for each pixel, in the order of the filter's pixels. */
+typedef struct iso_cuda_patches {
+    float *x, *rows;
+    int64_t n, h, w, c, oh, ow, kh, kw;
+    int stride, pad;
+} iso_cuda_patches;
+cudaError_t iso_cuda_unfold_run(const iso_cuda_patches *p, cudaStream_t stream);
+cudaError_t iso_cuda_fold_run(const iso_cuda_patches *p, cudaStream_t stream);
+
 /* iso_device.bytes */
 typedef struct iso_cuda_bytes {
     float *to;

@@ -8,12 +8,12 @@
 
 void iso_cuda_gemm_run(const iso_cuda_gemm *g, bool tf32)
 {
-    const float one = 1, zero = 0;
+    const float one = 1, keep = g->add ? 1 : 0;
     const int m = (int)g->m, n = (int)g->n, k = (int)g->k;
     cublasStatus_t s = cublasGemmStridedBatchedEx(
         iso_cuda_get()->blas, g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k,
         &one, g->b, CUDA_R_32F, g->transpose_b ? k : n, g->n * g->k, g->a, CUDA_R_32F, g->transpose_a ? m : k, g->m * g->k,
-        &zero, g->out, CUDA_R_32F, n, g->m * g->n, (int)g->batch, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+        &keep, g->out, CUDA_R_32F, n, g->m * g->n, (int)g->batch, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
         CUBLAS_GEMM_DEFAULT);
     (void)iso_cuda_blas_ok(s, "a matrix product");
 }

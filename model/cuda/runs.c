@@ -1,5 +1,6 @@
 /* runs.c: a plan's runs. The first goes kernel by kernel, so that the libraries load what they need; the second is
- * captured as a CUDA graph, and from then on a run is the launch of that graph. */
+ * captured as a CUDA graph, and from then on a run is the launch of that graph. A plan that cannot be captured (a library may do
+ * what a graph cannot hold) goes on kernel by kernel: slower, with the same results. */
 #include "model/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -13,6 +14,7 @@ typedef struct runs {
     cudaGraphExec_t graph; /* NULL: not yet */
     cudaEvent_t done;      /* the last run */
     bool warm;             /* ran once */
+    bool plain;            /* no graph can be made of it */
 } runs;
 
 iso_status iso_cuda_runs_create(void **out, iso_error *err)
@@ -36,15 +38,22 @@ void iso_cuda_runs_free(void *plan_runs)
     free(r);
 }
 
+/* Nothing was done where this fails, and what failed is forgotten. */
 static void capture(runs *r, void (*launch)(void *plan), void *plan)
 {
-    cudaStream_t stream = iso_cuda_get()->stream;
+    iso_cuda *c = iso_cuda_get();
     cudaGraph_t graph = NULL;
-    if (!iso_cuda_ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning a graph")) return;
-    launch(plan);
-    if (iso_cuda_ok(cudaStreamEndCapture(stream, &graph), "capturing a graph"))
-        (void)iso_cuda_ok(cudaGraphInstantiate(&r->graph, graph, 0), "making a graph");
-    if (graph) (void)iso_cuda_ok(cudaGraphDestroy(graph), "making a graph");
+    if (iso_cuda_ok(cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal), "beginning a graph")) {
+        launch(plan);
+        if (iso_cuda_ok(cudaStreamEndCapture(c->stream, &graph), "capturing a graph") && c->failure.status == ISO_OK)
+            (void)iso_cuda_ok(cudaGraphInstantiate(&r->graph, graph, 0), "making a graph");
+        if (graph) (void)cudaGraphDestroy(graph);
+    }
+    if (c->failure.status == ISO_OK) return;
+    r->plain = true;
+    r->graph = NULL;
+    c->failure = (iso_error){0};
+    (void)cudaGetLastError();
 }
 
 void iso_cuda_runs_run(void *plan_runs, void (*launch)(void *plan), void *plan)
@@ -52,10 +61,10 @@ void iso_cuda_runs_run(void *plan_runs, void (*launch)(void *plan), void *plan)
     runs *r = plan_runs;
     const iso_cuda *c = iso_cuda_get();
     if (c->failure.status != ISO_OK) return; /* reading tells */
-    if (r->warm && !r->graph && !c->eager) capture(r, launch, plan);
+    if (r->warm && !r->graph && !r->plain && !c->eager) capture(r, launch, plan);
     if (r->graph)
         (void)iso_cuda_ok(cudaGraphLaunch(r->graph, c->stream), "launching a graph");
-    else if (c->failure.status == ISO_OK)
+    else
         launch(plan);
     r->warm = true;
     (void)iso_cuda_ok(cudaEventRecord(r->done, c->stream), "a run");

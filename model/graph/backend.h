@@ -4,6 +4,8 @@
  * computes in double with loops that read like the definitions; the CPU
  * backend computes in float. A kernel gets shapes that were checked when the
  * graph was built, never fails, allocates nothing, and may use all threads.
+ * On the host several may run at once, each then told to use one thread and
+ * given a workspace of its own: they share nothing that changes.
  *
  * A backend with a device (iso_device) computes while the caller goes on:
  * kernels, put and copy are done in the order they were asked for, get and

@@ -21,6 +21,9 @@ typedef struct planning {
     slot *slots;
     int slot_count;
     int *workspace; /* [units] slot or -1 */
+    bool *small;    /* [units] for one thread, beside others */
+    int together;   /* the slot of such units' workspaces; -1: none */
+    bool *once;     /* [units] computed by the first run alone (iso_plan_spec.frozen) */
     iso_fused_input *next_input;
     iso_fused_step *next_op;
     bool measure;   /* only sizes are wanted */
@@ -41,6 +44,27 @@ static iso_node read_root(const planning *w, iso_node in)
 }
 
 /* --- lifetimes */
+
+/* The units that read nothing but states that do not change: what they compute stays to the end. */
+static iso_status mark_once(planning *w, iso_error *err)
+{
+    if (!w->spec->frozen) return ISO_OK;
+    bool *fixed = iso_calloc((size_t)w->p->nodes, sizeof *fixed);
+    if (!fixed) return iso_fail_memory(err);
+    for (int n = 0; n < w->p->nodes; n++) {
+        fixed[n] = at(w, n)->op != ISO_OP_INPUT;
+        for (int k = 0; k < ISO_MAX_INPUTS; k++)
+            if (at(w, n)->in[k] != ISO_NONE) fixed[n] = fixed[n] && fixed[at(w, n)->in[k]];
+    }
+    for (int t = 0; t < w->u.unit_count; t++) {
+        const unit *un = &w->u.unit[t];
+        w->once[t] = true;
+        for (int i = 0; i < un->count; i++) w->once[t] = w->once[t] && fixed[w->u.order[un->first + i]];
+        for (int i = 0; w->once[t] && i < un->count; i++) w->last[w->u.order[un->first + i]] = w->u.unit_count;
+    }
+    free(fixed);
+    return ISO_OK;
+}
 
 static void mark_uses(planning *w)
 {
@@ -143,8 +167,24 @@ static iso_status call_of(const planning *w, iso_node n, iso_call *c)
     return ISO_OK;
 }
 
+/* Units that one thread will do. */
+static void mark_small(planning *w)
+{
+    if (w->p->backend->device || w->spec->threads < 2) return;
+    for (int t = 0; t < w->u.unit_count; t++) {
+        const unit *un = &w->u.unit[t];
+        iso_node n = w->u.order[un->first];
+        iso_call c;
+        if (w->once[t]) continue;
+        (void)call_of(w, n, &c);
+        w->small[t] = un->fused && w->p->backend->fused ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), un->count + 2)
+                                                        : iso_together_small(at(w, n)->op, &c);
+    }
+}
+
 static iso_status place_values(planning *w, iso_error *err)
 {
+    enum { LINGER = 24 };
     const units *u = &w->u;
     bool *taken = iso_calloc((size_t)w->p->nodes + (size_t)u->unit_count * 2, sizeof *taken);
     if (!taken) return iso_fail_memory(err);
@@ -155,12 +195,14 @@ static iso_status place_values(planning *w, iso_error *err)
             iso_node n = u->order[u->unit[t].first + i];
             if (!w->stored[n] || w->outside[n]) continue;
             int last = w->last[n] > t ? w->last[n] : t;
+            /* Bytes that are used again at once would make steps wait that could run together. */
+            if (w->small[t] && last + LINGER < u->unit_count) last += LINGER;
             int s = u->unit[t].fused ? dying_input(w, t, n, taken) : -1;
             if (s >= 0) {
                 taken[s] = true;
                 w->slots[s].to = last;
             } else
-                s = add_slot(w, bytes_of(w, n), t, last);
+                s = add_slot(w, bytes_of(w, n), w->once[t] ? 0 : t, last);
             w->slot_of[n] = s;
             taken[s] = taken[s] || last == t;
         }
@@ -172,6 +214,12 @@ static iso_status place_values(planning *w, iso_error *err)
         iso_node n = u->order[u->unit[t].first];
         iso_call c;
         (void)call_of(w, n, &c);
+        if (w->small[t]) {
+            c.threads = 1;
+            size_t each = slot_bytes(w, w->p->backend->workspace(at(w, n)->op, &c));
+            if (each > w->p->together_workspace_each) w->p->together_workspace_each = each;
+            continue;
+        }
         if (device && w->p->backend->kernel[at(w, n)->op]) st = device->prepare(at(w, n)->op, &c, err);
         if (st != ISO_OK) {
             free(taken);
@@ -181,6 +229,13 @@ static iso_status place_values(planning *w, iso_error *err)
         if (bytes) w->workspace[t] = add_slot(w, bytes, t, t);
     }
     free(taken);
+    /* Threads' workspaces lie a page apart: none writes into a line of another's. */
+    enum { PAGE = 4096, CROWD = 8 };
+    iso_plan *p = w->p;
+    p->together_threads = w->spec->threads < CROWD ? w->spec->threads : CROWD;
+    p->together_workspace_each = (p->together_workspace_each + PAGE - 1) / PAGE * PAGE;
+    if (p->together_workspace_each)
+        w->together = add_slot(w, (size_t)p->together_threads * p->together_workspace_each, 0, u->unit_count);
     return ISO_OK;
 }
 
@@ -285,8 +340,10 @@ static iso_status build_steps(planning *w, iso_error *err)
     for (int t = 0; t < w->u.unit_count; t++) {
         step *s = &p->step[t];
         iso_node n = w->u.order[w->u.unit[t].first];
+        s->once = w->once[t];
         if (w->u.unit[t].fused && p->backend->fused) {
             build_fused(w, t, s);
+            if (w->small[t]) s->fused.threads = 1;
             p->stats.fused++;
         } else {
             (void)call_of(w, n, &s->call);
@@ -299,14 +356,17 @@ static iso_status build_steps(planning *w, iso_error *err)
                 if (at(w, n)->in[k] != ISO_NONE) s->call.in[k].data = address(w, at(w, n)->in[k]);
             s->call.out.data = address(w, n);
             s->call.workspace = w->workspace[t] < 0 ? NULL : (char *)p->arena + w->slots[w->workspace[t]].offset;
+            if (w->small[t]) s->call.threads = 1;
             s->flops = iso_op_flops(s->op, &s->call);
             bool product =
                 s->op == ISO_OP_MATMUL || s->op == ISO_OP_CONV || s->op == ISO_OP_CONV_X || s->op == ISO_OP_CONV_W;
             if (product) p->stats.gemm_flops += s->flops;
         }
         p->stats.flops += s->flops;
+        s->small = w->small[t];
     }
     p->step_count = p->stats.steps = w->u.unit_count;
+    if (w->together >= 0) p->together_workspace = (char *)p->arena + w->slots[w->together].offset;
     for (int i = 0; i < w->spec->assign_count; i++) {
         const iso_assign *a = &w->spec->assigns[i];
         if (!w->u.direct[i])
@@ -369,6 +429,7 @@ static iso_status check_spec(const iso_graph *g, const iso_plan_spec *s, iso_err
 {
     iso_status st = iso_graph_check(g, err);
     if (st != ISO_OK) return st;
+    if (s->frozen && s->assign_count) return iso_fail(err, ISO_E_ARGUMENT, "the plan assigns states that are to be frozen");
     for (int i = 0; i < s->output_count; i++)
         if (s->outputs[i] < 0 || s->outputs[i] >= (int)g->count)
             return iso_fail(err, ISO_E_ARGUMENT, "output %d of the plan is no node", i);
@@ -406,14 +467,17 @@ static iso_status allocate(planning *w, iso_error *err)
     w->full = iso_calloc(n, sizeof *w->full);
     w->slot_of = iso_calloc(n, sizeof *w->slot_of);
     w->outside = iso_calloc(n, sizeof *w->outside);
-    w->slots = iso_calloc(n + t, sizeof *w->slots);
+    w->slots = iso_calloc(n + t + 1, sizeof *w->slots);
     w->workspace = iso_calloc(t, sizeof *w->workspace);
+    w->small = iso_calloc(t, sizeof *w->small);
+    w->together = -1;
+    w->once = iso_calloc(t, sizeof *w->once);
     p->at = iso_calloc(n, sizeof *p->at);
     p->step = iso_calloc(t, sizeof *p->step);
     p->copy = iso_calloc((size_t)w->spec->assign_count, sizeof *p->copy);
     p->inputs = w->next_input = iso_calloc(2 * n, sizeof *p->inputs); /* an operand each, at most */
     p->ops = w->next_op = iso_calloc(3 * n, sizeof *p->ops);          /* a node each, and its masks */
-    bool ok = w->last && w->stored && w->full && w->slot_of && w->outside && w->slots && w->workspace && p->at &&
+    bool ok = w->last && w->stored && w->full && w->slot_of && w->outside && w->slots && w->workspace && w->small && w->once && p->at &&
               p->step && p->copy && p->inputs && p->ops;
     if (!ok) return iso_fail_memory(err);
     for (size_t i = 0; i < n; i++) w->last[i] = w->slot_of[i] = -1;
@@ -426,6 +490,8 @@ static iso_status lay_out(planning *w, iso_error *err)
     iso_status st = allocate(w, err);
     if (st != ISO_OK) return st;
     mark_uses(w);
+    if ((st = mark_once(w, err)) != ISO_OK) return st;
+    mark_small(w);
     for (int i = 0; i < w->spec->assign_count; i++) w->stored[w->spec->assigns[i].state] = true;
     if ((st = place_sources(w, err)) != ISO_OK || (st = place_values(w, err)) != ISO_OK) return st;
     int *scratch = iso_calloc(2 * (size_t)w->slot_count, sizeof *scratch);
@@ -439,7 +505,7 @@ static iso_status lay_out(planning *w, iso_error *err)
         return iso_fail(err, ISO_E_MEMORY, "out of memory: the plan needs %.2f GiB",
                         (double)w->p->stats.arena / (1 << 30));
     fill_constants(w);
-    if ((st = build_steps(w, err)) != ISO_OK) return st;
+    if ((st = build_steps(w, err)) != ISO_OK || (st = iso_together_build(w->p, err)) != ISO_OK) return st;
     remember(w);
     return w->p->backend->device ? prepare_device(w, err) : ISO_OK;
 }
@@ -470,6 +536,8 @@ static iso_status make(const iso_graph *g, const iso_plan_spec *spec, bool measu
     free(w.outside);
     free(w.slots);
     free(w.workspace);
+    free(w.once);
+    free(w.small);
     if (st == ISO_OK)
         *out = p;
     else
@@ -500,6 +568,7 @@ void iso_plan_free(iso_plan *p)
         if (p->published) p->backend->device->host_release(p->published);
     }
     if (p->arena) p->backend->release(p->arena, p->stats.arena);
+    iso_together_free(p);
     free(p->at);
     free(p->step);
     free(p->copy);

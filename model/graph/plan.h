@@ -45,6 +45,8 @@ typedef struct iso_plan_spec {
     int assign_count;
     const iso_assign *assigns;
     int threads;                /* 0: all of OpenMP's */
+    bool frozen;                /* no state changes after the first run, and there are no assigns: what depends on states
+                                 * alone (a weight in the engine's layout) is computed by the first run and kept */
 } iso_plan_spec;
 
 typedef struct iso_plan iso_plan;
@@ -89,7 +91,8 @@ bool iso_bytes_resident(const iso_bytes *b);
 ISO_CHECK iso_status iso_plan_write_bytes(iso_plan *p, iso_node input, iso_bytes *b, const int64_t *rows,
                                           const uint8_t *mirror, int64_t n, iso_error *err);
 
-/* Per-op seconds of all runs since creation, as lines "op  calls  seconds  gflops" to stderr; needs ISO_PLAN_PROFILE=1 in the environment at creation. */
+/* Per-op seconds of all runs since creation, as lines "op  calls  seconds  gflops" to stderr; needs ISO_PLAN_PROFILE=1 in the environment at creation;
+ * ISO_PLAN_PROFILE=2: also by op and sizes. */
 void iso_plan_profile(const iso_plan *p);
 
 #endif

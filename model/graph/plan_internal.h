@@ -30,6 +30,8 @@ typedef struct step {
     iso_call call;
     iso_fused fused;
     double flops, seconds;
+    bool once; /* only in the first run */
+    bool small; /* done by one thread, beside others (plan_together.c); its workspace is the thread's */
 } step;
 
 typedef struct copy { /* state <- value, after everything else */
@@ -37,6 +39,8 @@ typedef struct copy { /* state <- value, after everything else */
     void *to;
     size_t bytes;
 } copy;
+
+typedef struct iso_together iso_together;
 
 /* What the plan must still know of a node. */
 typedef struct place {
@@ -62,6 +66,10 @@ struct iso_plan {
     iso_plan_stats stats;
     int64_t runs;
     bool profile;
+    iso_together *together; /* runs of small steps */
+    int together_count, together_threads;
+    void *together_workspace; /* [together_threads], each of so many bytes */
+    size_t together_workspace_each;
     /* Only on a device: */
     void *device_runs;
     float *published; /* small outputs, written at the end of every run */
@@ -90,6 +98,18 @@ typedef struct units {
 /* Groups the needed nodes and orders the units so that every read of an assigned state comes before a direct write of it. */
 iso_status iso_units_build(const iso_graph *g, const iso_plan_spec *spec, units *out, iso_error *err);
 void iso_units_free(units *u);
+
+/* --- small steps: several at once (plan_together.c). On the host's memory only. */
+/* Whether a step of these sizes is for one thread. */
+bool iso_together_small(iso_op op, const iso_call *call);
+bool iso_together_small_fused(int64_t count, int operands);
+/* Finds the runs of small steps of a plan that has its addresses. */
+iso_status iso_together_build(iso_plan *p, iso_error *err);
+void iso_together_free(iso_plan *p);
+/* Does the run that begins at this step; returns its steps, 0 where none begins. */
+int iso_together_run(iso_plan *p, int step);
+/* One step; a small one with this workspace. */
+void iso_step_run(const iso_plan *p, const step *s, void *workspace);
 
 /* --- memory: slots with lifetimes, laid out in one arena */
 typedef struct slot {

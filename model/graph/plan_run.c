@@ -7,6 +7,19 @@
 #include "base/progress.h"
 #include "model/graph/plan_internal.h"
 
+void iso_step_run(const iso_plan *p, const step *s, void *workspace)
+{
+    if (!s->kernel) {
+        p->backend->fused(&s->fused);
+    } else if (s->small) {
+        iso_call call = s->call;
+        call.workspace = workspace;
+        s->kernel(&call);
+    } else {
+        s->kernel(&s->call);
+    }
+}
+
 /* Every kernel once. On a device this only asks for them; profiling waits for each. */
 static void launch(void *plan)
 {
@@ -14,11 +27,14 @@ static void launch(void *plan)
     const iso_device *device = p->backend->device;
     for (int i = 0; i < p->step_count; i++) {
         step *s = &p->step[i];
+        if (s->once && p->runs) continue;
         double started = p->profile ? iso_now() : 0;
-        if (s->kernel)
-            s->kernel(&s->call);
-        else
-            p->backend->fused(&s->fused);
+        int done = s->small && !p->profile ? iso_together_run(p, i) : 0;
+        if (done) {
+            i += done - 1;
+            continue;
+        }
+        iso_step_run(p, s, p->together_workspace);
         if (p->profile && device) device->wait(NULL);
         if (p->profile) s->seconds += iso_now() - started;
     }
@@ -197,6 +213,40 @@ iso_status iso_plan_write_bytes(iso_plan *p, iso_node input, iso_bytes *b, const
 
 iso_plan_stats iso_plan_describe(const iso_plan *p) { return p->stats; }
 
+/* What a step is told by in the table of sizes: its op and its tensors. */
+static void size_text(const step *s, char *out, size_t room)
+{
+    char a[96], b[96], c[96];
+    if (s->kernel)
+        snprintf(out, room, "%s %s %s%s%s -> %s", iso_op_name(s->op), iso_shape_text(&s->call.in[0].shape, a),
+                 s->call.in[1].data ? iso_shape_text(&s->call.in[1].shape, b) : "", s->op == ISO_OP_MATMUL && s->call.attr.i[0] ? " ta" : "",
+                 s->op == ISO_OP_MATMUL && s->call.attr.i[1] ? " tb" : "", iso_shape_text(&s->call.out.shape, c));
+    else
+        snprintf(out, room, "fused %s, %d inputs, %d ops", iso_shape_text(&s->fused.shape, a), s->fused.inputs, s->fused.steps);
+}
+
+/* Steps of the same op and sizes in one line, at the first of them. */
+static void profile_sizes(const iso_plan *p, double sum)
+{
+    fprintf(stderr, "%6s %10s %6s %10s   op and sizes\n", "calls", "seconds", "share", "GFLOP/s");
+    for (int i = 0; i < p->step_count; i++) {
+        char text[400], other[400];
+        int calls = 0, first = i;
+        double seconds = 0, flops = 0;
+        size_text(&p->step[i], text, sizeof text);
+        for (int k = 0; k < p->step_count && first == i; k++) {
+            size_text(&p->step[k], other, sizeof other);
+            if (strcmp(text, other) != 0) continue;
+            if (k < i) first = k;
+            calls++;
+            seconds += p->step[k].seconds / (double)p->runs;
+            flops += p->step[k].flops;
+        }
+        if (first == i)
+            fprintf(stderr, "%6d %10.5f %5.1f%% %10.1f   %s\n", calls, seconds, 100 * seconds * (double)p->runs / sum, flops / seconds * 1e-9, text);
+    }
+}
+
 void iso_plan_profile(const iso_plan *p)
 {
     double seconds[ISO_OP_COUNT + 1] = {0}, flops[ISO_OP_COUNT + 1] = {0}, sum = 0;
@@ -217,4 +267,5 @@ void iso_plan_profile(const iso_plan *p)
             fprintf(stderr, "%-10s %6d %10.4f %5.1f%% %10.1f\n", i < ISO_OP_COUNT ? iso_op_name((iso_op)i) : "fused",
                     calls[i], each, 100 * seconds[i] / sum, flops[i] / each * 1e-9);
     }
+    if (atoi(getenv("ISO_PLAN_PROFILE") ? getenv("ISO_PLAN_PROFILE") : "1") > 1) profile_sizes(p, sum);
 }

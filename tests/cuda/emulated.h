@@ -11,6 +11,8 @@
 /* --- for tests */
 void emulated_memory(size_t limit); /* of the device, in bytes; 1 GiB at first */
 extern int emulated_graph_launches;
+extern bool emulated_refusal;       /* cuDNN does not run what it proposed */
+extern bool emulated_bad_capture;   /* what is captured becomes no graph */
 
 /* --- for the emulator */
 #define REQUIRE(condition) \

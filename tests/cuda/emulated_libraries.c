@@ -114,6 +114,7 @@ const char *cublasGetStatusString(cublasStatus_t s) { return s == CUBLAS_STATUS_
 typedef struct gemm {
     bool ta, tb, tf32;
     int m, n, k, lda, ldb, ldc, batch;
+    bool add;
     int64_t sa, sb, sc;
     const float *a, *b;
     float *c;
@@ -126,7 +127,7 @@ static void run_gemm(const argument *argument)
     for (int p = 0; p < g.batch; p++)
         for (int j = 0; j < g.n; j++)
             for (int i = 0; i < g.m; i++) {
-                double sum = 0;
+                double sum = g.add ? g.c[p * g.sc + i + (int64_t)j * g.ldc] : 0;
                 const float *a = g.a + p * g.sa, *b = g.b + p * g.sb;
                 for (int l = 0; l < g.k; l++)
                     sum += (double)rounded(g.ta ? a[l + (int64_t)i * g.lda] : a[i + (int64_t)l * g.lda], g.tf32) *
@@ -141,10 +142,11 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t h, cublasOperation_t ta
                                           long long sc, int batch, cublasComputeType_t compute, cublasGemmAlgo_t algorithm)
 {
     REQUIRE(h && at == CUDA_R_32F && bt == CUDA_R_32F && ct == CUDA_R_32F && algorithm == CUBLAS_GEMM_DEFAULT);
-    REQUIRE(*(const float *)alpha == 1 && *(const float *)beta == 0 && emulated_is_device(a) && emulated_is_device(b) && emulated_is_device(c));
+    const float added = *(const float *)beta;
+    REQUIRE(*(const float *)alpha == 1 && (added == 0 || added == 1) && emulated_is_device(a) && emulated_is_device(b) && emulated_is_device(c));
     REQUIRE(lda >= (ta == CUBLAS_OP_N ? m : k) && ldb >= (tb == CUBLAS_OP_N ? k : n) && ldc >= m);
     REQUIRE(compute == CUBLAS_COMPUTE_32F || compute == CUBLAS_COMPUTE_32F_FAST_TF32);
-    const gemm g = {ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, compute == CUBLAS_COMPUTE_32F_FAST_TF32, m, n, k, lda, ldb, ldc, batch, sa, sb, sc, a, b, c};
+    const gemm g = {ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, compute == CUBLAS_COMPUTE_32F_FAST_TF32, m, n, k, lda, ldb, ldc, batch, added == 1, sa, sb, sc, a, b, c};
     emulated_ask(run_gemm, &g, sizeof g);
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -171,6 +173,8 @@ typedef struct convolved {
 enum { FORWARD_ALGORITHM = 1, DATA_ALGORITHM = 1, FILTER_ALGORITHM = 1, WORKSPACE = 4096 };
 
 size_t cudnnGetVersion(void) { return CUDNN_VERSION; }
+bool emulated_refusal;
+void cudnnGetLastErrorString(char *message, size_t size) { snprintf(message, size, "%s", "emulated details"); }
 const char *cudnnGetErrorString(cudnnStatus_t s) { return s == CUDNN_STATUS_SUCCESS ? "success" : "emulated failure"; }
 cudnnStatus_t cudnnCreate(cudnnHandle_t *h)
 {
@@ -294,6 +298,8 @@ static cudnnStatus_t convolve(int wanted, const float *alpha, const float *beta,
                               const struct cudnnConvolutionStruct *how, int algorithm, void *workspace, size_t bytes)
 {
     REQUIRE(*alpha == 1 && *beta == 0 && fit(x, w, how, y) && algorithm == 1 && bytes >= WORKSPACE && emulated_is_device(workspace));
+    REQUIRE((uintptr_t)workspace % 256 == 0);
+    if (emulated_refusal) return CUDNN_STATUS_NOT_SUPPORTED;
     REQUIRE(emulated_is_device(px) && emulated_is_device(pw) && emulated_is_device(py));
     const convolved v = {*x, *y, *w, *how, (float *)px, (float *)pw, (float *)py, wanted};
     emulated_fill(workspace, 0xff, bytes); /* NaN: nothing may count on what is there */

@@ -235,6 +235,11 @@ cudaError_t cudaGetDeviceCount(int *count)
     *count = getenv("EMULATED_NO_DEVICE") ? 0 : 1;
     return *count ? cudaSuccess : cudaErrorNoDevice;
 }
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = getenv("EMULATED_NO_DRIVER") ? 0 : 13000;
+    return cudaSuccess;
+}
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device)
 {
@@ -366,8 +371,23 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
     REQUIRE(stream && capturing);
-    *graph = (cudaGraph_t)capturing;
+    list *l = capturing;
     capturing = NULL;
+    if (emulated_bad_capture) {
+        for (size_t i = 0; i < l->count; i++) free(l->at[i].argument);
+        free(l->at);
+        free(l);
+        *graph = NULL;
+        return cudaErrorStreamCaptureInvalidated;
+    }
+    *graph = (cudaGraph_t)l;
+    return cudaSuccess;
+}
+bool emulated_bad_capture;
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status)
+{
+    REQUIRE(stream);
+    *status = capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)

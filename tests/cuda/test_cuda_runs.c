@@ -14,6 +14,9 @@
 
 /* Where the emulator is linked in. */
 __attribute__((weak)) void emulated_memory(size_t limit);
+#pragma weak emulated_refusal
+#pragma weak emulated_bad_capture
+#pragma weak emulated_graph_launches
 
 static bool is_tf32(void)
 {
@@ -170,7 +173,7 @@ static void compare(const char *what, int run, const float *a, const float *b, i
     if (!(sqrt(difference) <= tolerance * sqrt(size))) wrong("%s, run %d: off by %g", what, run, sqrt(difference / size));
 }
 
-void test_plans(void)
+static void plans(void)
 {
     iso_graph *g = iso_graph_create();
     iso_error err = {0};
@@ -212,6 +215,20 @@ void test_plans(void)
         iso_vars_free(m[k].vars);
     }
     iso_graph_free(g);
+}
+
+/* As graphs; and, where the emulator can bring that about, without. */
+void test_plans(void)
+{
+    plans();
+    if (!emulated_memory) return;
+    const int before = emulated_graph_launches;
+    emulated_bad_capture = true;
+    plans();
+    emulated_bad_capture = false;
+    if (emulated_graph_launches != before) wrong("a graph was launched that could not be made");
+    plans();
+    if (emulated_graph_launches == before) wrong("plans do not become graphs any more");
 }
 
 /* --- trainings */

@@ -1,0 +1,198 @@
+/* plan_together.c: runs of small steps, several at once.
+ *
+ * A step that takes microseconds gains nothing from being cut in two: waking the other threads costs as much. Such steps
+ * are done by one thread each, and a run of them by all threads at once, in one parallel region: a thread takes the first
+ * step all of whose predecessors are done. Predecessors are found by memory: of two steps where one writes what the other
+ * reads or writes, the later one waits. So the arena's reuse of bytes is honoured, and every step sees what it would have
+ * seen in order: results are the same for any number of threads. */
+#include <omp.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "model/graph/plan_internal.h"
+
+enum {
+    LONGEST = 4096, /* steps of a run */
+    SHORTEST = 4,   /* fewer are not worth a parallel region */
+    WORD = 64,
+    SPINS = 2000, /* looks for work before a thread lets others have its core */
+    SMALL_BYTES = 4 << 20
+};
+static const double small_flops = 48e6; /* 0.3 ms of a core */
+
+struct iso_together {
+    int first, count; /* steps of the plan */
+    int *waits;       /* [count] how many of them a step waits for */
+    int *next_at;     /* [count + 1] where the steps that wait for a step begin in `next` */
+    int *next;
+    atomic_int *left; /* [count] of this run: predecessors that are not done */
+    _Atomic uint64_t ready[LONGEST / WORD];
+};
+
+static size_t tensor_bytes(const iso_tensor *t) { return (size_t)iso_shape_count(&t->shape) * sizeof(float); }
+
+bool iso_together_small(iso_op op, const iso_call *call)
+{
+    size_t bytes = tensor_bytes(&call->out);
+    for (int k = 0; k < iso_op_table[op].inputs; k++) bytes += tensor_bytes(&call->in[k]);
+    return bytes <= SMALL_BYTES && iso_op_flops(op, call) <= small_flops;
+}
+
+bool iso_together_small_fused(int64_t count, int operands)
+{
+    return count * operands <= SMALL_BYTES / (int64_t)sizeof(float);
+}
+
+/* --- who waits for whom */
+
+typedef struct range {
+    uintptr_t from, to;
+    bool write;
+} range;
+
+static void add_range(range *list, int *n, const void *data, size_t bytes, bool write)
+{
+    if (data) list[(*n)++] = (range){(uintptr_t)data, (uintptr_t)data + bytes, write};
+}
+
+/* What a step touches; `list` may be NULL: only how many ranges. An index has eight bytes an element, as doubles would. */
+static int ranges_of(const iso_plan *p, const step *s, range *list)
+{
+    range few[ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS];
+    const size_t each = p->backend->real_size;
+    int n = 0;
+    if (!list) list = few;
+    if (s->kernel) {
+        add_range(list, &n, s->call.out.data, (size_t)iso_shape_count(&s->call.out.shape) * each, true);
+        for (int k = 0; k < iso_op_table[s->op].inputs; k++)
+            add_range(list, &n, s->call.in[k].data, (size_t)iso_shape_count(&s->call.in[k].shape) * sizeof(int64_t),
+                      false);
+        return n;
+    }
+    for (int i = 0; i < s->fused.inputs; i++)
+        add_range(list, &n, s->fused.input[i].data, (size_t)iso_shape_count(&s->fused.input[i].shape) * each, false);
+    for (int i = 0; i < s->fused.steps; i++)
+        add_range(list, &n, s->fused.step[i].out, (size_t)s->fused.count * each, true);
+    return n;
+}
+
+static bool clash(const range *a, int na, const range *b, int nb)
+{
+    for (int i = 0; i < na; i++)
+        for (int k = 0; k < nb; k++)
+            if ((a[i].write || b[k].write) && a[i].from < b[k].to && b[k].from < a[i].to) return true;
+    return false;
+}
+
+static bool find_followers(iso_together *t, const range *list, const int *at)
+{
+    size_t room = 0, n = 0;
+    for (int i = 0; i < t->count; i++) {
+        t->next_at[i] = (int)n;
+        for (int k = i + 1; k < t->count; k++) {
+            if (!clash(list + at[i], at[i + 1] - at[i], list + at[k], at[k + 1] - at[k])) continue;
+            if (!iso_grow(&t->next, &room, n + 1, sizeof *t->next)) return false;
+            t->next[n++] = k;
+            t->waits[k]++;
+        }
+    }
+    t->next_at[t->count] = (int)n;
+    return true;
+}
+
+static bool build(const iso_plan *p, iso_together *t, int first, int count)
+{
+    int n = 0;
+    t->first = first;
+    t->count = count;
+    t->waits = iso_calloc((size_t)count, sizeof *t->waits);
+    t->left = iso_calloc((size_t)count, sizeof *t->left);
+    t->next_at = iso_calloc((size_t)count + 1, sizeof *t->next_at);
+    int *at = iso_calloc((size_t)count + 1, sizeof *at);
+    for (int i = 0; i < count; i++) n += ranges_of(p, &p->step[first + i], NULL);
+    range *list = iso_calloc((size_t)n, sizeof *list);
+    bool ok = t->waits && t->left && t->next_at && at && list;
+    for (int i = 0; ok && i < count; i++) at[i + 1] = at[i] + ranges_of(p, &p->step[first + i], list + at[i]);
+    ok = ok && find_followers(t, list, at);
+    free(at);
+    free(list);
+    return ok;
+}
+
+iso_status iso_together_build(iso_plan *p, iso_error *err)
+{
+    p->together = iso_calloc((size_t)p->step_count / SHORTEST + 1, sizeof *p->together);
+    if (!p->together) return iso_fail_memory(err);
+    for (int i = 0; i < p->step_count; i++) {
+        int count = 0;
+        while (i + count < p->step_count && p->step[i + count].small && count < LONGEST) count++;
+        if (count >= SHORTEST && !build(p, &p->together[p->together_count++], i, count)) return iso_fail_memory(err);
+        if (count) i += count - 1;
+    }
+    return ISO_OK;
+}
+
+void iso_together_free(iso_plan *p)
+{
+    for (int i = 0; i < p->together_count; i++) {
+        free(p->together[i].waits);
+        free(p->together[i].left);
+        free(p->together[i].next_at);
+        free(p->together[i].next);
+    }
+    free(p->together);
+}
+
+/* --- running */
+
+static void make_ready(iso_together *t, int i) { atomic_fetch_or(&t->ready[i / WORD], (uint64_t)1 << i % WORD); }
+
+/* The first step that is ready, which nobody else then takes; -1: none. */
+static int take(iso_together *t)
+{
+    for (int w = 0; w * WORD < t->count; w++) {
+        uint64_t bits = atomic_load(&t->ready[w]);
+        while (bits) {
+            const uint64_t bit = bits & -bits;
+            if (atomic_fetch_and(&t->ready[w], ~bit) & bit) return w * WORD + __builtin_ctzll(bit);
+            bits = atomic_load(&t->ready[w]);
+        }
+    }
+    return -1;
+}
+
+static void work(const iso_plan *p, iso_together *t, atomic_int *done, void *workspace)
+{
+    for (int idle = 0; atomic_load(done) < t->count;) {
+        const int i = take(t);
+        if (i < 0) {
+            if (++idle % SPINS == 0) sched_yield();
+            continue;
+        }
+        idle = 0;
+        iso_step_run(p, &p->step[t->first + i], workspace);
+        for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
+            if (atomic_fetch_sub(&t->left[t->next[k]], 1) == 1) make_ready(t, t->next[k]);
+        atomic_fetch_add(done, 1);
+    }
+}
+
+int iso_together_run(iso_plan *p, int step)
+{
+    iso_together *t = NULL;
+    for (int i = 0; i < p->together_count; i++)
+        if (p->together[i].first == step) t = &p->together[i];
+    if (!t) return 0;
+    atomic_int done = 0;
+    memset(t->ready, 0, sizeof t->ready);
+    for (int i = 0; i < t->count; i++) {
+        t->left[i] = t->waits[i];
+        if (t->waits[i] == 0) make_ready(t, i);
+    }
+#pragma omp parallel num_threads(p->together_threads)
+    work(p, t, &done, (char *)p->together_workspace + (size_t)omp_get_thread_num() * p->together_workspace_each);
+    return t->count;
+}

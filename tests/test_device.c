@@ -1,0 +1,289 @@
+/* Devices: by name, how much memory there is, and the batch that fits into it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/host_memory.h"
+#include "base/memory.h"
+#include "model/device.h"
+#include "model/model.h"
+#include "model/net/net.h"
+#include "model/train.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED true /* takes more address space than any limit leaves */
+#else
+#define SANITIZED false
+#endif
+
+static char folder[512];
+
+/* --- names */
+
+static void test_names(void **state)
+{
+    (void)state;
+    const iso_backend *b = NULL;
+    iso_error err = {0};
+    assert_int_equal(iso_device_find("cpu", &b, &err), ISO_OK);
+    assert_ptr_equal(b, iso_backend_cpu());
+    b = NULL;
+    assert_int_equal(iso_device_find("tpu", &b, &err), ISO_E_ARGUMENT);
+    assert_non_null(strstr(err.message, "cpu|cuda|cuda-float32"));
+    assert_null(b);
+    /* Where there is a GPU, and it is built for, it is found. */
+    if (iso_device_find("cuda", &b, &err) == ISO_OK) return;
+    assert_int_equal(iso_device_find("cuda-float32", &b, &err), ISO_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "use --device cpu"));
+    assert_null(strchr(err.message, '\n'));
+    assert_null(b);
+}
+
+/* --- the host's memory */
+
+/* Writes folder/root/PATH. */
+static void put(const char *root, const char *path, const char *text)
+{
+    char *name = iso_format("%s/%s%s", folder, root, path);
+    assert_non_null(name);
+    for (char *at = name + strlen(folder) + 1; (at = strchr(at, '/')); at++) {
+        *at = '\0';
+        (void)mkdir(name, 0755);
+        *at = '/';
+    }
+    FILE *f = fopen(name, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    free(name);
+}
+
+static size_t memory_of(const char *root)
+{
+    char *name = iso_format("%s/%s", folder, root);
+    assert_non_null(name);
+    size_t n = iso_host_memory_at(name);
+    free(name);
+    return n;
+}
+
+static void test_host_memory(void **state)
+{
+    (void)state;
+    const size_t MB = 1000 * 1000;
+    assert_true(memory_of("nothing") == SIZE_MAX);
+    put("plain", "/proc/meminfo", "MemTotal:       9000000 kB\nMemAvailable:   2000000 kB\nSwapFree:        100 kB\nMemAvailableX: 1 kB\n");
+    assert_int_equal(memory_of("plain"), 2000100u * 1024u);
+    assert_int_not_equal(memory_of("plain"), 2000000u * 1024u);
+
+    /* Version 2: the tightest of the group and those around it; read files do not count; "max" is no limit. */
+    put("two", "/proc/meminfo", "MemAvailable:   8000000 kB\n");
+    put("two", "/proc/self/cgroup", "0::/user.slice/session\n");
+    assert_int_equal(memory_of("two"), 8000000u * (size_t)1024u);
+    put("two", "/sys/fs/cgroup/user.slice/session/memory.max", "max\n");
+    put("two", "/sys/fs/cgroup/user.slice/session/memory.current", "900000000\n");
+    assert_int_equal(memory_of("two"), 8000000u * (size_t)1024u);
+    put("two", "/sys/fs/cgroup/user.slice/memory.max", "1000000000\n");
+    put("two", "/sys/fs/cgroup/user.slice/memory.current", "900000000\n");
+    assert_int_equal(memory_of("two"), 100 * MB);
+    put("two", "/sys/fs/cgroup/user.slice/memory.stat", "anon 5\ninactive_file 300000000\nactive_file 7\n");
+    assert_int_equal(memory_of("two"), 400 * MB);
+    put("two", "/sys/fs/cgroup/user.slice/session/memory.max", "800000000\n");
+    assert_int_equal(memory_of("two"), 0); /* over its limit already */
+
+    /* Version 1, in a container that does not see the group's own path. */
+    put("one", "/proc/meminfo", "MemAvailable:   8000000 kB\n");
+    put("one", "/proc/self/cgroup", "12:cpu,cpuacct:/docker/x\n9:hugetlb,memory:/docker/x\n1:name=systemd:/\n");
+    put("one", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "700000000\n");
+    put("one", "/sys/fs/cgroup/memory/memory.usage_in_bytes", "600000000\n");
+    put("one", "/sys/fs/cgroup/memory/memory.stat", "cache 1\ntotal_inactive_file 50000000\n");
+    assert_int_equal(memory_of("one"), 150 * MB);
+
+    assert_true(iso_host_memory() > 16 * MB); /* of this machine */
+}
+
+/* --- what fits */
+
+typedef struct cost {
+    size_t fixed, each;
+    int64_t calls;
+    bool fails;
+} cost;
+
+static iso_status measure(void *ctx, int64_t batch, size_t *bytes, iso_error *err)
+{
+    cost *c = ctx;
+    c->calls++;
+    if (c->fails) return iso_fail(err, ISO_E_UNSUPPORTED, "cannot be planned");
+    *bytes = c->fixed + (size_t)batch * c->each;
+    return ISO_OK;
+}
+
+static size_t there_is;
+static size_t fake_memory(void) { return there_is; }
+static const iso_device fake_device = {.free_memory = fake_memory};
+static const iso_backend fake = {.name = "fake", .device = &fake_device};
+
+static void test_fit(void **state)
+{
+    (void)state;
+    iso_error err = {0};
+    for (size_t room = 0; room < 70; room++)
+        for (int64_t below = 1; below < 12; below++) {
+            cost c = {.fixed = 10, .each = 7};
+            int64_t got = -1, want = 0;
+            assert_int_equal(iso_device_fit(measure, &c, below, room, &got, &err), ISO_OK);
+            for (int64_t b = 1; b < below && 10 + (size_t)b * 7 <= room; b++) want = b;
+            assert_int_equal(got, want);
+            assert_true(c.calls <= 4); /* it halves */
+        }
+    cost bad = {.fails = true};
+    int64_t untouched = 5;
+    assert_int_equal(iso_device_fit(measure, &bad, 8, 10, &untouched, &err), ISO_E_UNSUPPORTED);
+    assert_int_equal(untouched, 5);
+}
+
+static void test_check(void **state)
+{
+    (void)state;
+    const size_t GiB = (size_t)1 << 30, rounding = (size_t)64 << 20;
+    cost c = {.fixed = GiB, .each = GiB};
+    iso_error err = {0};
+    there_is = 20 * GiB + rounding;
+    assert_true(iso_device_room(&fake) == 20 * GiB);
+    assert_int_equal(iso_device_check(&fake, "training", measure, &c, 19, &err), ISO_OK);
+    assert_int_equal(iso_device_check(&fake, "training", measure, &c, 100, &err), ISO_E_MEMORY);
+    assert_string_equal(err.message, "out of memory: training with a batch of 100 needs 101.00 GiB on the device, where 20.00 are "
+                                     "free; the largest batch that fits is 19");
+    there_is = GiB;
+    assert_int_equal(iso_device_full(&fake, "encoding", measure, &c, 2, &err), ISO_E_MEMORY);
+    assert_string_equal(err.message, "out of memory: encoding with a batch of 2 needs 3.00 GiB on the device, where 0.94 are free; "
+                                     "no batch fits");
+    /* Something else was short, or planning fails: what was said stays. */
+    there_is = 50 * GiB;
+    err = (iso_error){0};
+    assert_int_equal(iso_device_full(&fake, "encoding", measure, &c, 2, &err), ISO_E_MEMORY);
+    assert_string_equal(err.message, "");
+    c.fails = true;
+    assert_int_equal(iso_device_full(&fake, "encoding", measure, &c, 2, &err), ISO_E_MEMORY);
+    assert_string_equal(err.message, "");
+    assert_int_equal(iso_device_check(&fake, "encoding", measure, &c, 2, &err), ISO_E_UNSUPPORTED);
+    assert_string_equal(err.message, "cannot be planned");
+    assert_int_equal(iso_device_full(&fake, "encoding", measure, &c, 2, NULL), ISO_E_MEMORY);
+}
+
+/* --- real plans in a process that may take little */
+
+enum { IMAGES = 200, LIMIT_MiB = 240 };
+
+static bool stop(void *ctx)
+{
+    (void)ctx;
+    return true; /* after the first step */
+}
+
+static iso_status train(int64_t batch, const iso_model *flow_of, iso_error *err)
+{
+    static uint8_t pixels[IMAGES * ISO_PIXELS];
+    static int64_t rows[IMAGES];
+    char path[600];
+    for (int i = 0; i < IMAGES * ISO_PIXELS; i++) pixels[i] = (uint8_t)(i % 251);
+    for (int i = 0; i < IMAGES; i++) rows[i] = i;
+    snprintf(path, sizeof path, "%s/m.safetensors", folder);
+    const iso_train_data data = {.pixels = pixels, .dim = ISO_PIXELS, .train = rows, .train_count = IMAGES};
+    const iso_run run = {.path = path, .epochs = 1, .batch = batch, .lr = 1e-3, .eta = 0.2, .force = true,
+                         .watch = {.stop = flow_of ? NULL : stop}};
+    if (flow_of) return iso_train_flow(&(iso_flow_spec){.model = flow_of, .beta = 1, .depth = 2, .length = 8, .run = run}, &data, err);
+    const iso_train_spec spec = {.net = {.arch = ISO_ARCH_CELEBA, .width = 8, .latent = 4}, .method = "isometric", .alpha = 1,
+                                 .kl_weight = 1, .run = run};
+    return iso_train(&spec, &data, err);
+}
+
+/* The batch that a message proposes; 0: none. */
+static int proposed(const char *message, const char *begins)
+{
+    int batch = 0;
+    const char *at = strstr(message, "the largest batch that fits is ");
+    if (strncmp(message, begins, strlen(begins)) != 0 || !at || !strstr(message, "GiB of memory, where ")) return 0;
+    return sscanf(at, "the largest batch that fits is %d", &batch) == 1 ? batch : 0;
+}
+
+/* In a process of its own, whose address space is limited: returns what is wrong, 0 for nothing. */
+static int limited(void)
+{
+    iso_error err = {0};
+    iso_model *m = NULL;
+    iso_encoder *e = NULL;
+    const iso_net net = {.arch = ISO_ARCH_CELEBA, .width = 16, .latent = 4};
+    if (iso_model_create(&net, &m, &err) != ISO_OK || iso_net_init(m, 1, &err) != ISO_OK) return 1;
+    if (train(1, NULL, &err) != ISO_E_INTERRUPTED) return 2; /* threads and their buffers are there now */
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%ld", &pages) != 1) return 3;
+    fclose(f);
+    const rlim_t most = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + ((rlim_t)LIMIT_MiB << 20);
+    if (setrlimit(RLIMIT_AS, &(struct rlimit){most, most}) != 0) return 4;
+
+    if (train(IMAGES, NULL, &err) != ISO_E_MEMORY) return 5;
+    fprintf(stderr, "%s\n", err.message);
+    int batch = proposed(err.message, "out of memory: training with a batch of 200 needs ");
+    if (batch < 2 || train(batch, NULL, &err) != ISO_E_INTERRUPTED) return 6;
+    if (train(batch + 2, NULL, &err) != ISO_E_MEMORY) return 7; /* what is taken meanwhile is no more than a batch of slack */
+
+    if (iso_encoder_create(m, 20000, &e, &err) != ISO_E_MEMORY) return 8;
+    fprintf(stderr, "%s\n", err.message);
+    batch = proposed(err.message, "out of memory: encoding with a batch of 20000 needs ");
+    if (batch < 2 || iso_encoder_create(m, batch, &e, &err) != ISO_OK) return 9;
+    iso_encoder_free(e);
+
+    if (train(IMAGES, m, &err) != ISO_E_MEMORY) return 10;
+    fprintf(stderr, "%s\n", err.message);
+    if (proposed(err.message, "out of memory: training with a batch of 200 needs ") < 1) return 11;
+    iso_model_free(m);
+    return 0;
+}
+
+static void test_limit(void **state)
+{
+    (void)state;
+    if (SANITIZED) skip();
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) _exit(limited());
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static int remove_all(void **state)
+{
+    (void)state;
+    char *command = iso_format("rm -rf '%s'", folder);
+    int rc = command ? system(command) : 1;
+    free(command);
+    return rc;
+}
+
+int main(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%.400s/isoface-device.XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(folder)) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names), cmocka_unit_test(test_host_memory), cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_check), cmocka_unit_test(test_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, remove_all);
+}

@@ -1,0 +1,37 @@
+#!/bin/bash
+# The programs on a device that is not there, and on a processor that lacks what they were built for.
+name=device
+. "$(dirname "$0")/check.bash"
+
+mkdir "$work/images"
+for command in "train --images $work/images --model $work/m" "flatten --images $work/images --model $work/m --output $work/m2" \
+    "encode --images $work/images --model $work/m --db $work/db"; do
+    for device in cuda cuda-float32; do
+        call indexer $command --device $device
+        expect "$command --device $device" 1
+        same "$(wc -l <"$work/said")" 1 "lines about --device $device"
+        # Where there is a GPU and a build for it, it is the missing model or the empty folder that is told.
+        [[ $said == *'no such file'* || $said == *'No such file'* || $said == *'no images'* || $said == *'no usable image'* ]] ||
+            has "$said" 'use --device cpu' "$command --device $device"
+        same "$out" '' 'what an error prints on stdout'
+    done
+    call indexer $command --device tpu
+    expect "$command --device tpu" 2
+    has "$said" 'cpu|cuda|cuda-float32' 'the choices of --device'
+done
+
+# A processor of before AVX2: the program either runs or says why not. Never an illegal instruction (exit code 132).
+if command -v qemu-x86_64 >/dev/null && [[ $(uname -m) == x86_64 ]] && ! grep -qa __asan_init "$bin/retrieve"; then
+    for program in retrieve indexer golden drawfaces; do
+        qemu-x86_64 -cpu Nehalem "$bin/$program" --version >"$work/out" 2>"$work/said"
+        rc=$? out=$(<"$work/out") said=$(<"$work/said")
+        if ((rc == 0)); then
+            has "$out" "$program 0" "$program on a Nehalem"
+        else
+            expect "$program on a Nehalem" 1
+            has "$said" 'was built for a processor with AVX2' "$program on a Nehalem"
+            same "$(wc -l <"$work/said")" 1 'lines about the processor'
+        fi
+    done
+fi
+exit $failed

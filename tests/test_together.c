@@ -1,0 +1,145 @@
+/* test_together.c: small steps that run several at once change no bit: training steps of a flow and of a small VAE with 1, 2, 3 and 7
+ * threads, run after run, and what they leave in every state. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "model/graph/plan_internal.h"
+#include "model/net/net.h"
+#include "model/philox.h"
+#include "model/train_step.h"
+
+enum { BATCH = 9, LATENT = 6, RUNS = 4 };
+static const uint64_t seed = 5;
+
+/* What a few runs of a step compute. */
+typedef struct outcome {
+    double loss[RUNS];
+    float *state; /* all of them, one behind the other */
+    size_t count;
+    int together; /* runs of small steps in the plan */
+} outcome;
+
+static const iso_net mlp = {
+    .arch = ISO_ARCH_MLP, .latent = LATENT, .layers = 4, .size = {LATENT, 17, 20, 31}, .act = "tanh", .out = "sigmoid"};
+
+static void write(iso_plan *p, iso_node n, uint32_t stream, int64_t count)
+{
+    float x[BATCH * 64];
+    iso_draw_normal((iso_draw){seed, stream, 0}, count, x);
+    if (n != ISO_NONE) assert_int_equal(iso_plan_write(p, n, x, count, NULL), ISO_OK);
+}
+
+static void fill_states(iso_vars *vars, uint64_t shift)
+{
+    for (int i = 0; i < iso_vars_count(vars); i++) {
+        iso_shape shape = iso_vars_shape(vars, i);
+        int64_t n = iso_shape_count(&shape);
+        float *x = calloc((size_t)n, sizeof *x);
+        bool moment = strncmp(iso_vars_name(vars, i), "adam.", 5) == 0;
+        if (!moment) iso_draw_uniform((iso_draw){seed + shift, 40 + (uint32_t)i, 0}, -0.3, 0.3, n, x);
+        assert_int_equal(iso_vars_write(vars, iso_vars_name(vars, i), x, n, NULL), ISO_OK);
+        free(x);
+    }
+}
+
+static outcome run(iso_goal goal, int threads, uint64_t shift)
+{
+    iso_net net = mlp;
+    iso_objective objective = {.goal = goal, .kl_weight = 1, .alpha = 3, .beta = 2};
+    iso_error err = {0};
+    iso_vars *vars;
+    iso_train_step *s;
+    outcome o = {.count = 0};
+    double rate = 1e-3, root = 1;
+    int64_t perm[BATCH];
+    if (goal == ISO_GOAL_FLOW) {
+        net.flow_depth = 3;
+        net.flow_length = 24;
+    }
+    assert_int_equal(iso_vars_create(iso_backend_cpu(), &vars, &err), ISO_OK);
+    if (iso_train_step_create(&net, &objective, BATCH, true, vars, threads, &s, &err) != ISO_OK)
+        fail_msg("%s", err.message);
+    fill_states(vars, shift);
+    write(s->plan, s->x, 1, iso_shape_count(&s->x_shape));
+    write(s->plan, s->eps, 2, BATCH * LATENT);
+    write(s->plan, s->v, 3, BATCH * LATENT);
+    write(s->plan, s->delta, 4, BATCH);
+    iso_draw_permutation((iso_draw){seed, 5, 0}, BATCH, perm);
+    assert_int_equal(iso_plan_write_index(s->plan, s->perm, perm, BATCH, &err), ISO_OK);
+    assert_int_equal(iso_plan_write_f64(s->plan, s->adam.rate, &rate, 1, &err), ISO_OK);
+    assert_int_equal(iso_plan_write_f64(s->plan, s->adam.root, &root, 1, &err), ISO_OK);
+    for (int i = 0; i < RUNS; i++) {
+        iso_plan_run(s->plan);
+        assert_int_equal(iso_plan_read_f64(s->plan, s->term[ISO_TERM_LOSS], &o.loss[i], 1, &err), ISO_OK);
+    }
+    o.state = malloc(iso_vars_bytes(vars));
+    for (int i = 0; i < iso_vars_count(vars); i++) {
+        iso_shape shape = iso_vars_shape(vars, i);
+        int64_t n = iso_shape_count(&shape);
+        assert_int_equal(iso_vars_read(vars, iso_vars_name(vars, i), o.state + o.count, n, &err), ISO_OK);
+        o.count += (size_t)n;
+    }
+    o.together = s->plan->together_count;
+    iso_train_step_free(s);
+    iso_vars_free(vars);
+    return o;
+}
+
+static bool same(const outcome *a, const outcome *b)
+{
+    return a->count == b->count && memcmp(a->loss, b->loss, sizeof a->loss) == 0 &&
+           memcmp(a->state, b->state, a->count * sizeof *a->state) == 0;
+}
+
+static void threads_change_nothing(iso_goal goal)
+{
+    const int threads[] = {2, 3, 7};
+    outcome one = run(goal, 1, 0);
+    assert_int_equal(one.together, 0);
+    assert_true(one.loss[0] == one.loss[0] && one.loss[0] != one.loss[RUNS - 1]); /* numbers, and it learns */
+    for (int i = 0; i < 3; i++)
+        for (int again = 0; again < 3; again++) {
+            outcome many = run(goal, threads[i], 0);
+            assert_true(many.together > 0);
+            assert_true(same(&one, &many));
+            free(many.state);
+        }
+    free(one.state);
+}
+
+static void test_flow(void **state)
+{
+    (void)state;
+    threads_change_nothing(ISO_GOAL_FLOW);
+}
+
+static void test_vae(void **state)
+{
+    (void)state;
+    threads_change_nothing(ISO_GOAL_ISOMETRIC);
+}
+
+/* Other parameters must not pass as the same. */
+static void test_difference_is_seen(void **state)
+{
+    (void)state;
+    outcome a = run(ISO_GOAL_FLOW, 2, 0), b = run(ISO_GOAL_FLOW, 2, 1);
+    assert_false(same(&a, &b));
+    free(a.state);
+    free(b.state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_flow),
+        cmocka_unit_test(test_vae),
+        cmocka_unit_test(test_difference_is_seen),
+    };
+    return cmocka_run_group_tests_name("together", tests, NULL, NULL);
+}
