@@ -1,83 +1,110 @@
 #include "eval/evaluate.h"
 
 #include <inttypes.h>
-#include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "eval/protocol.h"
 #include "indexer/dataset.h"
 
-/* Grown while the items are read: how many belong to a part is known only then. */
-typedef struct filler {
-    size_t vectors, attributes, ids, rows; /* capacities, in elements */
-} filler;
+/* What the database lists, before it is known which of it counts. */
+typedef struct listed {
+    const char *path;    /* both in the database's pages */
+    const float *vector;
+    uint64_t id;
+} listed;
 
-static bool split_add(iso_split *s, filler *f, int dim, int attributes, uint64_t id, const float *vector, int64_t number, const uint8_t *row)
-{
-    size_t n = (size_t)s->count;
-    if (!iso_grow(&s->vector, &f->vectors, (n + 1) * (size_t)dim, sizeof *s->vector)) return false;
-    if (!iso_grow(&s->attribute, &f->attributes, (n + 1) * (size_t)attributes, 1)) return false;
-    if (!iso_grow(&s->id, &f->ids, n + 1, sizeof *s->id)) return false;
-    if (!iso_grow(&s->row, &f->rows, n + 1, sizeof *s->row)) return false;
-    memcpy(s->vector + n * (size_t)dim, vector, (size_t)dim * sizeof *vector);
-    memcpy(s->attribute + n * (size_t)attributes, row, (size_t)attributes);
-    s->id[n] = id;
-    s->row[n] = number;
-    s->count++;
-    return true;
-}
+typedef struct reading {
+    const char *attribute_file, *partition_file;
+    iso_attributes *attributes;
+    iso_partition *partition;
+    listed *item;
+    size_t items, capacity;
+    iso_status status[3]; /* of the two files and the database */
+    iso_error why[3];
+} reading;
 
-static int by_address(const void *a, const void *b)
-{
-    const uint8_t *x = *(const uint8_t *const *)a, *y = *(const uint8_t *const *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* Two items may share a row (the same name in two folders), so rows are counted once each. */
-static int64_t distinct(const uint8_t **row, size_t n)
-{
-    if (n) qsort(row, n, sizeof *row, by_address);
-    int64_t count = 0;
-    for (size_t i = 0; i < n; i++) count += i == 0 || row[i] != row[i - 1];
-    return count;
-}
-
-static iso_status read_items(iso_evaluation *e, iso_txn *txn, const iso_attributes *attributes, const iso_partition *partition, iso_error *err)
+static iso_status list_items(reading *r, iso_txn *txn, uint64_t count, iso_error *err)
 {
     iso_cursor *cursor = NULL;
-    const uint8_t **matched = NULL;
-    size_t matches = 0, capacity = 0;
-    filler query = {0}, test = {0};
     iso_status status = iso_cursor_open(txn, 0, &cursor, err);
+    if (!status && !iso_grow(&r->item, &r->capacity, (size_t)count + 1, sizeof *r->item)) status = iso_fail_memory(err);
     while (status == ISO_OK) {
         iso_item item;
         const float *vector;
         status = iso_cursor_next(cursor, &item, &vector, err);
         if (status) break;
-        e->items++;
-        const uint8_t *row = iso_attributes_find(attributes, item.path);
-        if (!row) {
-            e->items_without_row++;
-            continue;
-        }
-        if (!iso_grow(&matched, &capacity, matches + 1, sizeof *matched)) {
-            status = iso_fail_memory(err);
-            break;
-        }
-        matched[matches++] = row;
-        int part = iso_partition_find(partition, item.path);
-        e->items_without_part += part < 0;
-        int64_t number = iso_attributes_row(attributes, item.path);
-        bool kept = true;
-        if (part == e->query.part) kept = split_add(&e->query, &query, e->dim, e->attributes, item.id, vector, number, row);
-        else if (part == e->test.part) kept = split_add(&e->test, &test, e->dim, e->attributes, item.id, vector, number, row);
-        if (!kept) status = iso_fail_memory(err);
+        if (!iso_grow(&r->item, &r->capacity, r->items + 1, sizeof *r->item)) status = iso_fail_memory(err);
+        else r->item[r->items++] = (listed){item.path, vector, item.id};
     }
-    if (status == ISO_E_NOT_FOUND) status = ISO_OK; /* after the last item */
-    if (status == ISO_OK) e->rows_without_item = e->rows - distinct(matched, matches);
-    free(matched);
     iso_cursor_close(cursor);
+    return status == ISO_E_NOT_FOUND ? ISO_OK : status; /* after the last item */
+}
+
+/* The attribute file, the larger one, is read beside the rest. */
+static iso_status read_all(reading *r, iso_txn *txn, uint64_t count, iso_error *err)
+{
+#pragma omp parallel num_threads(2) if (omp_get_max_threads() > 1)
+    {
+        int thread = omp_get_thread_num(), threads = omp_get_num_threads();
+        if (thread == threads - 1) r->status[0] = iso_attributes_read(r->attribute_file, &r->attributes, &r->why[0]);
+        if (thread == 0) {
+            r->status[1] = iso_partition_read(r->partition_file, &r->partition, &r->why[1]);
+            r->status[2] = list_items(r, txn, count, &r->why[2]);
+        }
+    }
+    for (int i = 0; i < 3; i++)
+        if (r->status[i]) {
+            if (err) *err = r->why[i];
+            return r->status[i];
+        }
+    return ISO_OK;
+}
+
+static iso_status split_begin(iso_split *s, size_t room, int attributes, iso_error *err)
+{
+    s->vector = iso_calloc(room, sizeof *s->vector);
+    s->attribute = iso_calloc(room, (size_t)attributes);
+    s->id = iso_calloc(room, sizeof *s->id);
+    s->row = iso_calloc(room, sizeof *s->row);
+    return s->vector && s->attribute && s->id && s->row ? ISO_OK : iso_fail_memory(err);
+}
+
+static void split_add(iso_split *s, int attributes, const listed *item, int64_t row, const uint8_t *has)
+{
+    int64_t n = s->count++;
+    s->vector[n] = item->vector;
+    memcpy(s->attribute + n * attributes, has, (size_t)attributes);
+    s->id[n] = item->id;
+    s->row[n] = row;
+}
+
+/* Items are mostly in the order of the files, so each is first looked for behind the one before. Two items may share a row
+ * (the same name in two folders): rows are counted once each. */
+static iso_status match_items(iso_evaluation *e, const reading *r, iso_error *err)
+{
+    bool *met = iso_calloc((size_t)e->rows, sizeof *met);
+    iso_status status = met ? ISO_OK : iso_fail_memory(err);
+    if (!status) status = split_begin(&e->query, r->items, e->attributes, err);
+    if (!status) status = split_begin(&e->test, r->items, e->attributes, err);
+    e->items = (int64_t)r->items;
+    e->rows_without_item = e->rows;
+    for (int64_t i = 0, row = -1; !status && i < e->items; i++) {
+        const listed *item = r->item + i;
+        int64_t found = iso_attributes_row_near(r->attributes, item->path, row + 1);
+        e->items_without_row += found < 0;
+        if (found < 0) continue;
+        row = found;
+        e->rows_without_item -= !met[row];
+        met[row] = true;
+        int part = iso_partition_find_near(r->partition, item->path, row);
+        e->items_without_part += part < 0;
+        iso_split *to = part == e->query.part ? &e->query : part == e->test.part ? &e->test : NULL;
+        if (to) split_add(to, e->attributes, item, row, iso_attributes_at(r->attributes, row));
+    }
+    free(met);
     return status;
 }
 
@@ -122,32 +149,29 @@ iso_status iso_evaluation_load(iso_store *store, const char *attribute_file, con
                                bool contrast, iso_evaluation **out, iso_error *err)
 {
     if (query_part == test_part) return iso_fail(err, ISO_E_ARGUMENT, "the examples and the ranked images come from different parts, not both from part %d", test_part);
-    iso_attributes *attributes = NULL;
-    iso_partition *partition = NULL;
-    iso_txn *txn = NULL;
+    reading r = {.attribute_file = attribute_file, .partition_file = partition_file};
     iso_status status;
     iso_evaluation *e = iso_calloc(1, sizeof *e);
     if (!e) return iso_fail_memory(err);
-    if ((status = iso_attributes_read(attribute_file, &attributes, err))) goto done;
-    if ((status = iso_partition_read(partition_file, &partition, err))) goto done;
-    if ((status = iso_txn_begin(store, false, &txn, err))) goto done;
+    if ((status = iso_txn_begin(store, false, &e->txn, err))) goto done;
     iso_store_info info;
-    if ((status = iso_store_info_get(txn, &info, err))) goto done;
+    if ((status = iso_store_info_get(e->txn, &info, err))) goto done;
+    if ((status = read_all(&r, e->txn, info.count, err))) goto done;
     e->dim = info.dim;
     memcpy(e->digest, info.digest, sizeof e->digest);
-    e->attributes = iso_attributes_count(attributes);
-    e->rows = iso_attributes_files(attributes);
+    e->attributes = iso_attributes_count(r.attributes);
+    e->rows = iso_attributes_files(r.attributes);
     e->query.part = query_part, e->test.part = test_part;
-    if ((status = copy_names(e, attributes, err))) goto done;
-    if ((status = read_items(e, txn, attributes, partition, err))) goto done;
+    if ((status = copy_names(e, r.attributes, err))) goto done;
+    if ((status = match_items(e, &r, err))) goto done;
     if ((status = check_matches(e, attribute_file, partition_file, err))) goto done;
-    if (contrast && (status = take_background(e, txn, err))) goto done;
+    if (contrast && (status = take_background(e, e->txn, err))) goto done;
     *out = e;
     e = NULL;
 done:
-    iso_txn_abort(txn);
-    iso_attributes_free(attributes);
-    iso_partition_free(partition);
+    iso_attributes_free(r.attributes);
+    iso_partition_free(r.partition);
+    free(r.item);
     iso_evaluation_free(e);
     return status;
 }
@@ -162,6 +186,8 @@ void iso_evaluation_free(iso_evaluation *e)
     split_free(&e->query);
     split_free(&e->test);
     iso_scorer_free(e->scorer);
+    iso_txn_abort(e->txn);
+    iso_store_close(e->store);
     free(e);
 }
 
@@ -177,10 +203,10 @@ static int by_row(const void *a, const void *b)
     return x->row < y->row ? -1 : x->row > y->row ? 1 : x->at < y->at ? -1 : 1;
 }
 
-iso_status iso_split_keep(iso_split *s, int dim, int attributes, int64_t n, const int64_t *row, iso_error *err)
+iso_status iso_split_keep(iso_split *s, int attributes, int64_t n, const int64_t *row, iso_error *err)
 {
     iso_split kept = {.part = s->part, .count = n};
-    kept.vector = iso_calloc((size_t)n, (size_t)dim * sizeof *kept.vector);
+    kept.vector = iso_calloc((size_t)n, sizeof *kept.vector);
     kept.attribute = iso_calloc((size_t)n, (size_t)attributes);
     kept.id = iso_calloc((size_t)n, sizeof *kept.id);
     kept.row = iso_calloc((size_t)n, sizeof *kept.row);
@@ -199,7 +225,7 @@ iso_status iso_split_keep(iso_split *s, int dim, int attributes, int64_t n, cons
             goto done;
         }
         int64_t from = order[at].at;
-        memcpy(kept.vector + i * dim, s->vector + from * dim, (size_t)dim * sizeof *s->vector);
+        kept.vector[i] = s->vector[from];
         memcpy(kept.attribute + i * attributes, s->attribute + from * attributes, (size_t)attributes);
         kept.id[i] = s->id[from];
         kept.row[i] = row[i];
@@ -215,23 +241,19 @@ done:
 
 /* ---- protocols ---- */
 
-/* precision.h numbers the rows of its input; a user knows items by their ids. */
-static iso_status check_directions(const iso_split *s, int dim, iso_error *err)
+/* precision.h numbers the vectors of its input; a user knows items by their ids. Where a vector is what failed, it is named. */
+static iso_status name_fault(const iso_evaluation *e, iso_status status, iso_error *err)
 {
-    for (int64_t i = 0; i < s->count; i++) {
-        double sum = 0;
-        for (int j = 0; j < dim; j++) sum += (double)s->vector[i * dim + j] * s->vector[i * dim + j];
-        if (!isfinite(sum) || !(sum > 0))
-            return iso_fail(err, ISO_E_NUMERIC, "the vector of item %" PRIu64 " %s and cannot be compared: remove the item (indexer remove), or encode it anew", s->id[i],
-                            isfinite(sum) ? "is all zeros" : "holds a NaN or an infinity");
-    }
-    return ISO_OK;
-}
-
-static iso_status check_both(const iso_evaluation *e, iso_error *err)
-{
-    iso_status status = check_directions(&e->query, e->dim, err);
-    return status ? status : check_directions(&e->test, e->dim, err);
+    const iso_split *split[2] = {&e->query, &e->test};
+    if (status != ISO_E_NUMERIC) return status;
+    for (int s = 0; s < 2; s++)
+        for (int64_t i = 0; i < split[s]->count; i++) {
+            const char *fault = iso_vector_fault(e->dim, split[s]->vector[i]);
+            if (fault)
+                return iso_fail(err, status, "the vector of item %" PRIu64 " %s and cannot be compared: remove the item (indexer remove), or encode it anew",
+                                split[s]->id[i], fault);
+        }
+    return status;
 }
 
 /* NULL is the scorer for sums. */
@@ -246,18 +268,18 @@ iso_status iso_evaluation_precision(const iso_evaluation *e, iso_scoring scoring
 {
     const iso_scorer *scorer = NULL;
     iso_status status = pick_scorer(e, scoring, &scorer, err);
-    if (!status) status = check_both(e, err);
     if (status) return status;
-    return iso_precision_at_k(e->dim, e->query.count, e->query.vector, e->query.attribute, e->test.count, e->test.vector, e->test.attribute,
-                              e->attributes, scorer, out, err);
+    status = iso_precision_at_k(e->dim, e->query.count, e->query.vector, e->query.attribute, e->test.count, e->test.vector, e->test.attribute,
+                                e->attributes, scorer, out, err);
+    return name_fault(e, status, err);
 }
 
 iso_status iso_evaluation_few(const iso_evaluation *e, iso_scoring scoring, const iso_few_options *options, iso_few **out, iso_error *err)
 {
     const iso_scorer *scorer = NULL;
     iso_status status = pick_scorer(e, scoring, &scorer, err);
-    if (!status) status = check_both(e, err);
     if (status) return status;
-    return iso_few_precision(e->dim, e->query.count, e->query.vector, e->query.attribute, e->test.count, e->test.vector, e->test.attribute,
-                             e->attributes, scorer, options, out, err);
+    status = iso_few_precision(e->dim, e->query.count, e->query.vector, e->query.attribute, e->test.count, e->test.vector, e->test.attribute,
+                               e->attributes, scorer, options, out, err);
+    return name_fault(e, status, err);
 }

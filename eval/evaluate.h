@@ -18,7 +18,7 @@
 typedef struct iso_split {
     int part;            /* 0 trains, 1 validates, 2 tests */
     int64_t count;
-    float *vector;       /* [count, dim] as stored, not normalised */
+    const float **vector;/* [count] of dim numbers, as stored, not normalised: in the database's own pages, nothing is copied */
     uint8_t *attribute;  /* [count, attributes] 0 or 1 */
     uint64_t *id;        /* [count] of the items */
     int64_t *row;        /* [count] which row of the attribute file an item belongs to, from 0 */
@@ -35,10 +35,13 @@ typedef struct iso_evaluation {
     int64_t rows;                /* of the attribute file */
     int64_t rows_without_item;
     iso_scorer *scorer;          /* contrast, NULL where it was not asked for */
+    iso_txn *txn;                /* the snapshot that the vectors are read from */
+    iso_store *store;            /* closed with it; NULL: the caller's */
 } iso_evaluation;
 
 /* Items are matched to rows by their path, of which the file's name counts (dataset.h). The two parts differ.
  * Nothing in common, an empty part, or a file that is not what it claims: an error that says which.
+ * The store must stay open until the evaluation is freed; `store` in it may be set to leave closing it to that.
  * contrast: takes the background as well, that of the whole database, as `retrieve` does, at this very moment. */
 ISO_CHECK iso_status iso_evaluation_load(iso_store *store, const char *attribute_file, const char *partition_file, int query_part, int test_part,
                                          bool contrast, iso_evaluation **out, iso_error *err);
@@ -46,7 +49,7 @@ void iso_evaluation_free(iso_evaluation *e);
 
 /* Reduces a split to the items of these rows (rising), in the order of the rows and one for each row, that with the lowest id: so the
  * rankings of several databases are over the same images. ISO_E_MISMATCH: a row has no item. */
-ISO_CHECK iso_status iso_split_keep(iso_split *s, int dim, int attributes, int64_t n, const int64_t *row, iso_error *err);
+ISO_CHECK iso_status iso_split_keep(iso_split *s, int attributes, int64_t n, const int64_t *row, iso_error *err);
 
 /* Single- and double-attribute precision at K (precision.h). A vector without direction is named by its item's id.
  * ISO_CONTRAST: of an evaluation that was loaded with it (ISO_E_ARGUMENT otherwise). */

@@ -105,10 +105,9 @@ static void list_holders(work *w, const iso_query_set *set)
 {
     const iso_protocol *p = w->protocol;
     int64_t found = 0;
-    for (int64_t i = 0; i < p->n; i++) {
-        const uint8_t *has = p->train_attributes + i * p->count;
-        if (has[set->a] && (set->b < 0 || has[set->b])) w->holder[found++] = i;
-    }
+    const uint64_t *a = p->has.attribute + set->a * p->has.words, *b = p->has.attribute + (set->b < 0 ? set->a : set->b) * p->has.words;
+    for (int64_t i = 0; i < p->has.words; i++)
+        for (uint64_t both = a[i] & b[i]; both; both &= both - 1) w->holder[found++] = 64 * i + __builtin_ctzll(both);
 }
 
 static void swap(int64_t *x, int64_t i, int64_t j)
@@ -133,7 +132,7 @@ static iso_status draw(work *w, const iso_query_set *set, int number, tally *to,
             w->partner[taken] = taken + (int64_t)iso_draw_below(d, (uint64_t)taken, (uint64_t)(set->queries - taken));
             swap(w->holder, taken, w->partner[taken]);
             int64_t image = w->holder[taken];
-            const float *x = p->train + image * p->dim;
+            const float *x = p->train[image];
             for (int j = 0; j < p->dim; j++) w->sum[j] += p->inverse[image] * x[j];
         }
         status = add_query(w, set, taken, to + w->order[s], err);
@@ -228,8 +227,8 @@ static iso_status fill(const work *w, iso_few **out, iso_error *err)
     return ISO_OK;
 }
 
-iso_status iso_few_precision(int dim, int64_t n, const float *train, const uint8_t *train_attributes, int64_t t,
-                             const float *test, const uint8_t *test_attributes, int count, const iso_scorer *scorer,
+iso_status iso_few_precision(int dim, int64_t n, const float *const *train, const uint8_t *train_attributes, int64_t t,
+                             const float *const *test, const uint8_t *test_attributes, int count, const iso_scorer *scorer,
                              const iso_few_options *options, iso_few **out, iso_error *err)
 {
     iso_status status = check_options(options, err);

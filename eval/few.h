@@ -54,8 +54,8 @@ ISO_CHECK iso_status iso_few_parse(const char *list, int draws, uint64_t seed, i
  * which n are asked for changes nothing else. The order is a function of seed, attributes and number of the draw, and of
  * the training images' own order. With n = all of them every draw is the same, but for rounding. Does not depend on the number
  * of threads. The scorer as in precision.h; how much it shrinks depends on n. Free with iso_few_free. */
-ISO_CHECK iso_status iso_few_precision(int dim, int64_t n, const float *train, const uint8_t *train_attributes, int64_t t,
-                                       const float *test, const uint8_t *test_attributes, int count,
+ISO_CHECK iso_status iso_few_precision(int dim, int64_t n, const float *const *train, const uint8_t *train_attributes, int64_t t,
+                                       const float *const *test, const uint8_t *test_attributes, int count,
                                        const iso_scorer *scorer, const iso_few_options *options, iso_few **out, iso_error *err);
 void iso_few_free(iso_few *f);
 

@@ -1,61 +1,17 @@
-/* precision.c: the retrieval protocol. All query sets are summed in one pass over the training vectors, then scored
- * against the test vectors by one matrix product (in blocks of sets), so the cost hardly grows with their number.
- * Sums and scores are in double precision: a ranking must not depend on the order in which vectors were added. */
+/* precision.c: the retrieval protocol. All query sets are summed in one pass over the training vectors (sums.c), then ranked
+ * together (rank.c), so the cost hardly grows with their number. Sums and the scores that decide are in double precision: a
+ * ranking must not depend on the order in which vectors were added. */
 #include "eval/precision.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/memory.h"
 #include "eval/protocol.h"
 
 const int iso_precision_k[ISO_KS] = {1, 5, 10, 20};
 
-enum { TOP = 20, SLICE = 16 };
-
-/* w [sets, dim] = sum of the unit training vectors of each set; set_of [count, count] its number or -1, singles on the
- * diagonal. Threads share the coordinates, not the images: every sum is taken in the images' order whatever the number
- * of threads. */
-static iso_status sum_sets(const iso_protocol *p, const int32_t *set_of, double *w, iso_error *err)
-{
-    bool out_of_memory = false;
-    int dim = p->dim, count = p->count;
-#pragma omp parallel for schedule(dynamic)
-    for (int from = 0; from < dim; from += SLICE) {
-        int width = dim - from < SLICE ? dim - from : SLICE;
-        int *has = iso_calloc((size_t)count, sizeof *has);
-        if (!has) {
-#pragma omp atomic write
-            out_of_memory = true;
-            continue;
-        }
-        for (int64_t i = 0; i < p->n; i++) {
-            double x[SLICE];
-            for (int j = 0; j < width; j++) x[j] = p->inverse[i] * p->train[i * dim + from + j];
-            int m = iso_protocol_present(p->train_attributes + i * count, count, has);
-            for (int a = 0; a < m; a++)
-                for (int b = a; b < m; b++) {
-                    int32_t s = set_of[(size_t)has[a] * count + has[b]];
-                    if (s < 0) continue;
-                    double *to = w + (size_t)s * dim + from;
-                    for (int j = 0; j < width; j++) to[j] += x[j];
-                }
-        }
-        free(has);
-    }
-    return out_of_memory ? iso_fail_memory(err) : ISO_OK;
-}
-
-static void number_sets(const iso_protocol *p, int32_t *set_of)
-{
-    for (size_t i = 0; i < (size_t)p->count * p->count; i++) set_of[i] = -1;
-    for (int i = 0; i < p->singles + p->doubles; i++) {
-        const iso_query_set *s = p->set + i;
-        set_of[(size_t)s->a * p->count + (s->b < 0 ? s->a : s->b)] = i;
-    }
-}
+enum { TOP = 20 };
 
 static void fill_row(iso_precision_row *row, const iso_query_set *set, const int *hits, int64_t t)
 {
@@ -103,29 +59,27 @@ static iso_status fill(const iso_protocol *from, const int *hits, iso_precision 
     return ISO_OK;
 }
 
-iso_status iso_precision_at_k(int dim, int64_t n, const float *train, const uint8_t *train_attributes, int64_t t,
-                              const float *test, const uint8_t *test_attributes, int count, const iso_scorer *scorer, iso_precision **out,
+iso_status iso_precision_at_k(int dim, int64_t n, const float *const *train, const uint8_t *train_attributes, int64_t t,
+                              const float *const *test, const uint8_t *test_attributes, int count, const iso_scorer *scorer, iso_precision **out,
                               iso_error *err)
 {
     iso_protocol *p = NULL;
     iso_status status = iso_protocol_create(dim, n, train, train_attributes, t, test, test_attributes, count, &p, err);
     if (status) return status;
     size_t sets = (size_t)p->singles + (size_t)p->doubles;
-    int32_t *set_of = iso_calloc((size_t)count, (size_t)count * sizeof *set_of);
     double *w = iso_calloc(sets, (size_t)dim * sizeof *w);
     iso_asked *asked = iso_calloc(sets, sizeof *asked);
     int *hits = iso_calloc(sets, TOP * sizeof *hits);
-    if (!set_of || !w || !asked || !hits) {
+    if (!w || !asked || !hits) {
         status = iso_fail_memory(err);
         goto done;
     }
-    number_sets(p, set_of);
     for (size_t i = 0; i < sets; i++) asked[i] = (iso_asked){w + i * (size_t)dim, p->set[i].queries, p->set + i};
-    if ((status = sum_sets(p, set_of, w, err))) goto done;
+    if ((status = iso_protocol_sums(p, w, err))) goto done;
     if ((status = iso_protocol_rank(p, scorer, (int)sets, asked, TOP, hits, err))) goto done;
     status = fill(p, hits, out, err);
 done:
-    free(set_of), free(w), free(asked), free(hits);
+    free(w), free(asked), free(hits);
     iso_protocol_free(p);
     return status;
 }
@@ -135,4 +89,11 @@ void iso_precision_free(iso_precision *p)
     if (!p) return;
     free(p->single), free(p->dbl), free(p->left);
     free(p);
+}
+
+const float **iso_vector_rows(int dim, int64_t n, const float *x)
+{
+    const float **row = iso_calloc((size_t)n, sizeof *row);
+    for (int64_t i = 0; row && i < n; i++) row[i] = x + i * dim;
+    return row;
 }

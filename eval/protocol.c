@@ -1,60 +1,115 @@
 #include "eval/protocol.h"
 
-#include <cblas.h>
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/cpu/cpu.h"
 
-/* 1 / length of each row; the first bad row is an error. */
-static iso_status inverse_norms(int dim, int64_t n, const float *x, const char *what, double *inv, iso_error *err)
+typedef double lanes __attribute__((vector_size(64)));
+typedef float narrow __attribute__((vector_size(32)));
+
+/* The sum of squares, in eight parts: the same on every processor, as products of two floats are exact in double. */
+ISO_CLONES static double squares(int dim, const float *x)
 {
-    for (int64_t i = 0; i < n; i++) {
-        double s = 0;
-        for (int j = 0; j < dim; j++) s += (double)x[i * dim + j] * x[i * dim + j];
-        if (!isfinite(s)) return iso_fail(err, ISO_E_NUMERIC, "%s vector %lld holds a NaN or an infinity", what, (long long)i);
-        if (!(s > 0)) return iso_fail(err, ISO_E_NUMERIC, "%s vector %lld is all zeros and has no direction", what, (long long)i);
-        inv[i] = 1 / sqrt(s);
+    lanes part = {0};
+    int j = 0;
+    for (; j + 8 <= dim; j += 8) {
+        narrow f;
+        memcpy(&f, x + j, sizeof f);
+        lanes v = __builtin_convertvector(f, lanes);
+        part += v * v;
     }
+    double sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+    for (; j < dim; j++) sum += (double)x[j] * x[j];
+    return sum;
+}
+
+const char *iso_vector_fault(int dim, const float *x)
+{
+    double sum = squares(dim, x);
+    return !isfinite(sum) ? "holds a NaN or an infinity" : !(sum > 0) ? "is all zeros" : NULL;
+}
+
+/* 1 / length of each vector; the first bad one is an error. */
+static iso_status inverse_norms(int dim, int64_t n, const float *const *x, const char *what, double *inverse, iso_error *err)
+{
+    int64_t bad = n;
+#pragma omp parallel for schedule(static) reduction(min : bad)
+    for (int64_t i = 0; i < n; i++) {
+        double sum = squares(dim, x[i]);
+        inverse[i] = 1 / sqrt(sum);
+        if ((!isfinite(sum) || !(sum > 0)) && i < bad) bad = i;
+    }
+    if (bad == n) return ISO_OK;
+    const char *fault = iso_vector_fault(dim, x[bad]);
+    return iso_fail(err, ISO_E_NUMERIC, "%s vector %lld %s%s", what, (long long)bad, fault, strstr(fault, "zeros") ? " and has no direction" : "");
+}
+
+static iso_status take_vectors(iso_protocol *p, iso_error *err)
+{
+    p->inverse = iso_calloc((size_t)p->n, sizeof *p->inverse);
+    p->test_inverse = iso_calloc((size_t)p->t, sizeof *p->test_inverse);
+    if (!p->inverse || !p->test_inverse) return iso_fail_memory(err);
+    iso_status status = inverse_norms(p->dim, p->n, p->train, "training", p->inverse, err);
+    if (!status) status = inverse_norms(p->dim, p->t, p->test, "test", p->test_inverse, err);
+    if (status) return status;
+    p->panel = iso_rank_panels(p->dim, p->t, p->test, p->test_inverse);
+    return p->panel ? ISO_OK : iso_fail_memory(err);
+}
+
+/* ---- attributes as bits ---- */
+
+static void bits_free(iso_bits *b) { free(b->attribute), free(b->image); }
+
+/* Bit a of `to` is set where byte a, of at most 64, is not 0. */
+static uint64_t pack(const uint8_t *byte, int n)
+{
+    uint64_t bits = 0;
+    for (int a = 0; a < n; a += 8) {
+        uint64_t v = 0;
+        memcpy(&v, byte + a, n - a < 8 ? (size_t)(n - a) : 8);
+        v |= v >> 4, v |= v >> 2, v |= v >> 1;
+        v &= UINT64_C(0x0101010101010101);
+        bits |= (v * UINT64_C(0x0102040810204080) >> 56) << a; /* the lowest bits of eight bytes, side by side */
+    }
+    return bits;
+}
+
+static iso_status bits_make(int64_t n, const uint8_t *attributes, int count, iso_bits *b, iso_error *err)
+{
+    *b = (iso_bits){.images = n, .words = (n + 63) / 64, .count = count, .row_words = (count + 63) / 64};
+    b->attribute = iso_calloc((size_t)count, (size_t)b->words * sizeof *b->attribute);
+    b->image = iso_calloc((size_t)n, (size_t)b->row_words * sizeof *b->image);
+    if (!b->attribute || !b->image) return iso_fail_memory(err);
+#pragma omp parallel for schedule(static)
+    for (int64_t w = 0; w < b->words; w++)
+        for (int64_t i = 64 * w; i < n && i < 64 * w + 64; i++)
+            for (int r = 0; r < b->row_words; r++) {
+                uint64_t has = pack(attributes + i * count + 64 * r, count - 64 * r < 64 ? count - 64 * r : 64);
+                b->image[i * b->row_words + r] = has;
+                for (; has; has &= has - 1) b->attribute[(64 * r + __builtin_ctzll(has)) * b->words + w] |= UINT64_C(1) << (i % 64);
+            }
     return ISO_OK;
 }
 
-static iso_status take_vectors(iso_protocol *p, const float *test, iso_error *err)
+ISO_CLONES static int64_t common(int64_t words, const uint64_t *x, const uint64_t *y)
 {
-    double *inv = iso_calloc((size_t)p->t, sizeof *inv);
-    p->inverse = iso_calloc((size_t)p->n, sizeof *p->inverse);
-    p->unit = iso_calloc((size_t)p->t, (size_t)p->dim * sizeof *p->unit);
-    iso_status status = ISO_OK;
-    if (!inv || !p->inverse || !p->unit) status = iso_fail_memory(err);
-    if (!status) status = inverse_norms(p->dim, p->n, p->train, "training", p->inverse, err);
-    if (!status) status = inverse_norms(p->dim, p->t, test, "test", inv, err);
-    for (int64_t i = 0; !status && i < p->t; i++)
-        for (int j = 0; j < p->dim; j++) p->unit[i * p->dim + j] = inv[i] * test[i * p->dim + j];
-    free(inv);
-    return status;
+    int64_t sum = 0;
+    for (int64_t i = 0; i < words; i++) sum += __builtin_popcountll(x[i] & y[i]);
+    return sum;
+}
+
+/* both[a * count + b], a <= b: images that have both; the diagonal counts single attributes. */
+static void count_pairs(const iso_bits *b, int64_t *both)
+{
+#pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < b->count; i++)
+        for (int j = i; j < b->count; j++) both[(size_t)i * b->count + j] = common(b->words, b->attribute + i * b->words, b->attribute + j * b->words);
 }
 
 /* ---- the sets that count ---- */
-
-int iso_protocol_present(const uint8_t *attributes, int count, int *has)
-{
-    int n = 0;
-    for (int a = 0; a < count; a++)
-        if (attributes[a]) has[n++] = a;
-    return n;
-}
-
-/* pairs[a * count + b], a <= b: images that have both; the diagonal counts single attributes. */
-static void count_pairs(int64_t n, const uint8_t *attributes, int count, int *has, int64_t *pairs)
-{
-    for (int64_t i = 0; i < n; i++) {
-        int m = iso_protocol_present(attributes + i * count, count, has);
-        for (int p = 0; p < m; p++)
-            for (int q = p; q < m; q++) pairs[(size_t)has[p] * count + has[q]]++;
-    }
-}
 
 /* A set of relevant images that counts; singles lie on the diagonal. */
 static bool counts(int a, int b, int64_t queries, int64_t relevant, int64_t tests)
@@ -63,7 +118,7 @@ static bool counts(int a, int b, int64_t queries, int64_t relevant, int64_t test
     return a == b || (100 * relevant > tests && 2 * relevant < tests);
 }
 
-static iso_status list_sets(iso_protocol *p, const int64_t *in_train, const int64_t *in_test, iso_error *err)
+static iso_status list_sets(iso_protocol *p, const int64_t *in_test, iso_error *err)
 {
     int count = p->count;
     for (int pass = 0; pass < 2; pass++) {
@@ -72,12 +127,12 @@ static iso_status list_sets(iso_protocol *p, const int64_t *in_train, const int6
         for (int a = 0; a < count; a++)
             for (int b = a; b < count; b++) {
                 size_t at = (size_t)a * count + b;
-                bool in = counts(a, b, in_train[at], in_test[at], p->t);
+                bool in = counts(a, b, p->both[at], in_test[at], p->t);
                 if (!in && a == b && pass) p->left[p->left_out] = a;
                 if (!in && a == b) p->left_out++;
                 if (!in) continue;
                 int i = a == b ? p->singles++ : singles + p->doubles++;
-                if (pass) p->set[i] = (iso_query_set){a, a == b ? -1 : b, in_train[at], in_test[at]};
+                if (pass) p->set[i] = (iso_query_set){a, a == b ? -1 : b, p->both[at], in_test[at]};
             }
         if (pass) break;
         p->set = iso_calloc((size_t)p->singles + (size_t)p->doubles, sizeof *p->set);
@@ -89,23 +144,25 @@ static iso_status list_sets(iso_protocol *p, const int64_t *in_train, const int6
 
 static iso_status find_sets(iso_protocol *p, iso_error *err)
 {
+    iso_bits test = {0};
     size_t cells = (size_t)p->count * (size_t)p->count;
-    int64_t *in_train = iso_calloc(cells, sizeof *in_train), *in_test = iso_calloc(cells, sizeof *in_test);
-    int *has = iso_calloc((size_t)p->count, sizeof *has);
-    iso_status status = ISO_OK;
-    if (!in_train || !in_test || !has) {
-        status = iso_fail_memory(err);
-    } else {
-        count_pairs(p->n, p->train_attributes, p->count, has, in_train);
-        count_pairs(p->t, p->test_attributes, p->count, has, in_test);
-        status = list_sets(p, in_train, in_test, err);
+    int64_t *in_test = iso_calloc(cells, sizeof *in_test);
+    p->both = iso_calloc(cells, sizeof *p->both);
+    iso_status status = in_test && p->both ? ISO_OK : iso_fail_memory(err);
+    if (!status) status = bits_make(p->n, p->train_attributes, p->count, &p->has, err);
+    if (!status) status = bits_make(p->t, p->test_attributes, p->count, &test, err);
+    if (!status) {
+        count_pairs(&p->has, p->both);
+        count_pairs(&test, in_test);
+        status = list_sets(p, in_test, err);
     }
-    free(in_train), free(in_test), free(has);
+    bits_free(&test);
+    free(in_test);
     return status;
 }
 
-iso_status iso_protocol_create(int dim, int64_t n, const float *train, const uint8_t *train_attributes, int64_t t,
-                               const float *test, const uint8_t *test_attributes, int count, iso_protocol **out,
+iso_status iso_protocol_create(int dim, int64_t n, const float *const *train, const uint8_t *train_attributes, int64_t t,
+                               const float *const *test, const uint8_t *test_attributes, int count, iso_protocol **out,
                                iso_error *err)
 {
     if (dim < 1 || count < 1) return iso_fail(err, ISO_E_ARGUMENT, "precision at K needs vectors and attributes");
@@ -115,13 +172,10 @@ iso_status iso_protocol_create(int dim, int64_t n, const float *train, const uin
         return iso_fail(err, ISO_E_ARGUMENT, "precision at K needs test images to rank: there are %s", t < 1 ? "none" : "too many");
     iso_protocol *p = iso_calloc(1, sizeof *p);
     if (!p) return iso_fail_memory(err);
-    *p = (iso_protocol){.dim = dim, .count = count, .n = n, .t = t, .train = train, .train_attributes = train_attributes,
+    *p = (iso_protocol){.dim = dim, .count = count, .n = n, .t = t, .train = train, .test = test, .train_attributes = train_attributes,
                         .test_attributes = test_attributes};
-    iso_status status = take_vectors(p, test, err);
+    iso_status status = take_vectors(p, err);
     if (!status) status = find_sets(p, err);
-    if (!status) p->scores = iso_calloc(ISO_PROTOCOL_BLOCK, (size_t)t * sizeof *p->scores);
-    if (!status) p->query = iso_calloc(ISO_PROTOCOL_BLOCK, (size_t)dim * sizeof *p->query);
-    if (!status && (!p->scores || !p->query)) status = iso_fail_memory(err);
     if (status) iso_protocol_free(p);
     else *out = p;
     return status;
@@ -130,96 +184,7 @@ iso_status iso_protocol_create(int dim, int64_t n, const float *train, const uin
 void iso_protocol_free(iso_protocol *p)
 {
     if (!p) return;
-    free(p->inverse), free(p->unit), free(p->set), free(p->left), free(p->scores), free(p->query);
+    bits_free(&p->has);
+    free(p->both), free(p->inverse), free(p->test_inverse), free(p->panel), free(p->set), free(p->left);
     free(p);
-}
-
-/* ---- ranking ---- */
-
-/* The first `top` rows by score, best first, ties by the lower row: insertion into a short sorted list, which most
- * scores fail to enter at the first comparison. */
-static void first_rows(const double *score, int64_t n, int top, int64_t *best)
-{
-    int have = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (have == top && !(score[i] > score[best[top - 1]])) continue;
-        int at = have < top ? have++ : top - 1;
-        for (; at > 0 && score[i] > score[best[at - 1]]; at--) best[at] = best[at - 1];
-        best[at] = i;
-    }
-}
-
-/* A matrix product may add up equal vectors in different orders at the edges of its blocks, and so tell ties apart. What
- * comes near the first rows is scored again, all in one order. */
-static void best_rows(const iso_protocol *p, const double *query, double *score, int top, int64_t *best)
-{
-    first_rows(score, p->t, top, best);
-    double size = 0;
-    for (int j = 0; j < p->dim; j++) size += fabs(query[j]);
-    const double least = score[best[top - 1]] - 1e-12 * size;
-    for (int64_t i = 0; i < p->t; i++) {
-        double sum = score[i] >= least ? 0 : -INFINITY;
-        for (int j = 0; score[i] >= least && j < p->dim; j++) sum += query[j] * p->unit[i * p->dim + j];
-        score[i] = sum;
-    }
-    first_rows(score, p->t, top, best);
-}
-
-static void count_hits(const iso_protocol *p, const iso_query_set *set, const int64_t *best, int top, int *hits)
-{
-    for (int r = 0, sum = 0; r < top; r++) {
-        const uint8_t *has = p->test_attributes + best[r] * p->count;
-        sum += has[set->a] && (set->b < 0 || has[set->b]);
-        hits[r] = sum;
-    }
-}
-
-/* The query vectors of some asked; found[i] tells which have one. The offset, the same for all images, ranks nothing. */
-static iso_status make_queries(iso_protocol *p, const iso_scorer *scorer, int rows, const iso_asked *asked, bool *found, iso_error *err)
-{
-    iso_status failed = ISO_OK;
-#pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < rows; i++) {
-        iso_error why = {0};
-        double offset, *w = p->query + (size_t)i * p->dim, *mean = iso_calloc((size_t)p->dim, sizeof *mean);
-        iso_status status = mean ? ISO_OK : iso_fail_memory(&why);
-        for (int j = 0; mean && j < p->dim; j++) mean[j] = asked[i].sum[j] / (double)asked[i].n;
-        if (!status) status = iso_scorer_query(scorer, p->dim, asked[i].n, mean, 0, NULL, 0, w, &offset, &why);
-        found[i] = !status;
-        if (status) memset(w, 0, (size_t)p->dim * sizeof *w);
-        if (status && status != ISO_E_NUMERIC) {
-#pragma omp critical(iso_protocol_queries)
-            {
-                failed = status;
-                if (err) *err = why;
-            }
-        }
-        free(mean);
-    }
-    return failed;
-}
-
-iso_status iso_protocol_rank(iso_protocol *p, const iso_scorer *scorer, int m, const iso_asked *asked, int top, int *hits, iso_error *err)
-{
-    int ranks = p->t < top ? (int)p->t : top;
-    bool found[ISO_PROTOCOL_BLOCK];
-    iso_status status = ISO_OK;
-    int64_t *best = iso_calloc(ISO_PROTOCOL_BLOCK, (size_t)ranks * sizeof *best);
-    if (!best) return iso_fail_memory(err);
-    for (int from = 0; from < m; from += ISO_PROTOCOL_BLOCK) {
-        int rows = m - from < ISO_PROTOCOL_BLOCK ? m - from : ISO_PROTOCOL_BLOCK;
-        if ((status = make_queries(p, scorer, rows, asked + from, found, err))) break;
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, (blasint)p->t, p->dim, 1, p->query, p->dim, p->unit, p->dim, 0, p->scores,
-                    (blasint)p->t);
-#pragma omp parallel for schedule(dynamic)
-        for (int i = 0; i < rows; i++) {
-            int *row = hits + (size_t)(from + i) * top;
-            for (int r = 0; r < ranks; r++) row[r] = -1;
-            if (!found[i]) continue;
-            best_rows(p, p->query + (size_t)i * p->dim, p->scores + (size_t)i * p->t, ranks, best + (size_t)i * ranks);
-            count_hits(p, asked[from + i].of, best + (size_t)i * ranks, ranks, row);
-        }
-    }
-    free(best);
-    return status;
 }

@@ -1,29 +1,39 @@
-/* protocol.h: what the retrieval protocols share: the sets of attributes that count, and ranking the test images for
- * many queries at once. Internal to eval/. */
+/* protocol.h: what the retrieval protocols share: the sets of attributes that count, sums over them, and ranking the test
+ * images for many queries at once. Internal to eval/. */
 #ifndef ISO_PROTOCOL_H
 #define ISO_PROTOCOL_H
 
+#include <stdbool.h>
 #include "retriever/scorer.h"
 
-enum { ISO_PROTOCOL_BLOCK = 64 }; /* queries scored by one matrix product */
+enum { ISO_PROTOCOL_BLOCK = 64 }; /* as many queries as are worth being ranked at once */
 
 typedef struct iso_query_set {
     int a, b;                  /* attributes; b = -1 for a single one */
     int64_t queries, relevant; /* training images that have it; test images that have it */
 } iso_query_set;
 
+/* Which attribute which image has, one bit each: image i is bit i % 64 of word i / 64 of an attribute, and attribute a is bit
+ * a % 64 of word a / 64 of an image. */
+typedef struct iso_bits {
+    int64_t images, words;     /* words of an attribute */
+    int count, row_words;      /* attributes; words of an image */
+    uint64_t *attribute;       /* [count, words] */
+    uint64_t *image;           /* [images, row_words] */
+} iso_bits;
+
 typedef struct iso_protocol {
     int dim, count;      /* of the vectors; attributes */
     int64_t n, t;        /* training images, test images */
-    const float *train;  /* [n, dim], the caller's */
+    const float *const *train, *const *test;           /* [n], [t] vectors, the caller's */
     const uint8_t *train_attributes, *test_attributes; /* [n, count], [t, count], the caller's */
-    double *inverse;     /* [n] 1 / length of the training vectors */
-    double *unit;        /* [t, dim] test vectors of length 1 */
+    iso_bits has;        /* of the training images */
+    int64_t *both;       /* [count, count] training images that have both a and b, a <= b */
+    double *inverse, *test_inverse; /* [n], [t] 1 / length of the vectors */
+    float *panel;        /* test vectors of length 1, ISO_RANK_PANEL of them side by side (rank.c) */
     int singles, doubles;
     iso_query_set *set;  /* [singles + doubles] those that count, in the order of their numbers; pairs have a < b */
     int left_out, *left; /* single attributes no training or no test image has */
-    double *scores;      /* [ISO_PROTOCOL_BLOCK, t] */
-    double *query;       /* [ISO_PROTOCOL_BLOCK, dim] */
 } iso_protocol;
 
 /* What is asked: the sum of n unit examples, and which images it should find. */
@@ -34,18 +44,27 @@ typedef struct iso_asked {
 } iso_asked;
 
 /* Arguments, rules and errors as in precision.h. The inputs are kept by address, not copied. */
-ISO_CHECK iso_status iso_protocol_create(int dim, int64_t n, const float *train, const uint8_t *train_attributes, int64_t t,
-                                         const float *test, const uint8_t *test_attributes, int count, iso_protocol **out,
+ISO_CHECK iso_status iso_protocol_create(int dim, int64_t n, const float *const *train, const uint8_t *train_attributes, int64_t t,
+                                         const float *const *test, const uint8_t *test_attributes, int count, iso_protocol **out,
                                          iso_error *err);
 void iso_protocol_free(iso_protocol *p);
 
-/* The attributes one image has, in order: their number, and which in has [count]. */
-int iso_protocol_present(const uint8_t *attributes, int count, int *has);
+/* Whether a vector can be compared: 0 where it has a direction, else what it is instead. */
+const char *iso_vector_fault(int dim, const float *x);
+
+/* sum [sets, dim]: of the unit training vectors of each set, in double precision. Does not depend on the number of threads. */
+ISO_CHECK iso_status iso_protocol_sums(const iso_protocol *p, double *sum, iso_error *err);
 
 /* Ranks the test images by the scorer (NULL: sum), best first, ties by the lower row, and counts: hits[i * top + r] of the
  * first r + 1 have what asked[i] is after. Any m; top >= 1; of hits only the first min(top, t) are set, to -1 where the
- * examples have no direction under this scorer. One call at a time on one protocol. */
-ISO_CHECK iso_status iso_protocol_rank(iso_protocol *p, const iso_scorer *scorer, int m, const iso_asked *asked, int top, int *hits,
+ * examples have no direction under this scorer. */
+ISO_CHECK iso_status iso_protocol_rank(const iso_protocol *p, const iso_scorer *scorer, int m, const iso_asked *asked, int top, int *hits,
                                        iso_error *err);
+
+/* The part of ranking that is single precision, as this processor does it best. For tests: from now on the kernel of that
+ * name, "avx512", "avx2" or "portable" (NULL: the best). False, and no change, where the processor cannot run it. */
+bool iso_rank_kernel_use(const char *name);
+/* Test vectors of length 1 for it, [t / 32 rounded up, dim, 32]; free(). NULL: out of memory. */
+float *iso_rank_panels(int dim, int64_t t, const float *const *test, const double *inverse);
 
 #endif

@@ -330,9 +330,10 @@ static iso_status load(const iso_comparison *c, const iso_compared_model *m, boo
     if (!status)
         status = iso_evaluation_load(store, c->attribute_file, c->partition_file, c->query_part, c->test_part, contrast,
                                      &e, why);
-    if (!status) status = iso_split_keep(&e->query, e->dim, e->attributes, c->query.count, c->query.row, why);
-    if (!status) status = iso_split_keep(&e->test, e->dim, e->attributes, c->test.count, c->test.row, why);
-    iso_store_close(store);
+    if (e) e->store = store; /* which the vectors are read from */
+    else iso_store_close(store);
+    if (!status) status = iso_split_keep(&e->query, e->attributes, c->query.count, c->query.row, why);
+    if (!status) status = iso_split_keep(&e->test, e->attributes, c->test.count, c->test.row, why);
     if (status)
         iso_evaluation_free(e);
     else

@@ -17,7 +17,7 @@ static const char program[] = "evaluate precision";
 typedef struct config {
     const char *db, *attributes, *partition, *images, *scorer, *format, *examples;
     int64_t split, query_split, threads, draws, seed; /* draws and seed: -1 where not given */
-    bool per_attribute, quiet;
+    bool per_attribute, timing, quiet;
     char *own_attributes, *own_partition; /* found by --images */
 } config;
 
@@ -35,6 +35,7 @@ static const iso_option options[] = {
     {"per-attribute", 0, ISO_ARG_FLAG, offsetof(config, per_attribute), NULL, "also a line for each attribute", 0, 0},
     {"format", 0, ISO_ARG_CHOICE, offsetof(config, format), "table|json", "how to print (default: table)", 0, 0},
     {"threads", 0, ISO_ARG_INT, offsetof(config, threads), "N", "threads to use (default: all)", 1, 1024},
+    {"timing", 0, ISO_ARG_FLAG, offsetof(config, timing), NULL, "the seconds that reading and the table took, on stderr", 0, 0},
     {"quiet", 'q', ISO_ARG_FLAG, offsetof(config, quiet), NULL, "no notes on stderr", 0, 0},
     {NULL, 0, 0, 0, NULL, NULL, 0, 0}};
 
@@ -89,6 +90,7 @@ static iso_status few_options(const config *c, iso_few_options *o, iso_error *er
 
 static iso_status evaluate(config *c, iso_error *err)
 {
+    const double begin = omp_get_wtime();
     const iso_scoring scoring = (iso_scoring)iso_scorer_by_name(c->scorer); /* one of them, or the options refuse it */
     iso_store *store = NULL;
     iso_evaluation *e = NULL;
@@ -100,7 +102,9 @@ static iso_status evaluate(config *c, iso_error *err)
     if ((status = few_options(c, &few, err))) goto done;
     if ((status = iso_store_open(c->db, ISO_STORE_READ, NULL, &store, err))) goto done;
     if ((status = iso_evaluation_load(store, c->attributes, c->partition, (int)c->query_split, (int)c->split, scoring == ISO_CONTRAST, &e, err))) goto done;
+    const double read = omp_get_wtime();
     if ((status = iso_evaluation_precision(e, scoring, &p, err))) goto done;
+    if (c->timing) fprintf(stderr, "%s: %.4f s to read the files and the database, %.4f s for the table\n", program, read - begin, omp_get_wtime() - read);
     if (!c->quiet) iso_evaluate_notes(program, e);
     if (!c->quiet) iso_evaluate_left_out(program, NULL, e, p);
     if (p->singles == 0) {

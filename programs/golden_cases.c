@@ -151,8 +151,12 @@ static void precision_at_k(golden *t)
     if (!s) s = read_retrieval(t->file, "in.test", "in.test_attributes", &test, &err);
     if (!s && (train.columns != test.columns || train.count != test.count))
         s = iso_fail(&err, ISO_E_FORMAT, "in.train and in.test do not fit together");
-    if (!s) s = iso_precision_at_k((int)train.columns, train.rows, train.vectors, train.attributes, test.rows, test.vectors,
+    const float **query = s ? NULL : iso_vector_rows((int)train.columns, train.rows, train.vectors);
+    const float **ranked = s ? NULL : iso_vector_rows((int)test.columns, test.rows, test.vectors);
+    if (!s && (!query || !ranked)) s = iso_fail_memory(&err);
+    if (!s) s = iso_precision_at_k((int)train.columns, train.rows, query, train.attributes, test.rows, ranked,
                                    test.attributes, (int)train.count, NULL, &p, &err);
+    free(query), free(ranked);
     if (s) {
         iso_graph_fail(t->graph, "%s", err.message);
         goto out;

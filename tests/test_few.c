@@ -75,7 +75,19 @@ static iso_few_options options(const char *list, int draws, uint64_t from)
 
 static iso_status run_with(const data *d, const iso_scorer *scorer, const iso_few_options *o, iso_few **f)
 {
-    return iso_few_precision(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, scorer, o, f, &err);
+    const float **train = iso_vector_rows(d->dim, d->n, d->train), **test = iso_vector_rows(d->dim, d->t, d->test);
+    assert_true(train && test);
+    iso_status status = iso_few_precision(d->dim, d->n, train, d->has, d->t, test, d->have, d->count, scorer, o, f, &err);
+    free(train), free(test);
+    return status;
+}
+static iso_status all_examples(const data *d, const iso_scorer *scorer, iso_precision **p)
+{
+    const float **train = iso_vector_rows(d->dim, d->n, d->train), **test = iso_vector_rows(d->dim, d->t, d->test);
+    assert_true(train && test);
+    iso_status status = iso_precision_at_k(d->dim, d->n, train, d->has, d->t, test, d->have, d->count, scorer, p, &err);
+    free(train), free(test);
+    return status;
 }
 static iso_status run(const data *d, const iso_few_options *o, iso_few **f) { return run_with(d, NULL, o, f); }
 
@@ -168,7 +180,7 @@ static int mean_differences(const iso_few *f, const iso_few_row *row, int n, con
 static int differences_from(const data *d, const background *back, const iso_few *f)
 {
     iso_precision *p;
-    OK(iso_precision_at_k(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, back ? back->scorer : NULL, &p, &err));
+    OK(all_examples(d, back ? back->scorer : NULL, &p));
     int wrong = p->singles != f->singles || p->doubles != f->doubles;
     for (int i = 0; i < f->singles + f->doubles && !wrong; i++) {
         const iso_few_row *row = i < f->singles ? f->single + i : f->dbl + (i - f->singles);
@@ -273,7 +285,7 @@ static void all_examples_are_the_whole_protocol(void **unused)
     iso_few *f;
     iso_precision *p;
     OK(run(&d, &o, &f));
-    OK(iso_precision_at_k(d.dim, d.n, d.train, d.has, d.t, d.test, d.have, d.count, NULL, &p, &err));
+    OK(all_examples(&d, NULL, &p));
     assert_int_equal(f->singles, 1);
     assert_true(near(f->single[0].mean[0], p->single[0].at[2]) && f->single[0].deviation[0] == 0 && f->single_mean[0].error == 0);
     assert_true(f->single_mean[1].rows == 0 && isnan(f->single_mean[1].mean) && isnan(f->single[0].mean[1]));

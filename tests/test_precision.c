@@ -16,6 +16,8 @@
 
 #include "base/memory.h"
 #include "eval/evaluate.h"
+#include "eval/protocol.h"
+#include "indexer/dataset.h"
 #include "model/safetensors.h"
 #include "tests/naive_contrast.h"
 
@@ -58,7 +60,11 @@ static void drop(data *d) { free(d->train), free(d->test), free(d->has), free(d-
 
 static iso_status run_with(const data *d, const iso_scorer *scorer, iso_precision **p)
 {
-    return iso_precision_at_k(d->dim, d->n, d->train, d->has, d->t, d->test, d->have, d->count, scorer, p, &err);
+    const float **train = iso_vector_rows(d->dim, d->n, d->train), **test = iso_vector_rows(d->dim, d->t, d->test);
+    assert_true(train && test);
+    iso_status status = iso_precision_at_k(d->dim, d->n, train, d->has, d->t, test, d->have, d->count, scorer, p, &err);
+    free(train), free(test);
+    return status;
 }
 static iso_status run(const data *d, iso_precision **p) { return run_with(d, NULL, p); }
 
@@ -424,17 +430,17 @@ static void the_background_is_the_whole_database(void **unused)
 static void splits_are_reduced_to_common_rows(void **unused)
 {
     (void)unused;
-    float vector[] = {0, 0, 1, 1, 2, 2, 3, 3};
+    const float all[] = {0, 1, 2, 3}, *vector[] = {all, all + 1, all + 2, all + 3};
     uint8_t attribute[] = {0, 1, 2, 3};
     uint64_t id[] = {10, 11, 12, 13};
     int64_t row[] = {7, 2, 7, 5}, keep[] = {2, 7}, gone[] = {2, 6};
-    iso_split s = {.count = 4, .vector = iso_calloc(8, sizeof(float)), .attribute = iso_calloc(4, 1), .id = iso_calloc(4, sizeof *id), .row = iso_calloc(4, sizeof *row)};
+    iso_split s = {.count = 4, .vector = iso_calloc(4, sizeof *vector), .attribute = iso_calloc(4, 1), .id = iso_calloc(4, sizeof *id), .row = iso_calloc(4, sizeof *row)};
     memcpy(s.vector, vector, sizeof vector), memcpy(s.attribute, attribute, sizeof attribute);
     memcpy(s.id, id, sizeof id), memcpy(s.row, row, sizeof row);
-    assert_int_equal(iso_split_keep(&s, 2, 1, 2, gone, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_split_keep(&s, 1, 2, gone, &err), ISO_E_MISMATCH);
     assert_int_equal(s.count, 4);
-    OK(iso_split_keep(&s, 2, 1, 2, keep, &err));
-    assert_true(s.count == 2 && s.id[0] == 11 && s.id[1] == 10 && s.vector[0] == 1 && s.vector[3] == 0 && s.attribute[0] == 1 && s.row[1] == 7);
+    OK(iso_split_keep(&s, 1, 2, keep, &err));
+    assert_true(s.count == 2 && s.id[0] == 11 && s.id[1] == 10 && s.vector[0] == all + 1 && s.vector[1] == all && s.attribute[0] == 1 && s.row[1] == 7);
     free(s.vector), free(s.attribute), free(s.id), free(s.row);
 }
 
@@ -464,6 +470,109 @@ static void what_does_not_fit_is_said(void **unused)
     iso_store_close(empty);
 }
 
+/* ---- fast kernels ---- */
+
+/* More images than a block of sums.c, more attributes than a word, a dim that fills no slice: the sums, against plain ones. */
+static void sums_are_those_of_a_plain_loop(void **unused)
+{
+    (void)unused;
+    static const struct { int dim, count; int64_t n; } size[] = {{1, 2, 3}, {13, 7, 500}, {64, 3, 100}, {67, 70, 9000}, {200, 12, 8193}};
+    for (size_t k = 0; k < sizeof size / sizeof *size; k++) {
+        data d = make(size[k].dim, size[k].n, 60, size[k].count);
+        const float **train = iso_vector_rows(d.dim, d.n, d.train), **test = iso_vector_rows(d.dim, d.t, d.test);
+        assert_true(train && test);
+        iso_protocol *p;
+        OK(iso_protocol_create(d.dim, d.n, train, d.has, d.t, test, d.have, d.count, &p, &err));
+        int sets = p->singles + p->doubles, wrong = 0;
+        double *sum = iso_calloc((size_t)sets, (size_t)d.dim * sizeof *sum), *want = iso_calloc((size_t)d.dim, sizeof *want);
+        assert_true(sum && want && sets > 0);
+        OK(iso_protocol_sums(p, sum, &err));
+        for (int s = 0; s < sets; s++) {
+            memset(want, 0, (size_t)d.dim * sizeof *want);
+            for (int64_t i = 0; i < d.n; i++)
+                for (int j = 0; both(d.has + i * d.count, p->set[s].a, p->set[s].b) && j < d.dim; j++) want[j] += d.train[i * d.dim + j] * p->inverse[i];
+            for (int j = 0; j < d.dim; j++) wrong += !(fabs(sum[s * d.dim + j] - want[j]) <= 1e-9);
+        }
+        assert_int_equal(wrong, 0);
+        double *last = sum + (size_t)sets * (size_t)d.dim - 1; /* what is wanted is still that of the last set */
+        *last += 1e-6;
+        assert_false(fabs(*last - want[d.dim - 1]) <= 1e-9);
+        free(sum), free(want), free(train), free(test);
+        iso_protocol_free(p);
+        drop(&d);
+    }
+}
+
+/* Every kernel that this processor has, with ties among more images than a query's first room holds. */
+static void kernels_agree(void **unused)
+{
+    (void)unused;
+    static const char *const name[] = {"portable", "avx2", "avx512"};
+    data d = make(19, 300, 1003, 5);
+    for (int64_t i = 0; i < d.t; i++) /* 700 times the same image, at any length, then some that are nearly that one */
+        for (int j = 0; j < d.dim; j++) {
+            if (i >= 200 && i < 900) d.test[i * d.dim + j] = d.test[j] * (float)(1 << (i % 5));
+            if (i >= 900 && i < 950) d.test[i * d.dim + j] = d.test[j] * (1 + (float)(uniform() - 0.5) * 1e-6f);
+        }
+    int tried = 0;
+    for (size_t k = 0; k < sizeof name / sizeof *name; k++) {
+        if (!iso_rank_kernel_use(name[k])) continue;
+        iso_precision *p;
+        OK(run(&d, &p));
+        assert_int_equal(differences(&d, p), 0);
+        iso_precision_free(p);
+        tried++;
+    }
+    assert_true(tried >= 1 && !iso_rank_kernel_use("none"));
+    assert_true(iso_rank_kernel_use(NULL));
+    printf("%d kernels\n", tried);
+    drop(&d);
+}
+
+/* Lines that are read at sight and lines that are cut into words say the same; files out of order and names in folders are found. */
+static void lines_of_any_form_are_read(void **unused)
+{
+    (void)unused;
+    static const char plain[] = "4\nOne Two\n000001.jpg  1 -1\n000002.jpg -1  1\n000003.jpg -1 -1\n000004.jpg  1  1\n";
+    static const char odd[] = "4\r\nOne\tTwo\r\n\r\n000004.jpg 1 1\r\n000002.jpg\t0 1 \n000001.jpg  1 -1 \r\n000003.jpg -1 -1";
+    for (int form = 0; form < 2; form++) {
+        iso_attributes *a;
+        char *path = file(form ? "odd" : "plain", form ? odd : plain);
+        OK(iso_attributes_read(path, &a, &err));
+        assert_int_equal(iso_attributes_files(a), 4);
+        for (int i = 0; i < 4; i++) {
+            char name[64];
+            snprintf(name, sizeof name, "%s%06d.jpg", i % 2 ? "a/b/" : "", i + 1);
+            const uint8_t *row = iso_attributes_find(a, name);
+            int64_t number = iso_attributes_row(a, name);
+            assert_non_null(row);
+            assert_true(row[0] == (i == 0 || i == 3) && row[1] == (i == 1 || i == 3));
+            for (int64_t near = -1; near < 6; near++) assert_int_equal(iso_attributes_row_near(a, name, near), number);
+            assert_ptr_equal(iso_attributes_at(a, number), row);
+        }
+        assert_null(iso_attributes_find(a, "000005.jpg"));
+        iso_attributes_free(a);
+    }
+    static const char *const bad[] = {
+        "2\nOne\na.jpg  1\na.jpg  1\n", "2\nOne\nb.jpg  1\na.jpg  1 -1\n", "2\nOne\na.jpg  2\nb.jpg  1\n",
+        "2\nOne\na.jpg --1\nb.jpg  1\n", "3\nOne\nb.jpg  1\na.jpg -1\nb.jpg  1\n", "1\nOne\na.jpg  1",  "2\nOne\na.jpg  1\n",
+        "1\nOne\na.jpg  11\n"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        iso_attributes *a = NULL;
+        iso_status status = iso_attributes_read(file("bad", bad[i]), &a, &err);
+        assert_int_equal(status, i == 5 ? ISO_OK : ISO_E_FORMAT); /* without a line end is fine */
+        iso_attributes_free(a);
+    }
+    iso_partition *p = NULL;
+    OK(iso_partition_read(file("mixed", "c.jpg 0\na.jpg\t1\r\nb.jpg 2\n"), &p, &err));
+    for (int64_t near = -1; near < 4; near++)
+        assert_true(iso_partition_find_near(p, "x/a.jpg", near) == 1 && iso_partition_find_near(p, "b.jpg", near) == 2 && iso_partition_find_near(p, "d.jpg", near) == -1);
+    iso_partition_free(p);
+    assert_int_equal(iso_partition_read(file("twice", "a.jpg 0\nb.jpg 1\na.jpg 2\n"), &p, &err), ISO_E_FORMAT);
+    assert_int_equal(iso_partition_read(file("three", "a.jpg 0\nb.jpg 3\n"), &p, &err), ISO_E_FORMAT);
+    assert_non_null(strstr(err.message, "line 2"));
+}
+
 int main(void)
 {
     const char *given = getenv("SEED"), *tmp = getenv("TMPDIR");
@@ -477,6 +586,7 @@ int main(void)
         cmocka_unit_test(bad_vectors_and_empty_parts), cmocka_unit_test(a_database_is_matched_by_path), cmocka_unit_test(what_does_not_fit_is_said),
         cmocka_unit_test(contrast_follows_the_definition), cmocka_unit_test(examples_without_direction_are_left_out),
         cmocka_unit_test(the_background_is_the_whole_database), cmocka_unit_test(splits_are_reduced_to_common_rows),
+        cmocka_unit_test(sums_are_those_of_a_plain_loop), cmocka_unit_test(kernels_agree), cmocka_unit_test(lines_of_any_form_are_read),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char command[600];
