@@ -126,6 +126,17 @@ static iso_status names_read(const iso_import_spec *spec, names *out, iso_error 
     return ISO_OK;
 }
 
+static iso_status bad_row(const iso_import_spec *spec, int64_t row, bool finite, iso_error *err)
+{
+    return iso_fail(err, ISO_E_NUMERIC, "%s: row %" PRId64 " %s: remove it and its path, nothing was imported", spec->vectors, row + 1,
+                    finite ? "is zero, which has no direction" : "holds a NaN, an infinity or a number beyond float32");
+}
+
+static iso_status repeated(const iso_import_spec *spec, int64_t row, int64_t twin, iso_error *err)
+{
+    return iso_fail(err, ISO_E_FORMAT, "%s: line %" PRId64 " repeats the path of line %" PRId64, spec->paths, row + 1, twin + 1);
+}
+
 static int by_path(const void *a, const void *b)
 {
     char *const *x = *(char *const *const *)a, *const *y = *(char *const *const *)b;
@@ -142,30 +153,33 @@ static iso_status names_distinct(const iso_import_spec *spec, const names *n, is
     iso_status status = ISO_OK;
     for (size_t i = 1; i < n->count && !status; i++)
         if (!strcmp(*order[i - 1], *order[i]))
-            status = iso_fail(err, ISO_E_FORMAT, "%s: line %td repeats the path of line %td", spec->paths, order[i] - n->path + 1, order[i - 1] - n->path + 1);
+            status = repeated(spec, order[i] - n->path, order[i - 1] - n->path, err);
     free(order);
     return status;
+}
+
+static bool row_sound(const float *row, int64_t dim, bool *finite)
+{
+    bool direction = false;
+    *finite = true;
+    for (int64_t j = 0; j < dim; j++) {
+        *finite = *finite && row[j] - row[j] == 0;
+        direction = direction || row[j] != 0;
+    }
+    return *finite && direction;
 }
 
 /* Before anything is written: one bad row of a million must not leave half a database. */
 static iso_status rows_check(const iso_import_spec *spec, iso_npy *f, float *rows, iso_error *err)
 {
     int64_t n = iso_npy_rows(f), dim = iso_npy_cols(f);
+    bool finite;
     for (int64_t at = 0; at < n; at += ROWS) {
         int64_t count = n - at < ROWS ? n - at : ROWS;
         iso_status status = iso_npy_read(f, at, count, rows, err);
         if (status) return status;
-        for (int64_t i = 0; i < count; i++) {
-            bool finite = true, direction = false;
-            for (int64_t j = 0; j < dim; j++) {
-                float x = rows[i * dim + j];
-                finite = finite && x - x == 0;
-                direction = direction || x != 0;
-            }
-            if (!finite || !direction)
-                return iso_fail(err, ISO_E_NUMERIC, "%s: row %" PRId64 " %s: remove it and its path, nothing was imported", spec->vectors, at + i + 1,
-                                finite ? "is zero, which has no direction" : "holds a NaN, an infinity or a number beyond float32");
-        }
+        for (int64_t i = 0; i < count; i++)
+            if (!row_sound(rows + i * dim, dim, &finite)) return bad_row(spec, at + i, finite, err);
     }
     return ISO_OK;
 }
@@ -233,17 +247,53 @@ void iso_import_digest(int dim, char out[33])
     snprintf(out, 33, "%016" PRIx64 "%016" PRIx64, (uint64_t)h.high64, (uint64_t)h.low64);
 }
 
-static iso_status open_target(const iso_import_spec *spec, int64_t dim, iso_store **out, iso_error *err)
+static iso_status read_rows(void *ctx, int64_t first, int64_t n, float *out, iso_error *err)
+{
+    return iso_npy_read(ctx, first, n, out, err);
+}
+
+/* A new database in one pass. */
+static iso_status fill(const iso_import_spec *spec, iso_npy *f, const names *names, const iso_store_spec *store, iso_import_counts *counts, iso_error *err)
+{
+    iso_fill what = {.count = iso_npy_rows(f), .paths = names->path, .read = read_rows, .ctx = f};
+    bool finite = true;
+    iso_status status = iso_store_fill(spec->db, store, &what, err);
+    if (!status) counts->added = what.count;
+    if (status == ISO_E_FORMAT && what.twin >= 0) return repeated(spec, what.row, what.twin, err);
+    if (status != ISO_E_NUMERIC || what.row < 0) return status;
+    float *row = iso_calloc((size_t)iso_npy_cols(f), sizeof *row); /* once more, to tell what is wrong with it */
+    iso_status again = row ? iso_npy_read(f, what.row, 1, row, err) : iso_fail_memory(err);
+    if (!again) row_sound(row, iso_npy_cols(f), &finite);
+    free(row);
+    return again ? again : bad_row(spec, what.row, finite, err);
+}
+
+/* Into one that has items: two passes over the rows, so that nothing is written where one is bad. */
+static iso_status merge(const iso_import_spec *spec, iso_npy *f, const names *names, const iso_store_spec *store, iso_import_counts *counts, iso_error *err)
+{
+    iso_store *s = NULL;
+    float *rows = iso_calloc((size_t)(ROWS * iso_npy_cols(f)), sizeof *rows);
+    iso_status status = rows ? names_distinct(spec, names, err) : iso_fail_memory(err);
+    if (!status) status = rows_check(spec, f, rows, err);
+    if (!status) status = iso_store_open(spec->db, ISO_STORE_CREATE, store, &s, err);
+    if (!status) status = put_all(s, f, names, rows, counts, err);
+    iso_store_close(s);
+    free(rows);
+    return status;
+}
+
+static iso_status import_into(const iso_import_spec *spec, iso_npy *f, const names *names, iso_import_counts *counts, iso_error *err)
 {
     char digest[33], *here = NULL;
-    iso_import_digest((int)dim, digest);
-    iso_store_spec store = {.dim = (int)dim, .digest = digest, .root = spec->root};
+    iso_import_digest((int)iso_npy_cols(f), digest);
+    iso_store_spec store = {.dim = (int)iso_npy_cols(f), .digest = digest, .root = spec->root};
     if (!store.root && !iso_store_exists(spec->db)) {
         here = realpath(".", NULL);
         if (!here) return iso_fail_errno(err, "cannot tell the current folder");
         store.root = here;
     }
-    iso_status status = iso_store_open(spec->db, ISO_STORE_CREATE, &store, out, err);
+    iso_status status = fill(spec, f, names, &store, counts, err);
+    if (status == ISO_E_UNSUPPORTED) status = merge(spec, f, names, &store, counts, err);
     free(here);
     return status;
 }
@@ -251,9 +301,7 @@ static iso_status open_target(const iso_import_spec *spec, int64_t dim, iso_stor
 iso_status iso_import(const iso_import_spec *spec, iso_import_counts *out, iso_error *err)
 {
     iso_npy *f = NULL;
-    iso_store *s = NULL;
     names names = {0};
-    float *rows = NULL;
     iso_import_counts counts = {0};
     iso_status status = iso_npy_open(spec->vectors, &f, err);
     if (status) return status;
@@ -263,16 +311,10 @@ iso_status iso_import(const iso_import_spec *spec, iso_import_counts *out, iso_e
     else status = names_read(spec, &names, err);
     if (!status && (int64_t)names.count != n)
         status = iso_fail(err, ISO_E_MISMATCH, "%s has %" PRId64 " rows, %s names %zu paths: one path a row is needed", spec->vectors, n, spec->paths, names.count);
-    if (!status) status = names_distinct(spec, &names, err);
-    if (!status && !(rows = iso_calloc((size_t)(ROWS * dim), sizeof *rows))) status = iso_fail_memory(err);
-    if (!status) status = rows_check(spec, f, rows, err);
-    if (!status) status = open_target(spec, dim, &s, err);
-    if (!status) status = put_all(s, f, &names, rows, &counts, err);
-    iso_store_close(s);
+    if (!status) status = import_into(spec, f, &names, &counts, err);
     iso_npy_close(f);
     free(names.path);
     free(names.data);
-    free(rows);
     if (!status) *out = counts;
     return status;
 }

@@ -18,10 +18,11 @@ typedef struct iso_import_spec {
 
 typedef struct iso_import_counts { int64_t added, changed, unchanged; } iso_import_counts;
 
-/* Into a new database, or one of imported vectors of the same length. All is read and checked before anything is
- * written: a row of zeros, or with a NaN or an infinity, is ISO_E_NUMERIC naming it (from 1), a path that is named twice
- * or a wrong escape ISO_E_FORMAT, another number of rows than of paths ISO_E_MISMATCH. Killed half-way, the next run
- * goes on; ISO_E_INTERRUPTED when `iso_interrupted`. */
+/* Into a new database (iso_store_fill), or one of imported vectors of the same length. All is read and checked before
+ * anything is written, or before a new database appears: a row of zeros, or with a NaN or an infinity, is ISO_E_NUMERIC
+ * naming it (from 1), a path that is named twice or a wrong escape ISO_E_FORMAT, another number of rows than of paths
+ * ISO_E_MISMATCH. Killed half-way, the next run goes on, or begins again where there was nothing; ISO_E_INTERRUPTED when
+ * `iso_interrupted`. */
 ISO_CHECK iso_status iso_import(const iso_import_spec *spec, iso_import_counts *out, iso_error *err);
 
 /* The digest of imported vectors of that length. */

@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 
-enum { HEADER_MAX = 1 << 16, CHUNK = 1 << 18 };
+enum { HEADER_MAX = 1 << 16, CHUNK = 1 << 16 };
 
 struct iso_npy {
     int fd;
@@ -22,19 +22,18 @@ struct iso_npy {
     int64_t rows, cols, start;
     int width;              /* bytes of a number: 4 or 8 */
     bool big_endian;
-    uint8_t *buffer;        /* CHUNK bytes */
 };
 
 /* ---- the header: a Python dict literal with exactly the keys descr, fortran_order and shape ---- */
 
-typedef struct text { const char *p, *end; } text;
+typedef struct span { const char *p, *end; } span;
 
-static void skip_space(text *t)
+static void skip_space(span *t)
 {
     while (t->p < t->end && strchr(" \t\r\n", *t->p)) t->p++;
 }
 
-static bool take(text *t, char c)
+static bool take(span *t, char c)
 {
     skip_space(t);
     if (t->p == t->end || *t->p != c) return false;
@@ -42,7 +41,7 @@ static bool take(text *t, char c)
     return true;
 }
 
-static bool take_string(text *t, char out[64])
+static bool take_string(span *t, char out[64])
 {
     skip_space(t);
     if (t->p == t->end || (*t->p != '\'' && *t->p != '"')) return false;
@@ -56,7 +55,7 @@ static bool take_string(text *t, char out[64])
     return take(t, quote);
 }
 
-static bool take_word(text *t, const char *word)
+static bool take_word(span *t, const char *word)
 {
     size_t n = strlen(word);
     skip_space(t);
@@ -65,7 +64,7 @@ static bool take_word(text *t, const char *word)
     return true;
 }
 
-static bool take_integer(text *t, int64_t *out)
+static bool take_integer(span *t, int64_t *out)
 {
     int64_t v = 0;
     skip_space(t);
@@ -78,7 +77,7 @@ static bool take_integer(text *t, int64_t *out)
 }
 
 /* (), (3,), (3, 4), ...: how many, and the first two */
-static bool take_shape(text *t, int *dims, int64_t shape[2])
+static bool take_shape(span *t, int *dims, int64_t shape[2])
 {
     *dims = 0;
     if (!take(t, '(')) return false;
@@ -95,7 +94,7 @@ static bool take_shape(text *t, int *dims, int64_t shape[2])
 
 typedef struct header { char descr[64]; bool plain, fortran; int dims; int64_t shape[2]; } header;
 
-static bool parse_header(text t, header *h)
+static bool parse_header(span t, header *h)
 {
     unsigned seen = 0;
     char key[64];
@@ -169,7 +168,7 @@ static iso_status not_npy(const char *path, const char *why, iso_error *err)
 static iso_status read_header(iso_npy *f, iso_error *err)
 {
     struct stat st;
-    uint8_t head[12];
+    uint8_t head[12], text[HEADER_MAX];
     if (fstat(f->fd, &st)) return iso_fail_errno(err, "cannot read %s", f->path);
     if (!S_ISREG(st.st_mode)) return iso_fail(err, ISO_E_FORMAT, "%s is not a regular file", f->path);
     if (st.st_size < 12) return not_npy(f->path, "it is too short", err);
@@ -180,8 +179,8 @@ static iso_status read_header(iso_npy *f, iso_error *err)
     uint32_t n = head[6] == 1 ? (uint32_t)(head[8] | head[9] << 8) : (uint32_t)head[8] | (uint32_t)head[9] << 8 | (uint32_t)head[10] << 16 | (uint32_t)head[11] << 24;
     if (n > HEADER_MAX || (int64_t)start + n > st.st_size) return not_npy(f->path, "its header is longer than the file, or absurd", err);
     header h = {0};
-    if (!read_at(f->fd, f->buffer, n, start)) return iso_fail_errno(err, "cannot read %s", f->path);
-    if (memchr(f->buffer, 0, n) || !parse_header((text){(const char *)f->buffer, (const char *)f->buffer + n}, &h))
+    if (!read_at(f->fd, text, n, start)) return iso_fail_errno(err, "cannot read %s", f->path);
+    if (memchr(text, 0, n) || !parse_header((span){(const char *)text, (const char *)text + n}, &h))
         return not_npy(f->path, "its header cannot be read", err);
     iso_status status = accept(f, &h, err);
     if (status) return status;
@@ -200,9 +199,8 @@ iso_status iso_npy_open(const char *path, iso_npy **out, iso_error *err)
     iso_status status;
     f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not keep us waiting: it is refused */
     f->path = iso_strndup(path, strlen(path));
-    f->buffer = malloc(CHUNK);
     if (f->fd < 0) status = iso_fail_errno(err, "cannot read %s", path);
-    else if (!f->path || !f->buffer) status = iso_fail_memory(err);
+    else if (!f->path) status = iso_fail_memory(err);
     else status = read_header(f, err);
     if (status) {
         iso_npy_close(f);
@@ -217,7 +215,6 @@ void iso_npy_close(iso_npy *f)
     if (!f) return;
     if (f->fd >= 0) close(f->fd);
     free(f->path);
-    free(f->buffer);
     free(f);
 }
 
@@ -244,10 +241,16 @@ iso_status iso_npy_read(iso_npy *f, int64_t first, int64_t n, float *out, iso_er
     if (first < 0 || n < 0 || first > f->rows || n > f->rows - first)
         return iso_fail(err, ISO_E_ARGUMENT, "%s has no rows %" PRId64 " to %" PRId64, f->path, first, first + n - 1);
     int64_t at = first * f->cols, end = at + n * f->cols;
+    uint16_t one = 1;
+    if (f->width == sizeof *out && f->big_endian != *(uint8_t *)&one) { /* as they are in memory here */
+        bool ok = read_at(f->fd, out, (size_t)(end - at) * sizeof *out, f->start + at * f->width);
+        return ok ? ISO_OK : iso_fail_errno(err, "cannot read %s", f->path);
+    }
+    uint8_t buffer[CHUNK];
     while (at < end) {
         int64_t count = end - at < CHUNK / f->width ? end - at : CHUNK / f->width;
-        if (!read_at(f->fd, f->buffer, (size_t)(count * f->width), f->start + at * f->width)) return iso_fail_errno(err, "cannot read %s", f->path);
-        for (int64_t i = 0; i < count; i++) *out++ = number(f, f->buffer + i * f->width);
+        if (!read_at(f->fd, buffer, (size_t)(count * f->width), f->start + at * f->width)) return iso_fail_errno(err, "cannot read %s", f->path);
+        for (int64_t i = 0; i < count; i++) *out++ = number(f, buffer + i * f->width);
         at += count;
     }
     return ISO_OK;

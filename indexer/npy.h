@@ -14,7 +14,7 @@ ISO_CHECK iso_status iso_npy_open(const char *path, iso_npy **out, iso_error *er
 void iso_npy_close(iso_npy *f);
 int64_t iso_npy_rows(const iso_npy *f);
 int64_t iso_npy_cols(const iso_npy *f);
-/* Rows first ... first + n - 1 as float [n, cols]; a float64 beyond float's range becomes an infinity. One thread at a time. */
+/* Rows first ... first + n - 1 as float [n, cols]; a float64 beyond float's range becomes an infinity. Any number of threads. */
 ISO_CHECK iso_status iso_npy_read(iso_npy *f, int64_t first, int64_t n, float *out, iso_error *err);
 
 /* Writing: as many rows as were announced, in order, then commit. */

@@ -2,6 +2,7 @@
 #include "indexer/store.h"
 
 #include <dirent.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -23,20 +24,29 @@
 
 void iso_put_u32(uint8_t *p, uint32_t v)
 {
-    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> 8 * i);
+    v = htole32(v);
+    memcpy(p, &v, sizeof v);
 }
 
 void iso_put_u64(uint8_t *p, uint64_t v)
 {
-    for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
+    v = htole64(v);
+    memcpy(p, &v, sizeof v);
 }
 
 uint32_t iso_get_u32(const uint8_t *p)
 {
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return le32toh(v);
 }
 
-uint64_t iso_get_u64(const uint8_t *p) { return (uint64_t)iso_get_u32(p) | (uint64_t)iso_get_u32(p + 4) << 32; }
+uint64_t iso_get_u64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return le64toh(v);
+}
 
 iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing)
 {

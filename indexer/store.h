@@ -64,6 +64,22 @@ ISO_CHECK iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error 
  * on disk. Sizes in bytes. */
 ISO_CHECK iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err);
 
+/* A new database of many items in one pass, about as fast as the disk takes it: items without files (no size, time, content),
+ * ids 1 to count in the order of the rows. All or nothing: the items appear with the last write, and after a failure the
+ * folder is as it was before.
+ * `read` gives rows first ... first + n - 1, [n, dim]; several threads call it at once. Fails as iso_store_open and
+ * iso_item_put do: ISO_E_NUMERIC for a vector, `row` (from 0) says whose, the lowest one; ISO_E_FORMAT for a path named
+ * twice, by `row` and `twin`; ISO_E_INTERRUPTED when iso_interrupted. ISO_E_UNSUPPORTED, and nothing has changed: there are
+ * items, somebody else has it open, or LMDB here is not 0.9; put them one by one then. */
+typedef struct iso_fill {
+    int64_t count;
+    char *const *paths; /* [count], of 1 to 2^20 bytes */
+    iso_status (*read)(void *ctx, int64_t first, int64_t n, float *out, iso_error *err);
+    void *ctx;
+    int64_t row, twin;  /* out: -1 where no row is to blame */
+} iso_fill;
+ISO_CHECK iso_status iso_store_fill(const char *dir, const iso_store_spec *spec, iso_fill *what, iso_error *err);
+
 /* A transaction. A read transaction is used by one thread at a time; a write transaction by the thread that began it, and
  * a thread has at most one. Close all before iso_store_close. After a failed put, touch or remove a write transaction
  * can only be aborted (commit does that, and fails). Long-lived read transactions make the file grow. */

@@ -70,6 +70,22 @@ uint64_t iso_index_id(const uint8_t key[ISO_STORE_KEY]);
 /* Finite everywhere and not zero; `why` says what it is otherwise. */
 bool iso_vector_ok(const float *v, int dim, const char **why);
 
+/* An item's record; its path is not empty. */
+size_t iso_record_bytes(const iso_item *item);
+void iso_record_encode(uint8_t *p, const iso_item *item);
+
+/* Closes the store's environment and puts the file `temporary`, whole and synced, in the place of its file `data`. Nobody else
+ * may have the store open. The store can only be closed then. */
+iso_status iso_store_replace(iso_store *s, const char *temporary, const char *data, iso_error *err);
+
+/* Sums apart from a transaction, to be merged: one thread at a time each. account: false, and nothing added, where the
+ * vector is not finite or has no direction. */
+iso_sums *iso_sums_new(int dim); /* NULL: no memory */
+bool iso_sums_account(iso_sums *s, const float *vector);
+void iso_sums_merge(iso_sums *into, iso_sums *from);
+bool iso_sums_equal(iso_sums *a, iso_sums *b);
+void iso_sums_free(iso_sums *s);
+
 /* The sums behind iso_store_moments, kept by a write transaction: begin before the first change (again does no harm);
  * then each vector is told before the tables change, the one to be removed while it is still there; store just before
  * the commit, with the state that is committed; end always. */

@@ -1,4 +1,5 @@
 /* store_item.c: items and their vectors: looking up, adding, removing, walking. */
+#include <endian.h>
 #include <errno.h>
 #include <float.h>
 #include <inttypes.h>
@@ -32,14 +33,15 @@ void iso_content_hash(const uint64_t hash[2], uint8_t out[16])
 void iso_index_key(uint8_t key[ISO_STORE_KEY], const uint8_t hash[16], uint64_t id)
 {
     memcpy(key, hash, 16);
-    for (int i = 0; i < 8; i++) key[16 + i] = (uint8_t)(id >> (56 - 8 * i));
+    id = htobe64(id);
+    memcpy(key + 16, &id, sizeof id);
 }
 
 uint64_t iso_index_id(const uint8_t key[ISO_STORE_KEY])
 {
-    uint64_t id = 0;
-    for (int i = 0; i < 8; i++) id = id << 8 | key[16 + i];
-    return id;
+    uint64_t id;
+    memcpy(&id, key + 16, sizeof id);
+    return be64toh(id);
 }
 
 bool iso_vector_ok(const float *v, int dim, const char **why)
@@ -70,8 +72,11 @@ iso_status iso_item_decode(const iso_store *s, uint64_t id, const MDB_val *v, is
     return ISO_OK;
 }
 
-static void encode_record(uint8_t *p, const iso_item *item, size_t path_length)
+size_t iso_record_bytes(const iso_item *item) { return RECORD + strlen(item->path) + 1; }
+
+void iso_record_encode(uint8_t *p, const iso_item *item)
 {
+    size_t path_length = strlen(item->path);
     iso_put_u32(p, ISO_STORE_VERSION);
     iso_put_u32(p + 4, (uint32_t)path_length);
     iso_put_u64(p + 8, (uint64_t)item->size);
@@ -210,11 +215,10 @@ static int add_item(iso_txn *t, const iso_item *item, uint64_t id, const float *
 {
     iso_store *s = t->store;
     uint8_t hash[16];
-    size_t n = strlen(item->path);
-    MDB_val key = {sizeof id, &id}, v = {RECORD + n + 1, NULL};
+    MDB_val key = {sizeof id, &id}, v = {iso_record_bytes(item), NULL};
     /* ids only rise: appending fills the pages */
     int rc = mdb_put(t->txn, s->items, &key, &v, MDB_APPEND | MDB_RESERVE);
-    if (!rc) encode_record(v.mv_data, item, n);
+    if (!rc) iso_record_encode(v.mv_data, item);
     v = (MDB_val){(size_t)s->dim * sizeof(float), (void *)(uintptr_t)vector};
     if (!rc) rc = mdb_put(t->txn, s->vectors, &key, &v, MDB_APPEND);
     iso_path_hash(item->path, hash);
@@ -256,16 +260,16 @@ iso_status iso_item_touch(iso_txn *t, const iso_item *item, iso_error *err)
     iso_status status = writing(t, err);
     if (!status) status = iso_item_get(t, item->id, &old, err);
     if (status) return status;
-    size_t n = strlen(old.path);
-    uint8_t *p = malloc(RECORD + n + 1);
+    size_t n = iso_record_bytes(&old);
+    uint8_t *p = malloc(n);
     if (!p) return iso_fail_memory(err);
     old.size = item->size;
     old.mtime_ns = item->mtime_ns;
     old.width = item->width;
     old.height = item->height;
-    encode_record(p, &old, n);
+    iso_record_encode(p, &old);
     uint64_t id = item->id;
-    MDB_val key = {sizeof id, &id}, v = {RECORD + n + 1, p};
+    MDB_val key = {sizeof id, &id}, v = {n, p};
     int rc = mdb_put(t->txn, t->store->items, &key, &v, 0);
     free(p);
     if (rc) return write_failed(t, rc, err);

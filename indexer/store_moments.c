@@ -1,97 +1,98 @@
 /* store_moments.c: the exact sums behind the mean and covariance of the database.
  *
  * With u = z/|z| rounded to multiples of 2^-22 every number is an integer k = u 2^22 of at most 2^22, and a sum of up to
- * 512 products of two of them is an integer of at most 2^53: exact in double, whatever the order and the instructions.
+ * 512 products of two of them is an integer of at most 2^53: exact in double, whatever the order and the instructions (store_sums_amx.c has integers all along).
  * So a transaction collects vectors in blocks, multiplies a full block like a small matrix, and adds that to 128-bit
  * integers, which no database can overflow. These are a record of `meta`, named after the generation whose items they
  * cover: a program that knows nothing of them leaves one of an older generation, which then counts for nothing.
  */
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "base/memory.h"
-#include "indexer/store_internal.h"
+#include "indexer/store_sums.h"
 
 _Static_assert(sizeof(double) == 8 && ISO_MOMENTS_DIM_MAX <= 4096, "the record of the sums fits LMDB's 32-bit lengths");
 
 enum {
     VERSION = 1,
     HEADER = 24, /* u32 version, u32 dim, u64 count, u64 generation; then the sums and the packed upper triangle */
-    LANES = 8,   /* a panel is LANES numbers wide, and so are the sums of the norm: that is part of the format */
-    ROWS = 4,    /* of a tile */
-    BLOCK = 256, /* vectors; at most 512 */
+    LANES = ISO_SUMS_LANES, /* a panel is LANES numbers wide */
+    ROWS = 4,               /* of a tile */
+    BLOCK = ISO_SUMS_BLOCK,
+    PANEL = (BLOCK + 1) * LANES, /* numbers from one panel to the next: no power of two, which caches suffer from */
 };
-#define SCALE 22
+#define SCALE ISO_SUMS_SCALE
 #define KEY "moments"
 
-__extension__ typedef unsigned __int128 total; /* two's complement */
-__extension__ typedef __int128 signed_total;
 typedef double pair __attribute__((vector_size(2 * sizeof(double))));
 typedef double quad __attribute__((vector_size(4 * sizeof(double))));
 
-struct iso_sums {
-    int dim, panels;
-    int filled[2];    /* vectors waiting to be added, and to be subtracted */
-    double *block[2]; /* [panels][BLOCK][LANES] of k, zeros beyond dim; made when needed */
-    total *sum;       /* [dim] of k, then of k kT row by row from the diagonal on */
-};
-
 static size_t totals_of(int dim) { return (size_t)dim + (size_t)dim * ((size_t)dim + 1) / 2; }
-
-static size_t row_at(int dim, int i) { return (size_t)dim + (size_t)i * (size_t)dim - (size_t)i * ((size_t)i - 1) / 2; }
 
 uint64_t iso_sums_bytes(int dim)
 {
-    return dim > ISO_MOMENTS_DIM_MAX ? 0 : HEADER + sizeof(total) * (uint64_t)totals_of(dim);
+    return dim > ISO_MOMENTS_DIM_MAX ? 0 : HEADER + sizeof(iso_total) * (uint64_t)totals_of(dim);
 }
 
-static void sums_free(iso_sums *s)
+void iso_sums_free(iso_sums *s)
 {
     if (!s) return;
     free(s->block[0]);
     free(s->block[1]);
     free(s->sum);
+    free(s->work);
     free(s);
 }
 
-static double *block_new(const iso_sums *s) { return iso_calloc((size_t)s->panels * BLOCK * LANES, sizeof(double)); }
+static double *block_new(const iso_sums *s) { return iso_calloc((size_t)s->panels * PANEL, sizeof(double)); }
 
-static iso_sums *sums_new(int dim)
+static void choose(iso_sums *s);
+
+iso_sums *iso_sums_new(int dim)
 {
     iso_sums *s = iso_calloc(1, sizeof *s);
     if (!s) return NULL;
     s->dim = dim;
     s->panels = (dim + LANES - 1) / LANES;
+    choose(s);
     s->sum = iso_calloc(totals_of(dim), sizeof *s->sum);
     s->block[0] = block_new(s);
     if (s->sum && s->block[0]) return s;
-    sums_free(s);
+    iso_sums_free(s);
     return NULL;
 }
 
 /* ---- arithmetic: the same bits on every machine, whatever the compiler fuses ---- */
 
-/* k of one vector into row `at` of a block. Squares of floats are exact in double, and the lanes fix the order of their
- * sum. Adding and taking away 1.5 * 2^52 rounds to the nearest integer, halves to even. */
-static inline __attribute__((always_inline)) void round_vector(const iso_sums *s, const float *v, double *block, int at)
+/* k of one vector into row `at` of a block; false where it is not finite or zero. Squares of floats are exact in double, and
+ * the lanes fix the order of their sum. Adding and taking away 1.5 * 2^52 rounds to the nearest integer, halves to even. */
+#define INTEGERS 0x1.8p52
+
+static inline __attribute__((always_inline)) bool round_vector(const iso_sums *s, const float *v, double *block, int at)
 {
-    const double integers = 0x1.8p52;
     double square[LANES] = {0};
     for (int p = 0; p < s->panels; p++) {
-        double *x = block + ((size_t)p * BLOCK + (size_t)at) * LANES;
+        double *x = block + (size_t)p * PANEL + (size_t)at * LANES;
         int n = s->dim - p * LANES < LANES ? s->dim - p * LANES : LANES;
         for (int i = 0; i < n; i++) x[i] = (double)v[p * LANES + i];
         for (int i = n; i < LANES; i++) x[i] = 0;
         for (int i = 0; i < LANES; i++) square[i] += x[i] * x[i];
     }
-    double norm =
-        sqrt(((square[0] + square[4]) + (square[1] + square[5])) + ((square[2] + square[6]) + (square[3] + square[7])));
+    double norm = iso_sums_norm(square);
+    if (!(norm > 0 && norm <= DBL_MAX)) return false;
     for (int p = 0; p < s->panels; p++) {
-        double *x = block + ((size_t)p * BLOCK + (size_t)at) * LANES;
-        for (int i = 0; i < LANES; i++) x[i] = (x[i] / norm * (1 << SCALE) + integers) - integers;
+        double *x = block + (size_t)p * PANEL + (size_t)at * LANES;
+        for (int i = 0; i < LANES; i++) x[i] = (x[i] / norm * (1 << SCALE) + INTEGERS) - INTEGERS;
     }
+    return true;
 }
 
 /* ROWS numbers of a against two registers of b, summed over n vectors. */
@@ -116,60 +117,161 @@ static inline __attribute__((always_inline)) void round_vector(const iso_sums *s
 TILE(tile_of_quads, quad)
 TILE(tile_of_pairs, pair)
 
-static void add_total(total *t, double exact, bool minus)
-{
-    total k = (total)(signed_total)(int64_t)exact;
-    *t += minus ? -k : k;
-}
-
-static inline __attribute__((always_inline)) void multiply(iso_sums *s, bool minus, bool quads)
+static inline __attribute__((always_inline)) void multiply(iso_sums *s, bool minus, int n, bool quads)
 {
     const double *x = s->block[minus];
-    const size_t panel = (size_t)BLOCK * LANES;
+    const size_t panel = PANEL;
     double out[ROWS * LANES];
     for (int i = 0; i < s->dim; i += ROWS) {
         for (int p = i / LANES; p < s->panels; p++) {
             const double *a = x + (size_t)(i / LANES) * panel + i % LANES, *b = x + (size_t)p * panel;
             if (quads)
-                tile_of_quads(a, b, s->filled[minus], out);
+                tile_of_quads(a, b, n, out);
             else {
-                tile_of_pairs(a, b, s->filled[minus], out);
-                tile_of_pairs(a, b + LANES / 2, s->filled[minus], out + LANES / 2);
+                tile_of_pairs(a, b, n, out);
+                tile_of_pairs(a, b + LANES / 2, n, out + LANES / 2);
             }
             for (int r = 0; r < ROWS && i + r < s->dim; r++) {
                 int from = p * LANES > i + r ? p * LANES : i + r,
                     to = (p + 1) * LANES < s->dim ? (p + 1) * LANES : s->dim;
-                total *row = s->sum + row_at(s->dim, i + r) - (i + r);
-                for (int j = from; j < to; j++) add_total(row + j, out[r * LANES + j - p * LANES], minus);
+                iso_total *row = s->sum + iso_sums_row(s->dim, i + r) - (i + r);
+                for (int j = from; j < to; j++) iso_total_add(row + j, (int64_t)out[r * LANES + j - p * LANES], minus);
             }
         }
     }
 }
 
+static void add_numbers(iso_sums *s, bool minus, int n)
+{
+    for (int p = 0; p < s->panels; p++) {
+        const double *x = s->block[minus] + (size_t)p * PANEL;
+        double sum[LANES] = {0};
+        for (int v = 0; v < n; v++, x += LANES)
+            for (int i = 0; i < LANES; i++) sum[i] += x[i];
+        for (int i = 0; i < LANES && p * LANES + i < s->dim; i++)
+            iso_total_add(s->sum + p * LANES + i, (int64_t)sum[i], minus);
+    }
+}
+
+static bool round_portable(const iso_sums *s, const float *v, double *block, int at)
+{
+    return round_vector(s, v, block, at);
+}
+
+static void add_portable(iso_sums *s, bool minus, int n)
+{
+    add_numbers(s, minus, n);
+    multiply(s, minus, n, false);
+}
+
 #if defined(__x86_64__)
 #define WIDE __attribute__((target("avx2,fma")))
-WIDE static void round_wide(const iso_sums *s, const float *v, double *block, int at) { round_vector(s, v, block, at); }
-WIDE static void multiply_wide(iso_sums *s, bool minus) { multiply(s, minus, true); }
-static bool wide(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-#else
-#define round_wide round_vector
-#define multiply_wide(s, minus) multiply(s, minus, true)
-static bool wide(void) { return false; }
+WIDE static bool round_wide(const iso_sums *s, const float *v, double *block, int at)
+{
+    return round_vector(s, v, block, at);
+}
+WIDE static void add_wide(iso_sums *s, bool minus, int n)
+{
+    add_numbers(s, minus, n);
+    multiply(s, minus, n, true);
+}
+
+#define WIDEST __attribute__((target("avx512f,avx512dq")))
+
+/* Eight divisions cost as much as all the rest. The product with 2^22/norm is within 2^-29 of what they give; only where it is
+ * nearly half-way between two integers do they decide. */
+WIDEST static bool round_widest(const iso_sums *s, const float *v, double *block, int at)
+{
+    double square[LANES];
+    __m512d sum = _mm512_setzero_pd();
+    double *x = block + (size_t)at * LANES;
+    const size_t panel = PANEL;
+    int whole = s->dim / LANES;
+    for (int p = 0; p < s->panels; p++) {
+        __m256 few =
+            p < whole
+                ? _mm256_loadu_ps(v + p * LANES)
+                : _mm512_castps512_ps256(_mm512_maskz_loadu_ps((__mmask16)((1u << s->dim % LANES) - 1), v + p * LANES));
+        __m512d wide = _mm512_cvtps_pd(few);
+        sum = _mm512_fmadd_pd(wide, wide, sum);
+        _mm512_storeu_pd(x + (size_t)p * panel, wide);
+    }
+    _mm512_storeu_pd(square, sum);
+    double norm = iso_sums_norm(square);
+    if (!(norm > 0 && norm <= DBL_MAX)) return false;
+    const __m512d integers = _mm512_set1_pd(INTEGERS), scale = _mm512_set1_pd((1 << SCALE) / norm),
+                  sure = _mm512_set1_pd(0.5 - 0x1p-20);
+    for (int p = 0; p < s->panels; p++) {
+        __m512d u = _mm512_loadu_pd(x + (size_t)p * panel), y = _mm512_mul_pd(u, scale);
+        __m512d k = _mm512_sub_pd(_mm512_add_pd(y, integers), integers);
+        if (_mm512_cmp_pd_mask(_mm512_abs_pd(_mm512_sub_pd(y, k)), sure, _CMP_GT_OQ)) {
+            y = _mm512_mul_pd(_mm512_div_pd(u, _mm512_set1_pd(norm)), _mm512_set1_pd(1 << SCALE));
+            k = _mm512_sub_pd(_mm512_add_pd(y, integers), integers);
+        }
+        _mm512_storeu_pd(x + (size_t)p * panel, k);
+    }
+    return true;
+}
+
+/* A panel's eight numbers against two panels, summed over n vectors: [8][8] for each. */
+WIDEST static void tile_widest(const double *a, const double *b, const double *c, int n, int64_t *out)
+{
+    __m512d b0 = _mm512_setzero_pd(), b1 = b0, b2 = b0, b3 = b0, b4 = b0, b5 = b0, b6 = b0, b7 = b0;
+    __m512d c0 = b0, c1 = b0, c2 = b0, c3 = b0, c4 = b0, c5 = b0, c6 = b0, c7 = b0;
+    for (int v = 0; v < n; v++, a += LANES, b += LANES, c += LANES) {
+        __m512d x = _mm512_loadu_pd(b), y = _mm512_loadu_pd(c), k;
+#define ROW(r) k = _mm512_set1_pd(a[r]), b##r = _mm512_fmadd_pd(k, x, b##r), c##r = _mm512_fmadd_pd(k, y, c##r)
+        ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7);
+#undef ROW
+    }
+#define ROW(r) \
+    _mm512_storeu_si512(out + r * LANES, _mm512_cvtpd_epi64(b##r)), \
+        _mm512_storeu_si512(out + (LANES + r) * LANES, _mm512_cvtpd_epi64(c##r))
+    ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7);
+#undef ROW
+}
+
+WIDEST static void add_widest(iso_sums *s, bool minus, int n)
+{
+    add_numbers(s, minus, n);
+    const double *x = s->block[minus];
+    const size_t panel = PANEL;
+    int64_t out[2 * LANES * LANES];
+    for (int q = 0; q < s->panels; q++)
+        for (int p = q; p < s->panels; p += 2) {
+            int pairs = p + 1 < s->panels ? 2 : 1; /* alone: once more, for nothing */
+            tile_widest(x + (size_t)q * panel, x + (size_t)p * panel, x + (size_t)(p + pairs - 1) * panel, n, out);
+            for (int r = 0; r < LANES && q * LANES + r < s->dim; r++) {
+                int i = q * LANES + r, end = (p + pairs) * LANES < s->dim ? (p + pairs) * LANES : s->dim;
+                iso_total *row = s->sum + iso_sums_row(s->dim, i) - i;
+                for (int j = p * LANES > i ? p * LANES : i; j < end; j++)
+                    iso_total_add(row + j, out[((j / LANES - p) * LANES + r) * LANES + j % LANES], minus);
+            }
+        }
+}
 #endif
+
+/* The fastest arithmetic that this processor has; ISO_CPU asks for less. */
+static void choose(iso_sums *s)
+{
+    s->by = (iso_sums_arithmetic){round_portable, add_portable, NULL};
+#if defined(__x86_64__)
+    static const char *const names[] = {"portable", "avx2", "avx512"};
+    const char *asked = getenv("ISO_CPU");
+    int most = 3;
+    for (int i = 0; asked && i < 3; i++)
+        if (!strcmp(asked, names[i])) most = i;
+    if (most >= 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        s->by = (iso_sums_arithmetic){round_wide, add_wide, NULL};
+    if (most >= 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+        s->by = (iso_sums_arithmetic){round_widest, add_widest, NULL};
+    if (most >= 3) (void)iso_sums_amx(s);
+#endif
+}
 
 static void flush(iso_sums *s, bool minus)
 {
-    if (!s->filled[minus]) return;
-    for (int i = 0; i < s->dim; i++) {
-        const double *x = s->block[minus] + (size_t)(i / LANES) * BLOCK * LANES + i % LANES;
-        double sum = 0;
-        for (int v = 0; v < s->filled[minus]; v++) sum += x[(size_t)v * LANES];
-        add_total(s->sum + i, sum, minus);
-    }
-    if (wide())
-        multiply_wide(s, minus);
-    else
-        multiply(s, minus, false);
+    if (s->filled[minus]) s->by.add(s, minus, s->filled[minus]);
     s->filled[minus] = 0;
 }
 
@@ -177,15 +279,29 @@ static void flush_both(iso_sums *s)
 {
     flush(s, false);
     flush(s, true);
+    if (s->by.finish) s->by.finish(s);
 }
 
-static void account(iso_sums *s, const float *v, bool minus)
+static bool account(iso_sums *s, const float *v, bool minus)
 {
-    if (wide())
-        round_wide(s, v, s->block[minus], s->filled[minus]);
-    else
-        round_vector(s, v, s->block[minus], s->filled[minus]);
+    if (!s->by.round(s, v, s->block[minus], s->filled[minus])) return false;
     if (++s->filled[minus] == BLOCK) flush(s, minus);
+    return true;
+}
+
+bool iso_sums_account(iso_sums *s, const float *vector) { return account(s, vector, false); }
+
+void iso_sums_merge(iso_sums *into, iso_sums *from)
+{
+    flush_both(from);
+    for (size_t i = 0; i < totals_of(into->dim); i++) into->sum[i] += from->sum[i];
+}
+
+bool iso_sums_equal(iso_sums *a, iso_sums *b)
+{
+    flush_both(a);
+    flush_both(b);
+    return a->dim == b->dim && !memcmp(a->sum, b->sum, totals_of(a->dim) * sizeof *a->sum);
 }
 
 /* ---- the record ---- */
@@ -217,15 +333,15 @@ static void decode(iso_sums *s, const uint8_t *p)
 {
     size_t n = totals_of(s->dim);
     p += HEADER;
-    for (size_t i = 0; i < n; i++, p += sizeof(total))
-        s->sum[i] = (total)iso_get_u64(p) | (total)iso_get_u64(p + 8) << 64;
+    for (size_t i = 0; i < n; i++, p += sizeof(iso_total))
+        s->sum[i] = (iso_total)iso_get_u64(p) | (iso_total)iso_get_u64(p + 8) << 64;
 }
 
 static bool same(const iso_sums *s, const uint8_t *p)
 {
     size_t n = totals_of(s->dim);
     p += HEADER;
-    for (size_t i = 0; i < n; i++, p += sizeof(total))
+    for (size_t i = 0; i < n; i++, p += sizeof(iso_total))
         if (iso_get_u64(p) != (uint64_t)s->sum[i] || iso_get_u64(p + 8) != (uint64_t)(s->sum[i] >> 64)) return false;
     return true;
 }
@@ -242,7 +358,7 @@ static iso_status record_write(iso_txn *t, const iso_sums *s, iso_error *err)
     iso_put_u64(p + 8, t->state.count);
     iso_put_u64(p + 16, t->state.generation);
     p += HEADER;
-    for (size_t i = 0; i < n; i++, p += sizeof(total)) {
+    for (size_t i = 0; i < n; i++, p += sizeof(iso_total)) {
         iso_put_u64(p, (uint64_t)s->sum[i]);
         iso_put_u64(p + 8, (uint64_t)(s->sum[i] >> 64));
     }
@@ -286,14 +402,14 @@ static iso_status sums_committed(const iso_txn *t, iso_sums **out, iso_error *er
     fit how;
     iso_status status = record_find(t, &v, &how, err);
     if (status) return status;
-    iso_sums *s = sums_new(t->store->dim);
+    iso_sums *s = iso_sums_new(t->store->dim);
     if (!s) return iso_fail_memory(err);
     if (how == FITS)
         decode(s, v.mv_data);
     else
         status = scan(t, s, err);
     if (status)
-        sums_free(s);
+        iso_sums_free(s);
     else
         *out = s;
     return status;
@@ -350,7 +466,7 @@ iso_status iso_sums_store(iso_txn *t, iso_error *err)
 
 void iso_sums_end(iso_txn *t)
 {
-    sums_free(t->sums);
+    iso_sums_free(t->sums);
     t->sums = NULL;
 }
 
@@ -360,11 +476,11 @@ static iso_status recompute(iso_txn *t, iso_sums **out, fit *how, bool *agrees, 
     MDB_val v;
     iso_status status = record_find(t, &v, how, err);
     if (status) return status;
-    iso_sums *s = sums_new(t->store->dim);
+    iso_sums *s = iso_sums_new(t->store->dim);
     if (!s) return iso_fail_memory(err);
     status = scan(t, s, err);
     if (status) {
-        sums_free(s);
+        iso_sums_free(s);
         return status;
     }
     *agrees = *how == FITS && same(s, v.mv_data);
@@ -386,7 +502,7 @@ iso_status iso_sums_mend(iso_txn *t, iso_error *err)
         status = record_write(t, s, err);
         t->dirty = true;
     }
-    sums_free(s);
+    iso_sums_free(s);
     return status;
 }
 
@@ -403,13 +519,13 @@ iso_status iso_sums_check(iso_txn *t, const char **fault, iso_error *err)
         *fault = "the stored mean and covariance are damaged: `indexer compact` computes them anew";
     else if (how == FITS && !agrees)
         *fault = "the stored mean and covariance are not those of the vectors: `indexer compact` computes them anew";
-    sums_free(s);
+    iso_sums_free(s);
     return ISO_OK;
 }
 
 /* ---- asking for them ---- */
 
-static double real(total k, int scale) { return ldexp((double)(signed_total)k, -scale); }
+static double real(iso_total k, int scale) { return ldexp((double)(iso_signed_total)k, -scale); }
 
 static iso_status moments_of(const iso_sums *s, uint64_t count, iso_moments *out, iso_error *err)
 {
@@ -422,7 +538,7 @@ static iso_status moments_of(const iso_sums *s, uint64_t count, iso_moments *out
         return iso_fail_memory(err);
     }
     for (size_t i = 0; i < dim; i++) m.sum[i] = real(s->sum[i], SCALE);
-    const total *k = s->sum + dim;
+    const iso_total *k = s->sum + dim;
     for (size_t i = 0; i < dim; i++)
         for (size_t j = i; j < dim; j++) m.product[i * dim + j] = m.product[j * dim + i] = real(*k++, 2 * SCALE);
     *out = m;
@@ -445,11 +561,11 @@ iso_status iso_store_moments(iso_txn *t, iso_moments *out, iso_error *err)
     else if (!t->changed)
         status = sums_committed(t, &s, err);
     else { /* what the record says is no longer so */
-        s = sums_new(store->dim);
+        s = iso_sums_new(store->dim);
         status = s ? scan(t, s, err) : iso_fail_memory(err);
     }
     if (!status) status = moments_of(s, t->state.count, out, err);
-    if (s != t->sums) sums_free(s);
+    if (s != t->sums) iso_sums_free(s);
     return status;
 }
 

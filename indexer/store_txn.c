@@ -192,8 +192,22 @@ static iso_status size_of(const iso_store *s, uint64_t *bytes, iso_error *err)
     return ISO_OK;
 }
 
-/* The copy goes beside the old file; only when it is whole and synced it takes its place. The lock file goes too: it
- * remembers the old file's transaction numbers. */
+/* The lock file goes too: it remembers the old file's transaction numbers. */
+iso_status iso_store_replace(iso_store *s, const char *temporary, const char *data, iso_error *err)
+{
+    mdb_env_close(s->env);
+    s->env = NULL;
+    if (rename(temporary, data)) {
+        iso_status status = iso_fail_errno(err, "cannot replace %s", data);
+        unlink(temporary);
+        return status;
+    }
+    if (unlinkat(s->dir_fd, "lock.mdb", 0) && errno != ENOENT) return iso_fail_errno(err, "cannot remove %s/lock.mdb: remove it by hand", s->dir);
+    fsync(s->dir_fd); /* best effort: some file systems cannot */
+    return ISO_OK;
+}
+
+/* The copy goes beside the old file; only when it is whole and synced it takes its place. */
 static iso_status compact_into(iso_store *s, const char *temporary, const char *data, iso_error *err)
 {
     int fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -207,16 +221,7 @@ static iso_status compact_into(iso_store *s, const char *temporary, const char *
         unlink(temporary);
         return iso_lmdb_fail(err, rc, s->dir, "compact");
     }
-    mdb_env_close(s->env);
-    s->env = NULL;
-    if (rename(temporary, data)) {
-        iso_status status = iso_fail_errno(err, "cannot replace %s", data);
-        unlink(temporary);
-        return status;
-    }
-    if (unlinkat(s->dir_fd, "lock.mdb", 0) && errno != ENOENT) return iso_fail_errno(err, "cannot remove %s/lock.mdb: remove it by hand", s->dir);
-    fsync(s->dir_fd); /* best effort: some file systems cannot */
-    return ISO_OK;
+    return iso_store_replace(s, temporary, data, err);
 }
 
 static iso_status mend(iso_store *s, iso_error *err)

@@ -9,7 +9,7 @@
 
 typedef struct config {
     const char *db, *vectors, *paths, *images;
-    bool nul, quiet;
+    bool nul, no_index, quiet;
 } config;
 
 #define AT(field) offsetof(config, field)
@@ -19,15 +19,18 @@ static const iso_option options[] = {
     {"db", 0, ISO_ARG_TEXT, AT(db), "DB", "a new database, or one of imported vectors of m numbers (default: $ISOFACE_DB)", 0, 0},
     {"images", 0, ISO_ARG_TEXT, AT(images), "DIR", "what the paths are relative to (default: the current folder)", 0, 0},
     {"null", '0', ISO_ARG_FLAG, AT(nul), NULL, "paths are raw, each ended by a NUL byte, instead of escaped lines", 0, 0},
+    {"no-index", 0, ISO_ARG_FLAG, AT(no_index), NULL, "leave the search index to the first search or to `indexer reindex`", 0, 0},
     {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "print nothing", 0, 0},
     {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
 };
 
 static const iso_command command = {
     "indexer import",
-    "indexer import --vectors V.npy --paths P.txt --db DB [--images DIR] [-0]",
+    "indexer import --vectors V.npy --paths P.txt --db DB [--images DIR] [-0] [--no-index]",
     "Puts vectors of any origin into a database. A path that is there already gets the new vector. Everything is checked\n"
-    "before anything is written: a row of zeros or with a NaN, or another number of paths than of rows, is refused.",
+    "before anything is written: a row of zeros or with a NaN, or another number of paths than of rows, is refused.\n"
+    "A new database is written in one pass, about as fast as the disk takes it, and appears whole or not at all; where there\n"
+    "are items already, vectors are put into it one by one, and a run that was killed goes on where it stopped.",
     options,
     "Such a database has no model: it is searched by `retrieve --query-id`, not by images.",
 };
@@ -44,7 +47,7 @@ static iso_status run(config *c, iso_error *err)
     iso_import_spec spec = {.vectors = c->vectors, .paths = c->paths, .db = c->db, .root = root, .nul = c->nul};
     status = iso_import(&spec, &n, err);
     free(root);
-    if (!status && (n.added || n.changed)) status = iso_indexer_index(c->db, err);
+    if (!status && !c->no_index && (n.added || n.changed)) status = iso_indexer_index(c->db, err);
     if (status) return status;
     if (!c->quiet) printf("added %lld, changed %lld, unchanged %lld\n", (long long)n.added, (long long)n.changed, (long long)n.unchanged);
     return iso_indexer_flush(err);

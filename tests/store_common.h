@@ -57,7 +57,7 @@ static iso_store *make(const char *model)
     return s;
 }
 
-static uint64_t put(iso_txn *t, const char *path, uint64_t n, uint64_t content)
+__attribute__((unused)) static uint64_t put(iso_txn *t, const char *path, uint64_t n, uint64_t content)
 {
     float v[DIM];
     vector_of(n, v);
@@ -67,7 +67,7 @@ static uint64_t put(iso_txn *t, const char *path, uint64_t n, uint64_t content)
 }
 
 /* items n = first ... first + count - 1 under "p/<n>", in one transaction */
-static void fill(iso_store *s, uint64_t first, uint64_t count)
+__attribute__((unused)) static void fill(iso_store *s, uint64_t first, uint64_t count)
 {
     iso_txn *t;
     char path[64];
@@ -102,7 +102,7 @@ static void sound(iso_store *s)
     if (faults) fail_msg("%" PRId64 " faults: %s", faults, line);
 }
 
-static void write_bytes(const char *path, const void *bytes, size_t n)
+__attribute__((unused)) static void write_bytes(const char *path, const void *bytes, size_t n)
 {
     unlink(path); /* ext4 syncs a file that is cut to nothing and written again */
     FILE *f = fopen(path, "wb");
@@ -111,7 +111,7 @@ static void write_bytes(const char *path, const void *bytes, size_t n)
     assert_int_equal(fclose(f), 0);
 }
 
-static char *read_bytes(const char *path, size_t *n)
+__attribute__((unused)) static char *read_bytes(const char *path, size_t *n)
 {
     FILE *f = fopen(path, "rb");
     assert_non_null(f);
