@@ -136,9 +136,8 @@ static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_e
     iso_vindex_info info;
     iso_vindex_info_get(q->s->index, &info);
     const size_t extras = list->count;
-    /* single-precision sums err by at most dim roundings; the kind's own error comes on top */
-    const double slack = q->norm * (info.error + (info.source.dim + 8) * 1.2e-7);
-    int64_t want = info.approximate || info.error > 1e-3 ? 4 * q->k + 64 : q->k + 32;
+    const double slack = info.approximate ? 0 : iso_vindex_slack(q->s->index, q->w_single) + q->norm * 0x1p-22; /* w and the unit vectors are rounded, too */
+    int64_t want = info.error > 1e-3 ? 4 * q->k + 64 : info.approximate ? q->k + q->k / 8 + 2 : info.error > 0 ? 2 * q->k + 64 : q->k + 32;
     uint64_t *ids = NULL;
     float *scores = NULL;
     iso_status st = ISO_OK;

@@ -13,7 +13,7 @@ typedef struct iso_searcher iso_searcher;
 
 typedef struct iso_hit { uint64_t id; double score; } iso_hit;
 
-/* The FAISS index is loaded, or rebuilt in memory (and, where the directory is writable, on disk) when it is missing,
+/* The index is mapped, or rebuilt in memory (and, where the directory is writable, on disk) when it is missing,
  * damaged, of another model or database, or when more than a fifth of the items are not in it. None of these is an
  * error: iso_searcher_note tells. */
 ISO_CHECK iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *err);
@@ -46,7 +46,7 @@ typedef struct iso_index_info {
     char kind[8];
     bool approximate;
     int64_t count;    /* items in the index */
-    int width;        /* nprobe of ivf, efSearch of hnsw; 0 otherwise */
+    int width;        /* ivf: lists that a search looks into on average; efSearch of hnsw; 0 otherwise */
     double recall;    /* recall@10 measured when it was built; 1 where the index is not approximate */
     bool current;     /* nothing was added or removed since it was built */
 } iso_index_info;

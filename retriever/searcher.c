@@ -80,7 +80,8 @@ static iso_status make_scorer(iso_txn *txn, iso_scorer **out, iso_error *err)
     return st;
 }
 
-static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *info, const char *kind, iso_progress *progress, iso_vindex **out, iso_error *err)
+/* path, unsaved, out: as for iso_vindex_build. */
+static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *info, const char *kind, iso_progress *progress, const char *path, iso_error *unsaved, iso_vindex **out, iso_error *err)
 {
     iso_scorer *scorer = NULL;
     reader r = {.store = store, .txn = txn, .dim = info->dim, .count = (int64_t)info->count, .progress = progress};
@@ -89,7 +90,7 @@ static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *in
     if (!kind) kind = info->count < FLAT_BELOW ? "flat" : "ivf";
     if (iso_vindex_kind_approximate(kind) && info->dim <= ISO_MOMENTS_DIM_MAX) st = make_scorer(txn, &scorer, err);
     iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer};
-    if (st == ISO_OK) st = iso_vindex_build(&source, kind, &rows, out, err);
+    if (st == ISO_OK) st = iso_vindex_build(&source, kind, &rows, path, unsaved, out, err);
     iso_cursor_close(r.cursor);
     iso_scorer_free(scorer);
     return st;
@@ -101,7 +102,6 @@ iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_e
 {
     iso_txn *txn = NULL;
     iso_store_info info;
-    iso_vindex *index = NULL;
     iso_progress progress;
     if (kind && !iso_vindex_kind_known(kind))
         return iso_fail(err, ISO_E_ARGUMENT, "unknown kind of index '%s': use flat, sq8, fp16, ivf or hnsw", kind);
@@ -111,12 +111,10 @@ iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_e
     if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
     if (st == ISO_OK) {
         iso_progress_start(&progress, "indexing", "items", (int64_t)info.count, quiet);
-        st = build(store, txn, &info, kind, &progress, &index, err);
+        st = build(store, txn, &info, kind, &progress, path, NULL, NULL, err);
         iso_progress_end(&progress);
     }
     if (txn) iso_txn_abort(txn);
-    if (st == ISO_OK) st = iso_vindex_write(index, path, err);
-    iso_vindex_free(index);
     free(path);
     return st;
 }
@@ -141,24 +139,22 @@ static iso_status add_extra(changes *c, uint64_t id, const float *z, int dim, is
     return ISO_OK;
 }
 
-/* Walks the store's ids and the index's side by side. */
-static iso_status find_changes(iso_txn *txn, const iso_vindex *index, int dim, changes *c, iso_error *err)
+/* Ids are given out in order and never again: what the index lacks lies behind its last one, and what it has too many is
+ * the difference in number. So the items that were there already are not read. */
+static iso_status find_changes(iso_txn *txn, const iso_store_info *info, const iso_vindex *index, changes *c, iso_error *err)
 {
-    const uint64_t *ids = iso_vindex_ids(index);
-    int64_t count = iso_vindex_count(index), at = 0, both = 0;
+    const int64_t count = iso_vindex_count(index);
     iso_cursor *cursor = NULL;
     iso_item item;
     const float *z;
-    iso_status st = iso_cursor_open(txn, 0, &cursor, err);
+    iso_status st = iso_cursor_open(txn, count ? iso_vindex_id(index, count - 1) + 1 : 0, &cursor, err);
     while (st == ISO_OK) {
         st = iso_cursor_next(cursor, &item, &z, err);
-        if (st != ISO_OK) break;
-        while (at < count && ids[at] < item.id) at++;
-        if (at < count && ids[at] == item.id) both++;
-        else st = add_extra(c, item.id, z, dim, err);
+        if (st == ISO_OK) st = add_extra(c, item.id, z, info->dim, err);
     }
     iso_cursor_close(cursor);
-    c->removed = count - both;
+    c->removed = count - ((int64_t)info->count - (int64_t)c->count);
+    if (c->removed < 0) c->removed = count; /* not so: an older state of the database was put in its place */
     return st == ISO_E_NOT_FOUND ? ISO_OK : st;
 }
 
@@ -169,7 +165,7 @@ static iso_status adopt_changes(iso_searcher *s, iso_txn *txn, const iso_store_i
     iso_vindex_info have;
     iso_vindex_info_get(s->index, &have);
     if (have.source.generation != info->generation) {
-        iso_status st = find_changes(txn, s->index, s->dim, &c, err);
+        iso_status st = find_changes(txn, info, s->index, &c, err);
         if (st != ISO_OK) {
             free(c.id);
             free(c.vector);
@@ -193,11 +189,11 @@ static iso_status rebuild(iso_searcher *s, iso_txn *txn, const iso_store_info *i
 {
     iso_error unsaved;
     iso_vindex *fresh = NULL;
-    iso_status st = build(s->store, txn, info, kind, NULL, &fresh, err);
+    iso_status st = build(s->store, txn, info, kind, NULL, path, &unsaved, &fresh, err);
     if (st != ISO_OK) return st;
     iso_vindex_free(s->index);
     s->index = fresh;
-    if (iso_vindex_write(fresh, path, &unsaved) == ISO_OK) snprintf(s->note, sizeof s->note, "%.900s: it was built anew", why);
+    if (unsaved.status == ISO_OK) snprintf(s->note, sizeof s->note, "%.900s: it was built anew", why);
     else snprintf(s->note, sizeof s->note, "%.700s: it was built for this run only (%.400s)", why, unsaved.message);
     return adopt_changes(s, txn, info, err);
 }
@@ -210,10 +206,12 @@ static iso_status open_index(iso_searcher *s, iso_txn *txn, const iso_store_info
     iso_status st = iso_vindex_read(path, &source, &s->index, kind, &why);
     if (st == ISO_E_MEMORY) return iso_fail_memory(err);
     if (st != ISO_OK) return rebuild(s, txn, info, kind[0] ? kind : NULL, path, why.message, err);
-    st = adopt_changes(s, txn, info, err);
+    const int64_t missing = (int64_t)info->count - iso_vindex_count(s->index); /* at least; so many are not read in first */
+    st = missing > (int64_t)(info->count / 5) ? ISO_OK : adopt_changes(s, txn, info, err);
     if (st != ISO_OK) return st;
-    if (s->extras <= (int64_t)(info->count / 5) && s->removed <= iso_vindex_count(s->index) / 2) return ISO_OK;
-    (void)iso_fail(&why, ISO_E_MISMATCH, "index %s lacks %lld of %llu items and holds %lld that are gone", path, (long long)s->extras,
+    const int64_t lacks = missing > s->extras ? missing : s->extras;
+    if (lacks <= (int64_t)(info->count / 5) && s->removed <= iso_vindex_count(s->index) / 2) return ISO_OK;
+    (void)iso_fail(&why, ISO_E_MISMATCH, "index %s lacks %lld of %llu items and holds %lld that are gone", path, (long long)lacks,
                    (unsigned long long)info->count, (long long)s->removed);
     /* a kind that was only the default for a smaller database need not be the right one now, but a chosen one stays */
     return rebuild(s, txn, info, strcmp(kind, "flat") == 0 ? NULL : kind, path, why.message, err);
@@ -327,14 +325,14 @@ static iso_status compare_vectors(iso_txn *txn, iso_vindex *index, void (*say)(v
     iso_vindex_info info;
     iso_vindex_info_get(index, &info);
     int dim = info.source.dim;
-    const uint64_t *ids = iso_vindex_ids(index);
     float *kept = iso_calloc((size_t)dim * 2, sizeof *kept), *unit = kept + dim;
     iso_status st = kept ? ISO_OK : iso_fail_memory(err);
     for (int64_t i = 0; st == ISO_OK && i < info.count; i++) {
         const float *z;
+        const uint64_t id = iso_vindex_id(index, i);
         char line[160];
         double square = 0;
-        st = iso_item_vector(txn, ids[i], &z, err);
+        st = iso_item_vector(txn, id, &z, err);
         if (st == ISO_E_NOT_FOUND) { /* removed after the index was built */
             st = ISO_OK;
             continue;
@@ -344,7 +342,7 @@ static iso_status compare_vectors(iso_txn *txn, iso_vindex *index, void (*say)(v
         bool finite = to_unit(z, dim, unit);
         for (int j = 0; j < dim; j++) square += ((double)kept[j] - unit[j]) * ((double)kept[j] - unit[j]);
         if (finite && sqrt(square) <= info.error + 1e-6) continue;
-        snprintf(line, sizeof line, "item %llu: the index holds another vector than the database; 'indexer reindex' builds it anew", (unsigned long long)ids[i]);
+        snprintf(line, sizeof line, "item %llu: the index holds another vector than the database; 'indexer reindex' builds it anew", (unsigned long long)id);
         say(ctx, line);
         ++*faults;
     }

@@ -1,15 +1,19 @@
-/* vindex.h: unit vectors in FAISS, their ids, and the file both are kept in. FAISS is reached through its C API only,
- * and only from vindex.c.
+/* vindex.h: unit vectors, their ids, and the file both are kept in and searched in.
  *
- * The file (index.faiss; integers little-endian):
- *     header     ISO_VINDEX_HEADER bytes: magic "ISOINDEX", version, kind, what it was built from, sizes, checksums
- *     ids        u64 [count], ascending: the id of each position of the FAISS index
- *     payload    what faiss_write_index writes
- * FAISS believes every length in its file, so nothing reaches it before the checksums agree.
+ * The file (index.faiss; integers little-endian unless said):
+ *     header     ISO_VINDEX_HEADER bytes: magic "ISOINDEX", version, kind, what it was built from, sizes, checksum, byte order
+ *     zeros      until the vectors of the payload begin on a page of their own
+ *     payload    flat, fp16, sq8: what FAISS's write_index writes (IndexFlatIP, IndexScalarQuantizer), in the machine's byte
+ *                order, so that FAISS reads it too; ivf: vindex_ivf.h; hnsw: FAISS's, too
+ *     ids        runs of consecutive ids: first u64, position u64 each, in the machine's byte order
+ *     checksums  XXH3 of every MiB between the header and here; the header has theirs
+ * It is mapped, checked by all threads and searched where it lies: the vectors are in memory once. A mapped file must not be
+ * changed in place: Isoface only ever replaces it by renaming a complete one over it, which leaves those who have the old
+ * one mapped alone. Whoever truncates an index that is being served stops the program that serves it (SIGBUS).
  *
  * Kinds: flat (exact), fp16 and sq8 (2 bytes and 1 byte a number; the largest error of a vector is measured, so that a
  * search can widen until its answer is proved), ivf and hnsw (approximate; the width of their search is chosen while
- * building so that recall@10 is at least 0.95 on a seeded sample of queries).
+ * building so that recall at 10 and at 64 is at least 0.95 on a seeded sample of each kind of queries).
  */
 #ifndef ISO_VINDEX_H
 #define ISO_VINDEX_H
@@ -35,7 +39,7 @@ typedef struct iso_vindex_info {
     char kind[8];        /* flat, sq8, fp16, ivf, hnsw */
     bool approximate;    /* true for ivf and hnsw */
     int64_t count;
-    int width;           /* nprobe of ivf, efSearch of hnsw, else 0 */
+    int width;           /* ivf: lists that a trial query searched on average; efSearch of hnsw; else 0 */
     double recall;       /* measured recall@10 at that width; 1 where the index is not approximate */
     double error;        /* no stored vector is farther than this from its unit vector */
 } iso_vindex_info;
@@ -53,17 +57,17 @@ typedef struct iso_vindex_rows {
 bool iso_vindex_kind_known(const char *kind);
 bool iso_vindex_kind_approximate(const char *kind); /* ivf and hnsw, once there are enough items for them */
 
-/* kind as above. Uses all threads. */
-ISO_CHECK iso_status iso_vindex_build(const iso_vindex_source *source, const char *kind, const iso_vindex_rows *rows, iso_vindex **out, iso_error *err);
+/* kind as above. Uses all threads. Where path is not NULL the index is written there while it is built (a temporary file,
+ * synced and renamed) and then mapped; the vectors are in memory no more than once. Where that cannot be written: the
+ * status of it (ISO_E_IO); but with `unsaved` the index is made in memory and *unsaved says why (its status is ISO_OK
+ * where all went well). out may be NULL where only the file is wanted; not with `unsaved`. */
+ISO_CHECK iso_status iso_vindex_build(const iso_vindex_source *source, const char *kind, const iso_vindex_rows *rows, const char *path, iso_error *unsaved, iso_vindex **out, iso_error *err);
 void iso_vindex_free(iso_vindex *v);
 
-/* To a temporary file, synced and renamed. */
-ISO_CHECK iso_status iso_vindex_write(const iso_vindex *v, const char *path, iso_error *err);
-
-/* Checks the file whole before FAISS sees it. ISO_E_NOT_FOUND: no such file; ISO_E_FORMAT: damaged, with the reason;
- * ISO_E_MISMATCH: sound, but of another database or model than `source` (whose generation is not compared; NULL: any).
- * kind, where not NULL, is set to the kind that the file names as soon as its header is sound, so that a caller can
- * build the same again. */
+/* Maps the file and checks it whole. ISO_E_NOT_FOUND: no such file; ISO_E_FORMAT: damaged, or of another version or byte
+ * order, with the reason; ISO_E_MISMATCH: sound, but of another database or model than `source` (whose generation is not
+ * compared; NULL: any). kind, where not NULL, is set to the kind that the file names as soon as its header is sound (that
+ * of an older version, too), so that a caller can build the same again. */
 ISO_CHECK iso_status iso_vindex_read(const char *path, const iso_vindex_source *source, iso_vindex **out, char kind[8], iso_error *err);
 
 /* Only the header, checked; cheap whatever the size. */
@@ -71,13 +75,16 @@ ISO_CHECK iso_status iso_vindex_peek(const char *path, iso_vindex_info *out, iso
 
 void iso_vindex_info_get(const iso_vindex *v, iso_vindex_info *out);
 int64_t iso_vindex_count(const iso_vindex *v);
-const uint64_t *iso_vindex_ids(const iso_vindex *v); /* [count], ascending; owned by the index */
+uint64_t iso_vindex_id(const iso_vindex *v, int64_t position); /* ascending with the position, from 0 */
 
-/* The k best by inner product with w [dim], best first; k <= count. Scores are FAISS's own single-precision ones.
+/* The k best by inner product with w [dim], best first; k <= count. Scores are single-precision ones, see iso_vindex_slack.
  * ids and scores have room for k; *found may be less for approximate kinds. Thread-safe. */
 ISO_CHECK iso_status iso_vindex_search(const iso_vindex *v, const float *w, int64_t k, uint64_t *ids, float *scores, int64_t *found, iso_error *err);
 
-/* The vector at a position, as the index holds it. Not for an index that other threads search (ivf makes a table first). */
+/* No score of w is farther than this from its exact inner product with the unit vector that was indexed. */
+double iso_vindex_slack(const iso_vindex *v, const float *w);
+
+/* The vector at a position, as the index holds it. Not for an index that other threads search. */
 ISO_CHECK iso_status iso_vindex_vector(iso_vindex *v, int64_t position, float *out, iso_error *err);
 
 #endif

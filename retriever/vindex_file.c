@@ -1,9 +1,9 @@
-/* vindex_file.c: index.faiss: a header with checksums, the ids, FAISS's own bytes. */
-#include "retriever/vindex_faiss.h"
+/* vindex_file.c: index.faiss: a header with checksums, the engine's payload, the ids. Written in one go from front to back,
+ * mapped to be used. */
+#include "retriever/vindex_parts.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,25 +11,33 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <faiss/c_api/index_io_c.h>
 #include <xxhash.h>
 
 #include "base/file.h"
 #include "base/memory.h"
 
-enum { VERSION = 1 };
+enum {
+    VERSION = 2,
+    PAGE = 4096,
+    PIECE = 1 << 20,    /* bytes under one checksum */
+    HUGE_PAGE = 2 << 20 /* what is written in such blocks, Linux can keep and map in one piece: fewer, larger pages to scan */
+};
 static const char magic[8] = {'I', 'S', 'O', 'I', 'N', 'D', 'E', 'X'};
+static const uint64_t byte_order = 0x0102030405060708;
 
-/* Where the header's fields lie. */
+/* Where the header's fields lie. Magic, version, kind and the header's checksum stay where they are in all versions. */
 enum {
     AT_MAGIC = 0, AT_VERSION = 8, AT_DIM = 12, AT_KIND = 16, AT_DIGEST = 24, AT_CREATED = 56, AT_GENERATION = 64, AT_COUNT = 72,
-    AT_APPROXIMATE = 80, AT_WIDTH = 84, AT_RECALL = 88, AT_ERROR = 96, AT_PAYLOAD = 104, AT_BODY_HASH = 112, AT_HEADER_HASH = 248
+    AT_APPROXIMATE = 80, AT_WIDTH = 84, AT_RECALL = 88, AT_ERROR = 96, AT_PAYLOAD_AT = 104, AT_PAYLOAD = 112, AT_RUNS = 120,
+    AT_BODY_HASH = 128, AT_ORDER = 136, AT_HEADER_HASH = 248
 };
 
 typedef struct header {
     iso_vindex_info info;
-    uint64_t payload;      /* bytes */
-    XXH128_hash_t hash;    /* of ids and payload */
+    uint64_t payload_at, payload; /* bytes */
+    uint64_t runs_at, runs;       /* the number of runs; runs_at follows from the two above, and from all: */
+    uint64_t hashes_at;           /* a checksum for each PIECE from behind the header to here */
+    uint64_t hash;                /* of those checksums */
 } header;
 
 static void put(uint8_t *at, uint64_t value, int bytes)
@@ -59,6 +67,9 @@ static double get_real(const uint8_t *at)
     return value;
 }
 
+/* How many checksums there are for what lies between the header and `end`. */
+static uint64_t pieces_to(uint64_t end) { return (end - ISO_VINDEX_HEADER + PIECE - 1) / PIECE; }
+
 static void header_encode(const header *h, uint8_t out[ISO_VINDEX_HEADER])
 {
     const iso_vindex_info *v = &h->info;
@@ -75,9 +86,11 @@ static void header_encode(const header *h, uint8_t out[ISO_VINDEX_HEADER])
     put(out + AT_WIDTH, (uint64_t)v->width, 4);
     put_real(out + AT_RECALL, v->recall);
     put_real(out + AT_ERROR, v->error);
+    put(out + AT_PAYLOAD_AT, h->payload_at, 8);
     put(out + AT_PAYLOAD, h->payload, 8);
-    put(out + AT_BODY_HASH, h->hash.low64, 8);
-    put(out + AT_BODY_HASH + 8, h->hash.high64, 8);
+    put(out + AT_RUNS, h->runs, 8);
+    put(out + AT_BODY_HASH, h->hash, 8);
+    memcpy(out + AT_ORDER, &byte_order, 8);
     put(out + AT_HEADER_HASH, XXH3_64bits(out, AT_HEADER_HASH), 8);
 }
 
@@ -86,110 +99,215 @@ static iso_status damaged(iso_error *err, const char *path, const char *what)
     return iso_fail(err, ISO_E_FORMAT, "index %s is damaged: %s", path, what);
 }
 
-/* Every field within its range, and the sizes adding up to the file's. */
-static iso_status header_decode(const uint8_t *in, uint64_t file_size, const char *path, header *h, iso_error *err)
+/* Where the parts lie, and that they add up to the file. */
+static iso_status header_sizes(const uint8_t *in, uint64_t file_size, const char *path, header *h, iso_error *err)
+{
+    static const char wrong[] = "its size is not what its header says";
+    h->payload_at = get(in + AT_PAYLOAD_AT, 8);
+    h->payload = get(in + AT_PAYLOAD, 8);
+    h->runs = get(in + AT_RUNS, 8);
+    if (h->payload_at < ISO_VINDEX_HEADER || h->payload_at > file_size || h->payload > file_size - h->payload_at) return damaged(err, path, wrong);
+    h->runs_at = (h->payload_at + h->payload + 7) / 8 * 8;
+    if (h->runs_at > file_size || h->runs > (file_size - h->runs_at) / sizeof(iso_vindex_run)) return damaged(err, path, wrong);
+    h->hashes_at = h->runs_at + h->runs * sizeof(iso_vindex_run);
+    if (file_size - h->hashes_at != pieces_to(h->hashes_at) * 8) return damaged(err, path, wrong);
+    return ISO_OK;
+}
+
+/* The kind of a header whose checksum is right, whatever its version. */
+static void kind_of(const uint8_t *in, char kind[8])
+{
+    if (in[AT_KIND + 7] == 0 && iso_vindex_kind_known((const char *)in + AT_KIND)) memcpy(kind, in + AT_KIND, 8);
+}
+
+/* Every field within its range. */
+static iso_status header_decode(const uint8_t *in, uint64_t file_size, const char *path, header *h, char kind[8], iso_error *err)
 {
     iso_vindex_info *v = &h->info;
+    const uint64_t version = get(in + AT_VERSION, 4);
+    const bool sound = get(in + AT_HEADER_HASH, 8) == XXH3_64bits(in, AT_HEADER_HASH);
     if (memcmp(in + AT_MAGIC, magic, 8) != 0) return iso_fail(err, ISO_E_FORMAT, "%s is not an index of Isoface", path);
-    if (get(in + AT_VERSION, 4) != VERSION)
-        return iso_fail(err, ISO_E_FORMAT, "index %s has version %llu, this program reads version %d", path, (unsigned long long)get(in + AT_VERSION, 4), VERSION);
-    if (get(in + AT_HEADER_HASH, 8) != XXH3_64bits(in, AT_HEADER_HASH)) return damaged(err, path, "its header does not match its checksum");
+    if (kind && sound) kind_of(in, kind);
+    if (version != VERSION)
+        return iso_fail(err, ISO_E_FORMAT, "index %s has version %llu, this program reads version %d", path, (unsigned long long)version, VERSION);
+    if (!sound) return damaged(err, path, "its header does not match its checksum");
+    if (memcmp(in + AT_ORDER, &byte_order, 8) != 0)
+        return iso_fail(err, ISO_E_FORMAT, "index %s was made on a machine with another byte order", path);
     memset(h, 0, sizeof *h);
-    memcpy(v->kind, in + AT_KIND, 8);
     memcpy(v->source.digest, in + AT_DIGEST, 32);
     uint64_t dim = get(in + AT_DIM, 4), count = get(in + AT_COUNT, 8), width = get(in + AT_WIDTH, 4);
-    if (v->kind[7] != 0 || !iso_vindex_kind_known(v->kind)) return damaged(err, path, "an unknown kind");
-    if (dim < 1 || dim > ISO_VINDEX_MAX_DIM || width > INT32_MAX) return damaged(err, path, "a field out of range");
+    kind_of(in, v->kind);
+    if (!v->kind[0]) return damaged(err, path, "an unknown kind");
+    if (dim < 1 || dim > ISO_VINDEX_MAX_DIM || width > INT32_MAX || count > INT64_MAX / ISO_VINDEX_MAX_DIM / 8)
+        return damaged(err, path, "a field out of range");
     v->source.dim = (int)dim;
     v->source.created = get(in + AT_CREATED, 8);
     v->source.generation = get(in + AT_GENERATION, 8);
+    v->count = (int64_t)count;
     v->approximate = get(in + AT_APPROXIMATE, 4) != 0;
     v->width = (int)width;
     v->recall = get_real(in + AT_RECALL);
     v->error = get_real(in + AT_ERROR);
-    if (!(v->error >= 0 && v->error < 4) || !(v->recall >= 0 && v->recall <= 1)) return damaged(err, path, "a field out of range");
-    h->payload = get(in + AT_PAYLOAD, 8);
-    h->hash.low64 = get(in + AT_BODY_HASH, 8);
-    h->hash.high64 = get(in + AT_BODY_HASH + 8, 8);
-    uint64_t body = file_size - ISO_VINDEX_HEADER;
-    if (count > body / 8 || h->payload != body - count * 8 || h->payload == 0) return damaged(err, path, "its size is not what its header says");
-    v->count = (int64_t)count;
-    return ISO_OK;
+    h->hash = get(in + AT_BODY_HASH, 8);
+    if (!(v->error >= 0 && v->error < 4) || !(v->recall >= 0 && v->recall <= 1) || (v->approximate && !iso_vindex_kind_approximate(v->kind)))
+        return damaged(err, path, "a field out of range");
+    return header_sizes(in, file_size, path, h, err);
 }
 
 /* ---- writing ---- */
 
-/* Between FAISS and the file: counts and hashes what passes. */
-typedef struct tap {
-    FILE *file;
-    XXH3_state_t *hash;
-    uint64_t bytes;
-    int error; /* errno of the first failed write */
-} tap;
+struct iso_vindex_sink {
+    iso_file *file;             /* NULL: into memory */
+    char *buffer;               /* [HUGE_PAGE], the stream's */
+    char *path;
+    bool failed;
+    uint8_t *memory;            /* [room], pages that are touched one after the other */
+    size_t room;
+    uint64_t at;                /* bytes so far */
+    uint64_t payload_at;
+    XXH3_state_t *hash;         /* of the piece at hand */
+    uint64_t hashed;            /* bytes of it */
+    uint64_t *hashes;
+    size_t hash_count, hash_room;
+};
 
-static ssize_t tap_write(void *cookie, const char *data, size_t n)
+/* More room for a sink in memory: pages move, bytes do not. */
+static iso_status reserve(iso_vindex_sink *s, uint64_t size, iso_error *err)
 {
-    tap *t = cookie;
-    errno = 0;
-    if (!t->error && fwrite(data, 1, n, t->file) != n) t->error = errno ? errno : EIO;
-    if (t->error) {
-        errno = t->error;
-        return 0; /* what fopencookie's write returns for an error */
-    }
-    XXH3_128bits_update(t->hash, data, n);
-    t->bytes += n;
-    return (ssize_t)n;
+    if (size <= s->room) return ISO_OK;
+    size_t room = s->room ? s->room : PIECE;
+    while (room < size) room *= 2;
+    void *p = s->memory ? mremap(s->memory, s->room, room, MREMAP_MAYMOVE)
+                        : mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return iso_fail_memory(err);
+    (void)madvise(p, room, MADV_HUGEPAGE);
+    s->memory = p;
+    s->room = room;
+    return ISO_OK;
 }
 
-static iso_status write_payload(const iso_vindex *v, tap *t, const char *path, iso_error *err)
+static iso_status append(iso_vindex_sink *s, const void *data, size_t size, iso_error *err)
 {
-    FILE *stream = fopencookie(t, "wb", (cookie_io_functions_t){.write = tap_write});
-    if (!stream) return iso_fail_memory(err);
-    int rc = faiss_write_index(v->faiss, stream);
-    iso_status st = rc ? iso_vindex_faiss_fail(err, "writing the index") : ISO_OK;
-    if (fclose(stream) != 0 && st == ISO_OK) st = iso_fail_errno(err, "cannot write %s", path);
-    if (t->error) { /* FAISS saw only a short write: this is the reason */
-        errno = t->error;
-        st = iso_fail_errno(err, "cannot write %s", path);
+    if (s->file) {
+        errno = 0;
+        if (size && fwrite(data, 1, size, iso_file_stream(s->file)) != size) {
+            s->failed = true;
+            if (!errno) errno = EIO;
+            return iso_fail_errno(err, "cannot write %s", s->path);
+        }
+    } else {
+        iso_status st = reserve(s, s->at + size, err);
+        if (st != ISO_OK) return st;
+        memcpy(s->memory + s->at, data, size);
+    }
+    s->at += size;
+    return ISO_OK;
+}
+
+iso_status iso_vindex_put(iso_vindex_sink *s, const void *data, size_t size, iso_error *err)
+{
+    iso_status st = append(s, data, size, err);
+    for (const uint8_t *p = data; st == ISO_OK && size > 0;) {
+        size_t n = size < PIECE - s->hashed ? size : PIECE - s->hashed;
+        if (s->hashed == 0) XXH3_64bits_reset(s->hash);
+        XXH3_64bits_update(s->hash, p, n);
+        s->hashed += n;
+        p += n;
+        size -= n;
+        if (s->hashed < PIECE) break;
+        if (!iso_grow(&s->hashes, &s->hash_room, s->hash_count + 1, sizeof *s->hashes)) return iso_fail_memory(err);
+        s->hashes[s->hash_count++] = XXH3_64bits_digest(s->hash);
+        s->hashed = 0;
     }
     return st;
 }
 
-iso_status iso_vindex_write(const iso_vindex *v, const char *path, iso_error *err)
+static iso_status put_zeros(iso_vindex_sink *s, size_t size, iso_error *err)
 {
-    uint8_t head[ISO_VINDEX_HEADER] = {0};
-    iso_file *f = NULL;
-    tap t = {0};
-    header h = {.info = v->info};
-    iso_status st = iso_file_create(path, &f, err);
+    static const uint8_t zeros[PAGE];
+    return iso_vindex_put(s, zeros, size, err);
+}
+
+iso_status iso_vindex_start(iso_vindex_sink *s, size_t lead, iso_error *err)
+{
+    size_t rest = (size_t)((s->at + lead) % PAGE);
+    iso_status st = rest ? put_zeros(s, PAGE - rest, err) : ISO_OK;
+    s->payload_at = s->at;
+    return st;
+}
+
+iso_status iso_vindex_sink_create(const char *path, iso_vindex_sink **out, iso_error *err)
+{
+    static const uint8_t place[ISO_VINDEX_HEADER]; /* of the header, which is known last */
+    iso_vindex_sink *s = iso_calloc(1, sizeof *s);
+    iso_status st = s ? ISO_OK : iso_fail_memory(err);
+    if (st == ISO_OK && path) {
+        st = (s->path = iso_strndup(path, strlen(path))) ? ISO_OK : iso_fail_memory(err);
+        if (st == ISO_OK && !(s->buffer = malloc(HUGE_PAGE))) st = iso_fail_memory(err);
+        if (st == ISO_OK) st = iso_file_create(path, &s->file, err);
+        if (st == ISO_OK) setvbuf(iso_file_stream(s->file), s->buffer, _IOFBF, HUGE_PAGE);
+    }
+    if (st == ISO_OK && !(s->hash = XXH3_createState())) st = iso_fail_memory(err);
+    if (st == ISO_OK) st = append(s, place, sizeof place, err);
+    if (st == ISO_OK) *out = s;
+    else iso_vindex_sink_free(s);
+    return st;
+}
+
+bool iso_vindex_sink_failed(const iso_vindex_sink *s) { return s->failed; }
+
+void iso_vindex_sink_free(iso_vindex_sink *s)
+{
+    if (!s) return;
+    iso_file_abort(s->file);
+    free(s->buffer);
+    if (s->memory) munmap(s->memory, s->room);
+    if (s->hash) XXH3_freeState(s->hash);
+    free(s->hashes);
+    free(s->path);
+    free(s);
+}
+
+/* The finished memory becomes the index's map; what was reserved behind it goes back. */
+static void hand_over(iso_vindex_sink *s, iso_vindex *v)
+{
+    size_t whole = (size_t)((s->at + PAGE - 1) / PAGE * PAGE);
+    if (whole < s->room) munmap(s->memory + whole, s->room - whole);
+    v->map = s->memory;
+    v->map_size = (size_t)s->at;
+    s->memory = NULL;
+}
+
+iso_status iso_vindex_finish(iso_vindex_sink *s, iso_vindex *v, iso_error *err)
+{
+    uint8_t head[ISO_VINDEX_HEADER];
+    header h = {.info = v->info, .payload_at = s->payload_at, .payload = s->at - s->payload_at, .runs = (uint64_t)v->run_count};
+    iso_status st = put_zeros(s, (size_t)(-s->at & 7), err);
+    if (st == ISO_OK && h.runs) st = iso_vindex_put(s, v->runs, sizeof *v->runs * (size_t)h.runs, err);
+    if (st == ISO_OK && s->hashed) {
+        if (!iso_grow(&s->hashes, &s->hash_room, s->hash_count + 1, sizeof *s->hashes)) st = iso_fail_memory(err);
+        else s->hashes[s->hash_count++] = XXH3_64bits_digest(s->hash);
+    }
     if (st != ISO_OK) return st;
-    t.file = iso_file_stream(f);
-    t.hash = XXH3_createState();
-    if (!t.hash) {
-        st = iso_fail_memory(err);
-        goto fail;
+    for (size_t i = 0; i < s->hash_count; i++) { /* little-endian on every machine, as their own checksum is over bytes */
+        uint64_t hash = s->hashes[i];
+        put((uint8_t *)(s->hashes + i), hash, 8);
     }
-    XXH3_128bits_reset(t.hash);
-    if (fwrite(head, 1, sizeof head, t.file) != sizeof head) goto fail_write; /* its place; filled in below */
-    for (int64_t i = 0; i < v->info.count; i++) {
-        uint8_t id[8];
-        put(id, v->ids[i], 8);
-        if (fwrite(id, 1, 8, t.file) != 8) goto fail_write;
-        XXH3_128bits_update(t.hash, id, 8);
-    }
-    st = write_payload(v, &t, path, err);
-    if (st != ISO_OK) goto fail;
-    h.payload = t.bytes;
-    h.hash = XXH3_128bits_digest(t.hash);
+    h.hash = XXH3_64bits(s->hashes, sizeof *s->hashes * s->hash_count);
+    st = append(s, s->hashes, sizeof *s->hashes * s->hash_count, err);
     header_encode(&h, head);
-    if (fseeko(t.file, 0, SEEK_SET) != 0 || fwrite(head, 1, sizeof head, t.file) != sizeof head) goto fail_write;
-    XXH3_freeState(t.hash);
-    return iso_file_commit(f, err);
-fail_write:
-    st = iso_fail_errno(err, "cannot write %s", path);
-fail:
-    XXH3_freeState(t.hash);
-    iso_file_abort(f);
+    if (st == ISO_OK && !s->file) {
+        memcpy(s->memory, head, sizeof head);
+        hand_over(s, v);
+    }
+    if (st != ISO_OK || !s->file) return st;
+    FILE *f = iso_file_stream(s->file);
+    if (fseeko(f, 0, SEEK_SET) != 0 || fwrite(head, 1, sizeof head, f) != sizeof head) st = iso_fail_errno(err, "cannot write %s", s->path);
+    if (st == ISO_OK) {
+        st = iso_file_commit(s->file, err);
+        s->file = NULL;
+    }
+    s->failed = st == ISO_E_IO;
     return st;
 }
 
@@ -203,27 +321,59 @@ static iso_status check_source(const iso_vindex_source *have, const iso_vindex_s
     return ISO_OK;
 }
 
-static iso_status read_body(iso_vindex *v, const header *h, const uint8_t *body, const char *path, iso_error *err)
+/* The whole body against its checksums, by all threads; each maps in the pages that it reads. */
+static iso_status check_body(const uint8_t *map, uint64_t size, const header *h, const char *path, iso_error *err)
 {
-    v->ids = iso_calloc((size_t)h->info.count, sizeof *v->ids);
-    if (!v->ids) return iso_fail_memory(err);
-    for (int64_t i = 0; i < h->info.count; i++) {
-        v->ids[i] = get(body + i * 8, 8);
-        if (i && v->ids[i] <= v->ids[i - 1]) return damaged(err, path, "its ids are not in order");
+    const int64_t pieces = (int64_t)pieces_to(h->hashes_at);
+    int wrong = XXH3_64bits(map + h->hashes_at, size - h->hashes_at) != h->hash;
+#pragma omp parallel for schedule(dynamic, 4) reduction(| : wrong)
+    for (int64_t i = 0; i < pieces; i++) {
+        uint64_t from = ISO_VINDEX_HEADER + (uint64_t)i * PIECE, to = i + 1 < pieces ? from + PIECE : h->hashes_at;
+#ifdef MADV_POPULATE_READ
+        uint64_t page = from / PAGE * PAGE;
+        if (madvise((void *)(uintptr_t)(map + page), (size_t)(to - page), MADV_POPULATE_READ) != 0 && errno == EFAULT) {
+            wrong = 1; /* a disk that cannot be read, or a file cut off meanwhile: reading on would be the end of us */
+            continue;
+        }
+#endif
+        wrong |= XXH3_64bits(map + from, (size_t)(to - from)) != get(map + h->hashes_at + (uint64_t)i * 8, 8);
     }
-    FILE *stream = fmemopen((void *)(uintptr_t)(body + h->info.count * 8), h->payload, "rb");
-    if (!stream) return iso_fail_memory(err);
-    int rc = faiss_read_index(stream, 0, &v->faiss);
-    fclose(stream);
-    if (rc) {
-        v->faiss = NULL;
-        iso_status st = iso_vindex_faiss_fail(err, "reading the index");
-        return st == ISO_E_MEMORY ? st : damaged(err, path, "FAISS cannot read it");
+    return wrong ? damaged(err, path, "its content does not match its checksum") : ISO_OK;
+}
+
+static iso_status check_runs(const iso_vindex *v, const char *path, iso_error *err)
+{
+    static const char wrong[] = "its ids are not in order";
+    const uint64_t count = (uint64_t)v->info.count;
+    if ((v->run_count == 0) != (count == 0)) return damaged(err, path, wrong);
+    for (int64_t i = 0; i < v->run_count; i++) {
+        const iso_vindex_run *r = v->runs + i;
+        uint64_t end = i + 1 < v->run_count ? r[1].at : count;
+        if ((i == 0 && r->at != 0) || r->at >= end || r->first > UINT64_MAX - (end - r->at)) return damaged(err, path, wrong);
+        if (i + 1 < v->run_count && r[1].first < r->first + (end - r->at)) return damaged(err, path, wrong);
     }
-    if (faiss_Index_d(v->faiss) != h->info.source.dim || faiss_Index_ntotal(v->faiss) != h->info.count ||
-        faiss_Index_metric_type(v->faiss) != METRIC_INNER_PRODUCT || !faiss_Index_is_trained(v->faiss))
-        return damaged(err, path, "FAISS's part does not match the header");
     return ISO_OK;
+}
+
+iso_status iso_vindex_adopt(iso_vindex *v, const char *path, iso_error *err)
+{
+    header h;
+    const char *fault = NULL;
+    iso_status st = header_decode(v->map, v->map_size, path, &h, NULL, err);
+    if (st != ISO_OK) return st;
+    free(v->own);
+    v->own = NULL;
+    v->own_room = 0;
+    v->info = h.info;
+    v->runs = (const iso_vindex_run *)(const void *)(v->map + h.runs_at);
+    v->run_count = (int64_t)h.runs;
+    v->payload = v->map + h.payload_at;
+    v->payload_size = (size_t)h.payload;
+    st = check_runs(v, path, err);
+    if (st != ISO_OK) return st;
+    v->engine = iso_vindex_engine_of(&h.info);
+    st = v->engine->open(v, &fault, err);
+    return st != ISO_OK && fault ? damaged(err, path, fault) : st;
 }
 
 static iso_status open_map(const char *path, const uint8_t **map, uint64_t *size, iso_error *err)
@@ -237,9 +387,10 @@ static iso_status open_map(const char *path, const uint8_t **map, uint64_t *size
     else if (!S_ISREG(s.st_mode)) st = iso_fail(err, ISO_E_FORMAT, "%s is not a file", path);
     else if (s.st_size < ISO_VINDEX_HEADER) st = damaged(err, path, "it is shorter than its header");
     if (st == ISO_OK) {
-        void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) st = iso_fail_errno(err, "cannot read %s", path);
         else {
+            (void)madvise(p, (size_t)s.st_size, MADV_HUGEPAGE); /* for what is not in memory yet */
             *map = p;
             *size = (uint64_t)s.st_size;
         }
@@ -250,29 +401,16 @@ static iso_status open_map(const char *path, const uint8_t **map, uint64_t *size
 
 iso_status iso_vindex_read(const char *path, const iso_vindex_source *source, iso_vindex **out, char kind[8], iso_error *err)
 {
-    const uint8_t *map = NULL;
     uint64_t size = 0;
     header h;
-    iso_vindex *v = NULL;
-    iso_status st = open_map(path, &map, &size, err);
-    if (st != ISO_OK) return st;
-    st = header_decode(map, size, path, &h, err);
-    if (st == ISO_OK && kind) memcpy(kind, h.info.kind, 8);
+    iso_vindex *v = iso_calloc(1, sizeof *v);
+    if (!v) return iso_fail_memory(err);
+    iso_status st = open_map(path, &v->map, &size, err);
+    v->map_size = (size_t)size;
+    if (st == ISO_OK) st = header_decode(v->map, size, path, &h, kind, err);
     if (st == ISO_OK && source) st = check_source(&h.info.source, source, path, err);
-    if (st != ISO_OK) goto done;
-    if (!XXH128_isEqual(XXH3_128bits(map + ISO_VINDEX_HEADER, size - ISO_VINDEX_HEADER), h.hash)) {
-        st = damaged(err, path, "its content does not match its checksum");
-        goto done;
-    }
-    v = iso_calloc(1, sizeof *v);
-    if (!v) {
-        st = iso_fail_memory(err);
-        goto done;
-    }
-    v->info = h.info;
-    st = read_body(v, &h, map + ISO_VINDEX_HEADER, path, err);
-done:
-    munmap((void *)(uintptr_t)map, size);
+    if (st == ISO_OK) st = check_body(v->map, size, &h, path, err);
+    if (st == ISO_OK) st = iso_vindex_adopt(v, path, err);
     if (st == ISO_OK) *out = v;
     else iso_vindex_free(v);
     return st;
@@ -285,7 +423,7 @@ iso_status iso_vindex_peek(const char *path, iso_vindex_info *out, iso_error *er
     header h;
     iso_status st = open_map(path, &map, &size, err);
     if (st != ISO_OK) return st;
-    st = header_decode(map, size, path, &h, err);
+    st = header_decode(map, size, path, &h, NULL, err);
     munmap((void *)(uintptr_t)map, size);
     if (st == ISO_OK) *out = h.info;
     return st;

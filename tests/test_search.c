@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -465,6 +466,40 @@ static void test_damage(void **state)
     iso_store_close(s);
 }
 
+/* An index of an older version, or of a machine with another byte order: built anew in its kind, with one line about it. */
+static void test_of_another_version(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 300);
+    snprintf(file, sizeof file, "%s/index.faiss", db);
+    for (int order = 0; order < 2; order++) {
+        iso_searcher *searcher;
+        iso_index_info info;
+        size_t n;
+        OK(iso_index_build(s, "fp16", true, &err));
+        char *data = slurp(file, &n);
+        if (order) memcpy(data + 136, "\1\2\3\4\5\6\7\10", 8);
+        else data[8] = 1;
+        uint64_t hash = XXH3_64bits(data, 248);
+        for (int i = 0; i < 8; i++) data[248 + i] = (char)(hash >> (8 * i));
+        spill(file, data, n);
+        free(data);
+        OK(iso_searcher_open(s, &searcher, &err));
+        assert_non_null(strstr(iso_searcher_note(searcher), order ? "byte order" : "version 1"));
+        assert_null(strchr(iso_searcher_note(searcher), '\n'));
+        check_searches(s, searcher, false);
+        iso_searcher_free(searcher);
+        OK(iso_index_info_get(s, &info, &err));
+        assert_string_equal(info.kind, "fp16");
+        OK(iso_searcher_open(s, &searcher, &err));
+        assert_null(iso_searcher_note(searcher));
+        iso_searcher_free(searcher);
+    }
+    iso_store_close(s);
+}
+
 static void test_of_another(void **state)
 {
     (void)state;
@@ -552,8 +587,7 @@ static void test_verify_sees_other_vectors(void **state)
             int64_t faults = -1;
             iso_vindex_rows from = {.ctx = &r, .count = 100, .rewind = rewind_rows, .next = next_rows};
             r.v[33 * DIM + 4] += wrong ? 0.4f : 0;
-            OK(iso_vindex_build(&source, kinds[i], &from, &v, &err));
-            OK(iso_vindex_write(v, file, &err));
+            OK(iso_vindex_build(&source, kinds[i], &from, file, NULL, &v, &err));
             iso_vindex_free(v);
             r.v[33 * DIM + 4] -= wrong ? 0.4f : 0;
             OK(iso_index_verify(s, count_lines, &lines, &faults, &err));
@@ -594,7 +628,7 @@ int main(void)
         cmocka_unit_test(test_kinds),            cmocka_unit_test(test_skip_and_bad_queries),
         cmocka_unit_test(test_changes),          cmocka_unit_test(test_empty_and_small),
         cmocka_unit_test(test_damage),           cmocka_unit_test(test_of_another),
-        cmocka_unit_test(test_verify_sees_other_vectors),
+        cmocka_unit_test(test_verify_sees_other_vectors), cmocka_unit_test(test_of_another_version),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,0 +1,173 @@
+/* The least that a search can cost: reading the vectors once. */
+#include "programs/benchsearch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <omp.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "base/progress.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+/* ---- memory ---- */
+
+static size_t mapped(size_t bytes) { return (bytes + 2 * HUGE_PAGE) / HUGE_PAGE * HUGE_PAGE; }
+
+/* Maps one huge page more than asked for, and gives back what lies before the first boundary. */
+void *benchsearch_pages(size_t bytes)
+{
+    if (bytes > SIZE_MAX / 2) return NULL;
+    size_t n = mapped(bytes);
+    char *p = mmap(NULL, n + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    size_t before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
+    if (before) munmap(p, before);
+    if (HUGE_PAGE - before) munmap(p + before + n, HUGE_PAGE - before);
+    madvise(p + before, n, MADV_HUGEPAGE); /* a wish: small pages do as well */
+    return p + before;
+}
+
+void benchsearch_pages_free(void *p, size_t bytes)
+{
+    if (p) munmap(p, mapped(bytes));
+}
+
+/* ---- reading it ---- */
+
+enum { LINE = 64, STEP = 4 * LINE };
+
+/* A thread's part as `streams` places read in turn: each trains a prefetcher of its own. `ahead`: bytes to fetch before they are
+ * needed, 0: the processor guesses well enough. */
+typedef struct way {
+    int streams;
+    size_t ahead;
+} way;
+static const way ways[BENCHSEARCH_WAYS] = {{1, 0}, {2, 0}, {4, 0}, {4, 512}, {1, 2048}};
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"))) static uint64_t read_avx512(const char *p, size_t part, way w)
+{
+    __m512i sum[4];
+    for (int j = 0; j < 4; j++) sum[j] = _mm512_setzero_si512();
+    for (size_t i = 0; i < part; i += STEP)
+        for (int s = 0; s < w.streams; s++) {
+            const char *at = p + (size_t)s * part + i;
+            if (w.ahead)
+                for (int j = 0; j < 4; j++) __builtin_prefetch(at + w.ahead + LINE * j);
+            for (int j = 0; j < 4; j++)
+                sum[j] = _mm512_or_si512(sum[j], _mm512_load_si512((const void *)(at + LINE * j)));
+        }
+    return (uint64_t)_mm512_reduce_or_epi64(
+        _mm512_or_si512(_mm512_or_si512(sum[0], sum[1]), _mm512_or_si512(sum[2], sum[3])));
+}
+
+__attribute__((target("avx2"))) static uint64_t read_avx2(const char *p, size_t part, way w)
+{
+    __m256i sum[4];
+    uint64_t out[4];
+    for (int j = 0; j < 4; j++) sum[j] = _mm256_setzero_si256();
+    for (size_t i = 0; i < part; i += STEP)
+        for (int s = 0; s < w.streams; s++) {
+            const char *at = p + (size_t)s * part + i;
+            if (w.ahead)
+                for (int j = 0; j < 4; j++) __builtin_prefetch(at + w.ahead + LINE * j);
+            for (int j = 0; j < 8; j++)
+                sum[j % 4] =
+                    _mm256_or_si256(sum[j % 4], _mm256_load_si256((const __m256i *)(const void *)(at + LINE / 2 * j)));
+        }
+    _mm256_storeu_si256((__m256i *)(void *)out,
+                        _mm256_or_si256(_mm256_or_si256(sum[0], sum[1]), _mm256_or_si256(sum[2], sum[3])));
+    return out[0] | out[1] | out[2] | out[3];
+}
+#endif
+
+static uint64_t read_plain(const char *p, size_t part, way w)
+{
+    uint64_t sum[4] = {0};
+    for (size_t i = 0; i < part; i += STEP)
+        for (int s = 0; s < w.streams; s++) {
+            const uint64_t *at = (const void *)(p + (size_t)s * part + i);
+            for (int j = 0; j < STEP / 8; j++) sum[j % 4] |= at[j];
+        }
+    return sum[0] | sum[1] | sum[2] | sum[3];
+}
+
+static uint64_t read_part(const char *p, size_t bytes, way w)
+{
+    size_t part = bytes / (size_t)w.streams / STEP * STEP;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) return read_avx512(p, part, w);
+    if (__builtin_cpu_supports("avx2")) return read_avx2(p, part, w);
+#endif
+    return read_plain(p, part, w);
+}
+
+double benchsearch_read(const void *p, size_t bytes, int how)
+{
+    uint64_t sum = 0;
+    double start = iso_now();
+#pragma omp parallel reduction(| : sum)
+    {
+        size_t n = (size_t)omp_get_num_threads(), me = (size_t)omp_get_thread_num();
+        size_t from = bytes / n * me / LINE * LINE, to = me + 1 == n ? bytes : bytes / n * (me + 1) / LINE * LINE;
+        sum |= read_part((const char *)p + from, to - from, ways[how]);
+    }
+    __asm__ volatile("" : : "r"(sum)); /* somebody might look: nothing is left out */
+    return iso_now() - start;
+}
+
+/* ---- a file ---- */
+
+/* Bytes from ... to of the file, in pieces that a huge page holds. 0, or an errno. */
+static int fetch(int fd, char *p, size_t from, size_t to)
+{
+    while (from < to) {
+        size_t piece = to - from < HUGE_PAGE ? to - from : HUGE_PAGE;
+        ssize_t got = pread(fd, p + from, piece, (off_t)from);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return errno;
+        if (got == 0) return EIO; /* shorter than a moment ago */
+        from += (size_t)got;
+    }
+    return 0;
+}
+
+iso_status benchsearch_read_file(const char *path, int how, double *seconds, int64_t *bytes, iso_error *err)
+{
+    struct stat about;
+    int failed = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return iso_fail_errno(err, "cannot open %s", path);
+    if (fstat(fd, &about) != 0) {
+        iso_status status = iso_fail_errno(err, "cannot read %s", path);
+        close(fd);
+        return status;
+    }
+    size_t size = (size_t)about.st_size;
+    double start = iso_now();
+    char *p = benchsearch_pages(size);
+    if (!p) {
+        close(fd);
+        return iso_fail_memory(err);
+    }
+#pragma omp parallel reduction(max : failed)
+    {
+        size_t n = (size_t)omp_get_num_threads(), me = (size_t)omp_get_thread_num();
+        size_t from = size / n * me / HUGE_PAGE * HUGE_PAGE,
+               to = me + 1 == n ? size : size / n * (me + 1) / HUGE_PAGE * HUGE_PAGE;
+        failed = fetch(fd, p, from, to);
+    }
+    close(fd);
+    benchsearch_read(p, size, how);
+    *seconds = iso_now() - start;
+    *bytes = (int64_t)size;
+    benchsearch_pages_free(p, size);
+    errno = failed;
+    return failed ? iso_fail_errno(err, "cannot read %s", path) : ISO_OK;
+}

@@ -1,0 +1,73 @@
+/* scan_parts.h: what scan.c and the kernels scan_avx*.c share; nobody else includes it. */
+#ifndef ISO_SCAN_PARTS_H
+#define ISO_SCAN_PARTS_H
+
+#include <stddef.h>
+#include "retriever/scan.h"
+
+#if defined(__x86_64__)
+#define ISO_SCAN_X86 1
+#else
+#define ISO_SCAN_X86 0
+#endif
+
+/* How far ahead of the row at hand memory is asked for, in bytes: a processor's own prefetching stops at each page, and
+ * into the second cache more requests can be under way than into the first. */
+enum { ISO_SCAN_AHEAD = 8192, ISO_SCAN_AHEAD_SCATTERED = 4096 };
+
+/* scores[i] = <weight, row at[i] or i> + bias. */
+typedef void iso_scan_kernel(const iso_scan_query *q, const uint8_t *rows, const int32_t *at, int64_t n, float *scores);
+
+typedef struct iso_scan_kernels {
+    iso_scan_kernel *scores[3]; /* by iso_code */
+    void (*half_store)(int64_t n, const float *x, uint16_t *out);
+    void (*half_load)(int64_t n, const uint16_t *x, float *out);
+} iso_scan_kernels;
+
+extern const iso_scan_kernels iso_scan_portable, iso_scan_avx2, iso_scan_avx512;
+
+/* One number, for tails. */
+uint16_t iso_half_from_float(float x);
+float iso_half_to_float(uint16_t h);
+
+/* The rows of one call: four at a time, the last one again where fewer are left, so that every row takes the same way. */
+typedef struct iso_scan_rows {
+    const uint8_t *rows;
+    const int32_t *at;
+    int64_t n, ahead; /* rows to fetch ahead, where they do not lie one behind the other */
+    size_t stride;
+} iso_scan_rows;
+
+static inline iso_scan_rows iso_scan_rows_of(const iso_scan_query *q, const uint8_t *rows, const int32_t *at, int64_t n)
+{
+    size_t stride = (size_t)q->dim * (size_t)iso_code_bytes(q->code);
+    return (iso_scan_rows){rows, at, n, (int64_t)(ISO_SCAN_AHEAD_SCATTERED / stride) + 1, stride};
+}
+
+static inline const uint8_t *iso_scan_row(const iso_scan_rows *r, int64_t i)
+{
+    if (i >= r->n) i = r->n - 1;
+    return r->rows + (size_t)(r->at ? r->at[i] : i) * r->stride;
+}
+
+/* What is to be fetched while row i is worked on, as a distance from it. */
+static inline size_t iso_scan_ahead(const iso_scan_rows *r, int64_t i)
+{
+    if (!r->at) return ISO_SCAN_AHEAD;
+    return (size_t)((uintptr_t)iso_scan_row(r, i + r->ahead) - (uintptr_t)iso_scan_row(r, i));
+}
+
+/* The first rows of a scattered call, which no row before them has asked for. */
+static inline void iso_scan_begin(const iso_scan_rows *r)
+{
+    if (!r->at) return;
+    for (int64_t i = 0; i < r->ahead && i < r->n; i++)
+        for (size_t b = 0; b < r->stride; b += 64) __builtin_prefetch(iso_scan_row(r, i) + b);
+}
+
+static inline void iso_scan_fetch(const uint8_t *row, size_t ahead)
+{
+    __builtin_prefetch((const void *)((uintptr_t)row + ahead), 0, 2);
+}
+
+#endif

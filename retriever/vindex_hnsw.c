@@ -1,0 +1,183 @@
+/* vindex_hnsw.c: the engine of the kind hnsw, which is FAISS's: its graph and its vectors in single precision. The payload is
+ * what faiss_write_index writes, and FAISS holds a copy of it in memory. FAISS believes every length in its file, so nothing
+ * reaches it before the checksums agree. */
+#include "retriever/vindex_faiss.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <faiss/c_api/AutoTune_c.h>
+#include <faiss/c_api/Index_c.h>
+#include <faiss/c_api/error_c.h>
+#include <faiss/c_api/index_factory_c.h>
+#include <faiss/c_api/index_io_c.h>
+
+#include "base/memory.h"
+#include "retriever/vindex_parts.h"
+#include "retriever/vindex_tune.h"
+
+enum { LEAST_WIDTH = 64, MOST_WIDTH = 4096 };
+
+iso_status iso_vindex_faiss_fail(iso_error *err, const char *doing)
+{
+    const char *why = faiss_get_last_error();
+    if (why && strstr(why, "bad_alloc")) return iso_fail_memory(err);
+    return iso_fail(err, ISO_E_INTERNAL, "FAISS failed while %s: %s", doing, why ? why : "no reason given");
+}
+
+/* ---- searching ---- */
+
+static iso_status search(const FaissIndex *index, const float *w, int64_t k, iso_ranked *out, int64_t *found,
+                         iso_error *err)
+{
+    int64_t n = 0, count = faiss_Index_ntotal(index);
+    iso_status st = ISO_OK;
+    idx_t *labels = iso_calloc((size_t)k, sizeof *labels);
+    float *scores = iso_calloc((size_t)k, sizeof *scores);
+    if (!labels || !scores)
+        st = iso_fail_memory(err);
+    else if (faiss_Index_search(index, 1, w, k, scores, labels) != 0)
+        st = iso_vindex_faiss_fail(err, "searching");
+    for (int64_t i = 0; st == ISO_OK && i < k; i++) /* -1: it found no more */
+        if (labels[i] >= 0 && labels[i] < count) out[n++] = (iso_ranked){scores[i], labels[i]};
+    free(labels);
+    free(scores);
+    if (st == ISO_OK) *found = n;
+    return st;
+}
+
+static iso_status hnsw_search(const iso_vindex *v, const float *w, int64_t k, iso_ranked *out, int64_t *found,
+                              iso_error *err)
+{
+    return search(v->state, w, k, out, found, err);
+}
+
+static iso_status hnsw_vector(iso_vindex *v, int64_t position, float *out, iso_error *err)
+{
+    return faiss_Index_reconstruct(v->state, position, out) ? iso_vindex_faiss_fail(err, "reading a vector back")
+                                                            : ISO_OK;
+}
+
+static double hnsw_slack(const iso_vindex *v, const float *w)
+{
+    iso_scan_query rows = {ISO_CODE_F32, v->info.source.dim, w, 0};
+    return iso_scan_slack(&rows, 1.01);
+}
+
+/* ---- building ---- */
+
+static iso_status take_rows(void *ctx, int64_t first, int64_t n, const float *unit, iso_error *err)
+{
+    (void)first;
+    return faiss_Index_add(ctx, n, unit) ? iso_vindex_faiss_fail(err, "adding vectors") : ISO_OK;
+}
+
+static iso_status set_width(FaissIndex *index, int width, iso_error *err)
+{
+    FaissParameterSpace *space = NULL;
+    if (faiss_ParameterSpace_new(&space) != 0) return iso_vindex_faiss_fail(err, "tuning the index");
+    int rc = faiss_ParameterSpace_set_index_parameter(space, index, "efSearch", width);
+    faiss_ParameterSpace_free(space);
+    return rc ? iso_vindex_faiss_fail(err, "tuning the index") : ISO_OK;
+}
+
+static iso_status on_trial(void *ctx, const float *w, int64_t k, iso_ranked *out, int64_t *found, iso_error *err)
+{
+    return search(ctx, w, k, out, found, err);
+}
+
+/* Doubles the width until the recall is reached. FAISS keeps the width in its file. */
+static iso_status choose_width(iso_vindex *v, FaissIndex *index, const iso_vindex_rows *rows, iso_error *err)
+{
+    iso_vindex_trial *t = NULL;
+    double worst = 0, ten = 0;
+    int width = LEAST_WIDTH;
+    iso_status st = iso_vindex_trial_create(v, rows, &t, err);
+    for (; st == ISO_OK; width *= 2) {
+        st = set_width(index, width, err);
+        if (st == ISO_OK) st = iso_vindex_trial_recall(t, on_trial, index, 1e-5, &worst, &ten, err);
+        if (worst >= ISO_VINDEX_RECALL || width >= MOST_WIDTH) break;
+    }
+    iso_vindex_trial_free(t);
+    v->info.width = width;
+    v->info.recall = ten;
+    return st;
+}
+
+typedef struct tap {
+    iso_vindex_sink *sink;
+    iso_status st; /* of the first put that failed */
+    iso_error why;
+} tap;
+
+static ssize_t tap_write(void *cookie, const char *data, size_t n)
+{
+    tap *t = cookie;
+    if (t->st == ISO_OK) t->st = iso_vindex_put(t->sink, data, n, &t->why);
+    if (t->st == ISO_OK) return (ssize_t)n;
+    errno = EIO;
+    return 0; /* what fopencookie's write returns for an error */
+}
+
+static iso_status write_payload(FaissIndex *index, iso_vindex_sink *sink, iso_error *err)
+{
+    tap t = {.sink = sink};
+    FILE *stream = fopencookie(&t, "wb", (cookie_io_functions_t){.write = tap_write});
+    if (!stream) return iso_fail_memory(err);
+    iso_status st = faiss_write_index(index, stream) ? iso_vindex_faiss_fail(err, "writing the index") : ISO_OK;
+    if (fclose(stream) != 0 && st == ISO_OK) st = iso_fail_errno(err, "cannot write the index");
+    if (t.st != ISO_OK) { /* FAISS saw only a short write: this is the reason */
+        if (err) *err = t.why;
+        st = t.st;
+    }
+    return st;
+}
+
+static iso_status hnsw_build(iso_vindex *v, const iso_vindex_rows *rows, iso_vindex_sink *sink, iso_error *err)
+{
+    FaissIndex *index = NULL;
+    if (faiss_index_factory(&index, v->info.source.dim, "HNSW32,Flat", METRIC_INNER_PRODUCT) != 0)
+        return iso_vindex_faiss_fail(err, "making an index");
+    iso_status st = iso_vindex_pass(v, rows, take_rows, index, err);
+    if (st == ISO_OK) st = choose_width(v, index, rows, err);
+    if (st == ISO_OK) st = iso_vindex_start(sink, 0, err);
+    if (st == ISO_OK) st = write_payload(index, sink, err);
+    faiss_Index_free(index);
+    return st;
+}
+
+/* ---- opening ---- */
+
+static void hnsw_close(iso_vindex *v)
+{
+    if (v->state) faiss_Index_free(v->state);
+    v->state = NULL;
+}
+
+static iso_status hnsw_open(iso_vindex *v, const char **fault, iso_error *err)
+{
+    FaissIndex *index = NULL;
+    FILE *stream = v->payload_size ? fmemopen((void *)(uintptr_t)v->payload, v->payload_size, "rb") : NULL;
+    if (!stream && v->payload_size) return iso_fail_memory(err);
+    int rc = stream ? faiss_read_index(stream, 0, &index) : -1;
+    if (stream) fclose(stream);
+    if (rc) {
+        *fault = "FAISS cannot read it";
+        if (stream && iso_vindex_faiss_fail(err, "reading the index") == ISO_E_MEMORY) {
+            *fault = NULL;
+            return ISO_E_MEMORY;
+        }
+        return ISO_E_FORMAT;
+    }
+    v->state = index;
+    if (faiss_Index_d(index) != v->info.source.dim || faiss_Index_ntotal(index) != v->info.count ||
+        faiss_Index_metric_type(index) != METRIC_INNER_PRODUCT || !faiss_Index_is_trained(index)) {
+        *fault = "FAISS's part does not match the header";
+        return ISO_E_FORMAT;
+    }
+    return ISO_OK;
+}
+
+const iso_vindex_engine iso_vindex_graph = {hnsw_build, hnsw_open, hnsw_close, hnsw_search, hnsw_vector, hnsw_slack};

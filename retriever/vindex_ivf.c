@@ -1,0 +1,355 @@
+/* vindex_ivf.c: searching in an inverted file, and its payload; vindex_ivf_build.c makes it. */
+#include "retriever/vindex_ivf.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "model/cpu/cpu.h"
+#include "retriever/vindex_ivf_scan.h"
+
+enum {
+    BUCKETS = ISO_VINDEX_IVF_BUCKETS, /* of lists by (t - mean) / deviation, from -LOWEST on, PER_UNIT a unit */
+    LOWEST = 8,
+    PER_UNIT = 8,
+    FIRST_LISTS = 3 /* searched at least, for a first k-th best score */
+};
+
+/* ---- the payload ---- */
+
+static size_t aligned(size_t size)
+{
+    return (size + ISO_VINDEX_IVF_ALIGN - 1) / ISO_VINDEX_IVF_ALIGN * ISO_VINDEX_IVF_ALIGN;
+}
+
+enum { LOW, STEP, CENTROID_LOW, CENTROID_STEP, COV, OFFSET, RADIUS, CENTROID, POSITION, CODE, ROW, SECTIONS };
+
+/* Bytes of each part; false where a number overflows. */
+static bool sizes(int64_t count, int dim, int64_t lists, int cov_dim, size_t out[SECTIONS], size_t *total)
+{
+    const size_t n = (size_t)count, d = (size_t)dim, k = (size_t)lists, c = (size_t)cov_dim;
+    const size_t items[SECTIONS] = {d, d, d, d, c * c, k + 1, k, k * d, n, 0, 0};
+    const size_t bytes[SECTIONS] = {4, 4, 4, 4, 4, 4, 4, 1, 4, 1, 2};
+    *total = ISO_VINDEX_IVF_HEAD;
+    if (count < 0 || count > INT32_MAX || lists < 1 || lists > INT32_MAX || dim < 1 || cov_dim < 0) return false;
+    for (int i = 0; i < SECTIONS; i++) {
+        size_t size = i >= CODE ? n * d : items[i];
+        if (size > SIZE_MAX / 8 || __builtin_add_overflow(*total, aligned(size * bytes[i]), total)) return false;
+        out[i] = size * bytes[i];
+    }
+    return true;
+}
+
+size_t iso_vindex_ivf_size(int64_t count, int dim, int64_t lists, int cov_dim)
+{
+    size_t parts[SECTIONS], total;
+    return sizes(count, dim, lists, cov_dim, parts, &total) ? total : 0;
+}
+
+void iso_vindex_ivf_place(iso_vindex_ivf *x, const uint8_t *payload)
+{
+    size_t parts[SECTIONS], total;
+    const void *at[SECTIONS];
+    const uint8_t *p = payload + ISO_VINDEX_IVF_HEAD;
+    (void)sizes(x->count, x->dim, x->lists, x->cov_dim, parts, &total);
+    for (int i = 0; i < SECTIONS; i++, p += aligned(parts[i - 1])) at[i] = p;
+    x->low = at[LOW];
+    x->step = at[STEP];
+    x->centroid_low = at[CENTROID_LOW];
+    x->centroid_step = at[CENTROID_STEP];
+    x->cov = at[COV];
+    x->offset = at[OFFSET];
+    x->radius = at[RADIUS];
+    x->centroid = at[CENTROID];
+    x->position = at[POSITION];
+    x->code = at[CODE];
+    x->row = at[ROW];
+}
+
+static bool all_finite(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i])) return false;
+    return true;
+}
+
+const char *iso_vindex_ivf_check(iso_vindex_ivf *x)
+{
+    double sum = 0;
+    x->longest = 0;
+    if (!(x->tolerance >= 0 && x->tolerance < 1e6)) return "its tolerance is out of range";
+    if (x->offset[0] != 0 || x->offset[x->lists] != (uint64_t)x->count) return "its lists do not hold its vectors";
+    for (int64_t l = 0; l < x->lists; l++) {
+        if (x->offset[l + 1] < x->offset[l] || x->offset[l + 1] > (uint64_t)x->count)
+            return "its lists are not in order";
+        int64_t n = x->offset[l + 1] - x->offset[l];
+        if (n > x->longest) x->longest = n;
+        if (!(x->radius[l] >= 0 && x->radius[l] < 4)) return "the radius of a list is out of range";
+        sum += (double)x->radius[l] * (double)n;
+    }
+    if (!all_finite(x->low, (size_t)x->dim) || !all_finite(x->step, (size_t)x->dim) ||
+        !all_finite(x->centroid_low, (size_t)x->dim) || !all_finite(x->centroid_step, (size_t)x->dim) ||
+        !all_finite(x->cov, (size_t)x->cov_dim * (size_t)x->cov_dim))
+        return "a number in it is not finite";
+    x->radius_mean = x->count ? sum / (double)x->count : 0;
+    for (int b = 0; b <= 2 * BUCKETS; b++)
+        x->tail[b] = (float)(0.5 * erfc(((double)b / PER_UNIT - LOWEST) * M_SQRT1_2));
+    return NULL;
+}
+
+/* ---- searching ---- */
+
+/* One search: the query, what is known of the lists, and the best so far. */
+typedef struct search {
+    const iso_vindex_ivf *x;
+    iso_ivf_query codes;  /* of the codes */
+    double spread, least; /* deviation of a list of radius 1; what is added so that none is 0 */
+    float *mean;          /* [lists] <w, c>; -INFINITY: searched */
+    void *room;           /* of a query */
+    void *block;          /* all of these */
+    float *scores;        /* [max(lists, longest)] */
+    int32_t *order;       /* [lists] those left, and for each the bucket that it is in: */
+    uint8_t *bucket;
+    iso_best pool; /* by the codes' scores: more than asked for, as those are rounded */
+    int64_t visited;
+} search;
+
+static iso_status search_start(search *s, const iso_vindex_ivf *x, int64_t pool, iso_error *err)
+{
+    size_t lists = (size_t)x->lists, longest = (size_t)(x->longest > x->lists ? x->longest : x->lists);
+    memset(s, 0, sizeof *s);
+    s->x = x;
+    s->pool.k = pool < x->count ? pool : x->count;
+    s->pool.heap = iso_calloc((size_t)s->pool.k, sizeof *s->pool.heap);
+    const size_t room = aligned(iso_ivf_query_room(x->dim)),
+                 parts[] = {aligned(4 * lists), room, aligned(4 * longest), aligned(4 * lists), aligned(lists)};
+    uint8_t *at = aligned_alloc(ISO_VINDEX_IVF_ALIGN, parts[0] + parts[1] + parts[2] + parts[3] + parts[4]);
+    s->block = at;
+    if (!s->pool.heap || !at) return iso_fail_memory(err);
+    s->mean = (float *)(void *)at;
+    s->room = at += parts[0];
+    s->scores = (float *)(void *)(at += parts[1]);
+    s->order = (int32_t *)(void *)(at += parts[2]);
+    s->bucket = at + parts[3];
+    return ISO_OK;
+}
+
+static void search_end(search *s)
+{
+    free(s->block);
+    free(s->pool.heap);
+}
+
+/* The lists' means, and how far the scores of one spread. */
+static void look_at_lists(search *s, const float *w)
+{
+    const iso_vindex_ivf *x = s->x;
+    const iso_ivf_query centroids = iso_ivf_query_make(x->dim, w, x->centroid_low, x->centroid_step, s->room);
+    const iso_scan_query rows = {ISO_CODE_F32, x->cov_dim, w, 0};
+    double square = 0, variance = 0;
+    iso_ivf_scores(&centroids, 0, x->centroid, x->lists, s->mean);
+    s->codes = iso_ivf_query_make(x->dim, w, x->low, x->step, s->room);
+    for (int j = 0; j < x->dim; j++) square += (double)w[j] * w[j];
+    variance = square / x->dim;
+    if (x->cov_dim) {
+        variance = 0;
+        for (int first = 0; first < x->cov_dim; first += 256) {
+            float product[256];
+            int n = x->cov_dim - first < 256 ? x->cov_dim - first : 256;
+            iso_scan_scores(&rows, x->cov + (size_t)first * (size_t)x->cov_dim, n, product);
+            for (int j = 0; j < n; j++) variance += (double)product[j] * w[first + j];
+        }
+    }
+    s->spread = sqrt(variance > 0 ? variance : 0);
+    s->least = 1e-6 * sqrt(square) + 1e-30;
+}
+
+/* Asks for the beginning of a list that comes next: the processor finds the rest by itself. */
+static void fetch_list(const search *s, int64_t list)
+{
+    const uint8_t *code = s->x->code + (size_t)s->x->offset[list] * (size_t)s->x->dim;
+    for (int i = 0; i < 16; i++) __builtin_prefetch(code + 64 * i);
+}
+
+static void search_list(search *s, int64_t list)
+{
+    const iso_vindex_ivf *x = s->x;
+    int64_t first = x->offset[list], n = x->offset[list + 1] - first;
+    iso_ivf_scores(&s->codes, s->mean[list], x->code + (size_t)first * (size_t)x->dim, n, s->scores);
+    iso_best_offer(&s->pool, s->scores, n, first, NULL);
+    s->mean[list] = -INFINITY;
+    s->visited++;
+}
+
+/* The most promising lists, with enough vectors to fill the pool. */
+static iso_status search_first(search *s, iso_error *err)
+{
+    const iso_vindex_ivf *x = s->x;
+    const float far = (float)(2 * s->spread);
+    int64_t most = x->lists, need = FIRST_LISTS + s->pool.k * x->lists / x->count * 2;
+    for (;; need *= 4) {
+        int64_t rows = 0;
+        iso_best best = {.k = need < most ? need : most};
+        best.heap = iso_calloc((size_t)best.k, sizeof *best.heap);
+        if (!best.heap) return iso_fail_memory(err);
+        for (int64_t l = 0; l < most; l++) s->scores[l] = s->mean[l] + far * x->radius[l];
+        iso_best_offer(&best, s->scores, most, 0, NULL);
+        iso_best_sort(&best);
+        for (int64_t i = 0; i < best.count; i++)
+            rows += x->offset[best.heap[i].position + 1] - x->offset[best.heap[i].position];
+        if (rows >= s->pool.k || best.k == most)
+            for (int64_t i = 0; i < best.count; i++) {
+                if (i + 1 < best.count) fetch_list(s, best.heap[i + 1].position);
+                search_list(s, best.heap[i].position);
+            }
+        free(best.heap);
+        if (rows >= s->pool.k || best.k == most) return ISO_OK;
+    }
+}
+
+/* What the lists not searched are expected to hold above the k-th best score. tail: of bucket 0, risen as t has. */
+static double expected(const float *tail, const int64_t held[BUCKETS], int from)
+{
+    double sum = 0;
+    for (int b = from; b < BUCKETS; b++) sum += (double)held[b] * tail[b];
+    return sum;
+}
+
+/* The bucket from which on even all vectors together are not expected to hold what would count. */
+static int hopeless(const iso_vindex_ivf *x, double allowed)
+{
+    int b = 0;
+    while (b < BUCKETS && x->tail[b] * (double)x->count > 0.1 * allowed) b++;
+    return b;
+}
+
+/* The bucket of each list; BUCKETS: hopeless (from bucket `end` on), or searched already. */
+ISO_CLONES static void find_buckets(const search *s, float t, float end)
+{
+    const float *mean = s->mean, *radius = s->x->radius;
+    const float spread = (float)s->spread, least = (float)s->least;
+    uint8_t *bucket = s->bucket;
+#pragma omp simd
+    for (int64_t l = 0; l < s->x->lists; l++) {
+        float place = ((t - mean[l]) / (spread * radius[l] + least) + LOWEST) * PER_UNIT;
+        place = place > 0 ? place : 0;
+        bucket[l] = (uint8_t)(int)(place < end ? place : BUCKETS);
+    }
+}
+
+/* The lists left by bucket: those of bucket b are order[first[b]] to order[first[b + 1] - 1], with held[b] vectors in all. */
+static void sort_lists(search *s, double t, double allowed, int32_t first[BUCKETS + 1], int64_t held[BUCKETS])
+{
+    const iso_vindex_ivf *x = s->x;
+    const bool all = x->tolerance == 0;
+    int32_t at[BUCKETS] = {0}, left = 0, *some = (int32_t *)(void *)s->scores; /* as long as order */
+    memset(held, 0, sizeof *held * BUCKETS);
+    find_buckets(s, (float)t, (float)hopeless(x, allowed));
+    for (int64_t l = 0; l < x->lists; l++) {
+        static const uint8_t none[16] = {BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS,
+                                         BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS};
+        if (!all && l % 16 == 0 && l + 16 <= x->lists && memcmp(s->bucket + l, none, 16) == 0) {
+            l += 15;
+            continue;
+        }
+        if (all && s->bucket[l] == BUCKETS && s->mean[l] > -INFINITY) s->bucket[l] = BUCKETS - 1;
+        if (s->bucket[l] == BUCKETS) continue;
+        some[left++] = (int32_t)l;
+        at[s->bucket[l]]++;
+        held[s->bucket[l]] += x->offset[l + 1] - x->offset[l];
+    }
+    first[0] = 0;
+    for (int b = 0; b < BUCKETS; b++) {
+        first[b + 1] = first[b] + at[b];
+        at[b] = first[b];
+    }
+    for (int32_t i = 0; i < left; i++) s->order[at[s->bucket[some[i]]]++] = some[i];
+}
+
+/* List after list until those left are expected to hold no more than is tolerated. */
+static void search_on(search *s)
+{
+    const iso_vindex_ivf *x = s->x;
+    const double t = iso_best_least(&s->pool), allowed = x->tolerance > 0 ? x->tolerance * (double)s->pool.k : -1;
+    const double unit = s->spread * x->radius_mean + s->least;
+    int32_t first[BUCKETS + 1];
+    int64_t held[BUCKETS];
+    sort_lists(s, t, allowed, first, held);
+    for (int b = 0; b < BUCKETS; b++) {
+        if (first[b] == first[b + 1]) continue;
+        double risen = ((double)iso_best_least(&s->pool) - t) / unit * PER_UNIT;
+        const float *tail = x->tail + (risen < BUCKETS ? (int)risen : BUCKETS);
+        double left = expected(tail, held, b);
+        for (int32_t i = first[b]; i < first[b + 1]; i++) {
+            if (left <= allowed) return;
+            int32_t l = s->order[i];
+            left -= (double)(x->offset[l + 1] - x->offset[l]) * tail[b];
+            if (i + 1 < first[BUCKETS]) fetch_list(s, s->order[i + 1]);
+            search_list(s, l);
+        }
+    }
+}
+
+/* The pool's scores from the 16-bit rows, and their positions. */
+static iso_status finish(search *s, const float *w, int64_t k, iso_ranked *out, int64_t *found, iso_error *err)
+{
+    const iso_vindex_ivf *x = s->x;
+    const iso_scan_query rows = {ISO_CODE_F16, x->dim, w, 0};
+    iso_best *pool = &s->pool;
+    iso_best best = {.k = k, .heap = out};
+    int64_t n = pool->count;
+    int32_t *at = iso_calloc((size_t)n, 2 * sizeof *at), *position = at + n;
+    float *scores = iso_calloc((size_t)n, sizeof *scores);
+    iso_status st = at && scores ? ISO_OK : iso_fail_memory(err);
+    for (int64_t i = 0; st == ISO_OK && i < n; i++) {
+        at[i] = (int32_t)pool->heap[i].position;
+        if (x->position[at[i]] >= (uint64_t)x->count)
+            st = iso_fail(err, ISO_E_FORMAT, "the index names a position that it does not have: build it anew");
+        position[i] = (int32_t)x->position[at[i]];
+    }
+    if (st == ISO_OK) {
+        iso_scan_scores_at(&rows, x->row, at, n, scores);
+        iso_best_offer(&best, scores, n, 0, position);
+        iso_best_sort(&best);
+        *found = best.count;
+    }
+    free(at);
+    free(scores);
+    return st;
+}
+
+/* Whether vectors outside of the pool, whose codes score no better than its worst, could be better than the k-th. Many equal
+ * vectors share one rounding, and can crowd all others out. */
+static bool crowded(const search *s, const float *w, int64_t k, const iso_ranked *out, int64_t found)
+{
+    const iso_vindex_ivf *x = s->x;
+    double square = 0;
+    if (s->pool.count < s->pool.k || s->pool.k == x->count || found < k) return false;
+    for (int j = 0; j < x->dim; j++) square += (double)w[j] * w[j] * x->step[j] * x->step[j];
+    return iso_best_least(&s->pool) + 3 * sqrt(square / 12) > out[k - 1].score;
+}
+
+iso_status iso_vindex_ivf_search(const iso_vindex_ivf *x, const float *w, int64_t k, iso_ranked *out, int64_t *found,
+                                 int64_t *visited, iso_error *err)
+{
+    enum { ROUNDS = 2 };
+    search s;
+    iso_status st = ISO_OK;
+    bool more = true;
+    for (int64_t round = 0, pool = k + k / 4 + 8; st == ISO_OK && more && round < ROUNDS; round++, pool *= 4) {
+        st = search_start(&s, x, pool, err);
+        if (st == ISO_OK) {
+            look_at_lists(&s, w);
+            st = search_first(&s, err);
+        }
+        if (st == ISO_OK) {
+            search_on(&s);
+            st = finish(&s, w, k, out, found, err);
+        }
+        more = st == ISO_OK && crowded(&s, w, k, out, *found);
+        if (st == ISO_OK && visited) *visited = s.visited;
+        search_end(&s);
+    }
+    return st;
+}

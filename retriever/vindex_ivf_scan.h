@@ -1,0 +1,22 @@
+/* vindex_ivf_scan.h: scores of one-byte codes in integers, where the processor multiplies bytes (AVX-512 VNNI); else scan.h's
+ * kernel. The weights of a query are rounded to 14 bits for it, which moves a score by much less than the codes' rounding
+ * does. */
+#ifndef ISO_VINDEX_IVF_SCAN_H
+#define ISO_VINDEX_IVF_SCAN_H
+
+#include "retriever/scan.h"
+
+typedef struct iso_ivf_query {
+    iso_scan_query plain;
+    int8_t *high, *low; /* [dim rounded up to 64] weight = scale * (128 high + low); NULL: as plain */
+    float scale;
+} iso_ivf_query;
+
+/* Bytes of the memory that a query of so many numbers needs, a multiple of 64. */
+size_t iso_ivf_query_room(int dim);
+/* score = <w, low + c * step>; `room` is the caller's, as long as the query is used. */
+iso_ivf_query iso_ivf_query_make(int dim, const float *w, const float *low, const float *step, void *room);
+/* scores[i] of rows [n, dim], plus `bias`. */
+void iso_ivf_scores(const iso_ivf_query *q, float bias, const uint8_t *rows, int64_t n, float *scores);
+
+#endif

@@ -1,0 +1,103 @@
+#!/bin/bash
+# What bench/run.sh keeps and writes: results, bounds, rows that are skipped, fail or were never run.
+name=bench
+. "$(dirname "$0")/check.bash"
+cd "$(dirname "$0")/.." || exit 1
+mkdir -p "$work/rows"
+export BENCHES=$work/rows RESULTS=$work/results PAGE=$work/page.md BIN=$bin
+unset ITEMS DIM WIDTH LATENT BATCH ROUNDS PEER_PYTHONS
+
+cat >"$BENCHES/step.bench" <<'ROW'
+# The first row.
+result step.much 'times a peer' 4.126 more 2 3.5 '1 s against 4 s | and	a tab'
+result step.some 'times a peer' 2 more 2 3.5 'enough'
+result step.few 'times a peer' 1.99 more 2 3.5 'too few'
+result step.none 'times a peer' 12345.6 more - - ''
+skip step.absent 'times another peer' 'it is not here'
+ROW
+cat >"$BENCHES/search.bench" <<'ROW'
+# Search, of which nothing is known.
+[[ $ROUNDS == 3 ]] || die 'the row before changed what this one sees'
+result search.read 'over reading' 1.05 less 1.25 1.1 'fast'
+result search.slow 'over reading' 1.2 less 1.25 1.1 'so so'
+result search.bad 'over reading' 1.3 less 1.25 1.1 'slow'
+result search.aim 'over reading' .9 less - 1 'only an aim'
+ROW
+cat >"$BENCHES/approx.bench" <<'ROW'
+# Fails half way.
+ROUNDS=99
+result approx.half 'first half' 1 more 1 1.5 'done'
+false
+result approx.whole 'never seen' 1 more 1 1.5 'done'
+ROW
+cat >"$BENCHES/gpu.bench" <<'ROW'
+# A step on a GPU.
+skip gpu.step 'against torch' 'no GPU here'
+ROW
+
+run() {
+    bench/run.sh "$@" >"$work/out" 2>"$work/said"
+    rc=$?
+    out=$(<"$work/out") said=$(<"$work/said") page=$(cat "$PAGE" 2>/dev/null)
+}
+
+run step gpu
+expect 'two rows' 0
+has "$out" '== step' 'the row is announced'
+has "$out" 'step.much: times a peer = 4.126 (at least 2, aim 3.5: aim)' 'a result is printed'
+has "$out" 'step.absent: times another peer: not measured: it is not here' 'a skip is printed'
+has "$page" '| `step.much`: times a peer | **4.13** | ≥ 2 | ≥ 3.5 | aim | 1 s against 4 s / and a tab |' 'better than the aim'
+has "$page" '| `step.some`: times a peer | **2.00** | ≥ 2 | ≥ 3.5 | yes | enough |' 'just enough'
+has "$page" '| `step.few`: times a peer | **1.99** | ≥ 2 | ≥ 3.5 | **no** | too few |' 'too little'
+has "$page" '| `step.none`: times a peer | **12346** | – | – | – |  |' 'without bounds'
+has "$page" '| `step.absent`: times another peer | not measured | – | – | – | it is not here |' 'skipped'
+has "$page" '| `search`: Search, of which nothing is known | not measured | – | – | – | |' 'never run'
+has "${page#*## GPU}" '| `gpu.step`: against torch | not measured | – | – | – | no GPU here |' 'the table of the GPU'
+has "${page#*## Runs}" '| `step` | 20' 'when it ran'
+
+run
+expect 'all rows, one failing' 1
+has "$said" 'failed: approx;' 'which one failed'
+has "$page" '| `search.read`: over reading | **1.05** | ≤ 1.25 | ≤ 1.1 | aim | fast |' 'less is better: aim'
+has "$page" '| `search.slow`: over reading | **1.20** | ≤ 1.25 | ≤ 1.1 | yes | so so |' 'less is better: bound'
+has "$page" '| `search.bad`: over reading | **1.30** | ≤ 1.25 | ≤ 1.1 | **no** | slow |' 'less is better: missed'
+has "$page" '| `search.aim`: over reading | **0.90** | – | ≤ 1 | aim | only an aim |' 'an aim alone'
+has "$page" '| `approx.half`: first half | **1.00** | ≥ 1 | ≥ 1.5 | yes | done |' 'what it had measured stays'
+has "$page" '| `approx` | failed |' 'that it failed'
+[[ $page != *'never seen'* ]] || { echo 'a row went on after a failing command'; failed=1; }
+same "$(grep -o '^== .*' "$work/out" | tr '\n' ' ')" '== step == search == approx == gpu ' 'the order of the rows'
+
+# One row again, the others as they were; a page from what is there.
+printf '# Mended.\nresult approx.half "first half" 3 more 1 1.5 done\n' >"$BENCHES/approx.bench"
+run approx
+expect 'mended' 0
+has "$page" '| `approx.half`: first half | **3.00** | ≥ 1 | ≥ 1.5 | aim | done |' 'its new result'
+has "$page" '| `search.bad`: over reading | **1.30** |' 'the others stand'
+cp "$PAGE" "$work/before"
+rm "$PAGE"
+run --page
+expect 'the page alone' 0
+same "$page" "$(<"$work/before")" 'the page from what is kept'
+
+ITEMS=10 run approx
+has "$page" '| `approx.half`: first half | **3.00** | – | – | – | ITEMS=10 without bounds; done |' "sizes of the user's own"
+
+# What a row may not do.
+bad() {
+    printf '# Bad.\n%s\n' "$1" >"$BENCHES/approx.bench"
+    run approx
+    expect "$1" 1
+    has "$said" "$2" "$1"
+}
+bad 'result approx.a what nan more 1 2 note' "the ratio 'nan' is not a number"
+bad 'result approx.a what "" more 1 2 note' "the ratio '' is not a number"
+bad 'result approx.a what 1 larger 1 2 note' "'larger' is neither more nor less"
+bad 'result approx.a what 1 more one 2 note' "the bound 'one' is not a number"
+bad 'result approx.a what 1' 'result needs a key'
+bad $'result approx.a what 1 more 1 2 n\nresult approx.a what 1 more 1 2 n' 'two results have this key'
+run nothing
+expect 'an unknown row' 1
+has "$said" "no benchmark is called 'nothing'; there are: step search approx gpu" 'an unknown row'
+run ../etc
+expect 'a path' 1
+exit "$failed"

@@ -1,0 +1,458 @@
+/* test_vindex.c: the exact kinds of index and their file: what FAISS reads in it, ids with gaps, damage in every part,
+ * another version or byte order, a full disk, threads, and replacing a file that is in use. (Searching a database: test_search.c.) */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <inttypes.h>
+#include <math.h>
+#include <omp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <faiss/c_api/Index_c.h>
+#include <faiss/c_api/index_io_c.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "retriever/vindex.h"
+
+enum { DIM = 41, N = 6000, K = 30 };
+/* Of the header: where these fields lie. */
+enum { AT_VERSION = 8, AT_PAYLOAD_AT = 104, AT_PAYLOAD = 112, AT_RUNS = 120, AT_ORDER = 136, AT_HASH = 248 };
+#define OK(call) \
+    do { \
+        iso_status status_ = (call); \
+        if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); \
+    } while (0)
+
+static const char *const kinds[] = {"flat", "fp16", "sq8"};
+static const iso_vindex_source source = {
+    .digest = "0123456789abcdef0123456789abcdef", .created = 7, .generation = 3, .dim = DIM};
+static char base[512], file[600];
+static float vectors[N * DIM];
+static uint64_t ids[N], seed, state;
+static iso_error err;
+
+static uint64_t draw(void)
+{
+    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    return z ^ z >> 31;
+}
+
+static float real(void)
+{
+    return (float)((double)(draw() >> 11) / 9007199254740992.0 + (double)(draw() >> 11) / 9007199254740992.0 - 1);
+}
+
+static void random_query(float *w)
+{
+    for (int j = 0; j < DIM; j++) w[j] = real();
+}
+
+/* ---- rows to build from ---- */
+
+typedef struct source_rows {
+    int64_t n, at;
+} source_rows;
+
+static iso_status rewind_rows(void *ctx, iso_error *e)
+{
+    (void)e;
+    ((source_rows *)ctx)->at = 0;
+    return ISO_OK;
+}
+
+static iso_status next_rows(void *ctx, int64_t room, uint64_t *id, float *unit, int64_t *got, iso_error *e)
+{
+    source_rows *r = ctx;
+    *got = r->n - r->at < room ? r->n - r->at : room;
+    if (*got == 0) (void)iso_fail(e, ISO_E_NOT_FOUND, "no further rows"); /* what a cursor leaves behind is no error */
+    memcpy(id, ids + r->at, sizeof *ids * (size_t)*got);
+    memcpy(unit, vectors + r->at * DIM, sizeof *unit * (size_t)*got * DIM);
+    r->at += *got;
+    return ISO_OK;
+}
+
+static iso_status build(const char *kind, int64_t n, const char *path, iso_error *unsaved, iso_vindex **out)
+{
+    source_rows r = {n, 0};
+    iso_vindex_rows rows = {.ctx = &r, .count = n, .rewind = rewind_rows, .next = next_rows};
+    return iso_vindex_build(&source, kind, &rows, path, unsaved, out, &err);
+}
+
+/* The answer to w, whether the index gives it in full: rank by rank as plain sums in double have it, but for the slack. */
+static bool answers(const iso_vindex *v, int64_t n, const float *w)
+{
+    uint64_t id[K];
+    float score[K];
+    int64_t found;
+    OK(iso_vindex_search(v, w, K, id, score, &found, &err));
+    if (found != (n < K ? n : K)) return false;
+    const double slack = iso_vindex_slack(v, w);
+    for (int64_t i = 0; i < found; i++) {
+        int64_t at = 0, above = 0;
+        while (at < n && ids[at] != id[i]) at++;
+        if (at == n) return false;
+        for (int64_t r = 0; r < n; r++) {
+            double sum = 0;
+            for (int j = 0; j < DIM; j++) sum += (double)w[j] * vectors[r * DIM + j];
+            if (r == at && !(fabs(sum - score[i]) <= slack)) return false;
+            above += sum > score[i] + slack;
+        }
+        if (above > i || (i && score[i] > score[i - 1])) return false;
+    }
+    return true;
+}
+
+/* ---- tests ---- */
+
+static void test_answers_and_ids(void **unused)
+{
+    (void)unused;
+    static const int64_t sizes[] = {0, 1, 39, 40, 4096, 4097, N};
+    for (size_t kind = 0; kind < 3; kind++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (int in_memory = 0; in_memory < 2; in_memory++) {
+                const int64_t n = sizes[i];
+                iso_vindex *v;
+                iso_vindex_info info;
+                float w[DIM], kept[DIM];
+                OK(build(kinds[kind], n, in_memory ? NULL : file, NULL, &v));
+                iso_vindex_info_get(v, &info);
+                assert_true(info.count == n && !info.approximate && info.recall == 1);
+                assert_true(info.error <= (kind == 0 || n < 40 ? 0
+                                           : kind == 1         ? 6e-4
+                                                               : 2e-2) &&
+                            (kind == 0 || n < 40 || info.error > 0));
+                random_query(w);
+                assert_true(answers(v, n, w));
+                for (int64_t at = 0; at < n; at++) {
+                    double square = 0;
+                    assert_int_equal(iso_vindex_id(v, at), ids[at]);
+                    OK(iso_vindex_vector(v, at, kept, &err));
+                    for (int j = 0; j < DIM; j++)
+                        square += ((double)kept[j] - vectors[at * DIM + j]) * ((double)kept[j] - vectors[at * DIM + j]);
+                    assert_true(sqrt(square) <= info.error + 1e-6);
+                }
+                assert_int_equal(iso_vindex_vector(v, n, kept, &err), ISO_E_ARGUMENT);
+                iso_vindex_free(v);
+            }
+}
+
+/* An index of other vectors does not give the answer. */
+static void test_the_check_itself(void **unused)
+{
+    (void)unused;
+    iso_vindex *v;
+    float w[DIM], old = vectors[100 * DIM + 5];
+    memcpy(w, vectors + 100 * DIM, sizeof w);
+    vectors[100 * DIM + 5] += 0.1f;
+    OK(build("flat", N, NULL, NULL, &v));
+    vectors[100 * DIM + 5] = old;
+    assert_false(answers(v, N, w));
+    iso_vindex_free(v);
+}
+
+static uint64_t number_at(const char *data, size_t at)
+{
+    uint64_t x;
+    memcpy(&x, data + at, sizeof x);
+    return x;
+}
+
+static char *slurp(size_t *n)
+{
+    char *data;
+    OK(iso_file_read(file, 1 << 28, &data, n, &err));
+    return data;
+}
+
+/* A new file in the place of the old one, which those who have it mapped keep. */
+static void spill(const char *data, size_t n)
+{
+    unlink(file);
+    FILE *f = fopen(file, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_faiss_reads_it(void **unused)
+{
+    (void)unused;
+    for (size_t kind = 0; kind < 3; kind++)
+        for (int64_t n = 30; n <= N; n += N - 30) {
+            iso_vindex *v;
+            FaissIndex *faiss = NULL;
+            float w[DIM], score[K], want[K], kept[DIM], ours[DIM];
+            uint64_t id[K];
+            idx_t label[K];
+            int64_t found;
+            size_t size;
+            OK(build(kinds[kind], n, file, NULL, &v));
+            char *data = slurp(&size);
+            const uint64_t at = number_at(data, AT_PAYLOAD_AT), bytes = number_at(data, AT_PAYLOAD);
+            FILE *stream = fmemopen(data + at, bytes, "rb");
+            assert_int_equal(faiss_read_index(stream, 0, &faiss), 0);
+            fclose(stream);
+            assert_true(faiss_Index_d(faiss) == DIM && faiss_Index_ntotal(faiss) == n && faiss_Index_is_trained(faiss));
+            for (int q = 0; q < 10; q++) {
+                random_query(w);
+                OK(iso_vindex_search(v, w, K, id, score, &found, &err));
+                assert_int_equal(faiss_Index_search(faiss, 1, w, found, want, label), 0);
+                for (int i = 0; i < found; i++) {
+                    assert_true(fabsf(score[i] - want[i]) <= 1e-5f);
+                    if (i && i + 1 < found && score[i - 1] - score[i] > 1e-5f && score[i] - score[i + 1] > 1e-5f)
+                        assert_int_equal(id[i], ids[label[i]]);
+                }
+                int64_t position = (int64_t)(draw() % (uint64_t)n);
+                assert_int_equal(faiss_Index_reconstruct(faiss, position, kept), 0);
+                OK(iso_vindex_vector(v, position, ours, &err));
+                for (int j = 0; j < DIM; j++) assert_true(fabsf(kept[j] - ours[j]) <= 1e-6f);
+            }
+            /* and what FAISS would write of it is the same, byte for byte */
+            char *again = NULL;
+            size_t again_size = 0;
+            stream = open_memstream(&again, &again_size);
+            assert_int_equal(faiss_write_index(faiss, stream), 0);
+            fclose(stream);
+            assert_int_equal(again_size, bytes);
+            assert_memory_equal(again, data + at, bytes);
+            free(again);
+            free(data);
+            faiss_Index_free(faiss);
+            iso_vindex_free(v);
+        }
+}
+
+static void expect_damage(const char *what)
+{
+    iso_vindex *v = NULL;
+    iso_status st = iso_vindex_read(file, &source, &v, NULL, &err);
+    if (st != ISO_E_FORMAT || v) fail_msg("%s: status %d", what, st);
+    assert_true(strlen(err.message) > 10 && !strchr(err.message, '\n'));
+}
+
+static void test_damage(void **unused)
+{
+    (void)unused;
+    for (size_t kind = 0; kind < 3; kind++) {
+        size_t n;
+        OK(build(kinds[kind], N, file, NULL, NULL));
+        char *good = slurp(&n), *bad = malloc(n + 1), what[80];
+        const size_t payload = number_at(good, AT_PAYLOAD_AT),
+                     runs = (payload + number_at(good, AT_PAYLOAD) + 7) / 8 * 8,
+                     hashes = runs + 16 * number_at(good, AT_RUNS);
+        const size_t part[] = {
+            0, ISO_VINDEX_HEADER, payload, payload + 45, (payload + 4095) / 4096 * 4096, runs, hashes, n};
+        assert_true(hashes < n && number_at(good, AT_RUNS) > 100);
+        for (size_t i = 0; i < sizeof part / sizeof *part;
+             i++) { /* cut off at each part, and a byte before and behind */
+            for (int by = -1; by <= 1; by++) {
+                size_t size = part[i] + (size_t)by;
+                if (size >= n + 1 || (size == n && by <= 0)) continue;
+                memcpy(bad, good, n);
+                bad[n] = 0;
+                spill(bad, size);
+                snprintf(what, sizeof what, "%s cut at %zu of %zu", kinds[kind], size, n);
+                expect_damage(what);
+            }
+        }
+        for (int i = 0; i < 40; i++) { /* a bit in each part */
+            const size_t p = (size_t)i % 7,
+                         at = part[p] + (part[p + 1] > part[p] ? draw() % (part[p + 1] - part[p]) : 0);
+            memcpy(bad, good, n);
+            bad[at] = (char)(bad[at] ^ (1 << draw() % 8));
+            spill(bad, n);
+            snprintf(what, sizeof what, "%s byte %zu of %zu", kinds[kind], at, n);
+            expect_damage(what);
+        }
+        free(good);
+        free(bad);
+    }
+}
+
+static void sign_header(char *head)
+{
+    XXH64_hash_t hash = XXH3_64bits(head, AT_HASH);
+    for (int i = 0; i < 8; i++) head[AT_HASH + i] = (char)(hash >> (8 * i));
+}
+
+/* Sound headers of what this program does not read: said so, and the kind is still known. */
+static void test_of_another_world(void **unused)
+{
+    (void)unused;
+    size_t n;
+    char kind[8];
+    iso_vindex *v = NULL;
+    iso_vindex_info info;
+    OK(build("fp16", 500, file, NULL, NULL));
+    for (int i = 0; i < 3; i++) {
+        static const char *const words[] = {"version 1", "byte order", "another database"};
+        char *data = slurp(&n);
+        if (i == 0) data[AT_VERSION] = 1;
+        if (i == 1)
+            for (int b = 0; b < 8; b++) data[AT_ORDER + b] = (char)(b + 1);
+        if (i == 2) data[56] = 8; /* created */
+        sign_header(data);
+        spill(data, n);
+        free(data);
+        memset(kind, 0, sizeof kind);
+        assert_int_equal(iso_vindex_read(file, &source, &v, kind, &err), i == 2 ? ISO_E_MISMATCH : ISO_E_FORMAT);
+        assert_non_null(strstr(err.message, words[i]));
+        assert_string_equal(kind, "fp16");
+        if (i < 2) assert_int_equal(iso_vindex_peek(file, &info, &err), ISO_E_FORMAT);
+        OK(build("fp16", 500, file, NULL, NULL));
+    }
+    unlink(file);
+    assert_int_equal(iso_vindex_read(file, &source, &v, kind, &err), ISO_E_NOT_FOUND);
+}
+
+static void test_where_it_cannot_be_written(void **unused)
+{
+    (void)unused;
+    char nowhere[700];
+    float w[DIM];
+    iso_vindex *v = NULL;
+    iso_error unsaved;
+    snprintf(nowhere, sizeof nowhere, "%s/no/such/folder/index.faiss", base);
+    assert_int_equal(build("flat", N, nowhere, NULL, &v), ISO_E_IO);
+    assert_null(v);
+    OK(build("flat", N, nowhere, &unsaved, &v));
+    assert_int_equal(unsaved.status, ISO_E_IO);
+    random_query(w);
+    assert_true(answers(v, N, w));
+    iso_vindex_free(v);
+    OK(build("flat", N, file, &unsaved, &v));
+    assert_int_equal(unsaved.status, ISO_OK);
+    /* a disk that is full in the middle of the vectors; the file that was there stands */
+    struct rlimit limit, small;
+    getrlimit(RLIMIT_FSIZE, &limit);
+    small = limit;
+    small.rlim_cur = 100000;
+    signal(SIGXFSZ, SIG_IGN);
+    for (size_t kind = 0; kind < 3; kind++) {
+        iso_vindex *full = NULL;
+        setrlimit(RLIMIT_FSIZE, &small);
+        iso_status refused = build(kinds[kind], N, file, NULL, &full),
+                   made = build(kinds[kind], N, file, &unsaved, &full);
+        setrlimit(RLIMIT_FSIZE, &limit);
+        assert_true(refused == ISO_E_IO && made == ISO_OK && unsaved.status == ISO_E_IO);
+        assert_true(answers(full, N, w));
+        iso_vindex_free(full);
+    }
+    signal(SIGXFSZ, SIG_DFL);
+    iso_vindex_free(v);
+    OK(iso_vindex_read(file, &source, &v, NULL, &err));
+    assert_true(answers(v, N, w));
+    iso_vindex_free(v);
+    unlink(file);
+    char command[700];
+    snprintf(command, sizeof command, "test -z \"$(ls -A '%s')\"", base); /* no temporary file is left */
+    assert_int_equal(system(command), 0);
+}
+
+/* ---- threads ---- */
+
+typedef struct asked {
+    const iso_vindex *v;
+    float w[8][DIM];
+    uint64_t id[8][K];
+    float score[8][K];
+    bool same;
+} asked;
+
+static void *ask(void *ctx)
+{
+    asked *a = ctx;
+    a->same = true;
+    for (int i = 0; i < 80; i++) {
+        uint64_t id[K];
+        float score[K];
+        int64_t found;
+        iso_error e;
+        omp_set_num_threads(1 + i % 3);
+        if (iso_vindex_search(a->v, a->w[i % 8], K, id, score, &found, &e) != ISO_OK || found != K)
+            a->same = false;
+        else if (memcmp(id, a->id[i % 8], sizeof id) != 0 || memcmp(score, a->score[i % 8], sizeof score) != 0)
+            a->same = false;
+    }
+    return NULL;
+}
+
+/* Many at a time, with any number of threads each, while the file is replaced again and again: the same to the last bit. */
+static void test_threads(void **unused)
+{
+    (void)unused;
+    for (size_t kind = 0; kind < 3; kind++) {
+        pthread_t thread[4];
+        asked a[4];
+        iso_vindex *v;
+        int64_t found;
+        OK(build(kinds[kind], N, file, NULL, &v));
+        for (int q = 0; q < 8; q++) {
+            random_query(a[0].w[q]);
+            OK(iso_vindex_search(v, a[0].w[q], K, a[0].id[q], a[0].score[q], &found, &err));
+        }
+        a[0].v = v;
+        for (int t = 1; t < 4; t++) a[t] = a[0];
+        for (int t = 0; t < 4; t++) assert_int_equal(pthread_create(&thread[t], NULL, ask, &a[t]), 0);
+        for (int i = 0; i < 10; i++) OK(build("flat", 100 + i, file, NULL, NULL));
+        for (int t = 0; t < 4; t++) {
+            pthread_join(thread[t], NULL);
+            assert_true(a[t].same);
+        }
+        iso_vindex_free(v);
+    }
+}
+
+static int set_up(void **unused)
+{
+    (void)unused;
+    const char *tmp = getenv("TMPDIR"), *given = getenv("ISO_TEST_SEED");
+    state = seed = given ? strtoull(given, NULL, 0) : UINT64_C(20223);
+    printf("seed %" PRIu64 " (ISO_TEST_SEED repeats it)\n", seed);
+    omp_set_num_threads(2);
+    for (int i = 0; i < N; i++) {
+        double square = 0;
+        for (int j = 0; j < DIM; j++) vectors[i * DIM + j] = real() / (1 + 0.1f * (float)j);
+        for (int j = 0; j < DIM; j++) square += (double)vectors[i * DIM + j] * vectors[i * DIM + j];
+        for (int j = 0; j < DIM; j++) vectors[i * DIM + j] /= (float)sqrt(square);
+        ids[i] = i ? ids[i - 1] + 1 + (draw() % 20 == 0 ? draw() % 1000 : 0) : 5;
+    }
+    snprintf(base, sizeof base, "%s/isoface-vindex-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(base)) return -1;
+    snprintf(file, sizeof file, "%s/index.faiss", base);
+    return 0;
+}
+
+static int tear_down(void **unused)
+{
+    (void)unused;
+    char command[700];
+    snprintf(command, sizeof command, "rm -rf '%s'", base);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_answers_and_ids),  cmocka_unit_test(test_the_check_itself),
+        cmocka_unit_test(test_faiss_reads_it),   cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_of_another_world), cmocka_unit_test(test_where_it_cannot_be_written),
+        cmocka_unit_test(test_threads),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
