@@ -1,8 +1,14 @@
-# What the benchmarks share. Read by bench/run.sh.
+# What the benchmarks share. Read by bench/run.sh. A .bench file is sourced in a shell of its own (set -e), from the root
+# of the checkout, with an empty folder $work; it prints for people and calls result or skip once for each figure.
 
 BIN=${BIN:-build/bin}
+RESULTS=${RESULTS:-$(dirname "$BIN")/bench}
+PAGE=${PAGE:-docs/benchmarks.md}
+BENCHES=${BENCHES:-bench}
 ROUNDS=${ROUNDS:-3}
 STEPS=${STEPS:-3}
+# Sizes that the user chose for this run, instead of a row's own: "ITEMS=1000 WIDTH=16".
+own_sizes=$(for name in ITEMS DIM WIDTH LATENT BATCH; do [[ -z ${!name:-} ]] || printf '%s ' "$name=${!name}"; done)
 cores=$(nproc)
 THREADS=${THREADS:-$((cores < 2 ? cores : 2))}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/isoface
@@ -10,9 +16,122 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/isoface
 say() { printf 'bench: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/isoface-bench.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+# The folder of this run: what one row found out for the others lies in it (the Pythons, OpenBLAS's kernels).
+session=$(mktemp -d "${TMPDIR:-/tmp}/isoface-bench.XXXXXX")
+work=$session
+trap 'rm -rf "$session"' EXIT
 trap 'exit 130' INT TERM
+
+# ---------------------------------------------------------------- results
+
+# A file of results: lines of fields between tabs. "run" (see begin_results) comes first, then for each figure
+# "result" KEY WHAT RATIO more|less LEAST AIM NOTE, or "skip" KEY WHAT WHY; "library" NAMES AND VERSIONS; last "end" CODE SECONDS.
+record() {
+    local field line=$1
+    shift
+    for field in "$@"; do
+        field=${field//[$'\t\n\r']/ }
+        line+=$'\t'${field//|//}
+    done
+    printf '%s\n' "$line" >>"$results"
+}
+
+is_number() { [[ $1 =~ ^-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?$ || $1 =~ ^-?\.[0-9]+([eE][-+]?[0-9]+)?$ ]]; }
+
+# verdict RATIO more|less LEAST AIM: "aim" or "yes" when it reaches that bound, "no" when it misses the weaker, "-" without bounds
+verdict() {
+    local bound reached=() sign='>='
+    [[ $2 == more ]] || sign='<='
+    for bound in "$3" "$4"; do
+        if [[ $bound == - ]]; then
+            reached+=(-)
+        else
+            reached+=("$(awk "BEGIN { print ($1 $sign $bound) }")")
+        fi
+    done
+    case ${reached[*]} in
+        '- -') echo - ;;
+        *' 1') echo aim ;;
+        1*) echo yes ;;
+        *) echo no ;;
+    esac
+}
+
+# result KEY "what is measured" RATIO more|less LEAST AIM "note": RATIO should be at least (more) or at most (less) LEAST,
+# and aims at AIM; - for no such bound. The note has what the ratio is made of: seconds, sizes, versions.
+result() {
+    (($# == 7)) || die "result needs a key, what, ratio, more or less, two bounds and a note: $*"
+    local key=$1 what=$2 ratio=$3 sense=$4 least=$5 aim=$6 note=$7 bound
+    is_number "$ratio" || die "$key: the ratio '$ratio' is not a number"
+    [[ $sense == more || $sense == less ]] || die "$key: '$sense' is neither more nor less"
+    for bound in "$least" "$aim"; do
+        [[ $bound == - ]] || is_number "$bound" || die "$key: the bound '$bound' is not a number"
+    done
+    ! cut -f 2 "$results" | grep -qxF -- "$key" || die "$key: two results have this key"
+    # Bounds are for the sizes of the row.
+    [[ -z $own_sizes ]] || least=- aim=- note="${own_sizes}without bounds; $note"
+    record result "$key" "$what" "$ratio" "$sense" "$least" "$aim" "$note"
+    printf '%s: %s = %s (%s %s, aim %s: %s); %s\n' "$key" "$what" "$ratio" \
+        "$([[ $sense == more ]] && echo 'at least' || echo 'at most')" "$least" "$aim" "$(verdict "$ratio" "$sense" "$least" "$aim")" "$note"
+}
+
+# skip KEY "what is measured" "why it was not measured"
+skip() {
+    (($# == 3)) || die "skip needs a key, what and why: $*"
+    record skip "$@"
+    printf '%s: %s: not measured: %s\n' "$@"
+}
+
+# library "name version, name version": what else the figures of this row depend on
+library() { record library "$1"; }
+
+processor() { sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1; }
+# Which vector instructions there are says more about a virtual machine than its CPU's name.
+processor_features() {
+    local flag found=()
+    for flag in avx2 avx512f avx512_bf16 avx512_fp16 amx_bf16; do
+        ! grep -m 1 '^flags' /proc/cpuinfo | grep -qw "$flag" || found+=("$flag")
+    done
+    echo "${found[*]:-no AVX2}"
+}
+compiler() {
+    local text
+    text=$(readelf -p .comment "$BIN/indexer" 2>/dev/null | sed -n 's/^ *\[ *0\] *//p' | head -n 1)
+    echo "${text:-$(gcc --version 2>/dev/null | head -n 1 || echo unknown)}"
+}
+version_of() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null || echo unknown; }
+graphics() {
+    command -v nvidia-smi >/dev/null || return 0
+    nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null | head -n 1 | sed 's/^/; GPU: /'
+}
+machine_line() {
+    printf '%s (%s), %d cores, %s GiB of memory; %s, Linux %s; compiler: %s; OpenBLAS %s, FAISS %s, LMDB %s%s' \
+        "$(processor)" "$(processor_features)" "$cores" "$(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo)" \
+        "$(. /etc/os-release 2>/dev/null && echo "$PRETTY_NAME" || echo 'unknown system')" "$(uname -r)" "$(compiler)" \
+        "$(version_of libopenblas-openmp-dev 2>/dev/null)" "$(sed -n 's/^faiss_version=//p' setup/setup.sh 2>/dev/null)" \
+        "$(version_of liblmdb-dev)" "$(graphics)"
+}
+commit() {
+    local id
+    id=$(git rev-parse --short HEAD 2>/dev/null) || { echo unknown; return; }
+    [[ -z $(git status --porcelain --untracked-files=no -- . ":!$PAGE" 2>/dev/null) ]] || id+=' and changes'
+    echo "$id"
+}
+
+# The results of a row are collected apart and take the place of the last ones when the row has ended, well or not.
+begin_results() {
+    results=$session/$1.tsv
+    started=$EPOCHREALTIME
+    : >"$results"
+    record run "$(date -u +%Y-%m-%d)" "$(commit)" "$(machine_line)"
+}
+end_results() {
+    record end "$2" "$(calc "$EPOCHREALTIME - $started" %.0f)"
+    cp "$results" "$RESULTS/$1.tsv.new"
+    mv "$RESULTS/$1.tsv.new" "$RESULTS/$1.tsv"
+}
+
+# ---------------------------------------------------------------- numbers
 
 # field NAME <JSON: the number of that name.
 field() { sed -nE 's/.*"'"$1"'": *(-?[0-9][-+0-9.eE]*).*/\1/p'; }
@@ -20,6 +139,10 @@ text_field() { sed -nE 's/.*"'"$1"'": *"([^"]*)".*/\1/p'; }
 calc() { awk "BEGIN { printf \"${2:-%.2f}\", ($1) }"; }
 # The median of the numbers on stdin.
 median() { sort -g | awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+ms() { calc "1e3 * $1" '%.1f ms'; }
+us() { calc "1e6 * $1" '%.1f µs'; }
+# 1000000: 1,000,000
+grouped() { sed -E ':a; s/^([0-9]+)([0-9]{3})/\1,\2/; ta' <<<"$1"; }
 # seconds COMMAND...: the wall time of a whole process, whose output goes to $work/said
 seconds() {
     local start=$EPOCHREALTIME
@@ -27,19 +150,98 @@ seconds() {
     calc "$EPOCHREALTIME - $start" %.4f
 }
 
+# need PROGRAM...: of ours
+need() {
+    local program
+    for program in "$@"; do
+        [[ -x $BIN/$program ]] || die "$BIN/$program is missing: run make"
+    done
+}
+
+# ---------------------------------------------------------------- databases of vectors
+
+# vectors COUNT: sets data to a folder in the cache with COUNT clustered vectors of 128 numbers, made once: vectors.npy,
+# queries.npy (others of the same distribution), and db to a database of them (items 1 ... COUNT). The database is made
+# again when the code that writes it has changed.
+vectors() {
+    local count=$1 maker code
+    maker=$(cat programs/benchsearch_make.c 2>/dev/null | cksum | tr -cd 0-9)
+    code=$(cat indexer/store*.[ch] indexer/exchange.c retriever/[sv]*.[ch] 2>/dev/null | cksum)
+    data=$cache/bench-vectors-$count
+    db=$data/items.db
+    if [[ $(cat "$data/made" 2>/dev/null) != "$maker" ]]; then
+        say "making $count vectors in $data, once"
+        rm -rf "$data"
+        mkdir -p "$data/few"
+        "$BIN/benchsearch" make --output "$data" --count "$count" --threads "$cores"
+        "$BIN/benchsearch" make --output "$data/few" --count $((count < 1000 ? count : 1000)) --queries 0
+        echo "$maker" >"$data/made"
+    fi
+    if [[ $(cat "$data/imported" 2>/dev/null) != "$code" ]]; then
+        say "importing them into a database"
+        rm -rf "$db" "$data/imported"
+        # An index stays of its kind when items come: not to wait for the usual one of large databases.
+        import_vectors "$data/few"
+        reindex fp16
+        import_vectors "$data"
+        echo "$code" >"$data/imported"
+    fi
+}
+# many_vectors COUNT: the same, a million at a time, with an index of 16 bits and without vectors.npy: for what would not fit
+# on the disk twice.
+many_vectors() {
+    local count=$1 first piece code
+    code=$(cat programs/benchsearch_make.c indexer/store*.[ch] indexer/exchange.c retriever/[sv]*.[ch] 2>/dev/null | cksum)
+    data=$cache/bench-many-$count
+    db=$data/items.db
+    if [[ $(cat "$data/made" 2>/dev/null) != "$code" ]]; then
+        say "making a database of $count vectors in $data, once"
+        rm -rf "$data"
+        mkdir -p "$data"
+        for ((first = 0; first < count; first += 1000000)); do
+            piece=$((count - first < 1000000 ? count - first : 1000000))
+            "$BIN/benchsearch" make --output "$data" --first "$first" --count "$piece" --queries 0 --threads "$cores"
+            if ((first == 0)); then
+                mkdir "$data/few"
+                "$BIN/benchsearch" make --output "$data/few" --count 1000 --queries 0
+                import_vectors "$data/few"
+                reindex fp16
+            fi
+            import_vectors "$data"
+        done
+        rm -rf "$data/vectors.npy" "$data/paths.txt" "$data/few"
+        "$BIN/indexer" reindex --db "$db" --index fp16 --quiet >&2
+        echo "$code" >"$data/made"
+    fi
+}
+import_vectors() { "$BIN/indexer" import --vectors "$1/vectors.npy" --paths "$1/paths.txt" --db "$db" --quiet >&2; }
+# reindex KIND: gives db an index of that kind, if it has another.
+reindex() {
+    local is
+    is=$("$BIN/indexer" info --db "$db" --format json)
+    [[ $(text_field index <<<"$is") == "$1" && $(text_field index_state <<<"$is") == current ]] ||
+        "$BIN/indexer" reindex --db "$db" --index "$1" --quiet >&2
+}
+
+# ---------------------------------------------------------------- peers
+
 # OpenBLAS picks kernels by a list of CPU models and falls back to very old ones for a CPU that is newer than itself. It
 # and what is built on it are measured with the kernels that are fastest here.
 choose_openblas() {
     local core rate best=0 best_core=
     [[ -z ${OPENBLAS_CORETYPE:-} ]] || return 0
     unset OPENBLAS_CORETYPE # set but empty is not the same to it
-    for core in own Haswell SkylakeX; do
-        rate=$([[ $core == own ]] || export OPENBLAS_CORETYPE=$core
-            "$BIN/benchstep" --quiet --width 2 --latent 2 --batch 2 --steps 3 --threads "$THREADS" 2>/dev/null |
-                field sgemm_gflops) || continue
-        say "sgemm with OpenBLAS's $core kernels: ${rate:-none} GFLOP/s"
-        [[ -n $rate && $(calc "$rate > 1.05 * $best" %d) == 1 ]] && best=$rate best_core=$core
-    done
+    if [[ ! -e $session/openblas ]]; then
+        for core in own Haswell SkylakeX; do
+            rate=$([[ $core == own ]] || export OPENBLAS_CORETYPE=$core
+                "$BIN/benchstep" --quiet --width 2 --latent 2 --batch 2 --steps 3 --threads "$THREADS" 2>/dev/null |
+                    field sgemm_gflops) || continue
+            say "sgemm with OpenBLAS's $core kernels: ${rate:-none} GFLOP/s"
+            [[ -n $rate && $(calc "$rate > 1.05 * $best" %d) == 1 ]] && best=$rate best_core=$core
+        done
+        echo "$best_core" >"$session/openblas"
+    fi
+    best_core=$(<"$session/openblas")
     [[ -z $best_core || $best_core == own ]] || export OPENBLAS_CORETYPE=$best_core
 }
 
@@ -54,26 +256,87 @@ wheel_python() {
             "$home/bin/pip" install --quiet torch faiss-cpu pillow numpy >&2 && touch "$home/complete" ||
             { say "that failed; going on without it"; rm -rf "$home"; return; }
     fi
+    # hnswlib comes as source only: its compiling must not cost the others. Tried once.
+    if [[ ! -e $home/hnswlib-tried ]]; then
+        touch "$home/hnswlib-tried"
+        say "compiling hnswlib into $home (once)"
+        setup/setup.sh --packages g++ python3-dev >&2 && "$home/bin/pip" install --quiet hnswlib >&2 ||
+            say "that failed; going on without hnswlib (remove $home/hnswlib-tried to try again)"
+    fi
     echo "$home/bin/python"
+}
+
+# The Pythons to compare with, one a line, found or made once in a run.
+peer_candidates() {
+    if [[ -n ${PEER_PYTHONS:-} ]]; then
+        tr ':' '\n' <<<"$PEER_PYTHONS"
+        return
+    fi
+    if [[ ! -e $session/candidates ]]; then
+        setup/setup.sh --packages python3-torch >&2 || say "no Debian python3-torch; going on without it"
+        { echo /usr/bin/python3; wheel_python; } >"$session/candidates.new"
+        mv "$session/candidates.new" "$session/candidates"
+    fi
+    cat "$session/candidates"
+}
+
+has_modules() {
+    local python=$1
+    shift
+    "$python" -W ignore -c "import $(IFS=,; echo "$*")" 2>/dev/null
 }
 
 # Sets peers to the interpreters that have torch and run here.
 find_peers() {
-    local candidates python
+    local candidates candidate
     [[ -z ${peers+set} ]] || return 0
-    if [[ -n ${PEER_PYTHONS:-} ]]; then
-        IFS=: read -ra candidates <<<"$PEER_PYTHONS"
-    else
-        setup/setup.sh --packages python3-torch >&2 || say "no Debian python3-torch; going on without it"
-        mapfile -t candidates < <(echo /usr/bin/python3; wheel_python)
+    if [[ ! -e $session/peers ]]; then
+        mapfile -t candidates < <(peer_candidates)
+        for candidate in "${candidates[@]}"; do
+            if has_modules "$candidate" torch; then
+                echo "$candidate"
+            else
+                say "$candidate cannot import torch here; going on without it"
+            fi
+        done >"$session/peers.new"
+        mv "$session/peers.new" "$session/peers"
     fi
-    peers=()
-    for python in "${candidates[@]}"; do
-        if "$python" -c 'import torch' 2>/dev/null; then
-            peers+=("$python")
-        else
-            say "$python cannot import torch here; going on without it"
-        fi
-    done
+    mapfile -t peers <"$session/peers"
     ((${#peers[@]})) || die "no PyTorch to compare with"
+    for candidate in "${peers[@]}"; do library_python "$candidate" torch; done
+}
+
+# find_python MODULE...: sets python to the interpreter with these modules, the last of the candidates that has them.
+# try_python: the same, 1 when there is none.
+try_python() {
+    local candidates candidate
+    python=
+    mapfile -t candidates < <(peer_candidates)
+    for candidate in "${candidates[@]}"; do
+        ! has_modules "$candidate" "$@" || python=$candidate
+    done
+    [[ -n $python ]] || return 1
+    library_python "$python" "$@"
+}
+find_python() { try_python "$@" || die "no Python with $* to compare with"; }
+
+# Records the versions of an interpreter's modules.
+library_python() {
+    local python=$1 text
+    shift
+    text=$("$python" -W ignore - "$@" <<'PYTHON'
+import importlib.metadata as m, platform, sys
+names = {"PIL": ["pillow"], "faiss": ["faiss-cpu", "faiss"]}
+found = ["Python " + platform.python_version()]
+for module in sys.argv[1:]:
+    for name in names.get(module, [module]):
+        try:
+            found.append(name + " " + m.version(name))
+            break
+        except m.PackageNotFoundError:
+            pass
+print(", ".join(found))
+PYTHON
+    ) || return 0
+    grep -qxF "library"$'\t'"$text" "$results" || library "$text"
 }

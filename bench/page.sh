@@ -1,0 +1,99 @@
+# Writes the page of benchmarks from what bench/run.sh has kept. Read by bench/run.sh.
+
+# About a row nothing of which is known: its first line says what it is.
+about() { sed -n '1s/^# *//; 1s/\.$//; 1p' "$BENCHES/$1.bench"; }
+
+# table NAME...: of these rows
+page_table() {
+    local name kind key what a b c d e shown
+    printf '| what | measured | at least (≥) or at most (≤) | aim | met? | note |\n|---|---|---|---|---|---|\n'
+    for name; do
+        shown=0
+        if [[ -e $RESULTS/$name.tsv ]]; then
+            # An empty field would let `read` shift those after it, so none is: record never writes one for these.
+            while IFS=$'\t' read -r kind key what a b c d e; do
+                case $kind in
+                    result)
+                        printf '| `%s`: %s | **%s** | %s | %s | %s | %s |\n' "$key" "$what" "$(rounded "$a")" "$(bound "$b" "$c")" \
+                            "$(bound "$b" "$d")" "$(met "$(verdict "$a" "$b" "$c" "$d")")" "$e"
+                        shown=1
+                        ;;
+                    skip)
+                        printf '| `%s`: %s | not measured | – | – | – | %s |\n' "$key" "$what" "$a"
+                        shown=1
+                        ;;
+                    end)
+                        ((key == 0)) || printf '| `%s` | failed | – | – | – | the run ended with exit code %s%s |\n' "$name" "$key" \
+                            "$( ((shown)) && echo '; what it had measured stands above')"
+                        shown=1
+                        ;;
+                esac
+            done <"$RESULTS/$name.tsv"
+        fi
+        ((shown)) || printf '| `%s`: %s | not measured | – | – | – | |\n' "$name" "$(about "$name")"
+    done
+}
+bound() { [[ $2 == - ]] && echo – || echo "$([[ $1 == more ]] && echo ≥ || echo ≤) $2"; }
+met() {
+    case $1 in
+        aim) echo 'aim' ;;
+        yes) echo 'yes' ;;
+        no) echo '**no**' ;;
+        *) echo '–' ;;
+    esac
+}
+rounded() { awk -v x="$1" 'BEGIN { a = x < 0 ? -x : x; printf((a >= 100 ? "%.0f" : (a >= 10 ? "%.1f" : (a >= 0.1 || a == 0 ? "%.2f" : "%.3g"))), x) }'; }
+
+# Which row ran when, of which commit, on which of the machines.
+page_runs() {
+    local name kind date commit machine seconds number machines=() libraries=() i
+    printf '| row | date | commit | machine | seconds |\n|---|---|---|---|---|\n'
+    for name; do
+        [[ -e $RESULTS/$name.tsv ]] || continue
+        IFS=$'\t' read -r kind date commit machine < <(grep -m 1 $'^run\t' "$RESULTS/$name.tsv") || continue
+        IFS=$'\t' read -r kind _ seconds < <(grep $'^end\t' "$RESULTS/$name.tsv") || seconds=–
+        number=0
+        for i in "${!machines[@]}"; do [[ ${machines[i]} != "$machine" ]] || number=$((i + 1)); done
+        ((number)) || { machines+=("$machine"); number=${#machines[@]}; }
+        printf '| `%s` | %s | %s | %d | %s |\n' "$name" "$date" "$commit" "$number" "$seconds"
+    done
+    printf '\nMachines:\n\n'
+    for i in "${!machines[@]}"; do printf '%d. %s\n' $((i + 1)) "${machines[i]}"; done
+    mapfile -t libraries < <(for name; do sed -n $'s/^library\t//p' "$RESULTS/$name.tsv" 2>/dev/null; done | sort -u)
+    ((${#libraries[@]})) || return 0
+    printf '\nCompared with:\n\n'
+    printf -- '- %s\n' "${libraries[@]}"
+}
+
+write_page() {
+    local rows cpu=() gpu=() name
+    mapfile -t rows < <(in_order)
+    for name in "${rows[@]}"; do [[ $name == gpu* ]] && gpu+=("$name") || cpu+=("$name"); done
+    {
+        cat <<'TEXT'
+# Benchmarks
+Written by `make bench` (`bench/run.sh`), which measures all rows; `make bench BENCH="search approx"` measures these and writes the page
+anew with what is known of the others. What lies behind a figure, and what each change of the code gave, is in [performance.md](performance.md).
+
+Every figure is a **ratio within one run**. The machines that this runs on are shared and their speed drifts, so ours and theirs take turns and the
+ratio is that of their medians; the absolute figures in the notes only show the size. "Times" is their time over ours: more is better. A
+"share" or a "time over" compares with what the machine itself gave in that run, to code that does nothing else: a product of 2048 × 2048 matrices
+(sgemm), reading memory, reading or writing a file. Each row checks that both sides computed the same thing (the same answers,
+the same recall, the same loss) and fails otherwise. Peers are the current ones of Debian and of the package index, with OpenBLAS's fastest kernels
+for the CPU. Ours, theirs and the limits have the same threads: all cores, at most two unless `THREADS=` says otherwise.
+
+"met?" says `aim` where the aim is reached, `yes` where the bound is, **no** where it is not, – where there is no bound.
+
+TEXT
+        printf '## CPU\n'
+        page_table "${cpu[@]}"
+        if ((${#gpu[@]})); then
+            printf '\n## GPU\n'
+            page_table "${gpu[@]}"
+        fi
+        printf '\n## Runs\n'
+        page_runs "${rows[@]}"
+    } >"$session/page"
+    mkdir -p "$(dirname "$PAGE")"
+    cp "$session/page" "$PAGE"
+}

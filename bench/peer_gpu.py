@@ -1,0 +1,129 @@
+"""One training step in PyTorch on a GPU (or, to see that it works, on the CPU), of what benchstep times: see peer_step.py, whose
+nets and losses these are.
+
+    peer_gpu.py --inputs FILE [--device cuda|cpu] [--compile none|default|reduce-overhead] [--arch celeba|mlp] [--flatten]
+                [--variant functional|forward|shared|plain] [--steps 20] [--exact] ...
+    peer_gpu.py --rate [--device cuda|cpu] [--exact]
+
+As fast as PyTorch goes without changing the step: TF32 in products and convolutions as ours (--exact: float32), channels last,
+cuDNN's algorithms chosen by measuring, Adam in one kernel, one wait a step (to read the loss). --compile hands forward pass and
+loss, derivatives and all, to torch.compile; reduce-overhead makes CUDA graphs of them.
+
+Prints one JSON line: the median of `steps` steps after some that warm up, the loss before and after the first step, R, the GPU and
+its memory taken. --rate: instead the rate of matrix products of 8192 x 8192 x 8192 (CPU: 1024), FLOP/s.
+Exit code 3: this PyTorch has no such variant or cannot compile it, or sees no such device.
+"""
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+
+import torch
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import peer_step
+
+WARM_UP = 5
+
+
+def absent(why):
+    print(f"peer_gpu.py: {why}", file=sys.stderr)
+    sys.exit(3)
+
+
+class Step(peer_step.Step):
+    def __init__(self, a, given):
+        super().__init__(a, given)
+        images = self.x.dim() == 4
+        layout = {"memory_format": torch.channels_last} if images else {}
+        self.net.to(a.device, **layout)
+        self.x = self.x.to(a.device, **layout)
+        self.v, self.delta, self.perm = (t.to(a.device) for t in (self.v, self.delta, self.perm))
+        self.eps = None if self.eps is None else self.eps.to(a.device)
+        trained = [p for p in self.net.parameters() if p.requires_grad]
+        try:
+            self.optimizer = torch.optim.Adam(trained, lr=1e-4, fused=True)
+        except (TypeError, RuntimeError, ValueError):
+            self.optimizer = torch.optim.Adam(trained, lr=1e-4)
+        self.losses = self.flattening if a.flatten else self.vae
+        if a.compile != "none":
+            self.losses = torch.compile(self.losses, mode=None if a.compile == "default" else a.compile, fullgraph=True)
+
+    def run(self):
+        if self.a.compile == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
+        loss, ratio = self.losses()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return torch.stack((loss.detach(), ratio.detach().to(loss.device))).tolist()
+
+
+def rate(device):
+    n = 8192 if device == "cuda" else 1024
+    a, b = (torch.rand(n, n, device=device) for _ in range(2))
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    spent = []
+    for i in range(8):
+        wait()
+        start = time.perf_counter()
+        a @ b
+        wait()
+        spent.append(time.perf_counter() - start)
+    return 2 * n ** 3 / min(spent)
+
+
+def parse():
+    p = argparse.ArgumentParser()
+    p.add_argument("--inputs")
+    p.add_argument("--rate", action="store_true")
+    p.add_argument("--exact", action="store_true")
+    p.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    p.add_argument("--compile", default="none", choices=["none", "default", "reduce-overhead"])
+    p.add_argument("--arch", default="celeba", choices=["celeba", "mlp"])
+    p.add_argument("--flatten", action="store_true")
+    for name, default in (("width", 128), ("latent", 128), ("depth", 8), ("length", 512), ("batch", 100), ("steps", 20)):
+        p.add_argument("--" + name, type=int, default=default)
+    p.add_argument("--alpha", type=float, default=10.0)
+    p.add_argument("--beta", type=float, default=10.0)
+    p.add_argument("--variant", default="functional", choices=["functional", "forward", "shared", "plain"])
+    return p.parse_args()
+
+
+def main():
+    a = parse()
+    if a.device == "cuda" and not torch.cuda.is_available():
+        absent(f"PyTorch {torch.__version__} sees no GPU")
+    if a.variant in ("forward", "shared") and not hasattr(torch, "func"):
+        absent("this PyTorch has no torch.func")
+    if a.compile != "none" and not hasattr(torch, "compile"):
+        absent("this PyTorch has no torch.compile")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not a.exact
+    torch.backends.cudnn.benchmark = True
+    gpu = torch.cuda.get_device_name() if a.device == "cuda" else "CPU"
+    if a.rate:
+        print(json.dumps({"rate": rate(a.device), "gpu": gpu, "torch": torch.__version__}))
+        return 0
+    step = Step(a, peer_step.read_safetensors(a.inputs))
+    spent, losses = [], []
+    for i in range(WARM_UP + a.steps):
+        start = time.perf_counter()
+        try:
+            losses.append(step.run())
+        except Exception as e:
+            if a.compile == "none" or i > 0:
+                raise
+            absent(f"cannot compile this: {str(e).strip().splitlines()[0][:300] if str(e).strip() else type(e).__name__}")
+        if i >= WARM_UP:
+            spent.append(time.perf_counter() - start)
+    taken = torch.cuda.max_memory_allocated() if a.device == "cuda" else 0
+    print(json.dumps({
+        "seconds": statistics.median(spent), "variant": a.variant, "compile": a.compile, "torch": torch.__version__, "gpu": gpu,
+        "loss": losses[0][0], "loss_after": losses[1][0], "ratio": losses[0][1], "gpu_memory": taken}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
