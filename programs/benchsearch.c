@@ -212,8 +212,9 @@ typedef struct run {
     answer *answers;         /* [q.count] */
     iso_hit *hits;           /* [q.count, k] */
     double *w;               /* [q.count, dim] */
+    int64_t rounds;          /* --rounds; with --read so many for each way of reading */
     double *seconds;         /* [rounds, q.count] */
-    double *reads;           /* [BENCHSEARCH_WAYS, rounds * q.count] */
+    double *reads;           /* [BENCHSEARCH_WAYS, rounds / BENCHSEARCH_WAYS * q.count] */
     double *means, *batches; /* [rounds] */
 } run;
 
@@ -242,12 +243,13 @@ static iso_status prepare(run *r, iso_error *err)
     r->q = (queries){.count = c->sets, .examples = c->examples};
     status = c->queries ? read_queries(c->queries, info.dim, &r->q, err) : choose_sets(r->store, c->seed, &r->q, err);
     if (status != ISO_OK) return status;
-    size_t n = (size_t)r->q.count, rounds = (size_t)c->rounds;
+    r->rounds = c->rounds * (c->read ? BENCHSEARCH_WAYS : 1);
+    size_t n = (size_t)r->q.count, rounds = (size_t)r->rounds;
     r->answers = iso_calloc(n, sizeof *r->answers);
     r->hits = iso_calloc(n * (size_t)c->k, sizeof *r->hits);
     r->w = iso_calloc(n * (size_t)r->q.dim, sizeof *r->w);
     r->seconds = iso_calloc(n * rounds, sizeof *r->seconds);
-    r->reads = iso_calloc(n * rounds * BENCHSEARCH_WAYS, sizeof *r->reads);
+    r->reads = iso_calloc(n * rounds, sizeof *r->reads);
     r->means = iso_calloc(rounds, sizeof *r->means);
     r->batches = iso_calloc(rounds, sizeof *r->batches);
     if (!r->answers || !r->hits || !r->w || !r->seconds || !r->reads || !r->means || !r->batches)
@@ -315,7 +317,7 @@ static int bytes_of(const char *kind) { return strcmp(kind, "fp16") == 0 ? 2 : s
 
 static iso_status measure(run *r, iso_error *err)
 {
-    const int64_t n = r->q.count, rounds = r->c->rounds;
+    const int64_t n = r->q.count, rounds = r->rounds, each = rounds / BENCHSEARCH_WAYS * n;
     const size_t bytes = (size_t)r->index.count * (size_t)r->q.dim * (size_t)bytes_of(r->index.kind);
     bool exact = true;
     void *memory = NULL;
@@ -334,8 +336,9 @@ static iso_status measure(run *r, iso_error *err)
             double start = iso_now();
             status = ask_one(r, i, err);
             r->seconds[t * n + i] = iso_now() - start;
-            for (int how = 0; memory && how < BENCHSEARCH_WAYS; how++)
-                r->reads[how * rounds * n + t * n + i] = benchsearch_read(memory, bytes, how);
+            /* one read after each search: of two in a row the second would find some of its bytes in the cache */
+            const int64_t how = t % BENCHSEARCH_WAYS;
+            if (memory) r->reads[how * each + t / BENCHSEARCH_WAYS * n + i] = benchsearch_read(memory, bytes, (int)how);
         }
         if (status != ISO_OK || !r->c->batch) continue;
         double start = iso_now();
@@ -353,7 +356,7 @@ static iso_status measure(run *r, iso_error *err)
            "\"seconds\":%.6g,\"mean_seconds\":%.6g,\"vector_bytes\":%zu,\"peak_rss\":%.0f",
            r->index.kind, r->index.count, r->q.dim, n, omp_get_max_threads(), exact, r->index.recall, r->index.width,
            middle, average, bytes, most);
-    if (r->c->read) printf(",\"read_seconds\":%.6g", fastest_way(r->reads, rounds * n));
+    if (r->c->read) printf(",\"read_seconds\":%.6g", fastest_way(r->reads, each));
     if (r->c->batch) printf(",\"batch_seconds\":%.6g", median(r->batches, rounds));
     puts("}");
     return ISO_OK;
