@@ -111,13 +111,14 @@ static iso_status names_read(const iso_import_spec *spec, names *out, iso_error 
     iso_status status = iso_file_read(spec->paths, PATHS_MAX, &out->data, &size, err);
     if (status) return status;
     char end = spec->nul ? 0 : '\n', *p = out->data, *stop = out->data + size;
+    bool plain = spec->nul || !(memchr(p, 0, size) || memchr(p, '\\', size) || memchr(p, '\r', size)); /* as nearly always */
     while (p < stop) {
         char *e = memchr(p, end, (size_t)(stop - p));
         size_t n = (size_t)((e ? e : stop) - p), line = out->count + 1;
-        if (memchr(p, 0, n)) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu holds a NUL byte: say -0 if paths end with one", spec->paths, line);
-        if (!spec->nul && n && p[n - 1] == '\r') n--; /* a Windows line end: a path's own \r is escaped */
+        if (!plain && memchr(p, 0, n)) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu holds a NUL byte: say -0 if paths end with one", spec->paths, line);
+        if (!plain && n && p[n - 1] == '\r') n--; /* a Windows line end: a path's own \r is escaped */
         p[n] = 0;
-        if (!spec->nul && !unescape(p)) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu has a backslash that is not \\t, \\n, \\r or \\\\", spec->paths, line);
+        if (!plain && !unescape(p)) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu has a backslash that is not \\t, \\n, \\r or \\\\", spec->paths, line);
         if (!*p) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu is empty", spec->paths, line);
         if (!iso_grow(&out->path, &out->capacity, out->count + 1, sizeof *out->path)) return iso_fail_memory(err);
         out->path[out->count++] = p;

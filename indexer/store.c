@@ -22,32 +22,6 @@
 #define MAP_STEP (UINT64_C(4) << 30)
 #define MAP_STEP_MIN (UINT64_C(16) << 20)
 
-void iso_put_u32(uint8_t *p, uint32_t v)
-{
-    v = htole32(v);
-    memcpy(p, &v, sizeof v);
-}
-
-void iso_put_u64(uint8_t *p, uint64_t v)
-{
-    v = htole64(v);
-    memcpy(p, &v, sizeof v);
-}
-
-uint32_t iso_get_u32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return le32toh(v);
-}
-
-uint64_t iso_get_u64(const uint8_t *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return le64toh(v);
-}
-
 iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing)
 {
     switch (code) {

@@ -164,7 +164,7 @@ static iso_status account(filling *f, int which, const float *v, int64_t first, 
     if (which < 0)
         while (i < n && iso_vector_ok(v + i * dim, dim, &why)) i++;
     else
-        while (i < n && iso_sums_account(f->sums[which], v + i * dim)) i++;
+        i = iso_sums_account(f->sums[which], v, n);
     if (i == n || iso_vector_ok(v + i * dim, dim, &why)) return ISO_OK;
     iso_status status = iso_fail(err, ISO_E_NUMERIC, "the vector of %s holds %s", f->what->paths[first + i], why);
     failed(f, status, err, first + i, first + i, -1);

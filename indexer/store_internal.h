@@ -2,8 +2,10 @@
 #ifndef ISO_STORE_INTERNAL_H
 #define ISO_STORE_INTERNAL_H
 
+#include <endian.h>
 #include <lmdb.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/types.h>
 
 #include "indexer/store.h"
@@ -50,10 +52,31 @@ struct iso_txn {
 iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing);
 
 /* Little-endian integers at any alignment. */
-void iso_put_u32(uint8_t *p, uint32_t v);
-void iso_put_u64(uint8_t *p, uint64_t v);
-uint32_t iso_get_u32(const uint8_t *p);
-uint64_t iso_get_u64(const uint8_t *p);
+static inline void iso_put_u32(uint8_t *p, uint32_t v)
+{
+    v = htole32(v);
+    memcpy(p, &v, sizeof v);
+}
+
+static inline void iso_put_u64(uint8_t *p, uint64_t v)
+{
+    v = htole64(v);
+    memcpy(p, &v, sizeof v);
+}
+
+static inline uint32_t iso_get_u32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return le32toh(v);
+}
+
+static inline uint64_t iso_get_u64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return le64toh(v);
+}
 
 /* Two of the three records of `meta`: head never changes (but for root), state with every commit. */
 iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err);
@@ -78,10 +101,10 @@ void iso_record_encode(uint8_t *p, const iso_item *item);
  * may have the store open. The store can only be closed then. */
 iso_status iso_store_replace(iso_store *s, const char *temporary, const char *data, iso_error *err);
 
-/* Sums apart from a transaction, to be merged: one thread at a time each. account: false, and nothing added, where the
- * vector is not finite or has no direction. */
+/* Sums apart from a transaction, to be merged: one thread at a time each. account: how many of n
+ * vectors were added; the next, if any, is not finite or has no direction. */
 iso_sums *iso_sums_new(int dim); /* NULL: no memory */
-bool iso_sums_account(iso_sums *s, const float *vector);
+int64_t iso_sums_account(iso_sums *s, const float *vectors, int64_t n);
 void iso_sums_merge(iso_sums *into, iso_sums *from);
 bool iso_sums_equal(iso_sums *a, iso_sums *b);
 void iso_sums_free(iso_sums *s);

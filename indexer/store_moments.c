@@ -52,7 +52,11 @@ void iso_sums_free(iso_sums *s)
     free(s);
 }
 
-static double *block_new(const iso_sums *s) { return iso_calloc((size_t)s->panels * PANEL, sizeof(double)); }
+/* An even number of panels: store_sums_amx.c, which lays it out otherwise, pads vectors to sixteen numbers. */
+static double *block_new(const iso_sums *s)
+{
+    return iso_calloc(((size_t)s->panels + 1) / 2 * 2 * PANEL, sizeof(double));
+}
 
 static void choose(iso_sums *s);
 
@@ -94,6 +98,12 @@ static inline __attribute__((always_inline)) bool round_vector(const iso_sums *s
     }
     return true;
 }
+
+/* As many of n vectors as are sound. */
+#define ROUND_ALL(one) \
+    for (int i = 0; i < n; i++) \
+        if (!one(s, v + (size_t)i * (size_t)s->dim, block, at + i)) return i; \
+    return n
 
 /* ROWS numbers of a against two registers of b, summed over n vectors. */
 #define TILE(name, vector) \
@@ -153,9 +163,9 @@ static void add_numbers(iso_sums *s, bool minus, int n)
     }
 }
 
-static bool round_portable(const iso_sums *s, const float *v, double *block, int at)
+static int round_portable(const iso_sums *s, const float *v, int n, double *block, int at)
 {
-    return round_vector(s, v, block, at);
+    ROUND_ALL(round_vector);
 }
 
 static void add_portable(iso_sums *s, bool minus, int n)
@@ -166,9 +176,9 @@ static void add_portable(iso_sums *s, bool minus, int n)
 
 #if defined(__x86_64__)
 #define WIDE __attribute__((target("avx2,fma")))
-WIDE static bool round_wide(const iso_sums *s, const float *v, double *block, int at)
+WIDE static int round_wide(const iso_sums *s, const float *v, int n, double *block, int at)
 {
-    return round_vector(s, v, block, at);
+    ROUND_ALL(round_vector);
 }
 WIDE static void add_wide(iso_sums *s, bool minus, int n)
 {
@@ -180,7 +190,7 @@ WIDE static void add_wide(iso_sums *s, bool minus, int n)
 
 /* Eight divisions cost as much as all the rest. The product with 2^22/norm is within 2^-29 of what they give; only where it is
  * nearly half-way between two integers do they decide. */
-WIDEST static bool round_widest(const iso_sums *s, const float *v, double *block, int at)
+WIDEST static inline bool round_widest_one(const iso_sums *s, const float *v, double *block, int at)
 {
     double square[LANES];
     __m512d sum = _mm512_setzero_pd();
@@ -211,6 +221,11 @@ WIDEST static bool round_widest(const iso_sums *s, const float *v, double *block
         _mm512_storeu_pd(x + (size_t)p * panel, k);
     }
     return true;
+}
+
+WIDEST static int round_widest(const iso_sums *s, const float *v, int n, double *block, int at)
+{
+    ROUND_ALL(round_widest_one);
 }
 
 /* A panel's eight numbers against two panels, summed over n vectors: [8][8] for each. */
@@ -284,12 +299,23 @@ static void flush_both(iso_sums *s)
 
 static bool account(iso_sums *s, const float *v, bool minus)
 {
-    if (!s->by.round(s, v, s->block[minus], s->filled[minus])) return false;
+    if (!s->by.round(s, v, 1, s->block[minus], s->filled[minus])) return false;
     if (++s->filled[minus] == BLOCK) flush(s, minus);
     return true;
 }
 
-bool iso_sums_account(iso_sums *s, const float *vector) { return account(s, vector, false); }
+int64_t iso_sums_account(iso_sums *s, const float *vectors, int64_t n)
+{
+    for (int64_t i = 0; i < n;) {
+        int room = BLOCK - s->filled[0], some = n - i < room ? (int)(n - i) : room;
+        int sound = s->by.round(s, vectors + i * s->dim, some, s->block[0], s->filled[0]);
+        s->filled[0] += sound;
+        if (s->filled[0] == BLOCK) flush(s, false);
+        i += sound;
+        if (sound < some) return i;
+    }
+    return n;
+}
 
 void iso_sums_merge(iso_sums *into, iso_sums *from)
 {

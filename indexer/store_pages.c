@@ -17,6 +17,7 @@
 
 enum {
     PAGE_HEADER = 16, NODE_HEADER = 8, DB_SIZE = 48, META_SIZE = 136, DEPTH_MAX = 32, KEY_MAX = 511,
+    AHEAD = 64, NEAR = 16,
     P_BRANCH = 1, P_LEAF = 2, P_OVERFLOW = 4, P_META = 8,
     F_BIGDATA = 1, F_SUBDATA = 2, INTEGER_KEYS = 8, NO_SUBDIR = 0x4000
 };
@@ -37,6 +38,8 @@ typedef struct walk {
     int64_t faults;
     bool io;                /* a read failed: errno is kept below */
     int code;
+    uint8_t *ahead;         /* [AHEAD] pages read at once, `held` of them, from page `first` on */
+    uint64_t first, held, before; /* before: the last one that was not among them */
 } walk;
 
 typedef struct visit {      /* one tree being walked */
@@ -131,14 +134,31 @@ static bool take(walk *w, const char *name, uint64_t page, uint64_t count)
     return true;
 }
 
+/* Pages nearly always come one behind the other, or nearly so: then many are read at once. */
+static bool fetch(walk *w, uint64_t page, uint8_t *buf, size_t bytes)
+{
+    uint64_t step = page - w->before;
+    if (page - w->first >= w->held && step && step <= NEAR && bytes == w->psize) {
+        ssize_t n = pread(w->fd, w->ahead, (size_t)AHEAD * w->psize, (off_t)(page * w->psize));
+        w->first = page;
+        w->held = n > 0 ? (uint64_t)n / w->psize : 0;
+    }
+    bool held = page - w->first < w->held && bytes <= w->psize;
+    w->before = held ? w->first + w->held - 1 : page;
+    if (held) {
+        memcpy(buf, w->ahead + (page - w->first) * w->psize, bytes);
+        return true;
+    }
+    ssize_t n = pread(w->fd, buf, bytes, (off_t)(page * w->psize));
+    if (n == (ssize_t)bytes) return true;
+    w->io = true;
+    w->code = n < 0 ? errno : EIO;
+    return false;
+}
+
 static bool load(walk *w, const char *name, uint64_t page, uint8_t *buf, size_t bytes)
 {
-    ssize_t n = pread(w->fd, buf, bytes, (off_t)(page * w->psize));
-    if (n != (ssize_t)bytes) {
-        w->io = true;
-        w->code = n < 0 ? errno : EIO;
-        return false;
-    }
+    if (!fetch(w, page, buf, bytes)) return false;
     if (iso_get_u64(buf) != page) return fault(w, "%s: page %" PRIu64 " says that it is another", name, page);
     return true;
 }
@@ -228,14 +248,29 @@ static bool check_branch(walk *w, visit *v, const uint8_t *node, uint32_t room, 
     return walk_tree(w, v, child, level + 1, depth);
 }
 
-/* Two records in one place would be torn apart by the next write to their page. The offsets are in order to be read. */
+static uint64_t node_size(const uint8_t *node, bool leaf)
+{
+    uint64_t size = (uint64_t)NODE_HEADER + get_u16(node + 6);
+    if (leaf) size += get_u16(node + 4) & F_BIGDATA ? 8 : (uint64_t)get_u16(node) | (uint64_t)get_u16(node + 2) << 16;
+    return size;
+}
+
+/* Two records in one place would be torn apart by the next write to their page. The offsets are in order to be read.
+ * Records that were appended lie each before the last one. */
 static bool nodes_apart(const uint8_t *p, uint32_t psize, uint32_t nodes, bool leaf)
 {
-    uint8_t taken[65536 / 2 / 8] = {0}; /* a bit for every two bytes */
+    uint8_t taken[65536 / 2 / 8]; /* a bit for every two bytes */
+    uint32_t falling = 0;
+    for (uint32_t end = psize; falling < nodes; falling++) {
+        uint32_t at = get_u16(p + PAGE_HEADER + 2 * falling);
+        if (at + node_size(p + at, leaf) > end) break;
+        end = at;
+    }
+    if (falling == nodes) return true;
+    memset(taken, 0, psize / 2 / 8);
     for (uint32_t i = 0; i < nodes; i++) {
         uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
-        uint64_t size = (uint64_t)NODE_HEADER + get_u16(p + at + 6);
-        if (leaf) size += get_u16(p + at + 4) & F_BIGDATA ? 8 : (uint64_t)get_u16(p + at) | (uint64_t)get_u16(p + at + 2) << 16;
+        uint64_t size = node_size(p + at, leaf);
         if (at + size > psize) return false;
         for (uint32_t bit = at / 2; bit < (at + size + 1) / 2; bit++) {
             if (taken[bit / 8] >> bit % 8 & 1) return false;
@@ -302,11 +337,17 @@ iso_status iso_pages_check(int fd, const char *dir, uint64_t txnid, iso_say *say
     if (!now) return iso_fail(err, ISO_E_INTERRUPTED, "%s changed while it was being checked: try again", dir);
     walk w = {.fd = fd, .psize = now->psize, .pages = bytes / now->psize, .last = now->last, .say = say, .ctx = ctx};
     w.seen = iso_calloc((size_t)(w.pages / 8 + 1), 1);
-    if (!w.seen) return iso_fail_memory(err);
+    w.ahead = malloc((size_t)AHEAD * w.psize);
+    if (!w.seen || !w.ahead) {
+        free(w.seen);
+        free(w.ahead);
+        return iso_fail_memory(err);
+    }
     /* LMDB reads records in the map up to `last`: shorter is fine only while all that is missing is free */
     bool ok = walk_db(&w, "tables", &now->main, false, true, false);
     if (!w.io) ok = walk_db(&w, "free pages", &now->free, true, false, true) && ok;
     free(w.seen);
+    free(w.ahead);
     if (w.io) {
         errno = w.code;
         return iso_fail_errno(err, "cannot read %s/data.mdb", dir);

@@ -15,10 +15,11 @@ enum {
 __extension__ typedef unsigned __int128 iso_total; /* two's complement */
 __extension__ typedef __int128 iso_signed_total;
 
-/* How a vector becomes row `at` of a block, false where it is not finite or zero; how n rows are added to the sums; and how
- * what `add` holds back reaches them, or NULL: nothing. */
+/* How n vectors become rows at ... at + n - 1 of a block, in turn, up to one that is not finite or zero; n or its index
+ * comes back, the rows before it count. How n rows are added to the sums; and how what `add` holds back reaches
+ * them, or NULL: nothing. */
 typedef struct iso_sums_arithmetic {
-    bool (*round)(const iso_sums *s, const float *v, double *block, int at);
+    int (*round)(const iso_sums *s, const float *v, int n, double *block, int at);
     void (*add)(iso_sums *s, bool minus, int n);
     void (*finish)(iso_sums *s);
 } iso_sums_arithmetic;

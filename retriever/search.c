@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/cpu/cpu.h"
 
 /* ---- the query vector ---- */
 
@@ -42,7 +43,7 @@ typedef struct query {
 } query;
 
 /* Cosine times |w|. Four sums in a fixed order: equal vectors score equal to the last bit wherever they lie. */
-static double score_of(const double *w, const float *z, int dim)
+ISO_CLONES static double score_of(const double *w, const float *z, int dim)
 {
     double dot[4] = {0}, square[4] = {0};
     int j = 0;
@@ -130,16 +131,48 @@ static iso_status take_all(const query *q, hits *list, iso_error *err)
     return st == ISO_E_NOT_FOUND ? ISO_OK : st;
 }
 
+/* Candidates of the index, best first, `scores` its own, wrong by `slack` at most. Those that cannot be among the k best any
+ * more are not looked up. The vectors of some are on their way from memory at a time. */
+static iso_status take_candidates(const query *q, hits *list, int64_t n, const uint64_t *ids, const float *scores, double slack, iso_error *err)
+{
+    enum { BATCH = 16 };
+    const size_t k = (size_t)q->k, bytes = sizeof(float) * (size_t)q->s->dim;
+    double least = -INFINITY; /* the k-th best score is no lower */
+    size_t known = 0;
+    for (int64_t i = 0; i < n;) {
+        const float *z[BATCH];
+        uint64_t id[BATCH];
+        int some = 0, most = list->count + BATCH <= k ? BATCH : list->count < k ? (int)(k - list->count) : 1;
+        for (; known < list->count && known < k; known++)
+            if (known == 0 || list->hit[known].score < least) least = list->hit[known].score;
+        for (; i < n && some < most; i++) {
+            if (known == k && scores[i] - q->offset + slack < least) {
+                n = i;
+                break;
+            }
+            iso_status st = iso_item_vector(q->txn, ids[i], &z[some], err);
+            if (st == ISO_E_NOT_FOUND) continue; /* gone since */
+            if (st != ISO_OK) return st;
+            for (size_t b = 0; b < bytes && b < 4096; b += 64) __builtin_prefetch((const char *)z[some] + b);
+            id[some++] = ids[i];
+        }
+        for (int j = 0; j < some; j++) {
+            iso_status st = take(q, list, id[j], z[j], err);
+            if (st != ISO_OK) return st;
+        }
+    }
+    return ISO_OK;
+}
+
 /* Asks the index for more and more until the k best are certain (or, for an approximate index, until k are there). */
 static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_error *err)
 {
     iso_vindex_info info;
     iso_vindex_info_get(q->s->index, &info);
     const size_t extras = list->count;
-    const double slack = info.approximate ? 0 : iso_vindex_slack(q->s->index, q->w_single) + q->norm * 0x1p-22; /* w and the unit vectors are rounded, too */
+    const double slack = iso_vindex_slack(q->s->index, q->w_single) + q->norm * 0x1p-22; /* w and the unit vectors are rounded, too */
     int64_t want = info.error > 1e-3 ? 4 * q->k + 64 : info.approximate ? q->k + q->k / 8 + 2 : info.error > 0 ? 2 * q->k + 64 : q->k + 32;
-    uint64_t *ids = NULL;
-    float *scores = NULL;
+    uint64_t *ids = NULL; /* and behind them their scores */
     iso_status st = ISO_OK;
     want += q->skips + (q->s->removed < 1024 ? q->s->removed : 1024);
     *exact = !info.approximate;
@@ -152,16 +185,15 @@ static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_e
         }
         if (want > info.count) want = info.count;
         free(ids);
-        free(scores);
-        ids = iso_calloc((size_t)want, sizeof *ids);
-        scores = iso_calloc((size_t)want, sizeof *scores);
-        if (!ids || !scores) {
+        ids = iso_calloc((size_t)want, sizeof *ids + sizeof(float));
+        if (!ids || !iso_grow(&list->hit, &list->capacity, extras + (size_t)(want < 64 ? want : 64), sizeof *list->hit)) {
             st = iso_fail_memory(err);
             break;
         }
+        float *scores = (float *)(void *)(ids + want);
         list->count = extras;
         st = iso_vindex_search(q->s->index, q->w_single, want, ids, scores, &got, err);
-        for (int64_t i = 0; st == ISO_OK && i < got; i++) st = take_stored(q, list, ids[i], err);
+        if (st == ISO_OK) st = take_candidates(q, list, got, ids, scores, slack, err);
         if (st != ISO_OK || (want == info.count && !info.approximate)) break;
         bool enough = list->count >= (size_t)q->k;
         if (enough && info.approximate) break;
@@ -179,7 +211,6 @@ static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_e
         }
     }
     free(ids);
-    free(scores);
     return st;
 }
 

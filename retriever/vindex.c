@@ -137,20 +137,21 @@ iso_status iso_vindex_build(const iso_vindex_source *source, const char *kind, c
 
 iso_status iso_vindex_search(const iso_vindex *v, const float *w, int64_t k, uint64_t *ids, float *scores, int64_t *found, iso_error *err)
 {
+    enum { FEW = 64 };
     int64_t n = 0;
+    iso_ranked few[FEW], *many = NULL, *best = few;
     if (k > v->info.count) k = v->info.count;
     if (k <= 0) {
         *found = 0;
         return ISO_OK;
     }
-    iso_ranked *best = iso_calloc((size_t)k, sizeof *best);
-    if (!best) return iso_fail_memory(err);
+    if (k > FEW && !(best = many = iso_calloc((size_t)k, sizeof *many))) return iso_fail_memory(err);
     iso_status st = v->engine->search(v, w, k, best, &n, err);
     for (int64_t i = 0; st == ISO_OK && i < n; i++) {
         ids[i] = iso_vindex_id(v, best[i].position);
         scores[i] = best[i].score;
     }
-    free(best);
+    free(many);
     if (st == ISO_OK) *found = n;
     return st;
 }

@@ -1,12 +1,14 @@
 /* vindex_ivf.c: searching in an inverted file, and its payload; vindex_ivf_build.c makes it. */
 #include "retriever/vindex_ivf.h"
 
+#include <endian.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "model/cpu/cpu.h"
+#include "retriever/vindex_ivf_pool.h"
 #include "retriever/vindex_ivf_scan.h"
 
 enum {
@@ -98,6 +100,16 @@ const char *iso_vindex_ivf_check(iso_vindex_ivf *x)
     return NULL;
 }
 
+void iso_vindex_ivf_pack(iso_vindex_ivf *x) { x->packed = iso_ivf_pack(x->centroid, x->lists, x->dim); }
+
+void iso_vindex_ivf_free_parts(iso_vindex_ivf *x)
+{
+    free(x->packed);
+    free(x->slot);
+    x->packed = NULL;
+    x->slot = NULL;
+}
+
 /* ---- searching ---- */
 
 /* One search: the query, what is known of the lists, and the best so far. */
@@ -106,12 +118,12 @@ typedef struct search {
     iso_ivf_query codes;  /* of the codes */
     double spread, least; /* deviation of a list of radius 1; what is added so that none is 0 */
     float *mean;          /* [lists] <w, c>; -INFINITY: searched */
-    void *room;           /* of a query */
+    void *room, *first;   /* of a query; of the pool of the first lists */
     void *block;          /* all of these */
     float *scores;        /* [max(lists, longest)] */
     int32_t *order;       /* [lists] those left, and for each the bucket that it is in: */
     uint8_t *bucket;
-    iso_best pool; /* by the codes' scores: more than asked for, as those are rounded */
+    iso_ivf_pool pool; /* by the codes' scores: more than asked for, as those are rounded */
     int64_t visited;
 } search;
 
@@ -120,26 +132,26 @@ static iso_status search_start(search *s, const iso_vindex_ivf *x, int64_t pool,
     size_t lists = (size_t)x->lists, longest = (size_t)(x->longest > x->lists ? x->longest : x->lists);
     memset(s, 0, sizeof *s);
     s->x = x;
-    s->pool.k = pool < x->count ? pool : x->count;
-    s->pool.heap = iso_calloc((size_t)s->pool.k, sizeof *s->pool.heap);
-    const size_t room = aligned(iso_ivf_query_room(x->dim)),
-                 parts[] = {aligned(4 * lists), room, aligned(4 * longest), aligned(4 * lists), aligned(lists)};
-    uint8_t *at = aligned_alloc(ISO_VINDEX_IVF_ALIGN, parts[0] + parts[1] + parts[2] + parts[3] + parts[4]);
+    if (pool > x->count) pool = x->count;
+    const size_t room = aligned(iso_ivf_query_room(x->dim)), bucket = aligned(lists + 8),
+                 parts[] = {aligned(4 * lists), room, aligned(4 * longest), aligned(4 * lists), bucket},
+                 kept = aligned(iso_ivf_pool_room(pool)), chosen = iso_ivf_pool_room(x->lists);
+    uint8_t *at = aligned_alloc(ISO_VINDEX_IVF_ALIGN,
+                                parts[0] + parts[1] + parts[2] + parts[3] + parts[4] + kept + aligned(chosen));
+    if (!at) return iso_fail_memory(err);
     s->block = at;
-    if (!s->pool.heap || !at) return iso_fail_memory(err);
     s->mean = (float *)(void *)at;
     s->room = at += parts[0];
     s->scores = (float *)(void *)(at += parts[1]);
     s->order = (int32_t *)(void *)(at += parts[2]);
-    s->bucket = at + parts[3];
+    s->bucket = at += parts[3];
+    memset(s->bucket + lists, BUCKETS, bucket - lists);
+    iso_ivf_pool_start(&s->pool, pool, at + bucket);
+    s->first = at + bucket + kept;
     return ISO_OK;
 }
 
-static void search_end(search *s)
-{
-    free(s->block);
-    free(s->pool.heap);
-}
+static void search_end(search *s) { free(s->block); }
 
 /* The lists' means, and how far the scores of one spread. */
 static void look_at_lists(search *s, const float *w)
@@ -148,7 +160,7 @@ static void look_at_lists(search *s, const float *w)
     const iso_ivf_query centroids = iso_ivf_query_make(x->dim, w, x->centroid_low, x->centroid_step, s->room);
     const iso_scan_query rows = {ISO_CODE_F32, x->cov_dim, w, 0};
     double square = 0, variance = 0;
-    iso_ivf_scores(&centroids, 0, x->centroid, x->lists, s->mean);
+    iso_ivf_scores_packed(&centroids, x->packed, x->centroid, x->lists, s->mean);
     s->codes = iso_ivf_query_make(x->dim, w, x->low, x->step, s->room);
     for (int j = 0; j < x->dim; j++) square += (double)w[j] * w[j];
     variance = square / x->dim;
@@ -165,54 +177,53 @@ static void look_at_lists(search *s, const float *w)
     s->least = 1e-6 * sqrt(square) + 1e-30;
 }
 
-/* Asks for the beginning of a list that comes next: the processor finds the rest by itself. */
-static void fetch_list(const search *s, int64_t list)
-{
-    const uint8_t *code = s->x->code + (size_t)s->x->offset[list] * (size_t)s->x->dim;
-    for (int i = 0; i < 16; i++) __builtin_prefetch(code + 64 * i);
-}
-
-static void search_list(search *s, int64_t list)
+/* next: the list that comes after it, -1 where that is not known. */
+static void search_list(search *s, int64_t list, int64_t next)
 {
     const iso_vindex_ivf *x = s->x;
+    const size_t dim = (size_t)x->dim;
     int64_t first = x->offset[list], n = x->offset[list + 1] - first;
-    iso_ivf_scores(&s->codes, s->mean[list], x->code + (size_t)first * (size_t)x->dim, n, s->scores);
-    iso_best_offer(&s->pool, s->scores, n, first, NULL);
+    iso_ivf_scores(&s->codes, s->mean[list], x->code + (size_t)first * dim, n, s->scores,
+                   next >= 0 ? x->code + (size_t)x->offset[next] * dim : NULL);
+    iso_ivf_pool_offer(&s->pool, s->scores, n, first);
     s->mean[list] = -INFINITY;
     s->visited++;
 }
 
+/* What a good vector of each list would score. */
+ISO_CLONES static void find_promise(const search *s)
+{
+    const float *mean = s->mean, *radius = s->x->radius, far = (float)(2 * s->spread);
+    float *promise = s->scores;
+#pragma omp simd
+    for (int64_t l = 0; l < s->x->lists; l++) promise[l] = mean[l] + far * radius[l];
+}
+
 /* The most promising lists, with enough vectors to fill the pool. */
-static iso_status search_first(search *s, iso_error *err)
+static void search_first(search *s)
 {
     const iso_vindex_ivf *x = s->x;
-    const float far = (float)(2 * s->spread);
     int64_t most = x->lists, need = FIRST_LISTS + s->pool.k * x->lists / x->count * 2;
-    for (;; need *= 4) {
+    for (bool enough = false; !enough; need *= 4) {
         int64_t rows = 0;
-        iso_best best = {.k = need < most ? need : most};
-        best.heap = iso_calloc((size_t)best.k, sizeof *best.heap);
-        if (!best.heap) return iso_fail_memory(err);
-        for (int64_t l = 0; l < most; l++) s->scores[l] = s->mean[l] + far * x->radius[l];
-        iso_best_offer(&best, s->scores, most, 0, NULL);
-        iso_best_sort(&best);
-        for (int64_t i = 0; i < best.count; i++)
-            rows += x->offset[best.heap[i].position + 1] - x->offset[best.heap[i].position];
-        if (rows >= s->pool.k || best.k == most)
-            for (int64_t i = 0; i < best.count; i++) {
-                if (i + 1 < best.count) fetch_list(s, best.heap[i + 1].position);
-                search_list(s, best.heap[i].position);
-            }
-        free(best.heap);
-        if (rows >= s->pool.k || best.k == most) return ISO_OK;
+        iso_ivf_pool best;
+        if (need > most) need = most;
+        iso_ivf_pool_start(&best, need, s->first);
+        find_promise(s);
+        iso_ivf_pool_offer(&best, s->scores, most, 0);
+        iso_ivf_pool_positions(&best, s->order);
+        for (int64_t i = 0; i < best.count; i++) rows += x->offset[s->order[i] + 1] - x->offset[s->order[i]];
+        enough = rows >= s->pool.k || need == most;
+        for (int64_t i = 0; enough && i < best.count; i++)
+            search_list(s, s->order[i], i + 1 < best.count ? s->order[i + 1] : -1);
     }
 }
 
 /* What the lists not searched are expected to hold above the k-th best score. tail: of bucket 0, risen as t has. */
-static double expected(const float *tail, const int64_t held[BUCKETS], int from)
+static double expected(const float *tail, const int64_t held[BUCKETS], int from, int end)
 {
     double sum = 0;
-    for (int b = from; b < BUCKETS; b++) sum += (double)held[b] * tail[b];
+    for (int b = from; b < end; b++) sum += (double)held[b] * tail[b];
     return sum;
 }
 
@@ -238,26 +249,40 @@ ISO_CLONES static void find_buckets(const search *s, float t, float end)
     }
 }
 
-/* The lists left by bucket: those of bucket b are order[first[b]] to order[first[b + 1] - 1], with held[b] vectors in all. */
-static void sort_lists(search *s, double t, double allowed, int32_t first[BUCKETS + 1], int64_t held[BUCKETS])
+/* The lists left: those whose bucket is less than BUCKETS; how many. Most are not, and are passed over eight at a time. */
+static int32_t find_left(const search *s, int32_t *left)
+{
+    const uint64_t eight = UINT64_C(0x0101010101010101) * BUCKETS;
+    int32_t n = 0;
+    _Static_assert(BUCKETS == 128, "one bit tells the lists that are left");
+    for (int64_t l = 0; l < s->x->lists; l += 8) {
+        uint64_t word;
+        memcpy(&word, s->bucket + l, sizeof word); /* behind the last list are further BUCKETS */
+        for (uint64_t some = ~le64toh(word) & eight; some; some &= some - 1)
+            left[n++] = (int32_t)l + __builtin_ctzll(some) / 8;
+    }
+    return n;
+}
+
+/* The lists left by bucket: those of bucket b are order[first[b]] to order[first[b + 1] - 1], with held[b] vectors in all.
+ * Returns the bucket behind the last one that has any. */
+static int sort_lists(search *s, double t, double allowed, int32_t first[BUCKETS + 1], int64_t held[BUCKETS])
 {
     const iso_vindex_ivf *x = s->x;
-    const bool all = x->tolerance == 0;
-    int32_t at[BUCKETS] = {0}, left = 0, *some = (int32_t *)(void *)s->scores; /* as long as order */
+    int32_t at[BUCKETS] = {0}, *some = (int32_t *)(void *)s->scores; /* as long as order */
+    int end = hopeless(x, allowed);
     memset(held, 0, sizeof *held * BUCKETS);
-    find_buckets(s, (float)t, (float)hopeless(x, allowed));
-    for (int64_t l = 0; l < x->lists; l++) {
-        static const uint8_t none[16] = {BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS,
-                                         BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS, BUCKETS};
-        if (!all && l % 16 == 0 && l + 16 <= x->lists && memcmp(s->bucket + l, none, 16) == 0) {
-            l += 15;
-            continue;
-        }
-        if (all && s->bucket[l] == BUCKETS && s->mean[l] > -INFINITY) s->bucket[l] = BUCKETS - 1;
-        if (s->bucket[l] == BUCKETS) continue;
-        some[left++] = (int32_t)l;
-        at[s->bucket[l]]++;
-        held[s->bucket[l]] += x->offset[l + 1] - x->offset[l];
+    find_buckets(s, (float)t, (float)end);
+    if (x->tolerance == 0) { /* none is hopeless */
+        end = BUCKETS;
+        for (int64_t l = 0; l < x->lists; l++)
+            if (s->bucket[l] == BUCKETS && s->mean[l] > -INFINITY) s->bucket[l] = BUCKETS - 1;
+    }
+    const int32_t left = find_left(s, some);
+    for (int32_t i = 0; i < left; i++) {
+        const int b = s->bucket[some[i]];
+        at[b]++;
+        held[b] += x->offset[some[i] + 1] - x->offset[some[i]];
     }
     first[0] = 0;
     for (int b = 0; b < BUCKETS; b++) {
@@ -265,28 +290,28 @@ static void sort_lists(search *s, double t, double allowed, int32_t first[BUCKET
         at[b] = first[b];
     }
     for (int32_t i = 0; i < left; i++) s->order[at[s->bucket[some[i]]]++] = some[i];
+    return end;
 }
 
 /* List after list until those left are expected to hold no more than is tolerated. */
 static void search_on(search *s)
 {
     const iso_vindex_ivf *x = s->x;
-    const double t = iso_best_least(&s->pool), allowed = x->tolerance > 0 ? x->tolerance * (double)s->pool.k : -1;
+    const double t = iso_ivf_pool_least(&s->pool), allowed = x->tolerance > 0 ? x->tolerance * (double)s->pool.k : -1;
     const double unit = s->spread * x->radius_mean + s->least;
     int32_t first[BUCKETS + 1];
     int64_t held[BUCKETS];
-    sort_lists(s, t, allowed, first, held);
-    for (int b = 0; b < BUCKETS; b++) {
+    const int end = sort_lists(s, t, allowed, first, held);
+    for (int b = 0; b < end; b++) {
         if (first[b] == first[b + 1]) continue;
-        double risen = ((double)iso_best_least(&s->pool) - t) / unit * PER_UNIT;
+        double risen = ((double)iso_ivf_pool_least(&s->pool) - t) / unit * PER_UNIT;
         const float *tail = x->tail + (risen < BUCKETS ? (int)risen : BUCKETS);
-        double left = expected(tail, held, b);
+        double left = expected(tail, held, b, end);
         for (int32_t i = first[b]; i < first[b + 1]; i++) {
             if (left <= allowed) return;
             int32_t l = s->order[i];
             left -= (double)(x->offset[l + 1] - x->offset[l]) * tail[b];
-            if (i + 1 < first[BUCKETS]) fetch_list(s, s->order[i + 1]);
-            search_list(s, l);
+            search_list(s, l, i + 1 < first[BUCKETS] ? s->order[i + 1] : -1);
         }
     }
 }
@@ -294,28 +319,30 @@ static void search_on(search *s)
 /* The pool's scores from the 16-bit rows, and their positions. */
 static iso_status finish(search *s, const float *w, int64_t k, iso_ranked *out, int64_t *found, iso_error *err)
 {
+    enum { FEW = 64 };
     const iso_vindex_ivf *x = s->x;
     const iso_scan_query rows = {ISO_CODE_F16, x->dim, w, 0};
-    iso_best *pool = &s->pool;
+    const int64_t n = s->pool.count;
     iso_best best = {.k = k, .heap = out};
-    int64_t n = pool->count;
-    int32_t *at = iso_calloc((size_t)n, 2 * sizeof *at), *position = at + n;
-    float *scores = iso_calloc((size_t)n, sizeof *scores);
-    iso_status st = at && scores ? ISO_OK : iso_fail_memory(err);
+    int32_t few[3 * FEW], *many = NULL, *at = few;
+    if (n > FEW && !(at = many = iso_calloc((size_t)n, 3 * sizeof *at))) return iso_fail_memory(err);
+    int32_t *position = at + n;
+    float *scores = (float *)(void *)(position + n);
+    iso_status st = ISO_OK;
+    iso_ivf_pool_positions(&s->pool, at);
+    for (int64_t i = 0; i < n; i++) __builtin_prefetch(x->position + at[i]);
+    iso_scan_scores_at(&rows, x->row, at, n, scores);
     for (int64_t i = 0; st == ISO_OK && i < n; i++) {
-        at[i] = (int32_t)pool->heap[i].position;
         if (x->position[at[i]] >= (uint64_t)x->count)
             st = iso_fail(err, ISO_E_FORMAT, "the index names a position that it does not have: build it anew");
         position[i] = (int32_t)x->position[at[i]];
     }
     if (st == ISO_OK) {
-        iso_scan_scores_at(&rows, x->row, at, n, scores);
         iso_best_offer(&best, scores, n, 0, position);
         iso_best_sort(&best);
         *found = best.count;
     }
-    free(at);
-    free(scores);
+    free(many);
     return st;
 }
 
@@ -327,7 +354,7 @@ static bool crowded(const search *s, const float *w, int64_t k, const iso_ranked
     double square = 0;
     if (s->pool.count < s->pool.k || s->pool.k == x->count || found < k) return false;
     for (int j = 0; j < x->dim; j++) square += (double)w[j] * w[j] * x->step[j] * x->step[j];
-    return iso_best_least(&s->pool) + 3 * sqrt(square / 12) > out[k - 1].score;
+    return iso_ivf_pool_least(&s->pool) + 3 * sqrt(square / 12) > out[k - 1].score;
 }
 
 iso_status iso_vindex_ivf_search(const iso_vindex_ivf *x, const float *w, int64_t k, iso_ranked *out, int64_t *found,
@@ -341,9 +368,7 @@ iso_status iso_vindex_ivf_search(const iso_vindex_ivf *x, const float *w, int64_
         st = search_start(&s, x, pool, err);
         if (st == ISO_OK) {
             look_at_lists(&s, w);
-            st = search_first(&s, err);
-        }
-        if (st == ISO_OK) {
+            search_first(&s);
             search_on(&s);
             st = finish(&s, w, k, out, found, err);
         }

@@ -45,6 +45,7 @@ typedef struct iso_vindex_ivf {
     const uint32_t *offset, *position;
     const uint8_t *centroid, *code;
     const uint16_t *row;
+    uint8_t *packed; /* the centroids once more, as iso_ivf_pack lays them; may be NULL */
     uint32_t *slot; /* [count] where each position lies; made when a vector is asked for */
 } iso_vindex_ivf;
 
@@ -54,6 +55,10 @@ size_t iso_vindex_ivf_size(int64_t count, int dim, int64_t lists, int cov_dim);
 void iso_vindex_ivf_place(iso_vindex_ivf *x, const uint8_t *payload);
 /* What follows from the parts (longest, radius_mean, tail) and whether they can be believed: NULL, or what is wrong. */
 const char *iso_vindex_ivf_check(iso_vindex_ivf *x);
+
+/* What makes searching faster, where it can be had; behind the check. Owned by x: */
+void iso_vindex_ivf_pack(iso_vindex_ivf *x);
+void iso_vindex_ivf_free_parts(iso_vindex_ivf *x);
 
 /* The k best positions, 1 <= k <= count; as iso_vindex_engine's search. *visited (may be NULL): lists searched. */
 ISO_CHECK iso_status iso_vindex_ivf_search(const iso_vindex_ivf *x, const float *w, int64_t k, iso_ranked *out,

@@ -288,6 +288,7 @@ static iso_status make(build *b, iso_vindex *v, const iso_vindex_rows *rows, iso
     settle_radii(b);
     fault = iso_vindex_ivf_check(&b->x);
     if (fault) return iso_fail(err, ISO_E_INTERNAL, "the index that was built is not sound: %s", fault);
+    iso_vindex_ivf_pack(&b->x);
     v->info.error = sqrt(b->worst) * (1 + 1e-6);
     v->info.approximate = true;
     return choose_tolerance(b, v, rows, err);
@@ -305,6 +306,7 @@ static iso_status ivf_build(iso_vindex *v, const iso_vindex_rows *rows, iso_vind
     if (st == ISO_OK)
         st = iso_vindex_put(sink, b.payload, iso_vindex_ivf_size(b.x.count, b.x.dim, b.x.lists, b.x.cov_dim), err);
     iso_vindex_nearest_free(b.nearest);
+    iso_vindex_ivf_free_parts(&b.x);
     free(b.payload);
     free(b.sample);
     free(b.list);
@@ -343,6 +345,7 @@ static iso_status ivf_open(iso_vindex *v, const char **fault, iso_error *err)
         free(x);
         return ISO_E_FORMAT;
     }
+    iso_vindex_ivf_pack(x);
     v->state = x;
     return ISO_OK;
 }
@@ -350,7 +353,7 @@ static iso_status ivf_open(iso_vindex *v, const char **fault, iso_error *err)
 static void ivf_close(iso_vindex *v)
 {
     iso_vindex_ivf *x = v->state;
-    if (x) free(x->slot);
+    if (x) iso_vindex_ivf_free_parts(x);
     free(x);
     v->state = NULL;
 }

@@ -234,17 +234,17 @@ static void test_arithmetic(void **state)
             assert_non_null(s[k]);
             for (int64_t i = 0; i < 1700; i++) {
                 row_of(&r, i, v);
-                assert_true(iso_sums_account(s[k], v));
+                assert_true(iso_sums_account(s[k], v, 1));
             }
             memset(v, 0, sizeof v);
-            assert_false(iso_sums_account(s[k], v));
+            assert_false(iso_sums_account(s[k], v, 1));
             v[dims[d] - 1] = INFINITY;
-            assert_false(iso_sums_account(s[k], v));
+            assert_false(iso_sums_account(s[k], v, 1));
         }
         unsetenv("ISO_CPU");
         for (int k = 1; k < 4; k++) assert_true(iso_sums_equal(s[0], s[k]));
         row_of(&r, 1, v);
-        iso_sums_account(s[1], v);
+        iso_sums_account(s[1], v, 1);
         assert_false(iso_sums_equal(s[0], s[1])); /* the comparison sees a difference */
         for (int k = 0; k < 4; k++) iso_sums_free(s[k]);
     }

@@ -428,8 +428,8 @@ static void test_scores_of_codes(void **state)
         slow.high = NULL;
         for (int n = 1; n <= ROWS; n++) {
             scores[n < ROWS ? n : 0] = -77;
-            iso_ivf_scores(&q, 0.25f, rows, n, scores);
-            iso_ivf_scores(&slow, 0.25f, rows, n, plain);
+            iso_ivf_scores(&q, 0.25f, rows, n, scores, NULL);
+            iso_ivf_scores(&slow, 0.25f, rows, n, plain, NULL);
             assert_true(n == ROWS || scores[n] == -77);
             for (int i = 0; i < n; i++) {
                 double want = 0.25, sum = 0;
