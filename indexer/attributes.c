@@ -228,7 +228,7 @@ static iso_status attributes_parse(iso_attributes *a, iso_words *w, iso_error *e
     size_t n = a->attributes.count, room = lines_in(w, 3 * n + 2);
     if (room > total) room = (size_t)total;
     status = iso_names_reserve(&a->files, room, err);
-    if (!status && !iso_grow(&a->rows, &a->capacity, room * n, 1)) status = iso_fail_memory(err);
+    if (!status && !iso_grow(&a->rows, &a->capacity, (room + 1) * n, 1)) status = iso_fail_memory(err); /* and the row tried last */
     while (!status) {
         const char *name;
         size_t number;

@@ -163,10 +163,7 @@ static void add_numbers(iso_sums *s, bool minus, int n)
     }
 }
 
-static int round_portable(const iso_sums *s, const float *v, int n, double *block, int at)
-{
-    ROUND_ALL(round_vector);
-}
+static int round_portable(const iso_sums *s, const float *v, int n, double *block, int at) { ROUND_ALL(round_vector); }
 
 static void add_portable(iso_sums *s, bool minus, int n)
 {
@@ -176,10 +173,7 @@ static void add_portable(iso_sums *s, bool minus, int n)
 
 #if defined(__x86_64__)
 #define WIDE __attribute__((target("avx2,fma")))
-WIDE static int round_wide(const iso_sums *s, const float *v, int n, double *block, int at)
-{
-    ROUND_ALL(round_vector);
-}
+WIDE static int round_wide(const iso_sums *s, const float *v, int n, double *block, int at) { ROUND_ALL(round_vector); }
 WIDE static void add_wide(iso_sums *s, bool minus, int n)
 {
     add_numbers(s, minus, n);
