@@ -118,7 +118,7 @@ typedef struct search {
     iso_ivf_query codes;  /* of the codes */
     double spread, least; /* deviation of a list of radius 1; what is added so that none is 0 */
     float *mean;          /* [lists] <w, c>; -INFINITY: searched */
-    void *room, *first;   /* of a query; of the pool of the first lists */
+    void *room;           /* of a query */
     void *block;          /* all of these */
     float *scores;        /* [max(lists, longest)] */
     int32_t *order;       /* [lists] those left, and for each the bucket that it is in: */
@@ -135,9 +135,8 @@ static iso_status search_start(search *s, const iso_vindex_ivf *x, int64_t pool,
     if (pool > x->count) pool = x->count;
     const size_t room = aligned(iso_ivf_query_room(x->dim)), bucket = aligned(lists + 8),
                  parts[] = {aligned(4 * lists), room, aligned(4 * longest), aligned(4 * lists), bucket},
-                 kept = aligned(iso_ivf_pool_room(pool)), chosen = iso_ivf_pool_room(x->lists);
-    uint8_t *at = aligned_alloc(ISO_VINDEX_IVF_ALIGN,
-                                parts[0] + parts[1] + parts[2] + parts[3] + parts[4] + kept + aligned(chosen));
+                 kept = aligned(iso_ivf_pool_room(pool));
+    uint8_t *at = aligned_alloc(ISO_VINDEX_IVF_ALIGN, parts[0] + parts[1] + parts[2] + parts[3] + parts[4] + kept);
     if (!at) return iso_fail_memory(err);
     s->block = at;
     s->mean = (float *)(void *)at;
@@ -147,7 +146,6 @@ static iso_status search_start(search *s, const iso_vindex_ivf *x, int64_t pool,
     s->bucket = at += parts[3];
     memset(s->bucket + lists, BUCKETS, bucket - lists);
     iso_ivf_pool_start(&s->pool, pool, at + bucket);
-    s->first = at + bucket + kept;
     return ISO_OK;
 }
 
@@ -200,23 +198,30 @@ ISO_CLONES static void find_promise(const search *s)
 }
 
 /* The most promising lists, with enough vectors to fill the pool. */
-static void search_first(search *s)
+static iso_status search_first(search *s, iso_error *err)
 {
+    enum { FEW = 1024 };
     const iso_vindex_ivf *x = s->x;
     int64_t most = x->lists, need = FIRST_LISTS + s->pool.k * x->lists / x->count * 2;
     for (bool enough = false; !enough; need *= 4) {
         int64_t rows = 0;
+        int64_t few[FEW];
+        void *many = NULL;
         iso_ivf_pool best;
         if (need > most) need = most;
-        iso_ivf_pool_start(&best, need, s->first);
+        if (iso_ivf_pool_room(need) > sizeof few && !(many = malloc(iso_ivf_pool_room(need))))
+            return iso_fail_memory(err);
+        iso_ivf_pool_start(&best, need, many ? many : few);
         find_promise(s);
         iso_ivf_pool_offer(&best, s->scores, most, 0);
         iso_ivf_pool_positions(&best, s->order);
+        free(many);
         for (int64_t i = 0; i < best.count; i++) rows += x->offset[s->order[i] + 1] - x->offset[s->order[i]];
         enough = rows >= s->pool.k || need == most;
         for (int64_t i = 0; enough && i < best.count; i++)
             search_list(s, s->order[i], i + 1 < best.count ? s->order[i + 1] : -1);
     }
+    return ISO_OK;
 }
 
 /* What the lists not searched are expected to hold above the k-th best score. tail: of bucket 0, risen as t has. */
@@ -368,7 +373,9 @@ iso_status iso_vindex_ivf_search(const iso_vindex_ivf *x, const float *w, int64_
         st = search_start(&s, x, pool, err);
         if (st == ISO_OK) {
             look_at_lists(&s, w);
-            search_first(&s);
+            st = search_first(&s, err);
+        }
+        if (st == ISO_OK) {
             search_on(&s);
             st = finish(&s, w, k, out, found, err);
         }

@@ -46,7 +46,7 @@ typedef struct iso_vindex_ivf {
     const uint8_t *centroid, *code;
     const uint16_t *row;
     uint8_t *packed; /* the centroids once more, as iso_ivf_pack lays them; may be NULL */
-    uint32_t *slot; /* [count] where each position lies; made when a vector is asked for */
+    uint32_t *slot;  /* [count] where each position lies; made when a vector is asked for */
 } iso_vindex_ivf;
 
 /* Bytes of a payload; 0 where that overflows. */

@@ -136,7 +136,8 @@ TARGET static void scores_vnni(const iso_ivf_query *q, float bias, const uint8_t
     }
     if (i < n) { /* the last row again in place of those that are missing */
         const uint8_t *const last = rows + (size_t)(n - 1 - i) * stride;
-        const uint8_t *const row[4] = {rows, n - i > 1 ? rows + stride : last, n - i > 2 ? rows + 2 * stride : last, last};
+        const uint8_t *const row[4] = {rows, n - i > 1 ? rows + stride : last, n - i > 2 ? rows + 2 * stride : last,
+                                       last};
         _mm_mask_storeu_ps(scores + i, (__mmask8)((1u << (n - i)) - 1),
                            _mm_fmadd_ps(_mm_cvtepi32_ps(dot4(q, row, dim)), scale, add));
     }

@@ -25,6 +25,7 @@ void iso_ivf_scores(const iso_ivf_query *q, float bias, const uint8_t *rows, int
  * then scored twice as fast. NULL where the processor gains nothing by it, or memory is out; free with free(). */
 uint8_t *iso_ivf_pack(const uint8_t *rows, int64_t n, int dim);
 /* The scores of rows [n, dim], the same to the last bit as without their packed copy, which may be NULL. */
-void iso_ivf_scores_packed(const iso_ivf_query *q, const uint8_t *packed, const uint8_t *rows, int64_t n, float *scores);
+void iso_ivf_scores_packed(const iso_ivf_query *q, const uint8_t *packed, const uint8_t *rows, int64_t n,
+                           float *scores);
 
 #endif

@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "retriever/vindex_ivf.h"
+#include "retriever/vindex_ivf_pool.h"
 #include "retriever/vindex_ivf_scan.h"
 #include "retriever/vindex_kmeans.h"
 
@@ -447,6 +448,78 @@ static void test_scores_of_codes(void **state)
     }
 }
 
+/* Beside each other the rows score what they do one behind the other. */
+static void test_packed_codes(void **state)
+{
+    (void)state;
+    static const int dims[] = {1, 3, 4, 63, 128, 130, 1024};
+    for (size_t c = 0; c < sizeof dims / sizeof *dims; c++) {
+        enum { ROWS = 150 };
+        const int dim = dims[c];
+        uint8_t *rows = iso_calloc(ROWS, (size_t)dim);
+        float *w = iso_calloc((size_t)dim, 3 * sizeof *w), scores[ROWS + 1], plain[ROWS];
+        void *room = aligned_alloc(64, (iso_ivf_query_room(dim) + 63) / 64 * 64);
+        for (int i = 0; i < ROWS * dim; i++) rows[i] = (uint8_t)draw();
+        for (int j = 0; j < 3 * dim; j++) w[j] = normal();
+        iso_ivf_query q = iso_ivf_query_make(dim, w, w + dim, w + 2 * dim, room);
+        for (int n = 1; n <= ROWS; n += n < 20 ? 1 : 13) {
+            uint8_t *packed = iso_ivf_pack(rows, n, dim);
+            scores[n] = -77;
+            iso_ivf_scores_packed(&q, packed, rows, n, scores);
+            iso_ivf_scores(&q, 0, rows, n, plain, NULL);
+            assert_true(scores[n] == -77);
+            assert_memory_equal(scores, plain, sizeof *plain * (size_t)n);
+            iso_ivf_scores_packed(&q, NULL, rows, n, scores);
+            assert_memory_equal(scores, plain, sizeof *plain * (size_t)n);
+            if (packed && q.high) { /* another code is another score */
+                rows[0] ^= 128;
+                iso_ivf_scores(&q, 0, rows, n, plain, NULL);
+                iso_ivf_scores_packed(&q, packed, rows, n, scores);
+                assert_true(q.plain.weight[0] == 0 || plain[0] != scores[0]);
+                rows[0] ^= 128;
+            }
+            free(packed);
+        }
+        free(rows);
+        free(w);
+        free(room);
+    }
+}
+
+/* Sorted or a heap, a pool keeps what iso_best does: ties, scores below zero, those that are no numbers. */
+static void test_pool(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {1, 7, 8, 24, 127, 128, 129, 300};
+    enum { N = 1000, MOST = 300 };
+    for (size_t c = 0; c < 3 * sizeof sizes / sizeof *sizes; c++) {
+        const int64_t k = sizes[c / 3];
+        float scores[N];
+        int32_t got[MOST];
+        iso_ranked heap[MOST];
+        iso_best best = {.k = k, .heap = heap};
+        iso_ivf_pool pool;
+        void *room = iso_calloc(1, iso_ivf_pool_room(k));
+        iso_ivf_pool_start(&pool, k, room);
+        for (int i = 0; i < N; i++) {
+            scores[i] = c % 3 == 2 ? (float)(i / 3) : c % 3 ? (float)(int)(draw() % 21) - 10 : normal();
+            if (c % 3 == 1 && scores[i] == 0 && i % 2) scores[i] = -0.0f;
+            if (i % 97 == 5) scores[i] = NAN;
+        }
+        for (int piece = 4; piece >= 0; piece--) { /* as lists are searched: not by position */
+            const int64_t first = piece * 200, n = 200 - piece;
+            iso_best_offer(&best, scores + first, n, first, NULL);
+            iso_ivf_pool_offer(&pool, scores + first, n, first);
+            assert_true(iso_ivf_pool_least(&pool) == iso_best_least(&best));
+        }
+        iso_best_sort(&best);
+        iso_ivf_pool_positions(&pool, got);
+        assert_int_equal(pool.count, best.count);
+        for (int64_t i = 0; i < best.count; i++) assert_int_equal(got[i], heap[i].position);
+        free(room);
+    }
+}
+
 static void test_clusters(void **state)
 {
     (void)state;
@@ -515,6 +588,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scores_of_codes),
+        cmocka_unit_test(test_packed_codes),
+        cmocka_unit_test(test_pool),
         cmocka_unit_test(test_clusters),
         cmocka_unit_test(test_the_check_itself),
         cmocka_unit_test(test_recall),
