@@ -1,10 +1,11 @@
 /* conv_few.c: 1 x 1 convolutions of stride 1 from or to an image of few channels (colours): one pass over the pixels. As
  * products they would be packed for a handful of columns, which takes several times as long as reading them.
- * x [pixels, c], w [o, c], y [pixels, o], c <= FEW. */
+ * x [pixels, c], w [o, c], y [pixels, o], c <= FEW, o >= LANES. */
 #include "model/cpu/conv.h"
 
 enum {
     FEW = 4,
+    LANES = 16,     /* of a vector of y's channels; with fewer channels a product is as good */
     MAX_O = 1024,
     SETS = 64,      /* of pixels, whose sums are kept apart: results do not depend on the threads */
     RUN = 256       /* pixels added up in float before they go into a double */
@@ -12,7 +13,7 @@ enum {
 
 bool iso_few_fits(const iso_conv_sizes *s)
 {
-    return s->kh == 1 && s->kw == 1 && s->stride == 1 && s->pad == 0 && s->c <= FEW && s->o <= MAX_O && s->batch * s->h * s->w >= 1024;
+    return s->kh == 1 && s->kw == 1 && s->stride == 1 && s->pad == 0 && s->c <= FEW && s->o >= LANES && s->o <= MAX_O && s->batch * s->h * s->w >= 1024;
 }
 
 size_t iso_few_w_workspace(const iso_conv_sizes *s)
@@ -51,7 +52,6 @@ ISO_CLONES static void conv_part(const float *x, const float *w, float *y, int64
 typedef float vec16 __attribute__((vector_size(64)));
 typedef float vec8 __attribute__((vector_size(32)));
 typedef float vec4 __attribute__((vector_size(16)));
-enum { LANES = 16 };
 
 /* The four lanes left when a vec16's quarters are added up. */
 #define FOLD(v, out)                                                                                                        \
