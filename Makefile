@@ -161,8 +161,9 @@ define program_rule
 $(BUILD)/bin/$(1): $(patsubst %.c,$(BUILD)/obj/%.o,programs/$(1).c $(call parts_of,$(1)) $(shared_parts))
 endef
 $(foreach n,$(names),$(eval $(call program_rule,$(n))))
-# `evaluate sweep` trains as `indexer train` and `indexer flatten` do.
+# `evaluate sweep` trains as `indexer train` and `indexer flatten` do; benchencode measures as benchstep does.
 $(BUILD)/bin/evaluate: $(patsubst %,$(BUILD)/obj/programs/indexer_%.o,train flatten training)
+$(BUILD)/bin/benchencode: $(BUILD)/obj/programs/benchstep_timing.o
 
 $(programs): $(BUILD)/libisoface.a
 	@mkdir -p $(@D)

@@ -1,19 +1,18 @@
 /* benchencode: a folder of images into new databases, timed beside OpenBLAS's own sgemm in the same run. */
-#include <cblas.h>
 #include <inttypes.h>
 #include <omp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/args.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "indexer/encode.h"
 #include "model/model.h"
+#include "programs/benchstep_timing.h"
 
-enum { SGEMM = 2048, MAX_ROUNDS = 100 };
+enum { MAX_ROUNDS = 100 };
 
 typedef struct config {
     const char *images, *model, *output;
@@ -38,32 +37,6 @@ static const iso_command command = {
     "between the rounds, the same threads), and the share of that rate that decoding, encoding and storing together reach.",
     options, NULL,
 };
-
-static double median(double *x, int n)
-{
-    for (int i = 1; i < n; i++) /* insertion sort: n is small */
-        for (int k = i; k > 0 && x[k] < x[k - 1]; k--) {
-            double t = x[k];
-            x[k] = x[k - 1];
-            x[k - 1] = t;
-        }
-    return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
-}
-
-static double cpu_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* GFLOP/s of one product. */
-static double sgemm_rate(const float *a, const float *b, float *c)
-{
-    double start = iso_now();
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, SGEMM, SGEMM, SGEMM, 1, a, SGEMM, b, SGEMM, 0, c, SGEMM);
-    return 2.0 * SGEMM * SGEMM * SGEMM / (iso_now() - start) / 1e9;
-}
 
 static iso_status encode(void *ctx, const uint8_t *pixels, int64_t n, float *vectors, iso_error *err)
 {
@@ -96,27 +69,27 @@ static iso_status bench(const config *c, iso_error *err)
     iso_model *m = NULL;
     iso_encoder *e = NULL;
     iso_encode_counts counts = {0};
-    const size_t n = (size_t)SGEMM * SGEMM;
+    const size_t n = (size_t)BENCH_SGEMM * BENCH_SGEMM;
     if (!c->images || !c->model || !c->output) return iso_fail(err, ISO_E_ARGUMENT, "--images, --model and --output are needed");
     float *a = iso_calloc(3 * n, sizeof *a);
     if (!a) return iso_fail_memory(err);
     for (size_t i = 0; i < 2 * n; i++) a[i] = (float)(i % 1021) / 1021 - 0.5f;
-    sgemm_rate(a, a + n, a + 2 * n); /* first touch; OpenBLAS allocates its buffers */
+    bench_sgemm_rate(a, a + n, a + 2 * n); /* first touch; OpenBLAS allocates its buffers */
     iso_status status = iso_model_load(c->model, &m, err);
     if (!status) status = iso_encoder_create(m, (int)c->batch, &e, err);
-    rates[0] = sgemm_rate(a, a + n, a + 2 * n);
+    rates[0] = bench_sgemm_rate(a, a + n, a + 2 * n);
     for (int i = 0; i < c->rounds && !status; i++) {
-        double start = iso_now(), cpu_start = cpu_now();
+        double start = iso_now(), cpu_start = bench_cpu_seconds();
         status = run_once(c, m, e, i, &counts, err);
         seconds[i] = iso_now() - start;
-        cpu[i] = cpu_now() - cpu_start;
-        rates[i + 1] = sgemm_rate(a, a + n, a + 2 * n);
+        cpu[i] = bench_cpu_seconds() - cpu_start;
+        rates[i + 1] = bench_sgemm_rate(a, a + n, a + 2 * n);
     }
     if (!status) {
-        double t = median(seconds, (int)c->rounds), rate = median(rates, (int)c->rounds + 1), flops = iso_encoder_flops(e);
+        double t = bench_median(seconds, (int)c->rounds), rate = bench_median(rates, (int)c->rounds + 1), flops = iso_encoder_flops(e);
         printf("{\"images\":%" PRId64 ",\"batch\":%" PRId64 ",\"threads\":%" PRId64 ",\"seconds\":%.6g,\"cpu_seconds\":%.6g,\"flops\":%.6g,"
                "\"sgemm_gflops\":%.5g,\"share\":%.4f}\n",
-               counts.encoded, c->batch, c->threads, t, median(cpu, (int)c->rounds), flops, rate,
+               counts.encoded, c->batch, c->threads, t, bench_median(cpu, (int)c->rounds), flops, rate,
                flops * (double)counts.encoded / t / (rate * 1e9));
     }
     iso_encoder_free(e);

@@ -1,5 +1,4 @@
 /* benchstep: one training step, timed beside OpenBLAS's own sgemm in the same run, and its memory before and after. */
-#include <cblas.h>
 #include <inttypes.h>
 #include <math.h>
 #include <omp.h>
@@ -7,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/args.h"
@@ -16,8 +14,9 @@
 #include "model/device.h"
 #include "model/philox.h"
 #include "programs/benchstep.h"
+#include "programs/benchstep_timing.h"
 
-enum { SGEMM = 2048, MAX_STEPS = 1000 };
+enum { MAX_STEPS = 1000 };
 
 typedef benchstep_config config;
 
@@ -49,17 +48,6 @@ static const iso_command command = {
     options, "On a GPU the rate and the share are still to OpenBLAS on the CPU. ISO_PLAN_PROFILE=1 in the environment adds a table of time per op.",
 };
 
-static double median(double *x, int n)
-{
-    for (int i = 1; i < n; i++) /* insertion sort: n is small */
-        for (int k = i; k > 0 && x[k] < x[k - 1]; k--) {
-            double t = x[k];
-            x[k] = x[k - 1];
-            x[k - 1] = t;
-        }
-    return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
-}
-
 /* What the process holds now: program, libraries, OpenBLAS's buffers, the matrices of the comparison. */
 static double resident(void)
 {
@@ -75,21 +63,6 @@ static double peak(void)
 {
     struct rusage use;
     return getrusage(RUSAGE_SELF, &use) == 0 ? 1024.0 * (double)use.ru_maxrss : 0;
-}
-
-/* Of all threads: what a step costs, however busy the machine is. Threads that wait count too. */
-static double cpu_seconds(void)
-{
-    struct timespec t;
-    return clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) == 0 ? (double)t.tv_sec + 1e-9 * (double)t.tv_nsec : 0;
-}
-
-/* GFLOP/s of one product. */
-static double sgemm_rate(const float *a, const float *b, float *c)
-{
-    double start = iso_now();
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, SGEMM, SGEMM, SGEMM, 1, a, SGEMM, b, SGEMM, 0, c, SGEMM);
-    return 2.0 * SGEMM * SGEMM * SGEMM / (iso_now() - start) / 1e9;
 }
 
 /* A term of the last run; 0 where the step has none. */
@@ -120,11 +93,11 @@ static iso_status bench(const config *c, iso_error *err)
     const iso_backend *backend = NULL;
     iso_status status = iso_device_find(c->device, &backend, err);
     if (status != ISO_OK) return status;
-    size_t n = (size_t)SGEMM * SGEMM;
+    size_t n = (size_t)BENCH_SGEMM * BENCH_SGEMM;
     float *a = iso_calloc(3 * n, sizeof *a);
     if (!a) return iso_fail_memory(err);
     iso_draw_uniform((iso_draw){1, 1, 0}, -1, 1, (int64_t)(2 * n), a);
-    sgemm_rate(a, a + n, a + 2 * n); /* first touch; OpenBLAS allocates its buffers */
+    bench_sgemm_rate(a, a + n, a + 2 * n); /* first touch; OpenBLAS allocates its buffers */
     double base = resident();
 
     if ((status = iso_net_check(&net, err)) != ISO_OK) goto done;
@@ -146,18 +119,18 @@ static iso_status bench(const config *c, iso_error *err)
         if (i < 2 && (status = read_term(step, ISO_TERM_LOSS, &loss[i], err)) != ISO_OK) goto done;
         if (i == 0 && (status = read_term(step, ISO_TERM_RATIO, &loss[2], err)) != ISO_OK) goto done;
     }
-    rates[0] = sgemm_rate(a, a + n, a + 2 * n);
+    rates[0] = bench_sgemm_rate(a, a + n, a + 2 * n);
     for (int i = 0; i < c->steps; i++) {
-        double start = iso_now(), start_cpu = cpu_seconds(), now;
+        double start = iso_now(), start_cpu = bench_cpu_seconds(), now;
         iso_plan_run(step->plan);
         if ((status = read_term(step, ISO_TERM_LOSS, &now, err)) != ISO_OK) goto done;
         seconds[i] = iso_now() - start;
-        cpu[i] = cpu_seconds() - start_cpu;
+        cpu[i] = bench_cpu_seconds() - start_cpu;
         if (i == 0 && !backend->device) loss[1] = now;
-        rates[i + 1] = backend->device ? rates[0] : sgemm_rate(a, a + n, a + 2 * n); /* a device is not to wait for it */
+        rates[i + 1] = backend->device ? rates[0] : bench_sgemm_rate(a, a + n, a + 2 * n); /* a device is not to wait for it */
     }
     if (getenv("ISO_PLAN_PROFILE")) iso_plan_profile(step->plan);
-    print_result(c, &stats, median(seconds, (int)c->steps), median(cpu, (int)c->steps), median(rates, (int)c->steps + 1), planned, loss);
+    print_result(c, &stats, bench_median(seconds, (int)c->steps), bench_median(cpu, (int)c->steps), bench_median(rates, (int)c->steps + 1), planned, loss);
 done:
     iso_train_step_free(step);
     iso_vars_free(vars);
