@@ -31,8 +31,8 @@ typedef struct run {
     iso_encode_counts counts;
     iso_store *store;
     iso_listing listing;
-    iso_encode_task *todo;
-    size_t todos, todo_capacity;
+    iso_encode_task *task;
+    size_t tasks, task_capacity;
     int batch;
     iso_encode_batches *batches;
     float *fresh;              /* [batch, dim] as the encoder gives them */
@@ -54,8 +54,8 @@ static void tell_skipped(run *r, const char *path, const char *reason)
 
 static iso_status add_task(run *r, size_t file, bool known, iso_error *err)
 {
-    if (!iso_grow(&r->todo, &r->todo_capacity, r->todos + 1, sizeof *r->todo)) return iso_fail_memory(err);
-    r->todo[r->todos++] = (iso_encode_task){file, known};
+    if (!iso_grow(&r->task, &r->task_capacity, r->tasks + 1, sizeof *r->task)) return iso_fail_memory(err);
+    r->task[r->tasks++] = (iso_encode_task){file, known};
     return ISO_OK;
 }
 
@@ -287,12 +287,12 @@ static iso_status work(run *r, iso_error *err)
         }
         if (status) return status;
         done += (size_t)b->files;
-        if (r->spec->progress) r->spec->progress(r->spec->tell_ctx, (int64_t)done, (int64_t)r->todos);
+        if (r->spec->progress) r->spec->progress(r->spec->tell_ctx, (int64_t)done, (int64_t)r->tasks);
         if (iso_interrupted()) break;
     }
     iso_status status = commit(r, err);
-    if (!status && done < r->todos)
-        status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted: %zu of %zu new or changed files are done; run the same command again to go on", done, r->todos);
+    if (!status && done < r->tasks)
+        status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted: %zu of %zu new or changed files are done; run the same command again to go on", done, r->tasks);
     return status;
 }
 
@@ -347,9 +347,9 @@ static iso_status allocate(run *r, iso_error *err)
 static iso_status encode_todo(run *r, iso_error *err)
 {
     const iso_encode_spec *s = r->spec;
-    if (!r->todos) return ISO_OK;
+    if (!r->tasks) return ISO_OK;
     r->batch = s->batch < 1 ? 64 : s->batch < 512 ? s->batch : 512;
-    iso_encode_source source = {.store = r->store, .listing = &r->listing, .todo = r->todo, .todos = r->todos, .dim = s->dim,
+    iso_encode_source source = {.store = r->store, .listing = &r->listing, .task = r->task, .tasks = r->tasks, .dim = s->dim,
                                 .size = r->batch, .threads = s->threads > 0 ? s->threads : omp_get_max_threads(), .overlap = s->overlap};
     iso_status status = allocate(r, err);
     if (!status) status = iso_encode_batches_start(&source, &r->batches, err);
@@ -373,7 +373,7 @@ iso_status iso_encode(const iso_encode_spec *spec, iso_encode_counts *out, iso_e
     if (!status && spec->prune) status = prune(&r, err);
     iso_store_close(r.store);
     iso_listing_free(&r.listing);
-    free(r.todo);
+    free(r.task);
     free(r.wait);
     free(r.vectors);
     free(r.fresh);

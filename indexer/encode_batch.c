@@ -28,7 +28,7 @@ struct iso_encode_batches {
 static char *task_path(void *ctx, int64_t i)
 {
     const iso_encode_batches *b = ctx;
-    return iso_path_join(b->from.listing->root, b->from.listing->path[b->from.todo[i].file]);
+    return iso_path_join(b->from.listing->root, b->from.listing->path[b->from.task[i].file]);
 }
 
 static void skip(iso_encode_file *f, const char *reason)
@@ -48,7 +48,7 @@ static size_t take_files(iso_encode_batches *b, iso_encode_batch *to, int count)
         if (!read) break;
         iso_encode_file *f = &to->file[to->files++];
         iso_image_file own = f->content;
-        f->task = &b->from.todo[b->next++];
+        f->task = &b->from.task[b->next++];
         f->kind = ISO_ENCODE_NEW;
         if (read->status) {
             skip(f, read->reason);
@@ -208,7 +208,7 @@ iso_status iso_encode_batches_start(const iso_encode_source *source, iso_encode_
     b->from = *source;
     const int readers = source->threads < 2 ? 2 : source->threads < READERS_MAX ? source->threads : READERS_MAX;
     iso_status status = allocate(b, err);
-    if (!status) status = iso_reader_start(task_path, b, (int64_t)source->todos, readers, 2 * source->size, BATCH_BYTES, &b->reader, err);
+    if (!status) status = iso_reader_start(task_path, b, (int64_t)source->tasks, readers, 2 * source->size, BATCH_BYTES, &b->reader, err);
     if (!status && source->overlap) {
         int code = pthread_create(&b->thread, NULL, work, b);
         if (code) status = iso_fail(err, ISO_E_IO, "cannot start a thread: %s", strerror(code));

@@ -36,8 +36,8 @@ typedef struct iso_encode_batch {
 typedef struct iso_encode_source {
     iso_store *store;
     const iso_listing *listing;
-    const iso_encode_task *todo;
-    size_t todos;
+    const iso_encode_task *task;
+    size_t tasks;
     int dim, size;          /* of vectors; pictures in a batch, at most */
     int threads;            /* decoding */
     bool overlap;           /* batches are made while the caller is busy, by a thread of its own */

@@ -455,9 +455,9 @@ static iso_status make(const config *c, iso_error *err)
     return benchsearch_make(&v, c->output, c->first, c->count, c->ask, err);
 }
 
-static iso_status with_database(const config *c, iso_status (*todo)(const config *, iso_error *), iso_error *err)
+static iso_status with_database(const config *c, iso_status (*task)(const config *, iso_error *), iso_error *err)
 {
-    return c->db ? todo(c, err) : iso_fail(err, ISO_E_ARGUMENT, "--db is missing");
+    return c->db ? task(c, err) : iso_fail(err, ISO_E_ARGUMENT, "--db is missing");
 }
 
 int main(int argc, char **argv)

@@ -2,7 +2,6 @@
  *
  * A convolution whose output is one pixel and whose kernel covers the image, and a 1 x 1 convolution of stride 1, have the
  * image itself as their patch matrix: then the plain packers serve. */
-#include <math.h>
 #include <string.h>
 
 #include "model/cpu/conv.h"
@@ -38,7 +37,7 @@ void iso_cpu_conv(const iso_call *call)
                   .pack_a = plain ? iso_gemm_pack_a_rows : iso_patches_pack_a, .pack_b = iso_gemm_pack_b_depth,
                   .find_a = plain ? iso_gemm_find_rows : iso_patches_find_a, .find_b = iso_gemm_find_rows, .b_by_columns = true,
                   .c = call->out.data, .c_pitch = s.o};
-    if (iso_direct_workspace(ISO_OP_CONV, call) && iso_direct_cost(ISO_OP_CONV, call) < iso_gemm_cost(&g)) iso_direct_conv(call);
+    if (iso_direct_cost(ISO_OP_CONV, call) < iso_gemm_cost(&g)) iso_direct_conv(call);
     else iso_gemm_run(&g, call->threads, call->workspace);
 }
 
@@ -82,7 +81,7 @@ void iso_cpu_conv_w(const iso_call *call)
                   .pack_b = plain ? iso_gemm_pack_b_rows : iso_patches_pack_b,
                   .find_a = iso_gemm_find_depth, .find_b = plain ? iso_gemm_find_depth : iso_patches_find_b,
                   .c = call->out.data, .c_pitch = columns};
-    if (iso_direct_w_workspace(call) && iso_direct_w_cost(call) < iso_gemm_cost(&g)) {
+    if (iso_direct_w_cost(call) < iso_gemm_cost(&g)) {
         iso_direct_conv_w(call);
         return;
     }
@@ -138,7 +137,7 @@ void iso_cpu_conv_x(const iso_call *call)
         return;
     }
     const int64_t classes = s.stride * s.stride;
-    const double direct = iso_direct_workspace(ISO_OP_CONV_X, call) ? iso_direct_cost(ISO_OP_CONV_X, call) : INFINITY;
+    const double direct = iso_direct_cost(ISO_OP_CONV_X, call);
     double cost = 0;
     for (int64_t first = 0; first < classes; first += AT_ONCE) {
         pixel_class parts[AT_ONCE];

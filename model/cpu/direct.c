@@ -12,7 +12,6 @@
 #include "model/cpu/gemm.h"
 
 #define TARGET ISO_AMX_TARGET
-#define INLINE ISO_AMX_INLINE
 
 enum {
     TILE = ISO_AMX_TILE,
@@ -334,7 +333,7 @@ double iso_direct_cost(iso_op op, const iso_call *call)
 {
     problem p;
     iso_conv_sizes s;
-    if (!describe(op, call, &p, &s)) return INFINITY;
+    if (!iso_gemm_isa_get()->tiles || !describe(op, call, &p, &s)) return INFINITY;
     const double pixels = (double)(s.batch * p.planes.h * p.planes.w), n = (double)(p.panels * TILE);
     return pixels * ((double)all_steps(&p) * DEPTH * n / ISO_AMX_RATE + (double)(p.planes.phases * p.planes.phases * p.planes.c) +
                      0.4 * p.classes * n);

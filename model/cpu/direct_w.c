@@ -73,7 +73,7 @@ size_t iso_direct_w_workspace(const iso_call *call)
 double iso_direct_w_cost(const iso_call *call)
 {
     problem p;
-    if (!describe(call, &p)) return INFINITY;
+    if (!iso_gemm_isa_get()->tiles || !describe(call, &p)) return INFINITY;
     const double pixels = (double)(p.s.batch * p.planes.h * p.planes.w), o = (double)(p.panels * TILE), columns = (double)(p.tiles * TILE);
     return pixels * (o * columns / ISO_AMX_RATE + (double)(p.planes.phases * p.planes.phases * p.s.c) + 0.8 * o) +
            2.5 * (double)p.sets * o * columns;

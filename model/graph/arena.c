@@ -32,12 +32,12 @@ static size_t lowest(const slot *s, int i, const int *placed, int n)
 
 size_t iso_slots_place(int count, slot *s, int *scratch)
 {
-    int *todo = scratch, *placed = scratch + count;
+    int *order = scratch, *placed = scratch + count;
     size_t size = 0;
-    for (int i = 0; i < count; i++) todo[i] = i;
-    qsort_r(todo, (size_t)count, sizeof *todo, by_size, s);
+    for (int i = 0; i < count; i++) order[i] = i;
+    qsort_r(order, (size_t)count, sizeof *order, by_size, s);
     for (int n = 0; n < count; n++) {
-        int i = todo[n], k = n;
+        int i = order[n], k = n;
         s[i].offset = lowest(s, i, placed, n);
         while (k > 0 && s[placed[k - 1]].offset > s[i].offset) {
             placed[k] = placed[k - 1];
