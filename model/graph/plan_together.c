@@ -1,10 +1,10 @@
 /* plan_together.c: runs of small steps, several at once.
  *
  * A step that takes microseconds gains nothing from being cut in two: waking the other threads costs as much. Such steps
- * are done by one thread each, and a run of them by all threads at once, in one parallel region: a thread takes the first
- * step all of whose predecessors are done. Predecessors are found by memory: of two steps where one writes what the other
- * reads or writes, the later one waits. So the arena's reuse of bytes is honoured, and every step sees what it would have
- * seen in order: results are the same for any number of threads. */
+ * are done by one thread each, and a run of them by all threads at once, in one parallel region: of the steps all of whose
+ * predecessors are done, a thread takes the one with the longest way to the end behind it. Predecessors are found by
+ * memory: of two steps where one writes what the other reads or writes, the later one waits. So the arena's reuse of bytes
+ * is honoured, and every step sees what it would have seen in order: results are the same for any number of threads. */
 #include <omp.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -28,8 +28,10 @@ struct iso_together {
     int *waits;       /* [count] how many of them a step waits for */
     int *next_at;     /* [count + 1] where the steps that wait for a step begin in `next` */
     int *next;
+    int *urgent;      /* [count] steps, the one with the longest way to the end first */
+    int *rank;        /* [count] where a step is in `urgent` */
     atomic_int *left; /* [count] of this run: predecessors that are not done */
-    _Atomic uint64_t ready[LONGEST / WORD];
+    _Atomic uint64_t ready[LONGEST / WORD]; /* bits by rank */
 };
 
 static size_t tensor_bytes(const iso_tensor *t) { return (size_t)iso_shape_count(&t->shape) * sizeof(float); }
@@ -58,7 +60,9 @@ static void add_range(range *list, int *n, const void *data, size_t bytes, bool 
     if (data) list[(*n)++] = (range){(uintptr_t)data, (uintptr_t)data + bytes, write};
 }
 
-/* What a step touches; `list` may be NULL: only how many ranges. An index has eight bytes an element, as doubles would. */
+static bool is_index(iso_op op, int k) { return k == 1 && (op == ISO_OP_GATHER || op == ISO_OP_SCATTER); }
+
+/* What a step touches; `list` may be NULL: only how many ranges. */
 static int ranges_of(const iso_plan *p, const step *s, range *list)
 {
     range few[ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS];
@@ -68,8 +72,8 @@ static int ranges_of(const iso_plan *p, const step *s, range *list)
     if (s->kernel) {
         add_range(list, &n, s->call.out.data, (size_t)iso_shape_count(&s->call.out.shape) * each, true);
         for (int k = 0; k < iso_op_table[s->op].inputs; k++)
-            add_range(list, &n, s->call.in[k].data, (size_t)iso_shape_count(&s->call.in[k].shape) * sizeof(int64_t),
-                      false);
+            add_range(list, &n, s->call.in[k].data,
+                      (size_t)iso_shape_count(&s->call.in[k].shape) * (is_index(s->op, k) ? sizeof(int64_t) : each), false);
         return n;
     }
     for (int i = 0; i < s->fused.inputs; i++)
@@ -103,6 +107,48 @@ static bool find_followers(iso_together *t, const range *list, const int *at)
     return true;
 }
 
+/* --- which first */
+
+/* Seconds of a step, about. */
+static double seconds_of(const step *s, const range *list, int n)
+{
+    const double flop = 1 / 100e9, byte = 1 / 20e9;
+    double bytes = 0;
+    for (int i = 0; i < n; i++) bytes += (double)(list[i].to - list[i].from);
+    return s->flops * flop + bytes * byte;
+}
+
+typedef struct way {
+    double seconds; /* of the longest way from this step to the end */
+    int step;
+} way;
+
+static int longer_first(const void *a, const void *b)
+{
+    const way *x = a, *y = b;
+    if (x->seconds != y->seconds) return x->seconds > y->seconds ? -1 : 1;
+    return x->step - y->step;
+}
+
+static bool find_urgency(const iso_plan *p, iso_together *t, const range *list, const int *at)
+{
+    way *ways = iso_calloc((size_t)t->count, sizeof *ways);
+    if (!ways) return false;
+    for (int i = t->count - 1; i >= 0; i--) {
+        ways[i].step = i;
+        for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
+            if (ways[i].seconds < ways[t->next[k]].seconds) ways[i].seconds = ways[t->next[k]].seconds;
+        ways[i].seconds += seconds_of(&p->step[t->first + i], list + at[i], at[i + 1] - at[i]);
+    }
+    qsort(ways, (size_t)t->count, sizeof *ways, longer_first);
+    for (int i = 0; i < t->count; i++) {
+        t->urgent[i] = ways[i].step;
+        t->rank[ways[i].step] = i;
+    }
+    free(ways);
+    return true;
+}
+
 static bool build(const iso_plan *p, iso_together *t, int first, int count)
 {
     int n = 0;
@@ -111,12 +157,14 @@ static bool build(const iso_plan *p, iso_together *t, int first, int count)
     t->waits = iso_calloc((size_t)count, sizeof *t->waits);
     t->left = iso_calloc((size_t)count, sizeof *t->left);
     t->next_at = iso_calloc((size_t)count + 1, sizeof *t->next_at);
+    t->urgent = iso_calloc((size_t)count, sizeof *t->urgent);
+    t->rank = iso_calloc((size_t)count, sizeof *t->rank);
     int *at = iso_calloc((size_t)count + 1, sizeof *at);
     for (int i = 0; i < count; i++) n += ranges_of(p, &p->step[first + i], NULL);
     range *list = iso_calloc((size_t)n, sizeof *list);
-    bool ok = t->waits && t->left && t->next_at && at && list;
+    bool ok = t->waits && t->left && t->next_at && t->urgent && t->rank && at && list;
     for (int i = 0; ok && i < count; i++) at[i + 1] = at[i] + ranges_of(p, &p->step[first + i], list + at[i]);
-    ok = ok && find_followers(t, list, at);
+    ok = ok && find_followers(t, list, at) && find_urgency(p, t, list, at);
     free(at);
     free(list);
     return ok;
@@ -142,22 +190,27 @@ void iso_together_free(iso_plan *p)
         free(p->together[i].left);
         free(p->together[i].next_at);
         free(p->together[i].next);
+        free(p->together[i].urgent);
+        free(p->together[i].rank);
     }
     free(p->together);
 }
 
 /* --- running */
 
-static void make_ready(iso_together *t, int i) { atomic_fetch_or(&t->ready[i / WORD], (uint64_t)1 << i % WORD); }
+static void make_ready(iso_together *t, int i)
+{
+    atomic_fetch_or(&t->ready[t->rank[i] / WORD], (uint64_t)1 << t->rank[i] % WORD);
+}
 
-/* The first step that is ready, which nobody else then takes; -1: none. */
+/* The most urgent step that is ready, which nobody else then takes; -1: none. */
 static int take(iso_together *t)
 {
     for (int w = 0; w * WORD < t->count; w++) {
         uint64_t bits = atomic_load(&t->ready[w]);
         while (bits) {
             const uint64_t bit = bits & -bits;
-            if (atomic_fetch_and(&t->ready[w], ~bit) & bit) return w * WORD + __builtin_ctzll(bit);
+            if (atomic_fetch_and(&t->ready[w], ~bit) & bit) return t->urgent[w * WORD + __builtin_ctzll(bit)];
             bits = atomic_load(&t->ready[w]);
         }
     }
