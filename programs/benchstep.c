@@ -119,7 +119,12 @@ static iso_status bench(const config *c, iso_error *err)
         if (i < 2 && (status = read_term(step, ISO_TERM_LOSS, &loss[i], err)) != ISO_OK) goto done;
         if (i == 0 && (status = read_term(step, ISO_TERM_RATIO, &loss[2], err)) != ISO_OK) goto done;
     }
-    rates[0] = bench_sgemm_rate(a, a + n, a + 2 * n);
+    /* Steps run one after another, as in training and as the peers' do; between so many seconds of them the rate is measured,
+     * since the processor's speed drifts. */
+    static const double row_seconds = 1;
+    double since = 0;
+    int rate_count = 0;
+    rates[rate_count++] = bench_sgemm_rate(a, a + n, a + 2 * n);
     for (int i = 0; i < c->steps; i++) {
         double start = iso_now(), start_cpu = bench_cpu_seconds(), now;
         iso_plan_run(step->plan);
@@ -127,10 +132,13 @@ static iso_status bench(const config *c, iso_error *err)
         seconds[i] = iso_now() - start;
         cpu[i] = bench_cpu_seconds() - start_cpu;
         if (i == 0 && !backend->device) loss[1] = now;
-        rates[i + 1] = backend->device ? rates[0] : bench_sgemm_rate(a, a + n, a + 2 * n); /* a device is not to wait for it */
+        since += seconds[i];
+        if (backend->device || (since < row_seconds && i + 1 < c->steps)) continue; /* a device is not to wait for it */
+        rates[rate_count++] = bench_sgemm_rate(a, a + n, a + 2 * n);
+        since = 0;
     }
     if (getenv("ISO_PLAN_PROFILE")) iso_plan_profile(step->plan);
-    print_result(c, &stats, bench_median(seconds, (int)c->steps), bench_median(cpu, (int)c->steps), bench_median(rates, (int)c->steps + 1), planned, loss);
+    print_result(c, &stats, bench_median(seconds, (int)c->steps), bench_median(cpu, (int)c->steps), bench_median(rates, rate_count), planned, loss);
 done:
     iso_train_step_free(step);
     iso_vars_free(vars);

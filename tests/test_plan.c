@@ -43,11 +43,44 @@ static void fused_plain(const iso_fused *f)
     }
 }
 
-static iso_backend fused_backend(void)
+static void products_plain(const iso_products *p)
+{
+    const int64_t m = p->shape.dim[0], n = p->shape.dim[1], k = p->a[0].shape.dim[p->transpose_a ? 0 : 1];
+    const int results = p->sum ? 1 : p->count;
+    double *room = p->workspace;
+    assert_non_null(room);
+    iso_fused_input input[ISO_FUSED_MAX_INPUTS];
+    for (int r = 0; r < results; r++) {
+        double *c = p->out[r] ? p->out[r] : room + r * m * n;
+        memset(c, 0, (size_t)(m * n) * sizeof *c);
+        for (int q = p->sum ? 0 : r; q < (p->sum ? p->count : r + 1); q++) {
+            const double *a = p->a[q].data, *b = p->b[p->sum ? q : 0].data;
+            for (int64_t i = 0; i < m * n * k; i++) {
+                const int64_t row = i / (n * k), column = i / k % n, d = i % k;
+                c[row * n + column] += a[p->transpose_a ? d * m + row : row * k + d] * b[p->transpose_b ? column * k + d : d * n + column];
+            }
+        }
+        input[r].data = c;
+    }
+    for (int i = 0; i < p->tail.inputs; i++) {
+        const void *data = i < results ? input[i].data : p->tail.input[i].data;
+        input[i] = p->tail.input[i];
+        input[i].data = data;
+    }
+    iso_fused tail = p->tail;
+    tail.input = input;
+    if (tail.steps) fused_plain(&tail);
+}
+
+static size_t products_room(const iso_products *p) { return (size_t)p->count * (size_t)iso_shape_count(&p->shape) * sizeof(double); }
+
+static iso_backend fused_backend(bool products)
 {
     iso_backend b = *iso_backend_reference();
     b.name = "reference, fused";
     b.fused = fused_plain;
+    b.products = products ? products_plain : NULL;
+    b.products_workspace = products_room;
     return b;
 }
 
@@ -180,7 +213,7 @@ static double distance(const outcome *a, const outcome *b)
 static void test_random_expressions(void **state)
 {
     (void)state;
-    iso_backend fused = fused_backend();
+    const iso_backend fused = fused_backend(false), products = fused_backend(true);
     static outcome plain, planned, fast;
     int fewer = 0;
     for (uint32_t i = 0; i < 300; i++) {
@@ -188,12 +221,131 @@ static void test_random_expressions(void **state)
         run_random(&fused, i, &planned);
         double apart = distance(&planned, &plain);
         if (!(apart <= 1e-12)) fail_msg("graph %u: fusing changes the values by %g", i, apart);
+        run_random(&products, i, &fast);
+        apart = distance(&fast, &plain);
+        if (!(apart <= 1e-12)) fail_msg("graph %u: products in units change the values by %g", i, apart);
         fewer += planned.stats.steps < plain.stats.steps && planned.stats.arena <= plain.stats.arena;
         run_random(iso_backend_cpu(), i, &fast);
         apart = distance(&fast, &plain);
         if (!(apart <= 2e-4)) fail_msg("graph %u: the CPU backend is off by %g", i, apart);
     }
     assert_true(fewer > 250);
+}
+
+/* --- products: a net's values, tangents and the gradients of both, by which its weights then change. */
+
+enum { LAYERS = 4, WEIGHTS = 2, TERMS = 2 };
+
+typedef struct learned {
+    double term[TERMS]; /* of the last run */
+    double *weight;     /* all of them */
+    size_t count;
+    int steps;
+} learned;
+
+static learned learn(const iso_backend *backend, uint32_t number, int64_t rows, int64_t width, int threads)
+{
+    const iso_draw d = {seed, 5000 + number, 0};
+    iso_error err = {0};
+    iso_graph *g = iso_graph_create();
+    const iso_shape shape = iso_shape2(rows, width), square = iso_shape2(width, width);
+    iso_node x = iso_input(g, "x", shape), v = iso_input(g, "v", shape), h = x, w[WEIGHTS + 1], grad[WEIGHTS + 1], one = iso_one(g);
+    w[0] = iso_state(g, "w0", square);
+    w[1] = iso_state(g, "w1", square);
+    w[WEIGHTS] = iso_state(g, "bias", iso_shape1(width));
+    for (uint64_t l = 0; l < LAYERS; l++) {
+        iso_node sum = iso_add(g, iso_matmul(g, h, w[l < WEIGHTS ? l : iso_draw_below(d, 3 * l, WEIGHTS)], false, iso_draw_below(d, 3 * l + 1, 2) == 1), w[WEIGHTS]);
+        h = iso_draw_below(d, 3 * l + 2, 2) ? iso_tanh(g, sum) : iso_relu(g, sum);
+    }
+    iso_node tangent = iso_jvp1(g, h, x, v);
+    iso_node outputs[TERMS] = {iso_mean_all(g, iso_square(g, tangent)), iso_mean_all(g, iso_mul(g, h, iso_exp(g, h)))};
+    iso_node loss = iso_add(g, outputs[0], outputs[1]);
+    iso_vjp(g, 1, &loss, &one, WEIGHTS + 1, w, grad);
+    iso_assign assigns[WEIGHTS + 1];
+    for (int i = 0; i <= WEIGHTS; i++) assigns[i] = (iso_assign){w[i], iso_sub(g, w[i], iso_scale(g, grad[i], 0.1))};
+
+    iso_vars *vars = NULL;
+    iso_plan *plan = NULL;
+    const int64_t most = rows > width ? rows * width : width * width;
+    float *numbers = malloc((size_t)most * sizeof *numbers);
+    assert_non_null(numbers);
+    assert_int_equal(iso_vars_create(backend, &vars, &err), ISO_OK);
+    assert_int_equal(iso_vars_add_states(vars, g, 1, &loss, &err), ISO_OK);
+    for (int i = 0; i < iso_vars_count(vars); i++) {
+        const iso_shape s = iso_vars_shape(vars, i);
+        iso_draw_uniform((iso_draw){seed, 6000 + (uint32_t)i, number}, -1 / sqrt((double)width), 1 / sqrt((double)width), iso_shape_count(&s), numbers);
+        assert_int_equal(iso_vars_write(vars, iso_vars_name(vars, i), numbers, iso_shape_count(&s), &err), ISO_OK);
+    }
+    const iso_plan_spec spec = {.vars = vars, .output_count = TERMS, .outputs = outputs, .assign_count = WEIGHTS + 1, .assigns = assigns, .threads = threads};
+    if (iso_plan_create(g, &spec, &plan, &err) != ISO_OK) fail_msg("%s", err.message);
+    for (uint32_t i = 0; i < 2; i++) {
+        iso_draw_normal((iso_draw){seed, 7000 + i, number}, rows * width, numbers);
+        assert_int_equal(iso_plan_write(plan, i ? v : x, numbers, rows * width, &err), ISO_OK);
+    }
+    for (int i = 0; i < 3; i++) iso_plan_run(plan);
+    learned l = {.steps = iso_plan_describe(plan).steps, .count = (size_t)(WEIGHTS * width * width + width)};
+    l.weight = malloc(l.count * sizeof *l.weight);
+    assert_non_null(l.weight);
+    for (int i = 0; i < TERMS; i++) assert_int_equal(iso_plan_read_f64(plan, outputs[i], &l.term[i], 1, &err), ISO_OK);
+    size_t at = 0;
+    for (int i = 0; i < iso_vars_count(vars); i++) {
+        const iso_shape s = iso_vars_shape(vars, i);
+        const int64_t n = iso_shape_count(&s);
+        assert_int_equal(iso_vars_read(vars, iso_vars_name(vars, i), numbers, n, &err), ISO_OK);
+        for (int64_t k = 0; k < n; k++) l.weight[at++] = numbers[k];
+    }
+    assert_int_equal(at, l.count);
+    free(numbers);
+    iso_plan_free(plan);
+    iso_vars_free(vars);
+    iso_graph_free(g);
+    return l;
+}
+
+static double apart(const learned *a, const learned *b)
+{
+    double worst = 0;
+    for (int i = 0; i < TERMS; i++) worst = fmax(worst, fabs(a->term[i] - b->term[i]) / (1e-3 + fabs(b->term[i])));
+    for (size_t i = 0; i < a->count; i++) worst = fmax(worst, fabs(a->weight[i] - b->weight[i]));
+    return worst;
+}
+
+static void test_products(void **state)
+{
+    (void)state;
+    const iso_backend products = fused_backend(true);
+    for (uint32_t i = 0; i < 60; i++) {
+        learned plain = learn(iso_backend_reference(), i, 6, 4, 1), joined = learn(&products, i, 6, 4, 1),
+                fast = learn(iso_backend_cpu(), i, 6, 4, 1);
+        double off = apart(&joined, &plain);
+        if (!(off <= 1e-7)) fail_msg("net %u: products in units change the values by %g", i, off); /* states are read as floats */
+        assert_true(joined.steps < plain.steps);
+        off = apart(&fast, &plain);
+        if (!(off <= 1e-4)) fail_msg("net %u: the CPU backend is off by %g", i, off);
+        free(plain.weight);
+        free(joined.weight);
+        free(fast.weight);
+    }
+}
+
+/* Products that are cut into rows give the same bits as whole ones. */
+static void test_cut_products(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++) {
+        learned plain = learn(iso_backend_reference(), i, 70, 300, 1), one = learn(iso_backend_cpu(), i, 70, 300, 1);
+        double off = apart(&one, &plain);
+        if (!(off <= 1e-4)) fail_msg("net %u: the CPU backend is off by %g", i, off);
+        for (int threads = 2; threads <= 5; threads += 3) {
+            learned more = learn(iso_backend_cpu(), i, 70, 300, threads);
+            assert_true(more.steps > one.steps); /* some were cut */
+            assert_memory_equal(one.term, more.term, sizeof one.term);
+            assert_memory_equal(one.weight, more.weight, one.count * sizeof *one.weight);
+            free(more.weight);
+        }
+        free(plain.weight);
+        free(one.weight);
+    }
 }
 
 /* The comparison must be able to fail. */
@@ -213,7 +365,7 @@ static void test_difference_is_seen(void **state)
 static void test_assignments_read_old_values(void **state)
 {
     (void)state;
-    iso_backend backends[] = {*iso_backend_reference(), fused_backend(), *iso_backend_cpu()};
+    iso_backend backends[] = {*iso_backend_reference(), fused_backend(true), *iso_backend_cpu()};
     for (int b = 0; b < 3; b++) {
         iso_graph *g = iso_graph_create();
         iso_node x = iso_state(g, "x", iso_shape1(5)), y = iso_state(g, "y", iso_shape1(5));
@@ -246,7 +398,7 @@ static void test_assignments_read_old_values(void **state)
 static void test_frozen(void **state)
 {
     (void)state;
-    iso_backend backends[] = {*iso_backend_reference(), fused_backend(), *iso_backend_cpu()};
+    iso_backend backends[] = {*iso_backend_reference(), fused_backend(true), *iso_backend_cpu()};
     for (int b = 0; b < 3; b++) {
         iso_error err = {0};
         iso_graph *g = iso_graph_create();
@@ -336,6 +488,8 @@ int main(void)
     print_message("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_expressions),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_cut_products),
         cmocka_unit_test(test_difference_is_seen),
         cmocka_unit_test(test_assignments_read_old_values),
         cmocka_unit_test(test_frozen),

@@ -50,11 +50,11 @@ ISO_AMX_INLINE __m512 iso_amx_load(const float *from, int64_t n)
     return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), from);
 }
 
-/* y = x transposed, 16 x 16 words; the rows of y are 64 bytes apart. */
-ISO_AMX_INLINE void iso_amx_transpose(const char *x, char *y)
+/* y = x transposed, 16 x 16 words; the rows of x are `pitch` bytes apart, those of y 64. */
+ISO_AMX_INLINE void iso_amx_transpose(const char *x, int64_t pitch, char *y)
 {
     __m512i r[16], t[16];
-    for (int i = 0; i < 16; i++) r[i] = _mm512_load_si512((const void *)(x + 64 * i));
+    for (int i = 0; i < 16; i++) r[i] = _mm512_load_si512((const void *)(x + pitch * i));
     for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);

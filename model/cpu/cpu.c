@@ -85,6 +85,8 @@ static const iso_backend cpu = {
                [ISO_OP_CONV] = iso_cpu_conv, [ISO_OP_CONV_X] = iso_cpu_conv_x, [ISO_OP_CONV_W] = iso_cpu_conv_w},
     .workspace = cpu_workspace,
     .fused = iso_cpu_fused,
+    .products = iso_cpu_products,
+    .products_workspace = iso_cpu_products_workspace,
     .alloc = cpu_alloc,
     .release = cpu_release,
 };

@@ -121,7 +121,7 @@ TARGET static void pack_y(const problem *p, const float *y, int64_t image, int64
                 iso_amx_put_row(first ? iso_amx_load(first + o, n) : _mm512_setzero_ps(),
                                 second ? iso_amx_load(second + o, n) : _mm512_setzero_ps(), tile + 64 * k);
             }
-            for (int s = 0; s < ISO_AMX_PARTS; s++) iso_amx_transpose(tile + s * TILE_BYTES, tile + s * TILE_BYTES);
+            for (int s = 0; s < ISO_AMX_PARTS; s++) iso_amx_transpose(tile + s * TILE_BYTES, 64, tile + s * TILE_BYTES);
         }
     }
 }

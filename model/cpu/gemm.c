@@ -1,5 +1,6 @@
 #include "model/cpu/gemm.h"
 
+#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -251,7 +252,7 @@ static engine tiles_of(const iso_gemm *g, int width)
 /* Of one of tm x tn parts. */
 static double cost_of(const iso_gemm *g, const engine *e, int tm, int tn)
 {
-    const double rows = (double)(iso_ceil_div(iso_ceil_div(g->m, tm), e->rows) * e->rows);
+    const double rows = (double)(iso_ceil_div(iso_ceil_div(g->part_of ? g->part_of : g->m, tm), e->rows) * e->rows);
     const int64_t width = iso_ceil_div(iso_ceil_div(g->n, tn), e->columns) * e->columns;
     const double columns = (double)width, depth = (double)(iso_ceil_div(g->k, e->depth) * e->depth);
     return depth * (rows * columns / e->rate + rows * (g->a_cost + e->split_a) * (double)iso_ceil_div(width, e->width) +
@@ -272,7 +273,7 @@ static job job_of(const iso_gemm *g)
 {
     job j = {.g = g, .isa = iso_gemm_isa_get(), .tm = 1, .tn = 1};
     j.by = vectors_of(j.isa);
-    double best = cost_of(g, &j.by, 1, 1);
+    double best = g->turned ? INFINITY : cost_of(g, &j.by, 1, 1);
     for (int width = ISO_AMX_NC / 4; j.isa->tiles && width <= ISO_AMX_NC; width *= 2) {
         const engine e = tiles_of(g, width);
         const double cost = cost_of(g, &e, 1, 1);

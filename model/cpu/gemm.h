@@ -60,6 +60,9 @@ typedef struct iso_gemm {
     float *c;
     int64_t c_pitch;
     bool add;                  /* C += A B */
+    bool turned;               /* C' = A B: columns j0 ... of the product are the rows of C; on the tile unit only (iso_gemm_isa.tiles),
+                                * not with `wide` */
+    int64_t part_of;           /* this is a part of a product of so many rows, and is to be computed as that would be; 0: is none */
     double *wide;              /* [m, n]: here the blocks of depth are added up in double; for long sums that nearly cancel,
                                 * as gradients of small layers are. NULL: in C. Not together with `add`. */
 } iso_gemm;

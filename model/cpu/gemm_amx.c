@@ -85,7 +85,7 @@ TARGET static void pack_a_depths(const iso_gemm *g, int64_t i0, int rows, int64_
     for (int k = 0; k < nk; k += DEPTH, to += STEP_BYTES) {
         (void)g->find_a(g->a, i0, rows, k0 + k, nk - k < DEPTH ? nk - k : DEPTH, w->at);
         split_step(w->at, 0, rows, nk - k, to);
-        for (int s = 0; s < SPLITS; s++) iso_amx_transpose(to + s * TILE_BYTES, to + s * TILE_BYTES);
+        for (int s = 0; s < SPLITS; s++) iso_amx_transpose(to + s * TILE_BYTES, 64, to + s * TILE_BYTES);
     }
 }
 
@@ -134,7 +134,7 @@ TARGET static void pack_b_columns(const iso_gemm *g, int64_t j0, int nj, int64_t
                 if (i < columns) split_row(w->at[i] + k, depth, w->a + 64 * i);
                 else zero_row(depth, w->a + 64 * i);
             }
-            for (int s = 0; s < SPLITS; s++) iso_amx_transpose(w->a + s * TILE_BYTES, to + s * TILE_BYTES);
+            for (int s = 0; s < SPLITS; s++) iso_amx_transpose(w->a + s * TILE_BYTES, 64, to + s * TILE_BYTES);
         }
     }
 }
@@ -212,14 +212,36 @@ TARGET static void save(const float *c, float *const *rows, int ni, int64_t colu
     }
 }
 
-static void multiply_block(buffers *w, int ni, int64_t n0, int nj, int nk, size_t panel, bool add)
+/* The same where the columns of c are rows of the matrix. */
+TARGET static void save_turned(const float *c, float *const *rows, int ni, int64_t column, int nj, bool add)
+{
+    _Alignas(64) float turned[TILE * TILE];
+    for (int j = 0; j < nj; j += TILE)
+        for (int i = 0; i < ni; i += TILE) {
+            const __mmask16 mask = ni - i >= TILE ? 0xffff : (__mmask16)((1u << (ni - i)) - 1);
+            iso_amx_transpose((const char *)(c + i * BLOCK + j), 4 * BLOCK, (char *)turned);
+            for (int r = 0; r < TILE && j + r < nj; r++) {
+                float *to = rows[j + r] + column + i;
+                __m512 v = _mm512_load_ps(turned + r * TILE);
+                if (add) v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), v);
+                _mm512_mask_storeu_ps(to, mask, v);
+            }
+        }
+}
+
+static void multiply_block(const iso_gemm *g, buffers *w, int64_t m0, int ni, int64_t n0, int nj, int nk, size_t panel, bool add)
 {
     static void (*const kernel[2][2])(int, const char *, const char *, size_t, float *) = {{micro_11, micro_12}, {micro_21, micro_22}};
     const int steps = (nk + DEPTH - 1) / DEPTH;
     for (int j = 0; j < nj; j += BLOCK) {
         const int n = nj - j < BLOCK ? nj - j : BLOCK;
         kernel[ni > TILE][n > TILE](steps, w->a, w->b + (size_t)(j / TILE) * panel, panel, w->c);
-        save(w->c, w->rows, ni, n0 + j, n, add);
+        if (g->turned) {
+            iso_gemm_rows(g, n0 + j, n, w->rows);
+            save_turned(w->c, w->rows, ni, m0, n, add);
+        } else {
+            save(w->c, w->rows, ni, n0 + j, n, add);
+        }
     }
 }
 
@@ -240,8 +262,8 @@ TARGET void iso_amx_multiply(const iso_gemm *g, int64_t m0, int64_t m1, int64_t 
             for (int64_t m = m0; m < m1; m += BLOCK) {
                 const int ni = (int)iso_min64(BLOCK, m1 - m);
                 pack_a(g, m, ni, k, nk, w);
-                iso_gemm_rows(g, m, ni, w->rows);
-                multiply_block(w, ni, n, nj, nk, panel, g->add || (k > 0 && !g->wide));
+                if (!g->turned) iso_gemm_rows(g, m, ni, w->rows);
+                multiply_block(g, w, m, ni, n, nj, nk, panel, g->add || (k > 0 && !g->wide));
                 if (g->wide) iso_gemm_add_wide(g, m, ni, n, nj, w->rows, k == 0, k + nk == g->k);
             }
         }

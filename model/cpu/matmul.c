@@ -1,5 +1,16 @@
+/* matmul.c: matrix products, one or several at once. */
 #include "model/cpu/cpu.h"
 #include "model/cpu/gemm.h"
+
+/* The costs are cycles to pack an element. */
+static iso_gemm gemm_of(int64_t m, int64_t n, int64_t k, bool ta, bool tb)
+{
+    return (iso_gemm){.m = m, .n = n, .k = k, .a_cost = ta ? 0.5 : 0.3, .b_cost = tb ? 0.9 : 0.4,
+                      .pack_a = ta ? iso_gemm_pack_a_depth : iso_gemm_pack_a_rows, .a_by_depth = ta,
+                      .pack_b = tb ? iso_gemm_pack_b_depth : iso_gemm_pack_b_rows,
+                      .find_a = ta ? iso_gemm_find_depth : iso_gemm_find_rows, .find_b = tb ? iso_gemm_find_rows : iso_gemm_find_depth,
+                      .b_by_columns = tb, .c_pitch = n};
+}
 
 void iso_cpu_matmul(const iso_call *call)
 {
@@ -11,12 +22,160 @@ void iso_cpu_matmul(const iso_call *call)
     for (int64_t p = 0; p < batch; p++) {
         iso_gemm_matrix ma = {(const float *)call->in[0].data + p * m * k, a->dim[last]};
         iso_gemm_matrix mb = {(const float *)call->in[1].data + p * k * n, b->dim[last]};
-        iso_gemm g = {.m = m, .n = n, .k = k, .a = &ma, .b = &mb, .a_cost = ta ? 0.5 : 0.3, .b_cost = tb ? 0.9 : 0.4,
-                      .pack_a = ta ? iso_gemm_pack_a_depth : iso_gemm_pack_a_rows, .a_by_depth = ta,
-                      .pack_b = tb ? iso_gemm_pack_b_depth : iso_gemm_pack_b_rows,
-                      .find_a = ta ? iso_gemm_find_depth : iso_gemm_find_rows, .find_b = tb ? iso_gemm_find_rows : iso_gemm_find_depth,
-                      .b_by_columns = tb,
-                      .c = (float *)call->out.data + p * m * n, .c_pitch = n};
+        iso_gemm g = gemm_of(m, n, k, ta, tb);
+        g.a = &ma;
+        g.b = &mb;
+        g.c = (float *)call->out.data + p * m * n;
         iso_gemm_run(&g, call->threads, call->workspace);
     }
+}
+
+/* --- several: one product of matrices that lie in parts */
+
+/* Matrices of `each` rows, one below the other. */
+typedef struct joined {
+    iso_gemm_matrix part[ISO_PRODUCTS_MAX];
+    int64_t each;
+} joined;
+
+static const float *row_of(const joined *j, int64_t i)
+{
+    const iso_gemm_matrix *m = &j->part[i / j->each];
+    return m->data + i % j->each * m->pitch;
+}
+
+static int find_joined_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at)
+{
+    for (int i = 0; i < ni; i++) at[i] = row_of(operand, i0 + i) + k0;
+    return nk;
+}
+
+static int find_joined_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at)
+{
+    for (int k = 0; k < nk; k++) at[k] = row_of(operand, k0 + k) + i0;
+    return ni;
+}
+
+static void pack_joined_a_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    (void)tile;
+    for (int i = 0; i < ni; i++) memcpy(dst + (size_t)i * ISO_GEMM_LDA, row_of(operand, i0 + i) + k0, (size_t)nk * sizeof(float));
+}
+
+static void pack_joined_a_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    const joined *j = operand;
+    for (int k = 0, n; k < nk; k += n) {
+        const int64_t within = (k0 + k) % j->each;
+        n = (int)iso_min64(nk - k, j->each - within);
+        iso_gemm_pack_a_depth(&j->part[(k0 + k) / j->each], i0, ni, within, n, tile, dst + k * ISO_GEMM_PANEL);
+    }
+}
+
+static void pack_joined_b_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    for (int k = 0; k < nk; k++) iso_gemm_spread_row(row_of(operand, k0 + k) + i0, ni, nk, tile, dst + (size_t)k * tile);
+}
+
+static joined join(int count, const iso_tensor *of)
+{
+    joined j = {.each = of[0].shape.dim[0]};
+    for (int i = 0; i < count; i++) j.part[i] = (iso_gemm_matrix){of[i].data, of[i].shape.dim[1]};
+    return j;
+}
+
+/* Where the results are: stored, or in the workspace. */
+typedef struct results {
+    float *at[ISO_PRODUCTS_MAX];
+    int64_t m, n; /* of each */
+} results;
+
+static void rows_of_results(const void *context, int64_t i0, int ni, float **rows)
+{
+    const results *r = context;
+    for (int i = 0; i < ni; i++) rows[i] = r->at[(i0 + i) / r->m] + (i0 + i) % r->m * r->n;
+}
+
+static int result_count(const iso_products *p) { return p->sum ? 1 : p->count; }
+
+/* What the products pack into, then the results that are not stored. */
+static size_t packing_bytes(void)
+{
+    enum { LINE = 64 };
+    return (iso_gemm_workspace(1) + LINE - 1) / LINE * LINE;
+}
+
+size_t iso_cpu_products_workspace(const iso_products *p)
+{
+    return packing_bytes() + (size_t)result_count(p) * (size_t)iso_shape_count(&p->shape) * sizeof(float);
+}
+
+/* The operand that lies along the depth is split as it is as B, and transposed as A: let the larger one be B. */
+static void turn(iso_gemm *g)
+{
+    if (!iso_gemm_isa_get()->tiles || g->m <= g->n) return;
+    const void *a = g->a;
+    const int64_t m = g->m;
+    g->a = g->b;
+    g->m = g->n;
+    g->b = a;
+    g->n = m;
+    g->turned = true;
+}
+
+static void multiply(const iso_products *p, const results *r)
+{
+    const joined a = join(p->count, p->a), b = join(p->sum ? p->count : 1, p->b);
+    const int64_t depth = p->a[0].shape.dim[p->transpose_a ? 0 : 1];
+    iso_gemm g = gemm_of(r->m * result_count(p), r->n, depth * (p->sum ? p->count : 1), p->transpose_a, p->transpose_b);
+    g.a = &a;
+    g.b = &b;
+    g.c_rows = rows_of_results;
+    g.c_context = r;
+    g.part_of = p->part_of * p->count;
+    if (p->transpose_a) {
+        g.pack_a = pack_joined_a_depth;
+        g.find_a = find_joined_depth;
+        g.pack_b = pack_joined_b_rows;
+        g.find_b = find_joined_depth;
+        turn(&g);
+    } else {
+        g.b = &b.part[0];
+        g.pack_a = pack_joined_a_rows;
+        g.find_a = find_joined_rows;
+    }
+    iso_gemm_run(&g, 1, p->workspace);
+}
+
+static bool tail_reads(const iso_fused *tail, const void *data)
+{
+    for (int i = 0; i < tail->inputs; i++)
+        if (tail->input[i].data == data) return true;
+    return false;
+}
+
+/* A result that only the tail reads: where the tail writes one of its own, which is then in the cache; else in `room`. */
+static float *place_of(const iso_fused *tail, float *const *taken, int count, float *room)
+{
+    for (int s = 0; s < tail->steps; s++) {
+        bool free = tail->step[s].out && !tail_reads(tail, tail->step[s].out);
+        for (int i = 0; i < count; i++) free = free && taken[i] != tail->step[s].out;
+        if (free) return tail->step[s].out;
+    }
+    return room;
+}
+
+void iso_cpu_products(const iso_products *p)
+{
+    results r = {.m = p->shape.dim[0], .n = p->shape.dim[1]};
+    float *room = (float *)((char *)p->workspace + packing_bytes());
+    iso_fused_input input[ISO_FUSED_MAX_INPUTS];
+    iso_fused tail = p->tail;
+    for (int i = 0; i < result_count(p); i++) r.at[i] = p->out[i] ? p->out[i] : place_of(&tail, r.at, i, room + (int64_t)i * r.m * r.n);
+    multiply(p, &r);
+    if (!tail.steps) return;
+    memcpy(input, tail.input, (size_t)tail.inputs * sizeof *input);
+    for (int i = 0; i < result_count(p); i++) input[i].data = r.at[i];
+    tail.input = input;
+    iso_cpu_fused(&tail);
 }

@@ -61,6 +61,22 @@ typedef struct iso_fused {
 /* A step's `out` may be the data of a dense input (in-place): element i of it is read only for element i.
  * Loads of a tile happen before its stores. Two outputs never share memory. */
 
+/* Small products done at once by one thread, and elementwise ops on what they give while that is in the cache:
+ *     not sum: result i = a_i b_0: as one product of the a's on top of each other, so b is read once;
+ *     sum:     result 0 = the sum of a_i' b_i: as one product of the depths one after another.
+ * Several that are no sum have no transposed a's, and a sum has. All a's have one shape, and all b's. */
+#define ISO_PRODUCTS_MAX 8
+typedef struct iso_products {
+    int count;
+    bool sum, transpose_a, transpose_b;
+    iso_tensor a[ISO_PRODUCTS_MAX], b[ISO_PRODUCTS_MAX];
+    iso_shape shape;               /* of a result: [m, n] */
+    int64_t part_of;               /* these are some rows of products that have so many; 0: whole ones */
+    void *out[ISO_PRODUCTS_MAX];   /* where the results are stored; NULL where only the tail reads them */
+    iso_fused tail;                /* its first inputs are the results, with these addresses; steps 0: none */
+    void *workspace;               /* iso_backend.products_workspace bytes */
+} iso_products;
+
 /* What a backend adds whose memory and clock are not the host's. All of it. One thread at a time. */
 typedef struct iso_device {
     /* Before a plan is laid out (shapes and attributes only) and before it runs: what a kernel needs that may fail. */
@@ -92,6 +108,8 @@ typedef struct iso_backend {
     iso_kernel kernel[ISO_OP_COUNT];                  /* NULL: not in this backend (sources and views have none) */
     size_t (*workspace)(iso_op op, const iso_call *); /* bytes; data pointers are not set yet. May be NULL. */
     void (*fused)(const iso_fused *);                 /* NULL: elementwise ops run one by one through kernel[] */
+    void (*products)(const iso_products *);           /* NULL: products run one by one; not without `fused` */
+    size_t (*products_workspace)(const iso_products *);
     void *(*alloc)(size_t bytes);                     /* 64-byte aligned, zeroed; NULL when memory is out */
     void (*release)(void *, size_t bytes);
     /* Between the host's memory and the backend's; NULL: they are the same memory. */

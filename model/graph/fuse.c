@@ -3,7 +3,11 @@
  * Elementwise nodes of one shape join their consumers' unit as long as no path leaves the unit and comes back: a unit
  * runs at once, so such a path would have to run in the middle of it. Going from the last node to the first puts cheap
  * ops next to their consumers, where they need no memory of their own. Masks (step) are computed anew in every unit that
- * reads them: they cost one comparison, and what they read is kept anyway. */
+ * reads them: they cost one comparison, and what they read is kept anyway.
+ *
+ * Small products start units that elementwise nodes may join behind them, so that what a product gives is still in the
+ * cache: two that multiply by the same matrix (a primal and its tangent) in one unit, and all those whose sum is the
+ * gradient of a weight. What joins must not make a product wait for what it did not wait for before. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +20,11 @@ typedef struct forming {
     const iso_graph *g;
     const iso_plan_spec *spec;
     int n;
-    bool *needed, *inlined;
+    bool *needed, *inlined, *summand;
     iso_node *root;
+    int *products;    /* of a group: how many matmuls others may join */
+    iso_node *sum;    /* of a group: the node that is their sum, or ISO_NONE */
+    int *readers;     /* [nodes] reads of a node, by nodes, outputs and assignments */
     int *group;       /* of a node with a kernel; -1 for others */
     int *next, *tail; /* lists of a group's nodes */
     int *low, *high;  /* smallest and largest handle of a group */
@@ -109,20 +116,61 @@ static bool union_small(const forming *f, int a, int b)
 static void merge(forming *f, int a, int b)
 {
     for (int n = b; n != -1; n = f->next[n]) f->group[n] = a;
+    f->products[a] += f->products[b];
+    if (f->sum[a] == ISO_NONE) f->sum[a] = f->sum[b];
     f->next[f->tail[a]] = b;
     f->tail[a] = f->tail[b];
     if (f->low[b] < f->low[a]) f->low[a] = f->low[b];
     if (f->high[b] > f->high[a]) f->high[a] = f->high[b];
 }
 
+static bool is_product(const forming *f, int n) { return f->g->at[n].op == ISO_OP_MATMUL; }
+
+/* Whether a product in group a reads what group b computes. */
+static bool product_reads(const forming *f, int a, int b)
+{
+    for (int n = a; n != -1; n = f->next[n])
+        for (int k = 0; k < ISO_MAX_INPUTS && is_product(f, n); k++)
+            if (producer(f, f->g->at[n].in[k]) == b) return true;
+    return false;
+}
+
+/* Whether all that `group` reads, but for `product`, is there before `product` begins. */
+typedef struct early {
+    forming *f;
+    int product, group;
+} early;
+
+static bool comes_late(void *context, int p)
+{
+    const early *e = context;
+    return p != e->product && p != e->group && !depends(e->f, e->product, p, false);
+}
+
+static bool may_follow(forming *f, int product, int group)
+{
+    return !product_reads(f, product, group) && !each_input(f, group, comes_late, &(early){f, product, group});
+}
+
+/* Whether nothing outside of group a reads what group b computes: it would come later than it could. */
+static bool only_read_by(const forming *f, int a, int b)
+{
+    for (int n = 0; n < f->n; n++)
+        for (int k = 0; k < ISO_MAX_INPUTS && f->group[n] != -1 && f->group[n] != a && f->group[n] != b; k++)
+            if (f->g->at[n].in[k] != ISO_NONE && producer(f, f->g->at[n].in[k]) == b) return false;
+    return true;
+}
+
 /* Tries to take node `in` of n's inputs into n's group. */
 static void try_merge(forming *f, int n, iso_node in)
 {
     const node *at = f->g->at;
-    if (in == ISO_NONE || f->inlined[in]) return;
-    if (f->group[in] == -1 || kind_of(f, in) != KIND_E || !iso_shape_equal(&at[in].shape, &at[n].shape)) return;
+    if (in == ISO_NONE || f->inlined[in] || f->group[in] == -1 || !iso_shape_equal(&at[in].shape, &at[n].shape)) return;
     int a = f->group[n], b = f->group[in];
-    if (a == b || !union_small(f, a, b) || depends(f, a, b, true)) return;
+    if (a == b || (kind_of(f, in) != KIND_E && !f->products[b]) || (f->products[a] && f->products[b])) return;
+    if (!union_small(f, a, b) || depends(f, a, b, true)) return;
+    if (f->products[b] && !may_follow(f, b, a)) return;
+    if (f->products[a] && (!may_follow(f, a, b) || !only_read_by(f, a, b))) return;
     merge(f, a, b);
 }
 
@@ -136,6 +184,98 @@ static void fuse(forming *f)
             try_merge(f, n, in);
         }
     }
+}
+
+/* --- products in one unit */
+
+static size_t real_bytes(const forming *f, iso_node n)
+{
+    return (size_t)iso_shape_count(&f->g->at[n].shape) * f->spec->vars->backend->real_size;
+}
+
+/* Whether `count` products like n are small enough for one thread. */
+static bool small_products(const forming *f, int n, int count)
+{
+    const node *p = &f->g->at[n];
+    iso_call c = {.attr = p->attr, .in = {{NULL, f->g->at[p->in[0]].shape}, {NULL, f->g->at[p->in[1]].shape}}, .out.shape = p->shape};
+    return iso_together_small_size((size_t)count * (real_bytes(f, p->in[0]) + real_bytes(f, p->in[1]) + real_bytes(f, n)),
+                                   count * iso_op_flops(p->op, &c));
+}
+
+/* A product that others may join: small, and of matrices. */
+static bool joins(const forming *f, int n)
+{
+    return f->group[n] != -1 && is_product(f, n) && f->g->at[n].shape.ndim == 2 && small_products(f, n, 1);
+}
+
+static bool alike(const forming *f, int n, int other)
+{
+    const node *a = &f->g->at[n], *b = &f->g->at[other];
+    bool same = a->attr.i[0] == b->attr.i[0] && a->attr.i[1] == b->attr.i[1];
+    for (int k = 0; k < ISO_MAX_INPUTS; k++) same = same && iso_shape_equal(&f->g->at[a->in[k]].shape, &f->g->at[b->in[k]].shape);
+    return same;
+}
+
+/* The products that the sum n is made of, into leaf; false where it is made of anything else. */
+static bool collect(const forming *f, int n, bool top, int *leaf, int *count)
+{
+    if (!top && f->readers[n] != 1) return false;
+    if (joins(f, n) && f->g->at[n].attr.i[0]) {
+        if (*count == ISO_PRODUCTS_MAX || (*count && !alike(f, n, leaf[0]))) return false;
+        leaf[(*count)++] = n;
+        return true;
+    }
+    if (f->group[n] == -1 || f->g->at[n].op != ISO_OP_ADD) return false;
+    return collect(f, f->g->at[n].in[0], false, leaf, count) && collect(f, f->g->at[n].in[1], false, leaf, count);
+}
+
+static void take_sum(forming *f, int n, int group)
+{
+    if (n != group) {
+        merge(f, group, n);
+        f->summand[n] = true;
+    }
+    for (int k = 0; k < ISO_MAX_INPUTS && !is_product(f, n); k++) take_sum(f, f->g->at[n].in[k], group);
+}
+
+/* Gradients of a weight are summed where they are multiplied. */
+static void join_sums(forming *f)
+{
+    for (int n = f->n - 1; n >= 0; n--) {
+        int leaf[ISO_PRODUCTS_MAX], count = 0;
+        if (f->group[n] != n || f->summand[n] || f->g->at[n].op != ISO_OP_ADD) continue;
+        if (!collect(f, n, true, leaf, &count) || !small_products(f, leaf[0], count)) continue;
+        take_sum(f, n, n);
+        f->sum[n] = n;
+    }
+}
+
+/* Two products by the same matrix that do not wait for each other. */
+static void join_pairs(forming *f)
+{
+    for (int n = 0; n < f->n; n++) {
+        if (f->group[n] != n || f->products[n] != 1 || f->g->at[n].attr.i[0] || f->summand[n]) continue;
+        for (int m = n - 1; m >= 0; m--) {
+            if (f->group[m] != m || f->products[m] != 1 || !alike(f, n, m) || !small_products(f, n, 2)) continue;
+            if (f->root[f->g->at[m].in[1]] != f->root[f->g->at[n].in[1]]) continue;
+            if (depends(f, n, m, false) || depends(f, m, n, false)) continue;
+            merge(f, n, m);
+            break;
+        }
+    }
+}
+
+static void join_products(forming *f)
+{
+    const iso_plan_spec *s = f->spec;
+    for (int n = 0; n < f->n; n++)
+        for (int k = 0; f->needed[n] && k < ISO_MAX_INPUTS; k++)
+            if (f->g->at[n].in[k] != ISO_NONE) f->readers[f->g->at[n].in[k]]++;
+    for (int i = 0; i < s->output_count; i++) f->readers[s->outputs[i]]++;
+    for (int i = 0; i < s->assign_count; i++) f->readers[s->assigns[i].value]++;
+    for (int n = 0; n < f->n; n++) f->products[n] = joins(f, n);
+    join_sums(f);
+    join_pairs(f);
 }
 
 /* --- which nodes need what */
@@ -176,6 +316,7 @@ static void begin_groups(forming *f)
         f->next[n] = -1;
         f->tail[n] = f->low[n] = f->high[n] = n;
         f->seen[n] = 0;
+        f->sum[n] = ISO_NONE;
     }
 }
 
@@ -199,7 +340,7 @@ static bool reads(const forming *f, int n, iso_node state, bool *dense)
         if (f->inlined[in]) in = f->g->at[in].in[0];
         if (f->root[in] != state) continue;
         found = true;
-        if (!iso_shape_equal(&f->g->at[in].shape, &f->g->at[n].shape)) *dense = false;
+        if (is_product(f, n) || !iso_shape_equal(&f->g->at[in].shape, &f->g->at[n].shape)) *dense = false;
     }
     return found;
 }
@@ -280,7 +421,8 @@ static iso_status order_units(forming *f, const bool *direct, units *u, iso_erro
         }
         waits[best] = -1;
         unit *at = &u->unit[u->unit_count];
-        *at = (unit){.first = placed, .fused = kind_of(f, best) == KIND_E};
+        *at = (unit){.first = placed, .fused = kind_of(f, best) == KIND_E || f->next[best] != -1, .sum = f->sum[best]};
+        if (at->fused) at->products = f->products[best];
         for (int n = f->low[best]; n <= f->high[best]; n++)
             if (f->group[n] == best) {
                 u->order[placed++] = n;
@@ -305,6 +447,7 @@ void iso_units_free(units *u)
     free(u->needed);
     free(u->root);
     free(u->inlined);
+    free(u->summand);
     free(u->direct);
     *u = (units){0};
 }
@@ -319,10 +462,11 @@ iso_status iso_units_build(const iso_graph *g, const iso_plan_spec *spec, units 
     u.needed = iso_calloc(n, sizeof *u.needed);
     u.inlined = iso_calloc(n, sizeof *u.inlined);
     u.root = iso_calloc(n, sizeof *u.root);
+    u.summand = iso_calloc(n, sizeof *u.summand);
     u.direct = iso_calloc((size_t)spec->assign_count, sizeof *u.direct);
-    forming f = {.g = g, .spec = spec, .n = (int)n, .needed = u.needed, .inlined = u.inlined, .root = u.root};
-    int **work[] = {&f.group, &f.next, &f.tail, &f.low, &f.high, &f.seen, &f.stack};
-    bool ok = u.unit && u.order && u.of && u.needed && u.inlined && u.root && u.direct;
+    forming f = {.g = g, .spec = spec, .n = (int)n, .needed = u.needed, .inlined = u.inlined, .summand = u.summand, .root = u.root};
+    int **work[] = {&f.group, &f.next, &f.tail, &f.low, &f.high, &f.seen, &f.stack, &f.products, &f.sum, &f.readers};
+    bool ok = u.unit && u.order && u.of && u.needed && u.inlined && u.summand && u.root && u.direct;
     for (size_t i = 0; i < sizeof work / sizeof *work; i++) ok = (*work[i] = iso_calloc(n, sizeof(int))) && ok;
     iso_status st = ok ? ISO_OK : iso_fail_memory(err);
     if (st == ISO_OK) {
@@ -330,6 +474,7 @@ iso_status iso_units_build(const iso_graph *g, const iso_plan_spec *spec, units 
         mark_needed(&f);
         if (spec->vars->backend->fused) mark_inlined(&f);
         begin_groups(&f);
+        if (spec->vars->backend->products) join_products(&f);
         if (spec->vars->backend->fused) fuse(&f);
         mark_direct(&f, u.direct);
         st = order_units(&f, u.direct, &u, err);

@@ -26,6 +26,7 @@ typedef struct planning {
     bool *once;     /* [units] computed by the first run alone (iso_plan_spec.frozen) */
     iso_fused_input *next_input;
     iso_fused_step *next_op;
+    iso_products *next_products;
     bool measure;   /* only sizes are wanted */
 } planning;
 
@@ -42,6 +43,9 @@ static iso_node read_root(const planning *w, iso_node in)
     in = w->u.root[in];
     return w->u.inlined[in] ? w->u.root[at(w, in)->in[0]] : in;
 }
+
+/* A matmul in a fused unit. */
+static bool is_product(const planning *w, iso_node n) { return at(w, n)->op == ISO_OP_MATMUL; }
 
 /* --- lifetimes */
 
@@ -79,7 +83,8 @@ static void mark_uses(planning *w)
                 iso_node r = read_root(w, at(w, n)->in[k]);
                 if (u->of[r] != t || at(w, r)->op == ISO_OP_CONST) w->stored[r] = true;
                 if (t > w->last[r]) w->last[r] = t;
-                if (!(u->unit[t].fused && w->p->backend->fused) && at(w, r)->op == ISO_OP_CONST) w->full[r] = true;
+                const bool whole = !u->unit[t].fused || !w->p->backend->fused || is_product(w, n);
+                if (whole && at(w, r)->op == ISO_OP_CONST) w->full[r] = true;
             }
         }
     for (int i = 0; i < w->spec->output_count; i++) {
@@ -152,7 +157,7 @@ static int dying_input(const planning *w, int t, iso_node n, const bool *taken)
                     iso_node q = at(w, u->order[at_t->first + j])->in[l];
                     if (q == ISO_NONE || read_root(w, q) != r) continue;
                     if (u->inlined[q]) q = at(w, q)->in[0];
-                    dense = dense && iso_shape_equal(&at(w, q)->shape, &at(w, n)->shape);
+                    dense = dense && !is_product(w, u->order[at_t->first + j]) && iso_shape_equal(&at(w, q)->shape, &at(w, n)->shape);
                 }
             if (dense) return s;
         }
@@ -176,10 +181,53 @@ static void mark_small(planning *w)
         iso_node n = w->u.order[un->first];
         iso_call c;
         if (w->once[t]) continue;
+        if (un->products) {
+            w->small[t] = true;
+            continue;
+        }
         (void)call_of(w, n, &c);
         w->small[t] = un->fused && w->p->backend->fused ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), un->count + 2)
                                                         : iso_together_small(at(w, n)->op, &c);
     }
+}
+
+static void *address(const planning *w, iso_node n)
+{
+    iso_node r = w->u.root[n];
+    if (w->outside[r]) return w->outside[r];
+    return w->slot_of[r] < 0 ? NULL : (char *)w->p->arena + w->slots[w->slot_of[r]].offset;
+}
+
+/* A unit's products: operands and places in the order of its nodes. Before addresses are known, for its sizes. */
+static void products_of(const planning *w, int t, iso_products *of)
+{
+    const unit *un = &w->u.unit[t];
+    *of = (iso_products){.sum = un->sum != ISO_NONE};
+    for (int i = 0; i < un->count; i++) {
+        iso_node n = w->u.order[un->first + i];
+        if (!is_product(w, n)) continue;
+        of->transpose_a = at(w, n)->attr.i[0] != 0;
+        of->transpose_b = at(w, n)->attr.i[1] != 0;
+        of->shape = at(w, n)->shape;
+        of->a[of->count].shape = at(w, at(w, n)->in[0])->shape;
+        of->b[of->count].shape = at(w, at(w, n)->in[1])->shape;
+        if (w->p->arena) {
+            of->a[of->count].data = address(w, at(w, n)->in[0]);
+            of->b[of->count].data = address(w, at(w, n)->in[1]);
+            iso_node value = of->sum ? un->sum : n;
+            if (!of->sum || of->count == 0) of->out[of->count] = w->stored[value] ? address(w, value) : NULL;
+        }
+        of->count++;
+    }
+}
+
+static size_t workspace_bytes(const planning *w, int t, const iso_call *call)
+{
+    const iso_backend *b = w->p->backend;
+    iso_products products;
+    if (!w->u.unit[t].products) return b->workspace ? b->workspace(at(w, w->u.order[w->u.unit[t].first])->op, call) : 0;
+    products_of(w, t, &products);
+    return b->products_workspace(&products);
 }
 
 static iso_status place_values(planning *w, iso_error *err)
@@ -197,7 +245,9 @@ static iso_status place_values(planning *w, iso_error *err)
             int last = w->last[n] > t ? w->last[n] : t;
             /* Bytes that are used again at once would make steps wait that could run together. */
             if (w->small[t] && last + LINGER < u->unit_count) last += LINGER;
-            int s = u->unit[t].fused ? dying_input(w, t, n, taken) : -1;
+            /* A product's result is there before the rest of its unit reads what it reads. */
+            const bool early = u->unit[t].products && (is_product(w, n) || n == u->unit[t].sum);
+            int s = u->unit[t].fused && !early ? dying_input(w, t, n, taken) : -1;
             if (s >= 0) {
                 taken[s] = true;
                 w->slots[s].to = last;
@@ -210,13 +260,13 @@ static iso_status place_values(planning *w, iso_error *err)
         memset(taken, 0, (size_t)w->slot_count * sizeof *taken);
         const iso_device *device = w->p->backend->device;
         iso_status st = ISO_OK;
-        if (u->unit[t].fused || !w->p->backend->workspace) continue;
+        if (u->unit[t].fused && !u->unit[t].products) continue;
         iso_node n = u->order[u->unit[t].first];
         iso_call c;
         (void)call_of(w, n, &c);
         if (w->small[t]) {
             c.threads = 1;
-            size_t each = slot_bytes(w, w->p->backend->workspace(at(w, n)->op, &c));
+            size_t each = slot_bytes(w, workspace_bytes(w, t, &c));
             if (each > w->p->together_workspace_each) w->p->together_workspace_each = each;
             continue;
         }
@@ -225,7 +275,7 @@ static iso_status place_values(planning *w, iso_error *err)
             free(taken);
             return st;
         }
-        size_t bytes = w->p->backend->workspace(at(w, n)->op, &c);
+        size_t bytes = workspace_bytes(w, t, &c);
         if (bytes) w->workspace[t] = add_slot(w, bytes, t, t);
     }
     free(taken);
@@ -240,13 +290,6 @@ static iso_status place_values(planning *w, iso_error *err)
 }
 
 /* --- addresses */
-
-static void *address(const planning *w, iso_node n)
-{
-    iso_node r = w->u.root[n];
-    if (w->outside[r]) return w->outside[r];
-    return w->slot_of[r] < 0 ? NULL : (char *)w->p->arena + w->slots[w->slot_of[r]].offset;
-}
 
 static void fill_constants(planning *w)
 {
@@ -294,9 +337,13 @@ static void build_fused(planning *w, int t, step *s)
     *f = (iso_fused){
         .shape = at(w, order[0])->shape, .input = w->next_input, .step = w->next_op, .threads = w->spec->threads};
     f->count = iso_shape_count(&f->shape);
+    if (un->sum != ISO_NONE) fused_input(w, f, &f->shape, un->sum, inputs);
+    for (int i = 0; i < un->count && un->sum == ISO_NONE; i++)
+        if (un->products && is_product(w, order[i])) fused_input(w, f, &f->shape, order[i], inputs);
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; i < un->count; i++) {
             const node *n = at(w, order[i]);
+            if (un->products && (is_product(w, order[i]) || w->u.summand[order[i]] || order[i] == un->sum)) continue;
             int operand[ISO_MAX_INPUTS] = {-1, -1};
             for (int k = 0; k < ISO_MAX_INPUTS; k++) {
                 iso_node in = n->in[k];
@@ -305,7 +352,8 @@ static void build_fused(planning *w, int t, step *s)
                 iso_node from = mask ? at(w, in)->in[0] : in;
                 /* A view of a value of this unit has as many elements as the unit: it is that value. */
                 if (w->u.of[w->u.root[from]] == t) from = w->u.root[from];
-                int value = w->u.of[from] == t ? -1 : fused_input(w, f, &f->shape, from, inputs);
+                const bool made = w->u.of[from] == t && from != un->sum && !(un->products && is_product(w, from));
+                int value = made ? -1 : fused_input(w, f, &f->shape, from, inputs);
                 if (pass == 0) continue;
                 for (int v = 0; v < f->steps; v++)
                     if (values[v] == from) value = f->inputs + v;
@@ -334,17 +382,117 @@ static void build_fused(planning *w, int t, step *s)
     s->flops = (double)f->count * f->steps;
 }
 
+static void build_products(planning *w, int t, step *s)
+{
+    iso_products *of = s->products = w->next_products++;
+    products_of(w, t, of);
+    of->tail = s->fused;
+    of->tail.threads = 1;
+    for (int i = 0; i < (of->sum ? 1 : of->count); i++) w->p->inputs[s->fused.input - w->p->inputs + i].data = of->out[i];
+    of->workspace = w->workspace[t] < 0 ? NULL : (char *)w->p->arena + w->slots[w->workspace[t]].offset;
+    for (int i = 0; i < of->count; i++) {
+        const iso_call c = {.attr.i = {of->transpose_a, of->transpose_b}, .in = {of->a[i], of->b[i]}, .out.shape = of->shape};
+        const double flops = iso_op_flops(ISO_OP_MATMUL, &c);
+        s->flops += flops;
+        w->p->stats.gemm_flops += flops;
+    }
+}
+
+/* How many steps a unit becomes. Products that take long for a small step are cut into parts of their rows, so that no
+ * thread waits for another's; each row is computed as it would be in the whole. */
+static int parts_of(const planning *w, int t)
+{
+    enum { ROWS = 32 }; /* at least, of a part */
+    static const double part_flops = 6e6;
+    iso_products of;
+    if (!w->small[t] || !w->u.unit[t].products) return 1;
+    products_of(w, t, &of);
+    if (of.transpose_a) return 1;
+    const iso_call c = {.attr.i = {of.transpose_a, of.transpose_b}, .in = {of.a[0], of.b[0]}, .out.shape = of.shape};
+    int64_t parts = (int64_t)(of.count * iso_op_flops(ISO_OP_MATMUL, &c) / part_flops);
+    if (parts > of.shape.dim[0] / ROWS) parts = of.shape.dim[0] / ROWS;
+    if (parts > w->p->together_threads) parts = w->p->together_threads;
+    return parts < 1 ? 1 : (int)parts;
+}
+
+static void *row(const planning *w, const void *data, int64_t i, int64_t length)
+{
+    return data ? (char *)data + (size_t)(i * length) * w->p->backend->real_size : NULL;
+}
+
+/* Rows from ... to-1 of a step of products. */
+static void cut_rows(planning *w, const step *whole, int64_t from, int64_t to, step *part)
+{
+    iso_products *of = w->next_products++;
+    iso_fused *f = &part->fused;
+    *part = *whole;
+    part->products = of;
+    *of = *whole->products;
+    of->part_of = of->shape.dim[0];
+    of->shape.dim[0] = to - from;
+    for (int i = 0; i < of->count; i++) {
+        of->a[i].data = row(w, of->a[i].data, from, of->a[i].shape.dim[1]);
+        of->a[i].shape.dim[0] = to - from;
+        of->out[i] = row(w, of->out[i], from, of->shape.dim[1]);
+    }
+    f->input = memcpy(w->next_input, f->input, (size_t)f->inputs * sizeof *f->input);
+    f->step = memcpy(w->next_op, f->step, (size_t)f->steps * sizeof *f->step);
+    f->shape.dim[0] = to - from;
+    f->count = iso_shape_count(&f->shape);
+    for (int i = 0; i < f->inputs; i++, w->next_input++) {
+        w->next_input->data = row(w, w->next_input->data, from, w->next_input->stride[0]);
+        if (w->next_input->stride[0]) w->next_input->shape.dim[0] = to - from;
+    }
+    for (int i = 0; i < f->steps; i++, w->next_op++) w->next_op->out = row(w, w->next_op->out, from, f->shape.dim[1]);
+    part->flops = whole->flops * (double)(to - from) / (double)of->part_of;
+    of->tail = *f;
+}
+
+/* Returns the steps it became. */
+static int cut(planning *w, int parts, step *s)
+{
+    enum { ROUND = 16 };
+    const step whole = *s;
+    const int64_t rows = whole.products->shape.dim[0], each = (rows / parts + ROUND - 1) / ROUND * ROUND;
+    int count = 0;
+    for (int64_t from = 0; from < rows; from += each)
+        cut_rows(w, &whole, from, from + each < rows ? from + each : rows, &s[count++]);
+    return count;
+}
+
+static iso_status allocate_steps(planning *w, iso_error *err)
+{
+    iso_plan *p = w->p;
+    size_t steps = 0, products = 0, operands = 0, ops = 0;
+    for (int t = 0; t < w->u.unit_count; t++) {
+        const unit *un = &w->u.unit[t];
+        const size_t parts = (size_t)parts_of(w, t), written = parts > 1 ? parts + 1 : 1, nodes = (size_t)un->count;
+        steps += parts;
+        products += un->products ? written : 0;
+        operands += written * nodes * ISO_MAX_INPUTS;
+        ops += written * nodes * 3; /* a node, and the masks it reads */
+    }
+    p->step = iso_calloc(steps, sizeof *p->step);
+    p->products = w->next_products = iso_calloc(products, sizeof *p->products);
+    p->inputs = w->next_input = iso_calloc(operands, sizeof *p->inputs);
+    p->ops = w->next_op = iso_calloc(ops, sizeof *p->ops);
+    return p->step && p->products && p->inputs && p->ops ? ISO_OK : iso_fail_memory(err);
+}
+
 static iso_status build_steps(planning *w, iso_error *err)
 {
     iso_plan *p = w->p;
+    iso_status st = allocate_steps(w, err);
+    if (st != ISO_OK) return st;
     for (int t = 0; t < w->u.unit_count; t++) {
-        step *s = &p->step[t];
+        step *s = &p->step[p->step_count++];
         iso_node n = w->u.order[w->u.unit[t].first];
         s->once = w->once[t];
         if (w->u.unit[t].fused && p->backend->fused) {
             build_fused(w, t, s);
             if (w->small[t]) s->fused.threads = 1;
-            p->stats.fused++;
+            if (w->u.unit[t].products) build_products(w, t, s);
+            p->stats.fused += s->fused.steps > 0;
         } else {
             (void)call_of(w, n, &s->call);
             s->op = at(w, n)->op;
@@ -364,8 +512,10 @@ static iso_status build_steps(planning *w, iso_error *err)
         }
         p->stats.flops += s->flops;
         s->small = w->small[t];
+        const int parts = parts_of(w, t);
+        if (parts > 1) p->step_count += cut(w, parts, s) - 1;
     }
-    p->step_count = p->stats.steps = w->u.unit_count;
+    p->stats.steps = p->step_count;
     if (w->together >= 0) p->together_workspace = (char *)p->arena + w->slots[w->together].offset;
     for (int i = 0; i < w->spec->assign_count; i++) {
         const iso_assign *a = &w->spec->assigns[i];
@@ -473,12 +623,9 @@ static iso_status allocate(planning *w, iso_error *err)
     w->together = -1;
     w->once = iso_calloc(t, sizeof *w->once);
     p->at = iso_calloc(n, sizeof *p->at);
-    p->step = iso_calloc(t, sizeof *p->step);
     p->copy = iso_calloc((size_t)w->spec->assign_count, sizeof *p->copy);
-    p->inputs = w->next_input = iso_calloc(2 * n, sizeof *p->inputs); /* an operand each, at most */
-    p->ops = w->next_op = iso_calloc(3 * n, sizeof *p->ops);          /* a node each, and its masks */
     bool ok = w->last && w->stored && w->full && w->slot_of && w->outside && w->slots && w->workspace && w->small && w->once && p->at &&
-              p->step && p->copy && p->inputs && p->ops;
+              p->copy;
     if (!ok) return iso_fail_memory(err);
     for (size_t i = 0; i < n; i++) w->last[i] = w->slot_of[i] = -1;
     for (size_t i = 0; i < t; i++) w->workspace[i] = -1;
@@ -574,5 +721,6 @@ void iso_plan_free(iso_plan *p)
     free(p->copy);
     free(p->inputs);
     free(p->ops);
+    free(p->products);
     free(p);
 }

@@ -29,6 +29,7 @@ typedef struct step {
     iso_kernel kernel; /* NULL: fused */
     iso_call call;
     iso_fused fused;
+    iso_products *products; /* of the plan; NULL: a kernel or a fused chain */
     double flops, seconds;
     bool once; /* only in the first run */
     bool small; /* done by one thread, beside others (plan_together.c); its workspace is the thread's */
@@ -62,6 +63,7 @@ struct iso_plan {
     copy *copy;
     iso_fused_input *inputs; /* of all fused steps */
     iso_fused_step *ops;
+    iso_products *products; /* of all steps that have them */
     void *arena;
     iso_plan_stats stats;
     int64_t runs;
@@ -78,10 +80,13 @@ struct iso_plan {
     int64_t publish_reals[ISO_PUBLISH_TENSORS];
 };
 
-/* A unit is what runs at once: one kernel, or a fused group of elementwise nodes. */
+/* A unit is what runs at once: one kernel, a fused group of elementwise nodes, or small products and such a group behind
+ * them. */
 typedef struct unit {
     int first, count; /* its nodes: order[first ... first + count), rising handles */
     bool fused;
+    int products;       /* matmuls among the nodes of a fused unit */
+    iso_node sum;       /* the node that is the sum of all of them; ISO_NONE: each has a result of its own */
 } unit;
 
 typedef struct units {
@@ -90,6 +95,7 @@ typedef struct units {
     iso_node *order; /* the nodes of all units */
     int *of;         /* [graph size] the unit of a node; -1: needs no kernel */
     bool *needed;    /* [graph size] */
+    bool *summand;   /* [graph size] products and sums that only exist within a unit's sum */
     bool *inlined;   /* [graph size] masks that are computed anew in every unit that reads them */
     iso_node *root;  /* [graph size] the node whose bytes a node has: itself, or what it views */
     bool *direct;    /* [assign_count] the value may be written straight into the state */
@@ -102,6 +108,7 @@ void iso_units_free(units *u);
 /* --- small steps: several at once (plan_together.c). On the host's memory only. */
 /* Whether a step of these sizes is for one thread. */
 bool iso_together_small(iso_op op, const iso_call *call);
+bool iso_together_small_size(size_t bytes, double flops);
 bool iso_together_small_fused(int64_t count, int operands);
 /* Finds the runs of small steps of a plan that has its addresses. */
 iso_status iso_together_build(iso_plan *p, iso_error *err);

@@ -9,7 +9,11 @@
 
 void iso_step_run(const iso_plan *p, const step *s, void *workspace)
 {
-    if (!s->kernel) {
+    if (s->products) {
+        iso_products of = *s->products;
+        if (s->small) of.workspace = workspace;
+        p->backend->products(&of);
+    } else if (!s->kernel) {
         p->backend->fused(&s->fused);
     } else if (s->small) {
         iso_call call = s->call;
@@ -221,6 +225,11 @@ static void size_text(const step *s, char *out, size_t room)
         snprintf(out, room, "%s %s %s%s%s -> %s", iso_op_name(s->op), iso_shape_text(&s->call.in[0].shape, a),
                  s->call.in[1].data ? iso_shape_text(&s->call.in[1].shape, b) : "", s->op == ISO_OP_MATMUL && s->call.attr.i[0] ? " ta" : "",
                  s->op == ISO_OP_MATMUL && s->call.attr.i[1] ? " tb" : "", iso_shape_text(&s->call.out.shape, c));
+    else if (s->products)
+        snprintf(out, room, "%d products%s %s%s %s%s -> %s, %d inputs, %d ops", s->products->count, s->products->sum ? " summed" : "",
+                 iso_shape_text(&s->products->a[0].shape, a), s->products->transpose_a ? " ta" : "",
+                 iso_shape_text(&s->products->b[0].shape, b), s->products->transpose_b ? " tb" : "",
+                 iso_shape_text(&s->products->shape, c), s->fused.inputs, s->fused.steps);
     else
         snprintf(out, room, "fused %s, %d inputs, %d ops", iso_shape_text(&s->fused.shape, a), s->fused.inputs, s->fused.steps);
 }
@@ -253,7 +262,7 @@ void iso_plan_profile(const iso_plan *p)
     int calls[ISO_OP_COUNT + 1] = {0};
     if (!p->profile || !p->runs) return;
     for (int i = 0; i < p->step_count; i++) {
-        int row = p->step[i].kernel ? (int)p->step[i].op : ISO_OP_COUNT;
+        int row = p->step[i].products ? ISO_OP_MATMUL : p->step[i].kernel ? (int)p->step[i].op : ISO_OP_COUNT;
         seconds[row] += p->step[i].seconds;
         flops[row] += p->step[i].flops;
         calls[row]++;

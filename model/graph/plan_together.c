@@ -36,11 +36,13 @@ struct iso_together {
 
 static size_t tensor_bytes(const iso_tensor *t) { return (size_t)iso_shape_count(&t->shape) * sizeof(float); }
 
+bool iso_together_small_size(size_t bytes, double flops) { return bytes <= SMALL_BYTES && flops <= small_flops; }
+
 bool iso_together_small(iso_op op, const iso_call *call)
 {
     size_t bytes = tensor_bytes(&call->out);
     for (int k = 0; k < iso_op_table[op].inputs; k++) bytes += tensor_bytes(&call->in[k]);
-    return bytes <= SMALL_BYTES && iso_op_flops(op, call) <= small_flops;
+    return iso_together_small_size(bytes, iso_op_flops(op, call));
 }
 
 bool iso_together_small_fused(int64_t count, int operands)
@@ -65,7 +67,7 @@ static bool is_index(iso_op op, int k) { return k == 1 && (op == ISO_OP_GATHER |
 /* What a step touches; `list` may be NULL: only how many ranges. */
 static int ranges_of(const iso_plan *p, const step *s, range *list)
 {
-    range few[ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS];
+    range few[ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS + 3 * ISO_PRODUCTS_MAX];
     const size_t each = p->backend->real_size;
     int n = 0;
     if (!list) list = few;
@@ -75,6 +77,12 @@ static int ranges_of(const iso_plan *p, const step *s, range *list)
             add_range(list, &n, s->call.in[k].data,
                       (size_t)iso_shape_count(&s->call.in[k].shape) * (is_index(s->op, k) ? sizeof(int64_t) : each), false);
         return n;
+    }
+    for (int i = 0; s->products && i < s->products->count; i++) {
+        const iso_products *of = s->products;
+        add_range(list, &n, of->a[i].data, (size_t)iso_shape_count(&of->a[i].shape) * each, false);
+        if (of->sum || i == 0) add_range(list, &n, of->b[i].data, (size_t)iso_shape_count(&of->b[i].shape) * each, false);
+        add_range(list, &n, of->out[i], (size_t)iso_shape_count(&of->shape) * each, true);
     }
     for (int i = 0; i < s->fused.inputs; i++)
         add_range(list, &n, s->fused.input[i].data, (size_t)iso_shape_count(&s->fused.input[i].shape) * each, false);
