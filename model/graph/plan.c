@@ -403,7 +403,7 @@ static void build_products(planning *w, int t, step *s)
 static int parts_of(const planning *w, int t)
 {
     enum { ROWS = 32 }; /* at least, of a part */
-    static const double part_flops = 6e6;
+    static const double part_flops = 7e6;
     iso_products of;
     if (!w->small[t] || !w->u.unit[t].products) return 1;
     products_of(w, t, &of);
