@@ -124,6 +124,33 @@ static void test_vae(void **state)
     threads_change_nothing(ISO_GOAL_ISOMETRIC);
 }
 
+/* Chains that have nothing in common don't wait for each other, however close they lie in memory. */
+static void test_chains(void **state)
+{
+    (void)state;
+    enum { LENGTH = 6, ROWS = 40, WIDTH = 24, CHAINS = 3 };
+    int longest[CHAINS] = {0};
+    for (int chains = 1; chains <= CHAINS; chains++) {
+        iso_error err = {0};
+        iso_vars *vars;
+        iso_plan *plan;
+        iso_graph *g = iso_graph_create();
+        iso_node end[CHAINS];
+        for (int c = 0; c < chains; c++) end[c] = iso_input(g, (char[]){(char)('a' + c), 0}, iso_shape2(ROWS, WIDTH));
+        for (int i = 0; i < LENGTH; i++)
+            for (int c = 0; c < chains; c++) end[c] = iso_permute(g, iso_tanh(g, end[c]), 1, 0, -1, -1);
+        assert_int_equal(iso_vars_create(iso_backend_cpu(), &vars, &err), ISO_OK);
+        const iso_plan_spec spec = {.vars = vars, .outputs = end, .output_count = chains, .threads = 2};
+        if (iso_plan_create(g, &spec, &plan, &err) != ISO_OK) fail_msg("%s", err.message);
+        longest[chains - 1] = iso_together_longest(plan);
+        iso_plan_free(plan);
+        iso_vars_free(vars);
+        iso_graph_free(g);
+    }
+    assert_int_equal(longest[0], 2 * LENGTH);
+    for (int c = 1; c < CHAINS; c++) assert_true(longest[c] <= longest[0] * 4 / 3); /* reused bytes make some wait */
+}
+
 /* Other parameters must not pass as the same. */
 static void test_difference_is_seen(void **state)
 {
@@ -139,6 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flow),
         cmocka_unit_test(test_vae),
+        cmocka_unit_test(test_chains),
         cmocka_unit_test(test_difference_is_seen),
     };
     return cmocka_run_group_tests_name("together", tests, NULL, NULL);

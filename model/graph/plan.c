@@ -5,37 +5,9 @@
 #include <omp.h>
 
 #include "base/memory.h"
-#include "model/graph/plan_internal.h"
+#include "model/graph/planning.h"
 
-/* While planning. */
-typedef struct planning {
-    const iso_graph *g;
-    const iso_plan_spec *spec;
-    units u;
-    iso_plan *p;
-    int *last;      /* [nodes] the last unit that reads a root's bytes */
-    bool *stored;   /* [nodes] roots that need bytes */
-    bool *full;     /* [nodes] constants that a kernel reads as a tensor */
-    int *slot_of;   /* [nodes] of a root; -1: none */
-    void **outside; /* [nodes] bytes that are not in the arena: states */
-    slot *slots;
-    int slot_count;
-    int *workspace; /* [units] slot or -1 */
-    bool *small;    /* [units] for one thread, beside others */
-    int together;   /* the slot of such units' workspaces; -1: none */
-    bool *once;     /* [units] computed by the first run alone (iso_plan_spec.frozen) */
-    iso_fused_input *next_input;
-    iso_fused_step *next_op;
-    iso_products *next_products;
-    bool measure;   /* only sizes are wanted */
-} planning;
-
-static const node *at(const planning *w, iso_node n) { return &w->g->at[n]; }
-static size_t bytes_of(const planning *w, iso_node n)
-{
-    size_t each = at(w, n)->dtype == ISO_INDEX ? sizeof(int64_t) : w->p->backend->real_size;
-    return (size_t)iso_shape_count(&at(w, n)->shape) * each;
-}
+static const node *at(const planning *w, iso_node n) { return planning_node(w, n); }
 
 /* The node whose bytes a unit reads for operand `in`: masks are computed in place, so what they read counts. */
 static iso_node read_root(const planning *w, iso_node in)
@@ -43,9 +15,6 @@ static iso_node read_root(const planning *w, iso_node in)
     in = w->u.root[in];
     return w->u.inlined[in] ? w->u.root[at(w, in)->in[0]] : in;
 }
-
-/* A matmul in a fused unit. */
-static bool is_product(const planning *w, iso_node n) { return at(w, n)->op == ISO_OP_MATMUL; }
 
 /* --- lifetimes */
 
@@ -83,7 +52,7 @@ static void mark_uses(planning *w)
                 iso_node r = read_root(w, at(w, n)->in[k]);
                 if (u->of[r] != t || at(w, r)->op == ISO_OP_CONST) w->stored[r] = true;
                 if (t > w->last[r]) w->last[r] = t;
-                const bool whole = !u->unit[t].fused || !w->p->backend->fused || is_product(w, n);
+                const bool whole = !u->unit[t].fused || !w->p->backend->fused || planning_is_product(w, n);
                 if (whole && at(w, r)->op == ISO_OP_CONST) w->full[r] = true;
             }
         }
@@ -118,9 +87,9 @@ static iso_status place_sources(planning *w, iso_error *err)
     for (int n = 0; n < w->p->nodes; n++) {
         iso_op op = at(w, n)->op;
         if (!w->stored[n]) continue;
-        if (op == ISO_OP_INPUT) w->slot_of[n] = add_slot(w, bytes_of(w, n), 0, end);
+        if (op == ISO_OP_INPUT) w->slot_of[n] = add_slot(w, planning_bytes(w, n), 0, end);
         if (op == ISO_OP_CONST)
-            w->slot_of[n] = add_slot(w, w->full[n] ? bytes_of(w, n) : w->p->backend->real_size, 0, end);
+            w->slot_of[n] = add_slot(w, w->full[n] ? planning_bytes(w, n) : w->p->backend->real_size, 0, end);
         if (op != ISO_OP_STATE) continue;
         int v = iso_vars_find(w->spec->vars, at(w, n)->name);
         if (w->measure) {
@@ -149,7 +118,7 @@ static int dying_input(const planning *w, int t, iso_node n, const bool *taken)
             iso_node r = read_root(w, in);
             int s = w->slot_of[r];
             if (s < 0 || taken[s] || u->of[r] == t || u->of[r] == -1 || w->slots[s].to != t ||
-                w->slots[s].bytes != slot_bytes(w, bytes_of(w, n)))
+                w->slots[s].bytes != slot_bytes(w, planning_bytes(w, n)))
                 continue;
             bool dense = true;
             for (int j = 0; dense && j < at_t->count; j++)
@@ -157,19 +126,11 @@ static int dying_input(const planning *w, int t, iso_node n, const bool *taken)
                     iso_node q = at(w, u->order[at_t->first + j])->in[l];
                     if (q == ISO_NONE || read_root(w, q) != r) continue;
                     if (u->inlined[q]) q = at(w, q)->in[0];
-                    dense = dense && !is_product(w, u->order[at_t->first + j]) && iso_shape_equal(&at(w, q)->shape, &at(w, n)->shape);
+                    dense = dense && !planning_is_product(w, u->order[at_t->first + j]) && iso_shape_equal(&at(w, q)->shape, &at(w, n)->shape);
                 }
             if (dense) return s;
         }
     return -1;
-}
-
-static iso_status call_of(const planning *w, iso_node n, iso_call *c)
-{
-    *c = (iso_call){.attr = at(w, n)->attr, .out.shape = at(w, n)->shape, .threads = w->spec->threads};
-    for (int k = 0; k < ISO_MAX_INPUTS; k++)
-        if (at(w, n)->in[k] != ISO_NONE) c->in[k].shape = at(w, at(w, n)->in[k])->shape;
-    return ISO_OK;
 }
 
 /* Units that one thread will do. */
@@ -185,39 +146,9 @@ static void mark_small(planning *w)
             w->small[t] = true;
             continue;
         }
-        (void)call_of(w, n, &c);
+        planning_call(w, n, &c);
         w->small[t] = un->fused && w->p->backend->fused ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), un->count + 2)
                                                         : iso_together_small(at(w, n)->op, &c);
-    }
-}
-
-static void *address(const planning *w, iso_node n)
-{
-    iso_node r = w->u.root[n];
-    if (w->outside[r]) return w->outside[r];
-    return w->slot_of[r] < 0 ? NULL : (char *)w->p->arena + w->slots[w->slot_of[r]].offset;
-}
-
-/* A unit's products: operands and places in the order of its nodes. Before addresses are known, for its sizes. */
-static void products_of(const planning *w, int t, iso_products *of)
-{
-    const unit *un = &w->u.unit[t];
-    *of = (iso_products){.sum = un->sum != ISO_NONE};
-    for (int i = 0; i < un->count; i++) {
-        iso_node n = w->u.order[un->first + i];
-        if (!is_product(w, n)) continue;
-        of->transpose_a = at(w, n)->attr.i[0] != 0;
-        of->transpose_b = at(w, n)->attr.i[1] != 0;
-        of->shape = at(w, n)->shape;
-        of->a[of->count].shape = at(w, at(w, n)->in[0])->shape;
-        of->b[of->count].shape = at(w, at(w, n)->in[1])->shape;
-        if (w->p->arena) {
-            of->a[of->count].data = address(w, at(w, n)->in[0]);
-            of->b[of->count].data = address(w, at(w, n)->in[1]);
-            iso_node value = of->sum ? un->sum : n;
-            if (!of->sum || of->count == 0) of->out[of->count] = w->stored[value] ? address(w, value) : NULL;
-        }
-        of->count++;
     }
 }
 
@@ -226,7 +157,7 @@ static size_t workspace_bytes(const planning *w, int t, const iso_call *call)
     const iso_backend *b = w->p->backend;
     iso_products products;
     if (!w->u.unit[t].products) return b->workspace ? b->workspace(at(w, w->u.order[w->u.unit[t].first])->op, call) : 0;
-    products_of(w, t, &products);
+    iso_planning_products(w, t, &products);
     return b->products_workspace(&products);
 }
 
@@ -246,13 +177,13 @@ static iso_status place_values(planning *w, iso_error *err)
             /* Bytes that are used again at once would make steps wait that could run together. */
             if (w->small[t] && last + LINGER < u->unit_count) last += LINGER;
             /* A product's result is there before the rest of its unit reads what it reads. */
-            const bool early = u->unit[t].products && (is_product(w, n) || n == u->unit[t].sum);
+            const bool early = u->unit[t].products && (planning_is_product(w, n) || n == u->unit[t].sum);
             int s = u->unit[t].fused && !early ? dying_input(w, t, n, taken) : -1;
             if (s >= 0) {
                 taken[s] = true;
                 w->slots[s].to = last;
             } else
-                s = add_slot(w, bytes_of(w, n), w->once[t] ? 0 : t, last);
+                s = add_slot(w, planning_bytes(w, n), w->once[t] ? 0 : t, last);
             w->slot_of[n] = s;
             taken[s] = taken[s] || last == t;
         }
@@ -263,7 +194,7 @@ static iso_status place_values(planning *w, iso_error *err)
         if (u->unit[t].fused && !u->unit[t].products) continue;
         iso_node n = u->order[u->unit[t].first];
         iso_call c;
-        (void)call_of(w, n, &c);
+        planning_call(w, n, &c);
         if (w->small[t]) {
             c.threads = 1;
             size_t each = slot_bytes(w, workspace_bytes(w, t, &c));
@@ -298,7 +229,7 @@ static void fill_constants(planning *w)
     for (int n = 0; n < w->p->nodes; n++) {
         if (at(w, n)->op != ISO_OP_CONST || w->slot_of[n] < 0) continue;
         size_t count = w->full[n] ? (size_t)iso_shape_count(&at(w, n)->shape) : 1;
-        char *to = address(w, n);
+        char *to = planning_address(w, n);
         double d[BLOCK];
         float f[BLOCK];
         for (int i = 0; i < BLOCK; i++) f[i] = (float)(d[i] = at(w, n)->attr.f);
@@ -313,218 +244,6 @@ static void fill_constants(planning *w)
     }
 }
 
-/* The number of operand `in` among a fused step's inputs; added when new. */
-static int fused_input(planning *w, iso_fused *f, const iso_shape *shape, iso_node in, iso_node *known)
-{
-    for (int i = 0; i < f->inputs; i++)
-        if (known[i] == in) return i;
-    iso_fused_input *to = w->next_input++;
-    *to = (iso_fused_input){.data = address(w, in), .shape = at(w, in)->shape};
-    if (at(w, in)->op == ISO_OP_CONST) to->shape = iso_shape0();
-    iso_shape_strides(&to->shape, shape, to->stride);
-    to->dense = iso_shape_count(&to->shape) == iso_shape_count(shape);
-    known[f->inputs] = in;
-    return f->inputs++;
-}
-
-/* Values are numbered inputs first, so the inputs of the whole unit are collected before its ops. */
-static void build_fused(planning *w, int t, step *s)
-{
-    const unit *un = &w->u.unit[t];
-    const iso_node *order = w->u.order + un->first;
-    iso_node inputs[ISO_FUSED_MAX_INPUTS * 2], values[ISO_FUSED_MAX_STEPS * 2];
-    iso_fused *f = &s->fused;
-    *f = (iso_fused){
-        .shape = at(w, order[0])->shape, .input = w->next_input, .step = w->next_op, .threads = w->spec->threads};
-    f->count = iso_shape_count(&f->shape);
-    if (un->sum != ISO_NONE) fused_input(w, f, &f->shape, un->sum, inputs);
-    for (int i = 0; i < un->count && un->sum == ISO_NONE; i++)
-        if (un->products && is_product(w, order[i])) fused_input(w, f, &f->shape, order[i], inputs);
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < un->count; i++) {
-            const node *n = at(w, order[i]);
-            if (un->products && (is_product(w, order[i]) || w->u.summand[order[i]] || order[i] == un->sum)) continue;
-            int operand[ISO_MAX_INPUTS] = {-1, -1};
-            for (int k = 0; k < ISO_MAX_INPUTS; k++) {
-                iso_node in = n->in[k];
-                if (in == ISO_NONE) continue;
-                bool mask = w->u.inlined[in];
-                iso_node from = mask ? at(w, in)->in[0] : in;
-                /* A view of a value of this unit has as many elements as the unit: it is that value. */
-                if (w->u.of[w->u.root[from]] == t) from = w->u.root[from];
-                const bool made = w->u.of[from] == t && from != un->sum && !(un->products && is_product(w, from));
-                int value = made ? -1 : fused_input(w, f, &f->shape, from, inputs);
-                if (pass == 0) continue;
-                for (int v = 0; v < f->steps; v++)
-                    if (values[v] == from) value = f->inputs + v;
-                if (mask) {
-                    int found = -1;
-                    for (int v = 0; v < f->steps; v++)
-                        if (values[v] == in) found = f->inputs + v;
-                    if (found < 0) {
-                        values[f->steps] = in;
-                        found = f->inputs + f->steps++;
-                        *w->next_op++ = (iso_fused_step){.op = ISO_OP_STEP, .a = value, .b = -1};
-                    }
-                    value = found;
-                }
-                operand[k] = value;
-            }
-            if (pass == 0) continue;
-            values[f->steps++] = order[i];
-            *w->next_op++ = (iso_fused_step){.op = n->op,
-                                             .a = operand[0],
-                                             .b = operand[1],
-                                             .f = n->attr.f,
-                                             .out = w->stored[order[i]] ? address(w, order[i]) : NULL};
-        }
-    s->op = at(w, order[un->count - 1])->op;
-    s->flops = (double)f->count * f->steps;
-}
-
-static void build_products(planning *w, int t, step *s)
-{
-    iso_products *of = s->products = w->next_products++;
-    products_of(w, t, of);
-    of->tail = s->fused;
-    of->tail.threads = 1;
-    for (int i = 0; i < (of->sum ? 1 : of->count); i++) w->p->inputs[s->fused.input - w->p->inputs + i].data = of->out[i];
-    of->workspace = w->workspace[t] < 0 ? NULL : (char *)w->p->arena + w->slots[w->workspace[t]].offset;
-    for (int i = 0; i < of->count; i++) {
-        const iso_call c = {.attr.i = {of->transpose_a, of->transpose_b}, .in = {of->a[i], of->b[i]}, .out.shape = of->shape};
-        const double flops = iso_op_flops(ISO_OP_MATMUL, &c);
-        s->flops += flops;
-        w->p->stats.gemm_flops += flops;
-    }
-}
-
-/* How many steps a unit becomes. Products that take long for a small step are cut into parts of their rows, so that no
- * thread waits for another's; each row is computed as it would be in the whole. */
-static int parts_of(const planning *w, int t)
-{
-    enum { ROWS = 32 }; /* at least, of a part */
-    static const double part_flops = 7e6;
-    iso_products of;
-    if (!w->small[t] || !w->u.unit[t].products) return 1;
-    products_of(w, t, &of);
-    if (of.transpose_a) return 1;
-    const iso_call c = {.attr.i = {of.transpose_a, of.transpose_b}, .in = {of.a[0], of.b[0]}, .out.shape = of.shape};
-    int64_t parts = (int64_t)(of.count * iso_op_flops(ISO_OP_MATMUL, &c) / part_flops);
-    if (parts > of.shape.dim[0] / ROWS) parts = of.shape.dim[0] / ROWS;
-    if (parts > w->p->together_threads) parts = w->p->together_threads;
-    return parts < 1 ? 1 : (int)parts;
-}
-
-static void *row(const planning *w, const void *data, int64_t i, int64_t length)
-{
-    return data ? (char *)data + (size_t)(i * length) * w->p->backend->real_size : NULL;
-}
-
-/* Rows from ... to-1 of a step of products. */
-static void cut_rows(planning *w, const step *whole, int64_t from, int64_t to, step *part)
-{
-    iso_products *of = w->next_products++;
-    iso_fused *f = &part->fused;
-    *part = *whole;
-    part->products = of;
-    *of = *whole->products;
-    of->part_of = of->shape.dim[0];
-    of->shape.dim[0] = to - from;
-    for (int i = 0; i < of->count; i++) {
-        of->a[i].data = row(w, of->a[i].data, from, of->a[i].shape.dim[1]);
-        of->a[i].shape.dim[0] = to - from;
-        of->out[i] = row(w, of->out[i], from, of->shape.dim[1]);
-    }
-    f->input = memcpy(w->next_input, f->input, (size_t)f->inputs * sizeof *f->input);
-    f->step = memcpy(w->next_op, f->step, (size_t)f->steps * sizeof *f->step);
-    f->shape.dim[0] = to - from;
-    f->count = iso_shape_count(&f->shape);
-    for (int i = 0; i < f->inputs; i++, w->next_input++) {
-        w->next_input->data = row(w, w->next_input->data, from, w->next_input->stride[0]);
-        if (w->next_input->stride[0]) w->next_input->shape.dim[0] = to - from;
-    }
-    for (int i = 0; i < f->steps; i++, w->next_op++) w->next_op->out = row(w, w->next_op->out, from, f->shape.dim[1]);
-    part->flops = whole->flops * (double)(to - from) / (double)of->part_of;
-    of->tail = *f;
-}
-
-/* Returns the steps it became. */
-static int cut(planning *w, int parts, step *s)
-{
-    enum { ROUND = 16 };
-    const step whole = *s;
-    const int64_t rows = whole.products->shape.dim[0], each = (rows / parts + ROUND - 1) / ROUND * ROUND;
-    int count = 0;
-    for (int64_t from = 0; from < rows; from += each)
-        cut_rows(w, &whole, from, from + each < rows ? from + each : rows, &s[count++]);
-    return count;
-}
-
-static iso_status allocate_steps(planning *w, iso_error *err)
-{
-    iso_plan *p = w->p;
-    size_t steps = 0, products = 0, operands = 0, ops = 0;
-    for (int t = 0; t < w->u.unit_count; t++) {
-        const unit *un = &w->u.unit[t];
-        const size_t parts = (size_t)parts_of(w, t), written = parts > 1 ? parts + 1 : 1, nodes = (size_t)un->count;
-        steps += parts;
-        products += un->products ? written : 0;
-        operands += written * nodes * ISO_MAX_INPUTS;
-        ops += written * nodes * 3; /* a node, and the masks it reads */
-    }
-    p->step = iso_calloc(steps, sizeof *p->step);
-    p->products = w->next_products = iso_calloc(products, sizeof *p->products);
-    p->inputs = w->next_input = iso_calloc(operands, sizeof *p->inputs);
-    p->ops = w->next_op = iso_calloc(ops, sizeof *p->ops);
-    return p->step && p->products && p->inputs && p->ops ? ISO_OK : iso_fail_memory(err);
-}
-
-static iso_status build_steps(planning *w, iso_error *err)
-{
-    iso_plan *p = w->p;
-    iso_status st = allocate_steps(w, err);
-    if (st != ISO_OK) return st;
-    for (int t = 0; t < w->u.unit_count; t++) {
-        step *s = &p->step[p->step_count++];
-        iso_node n = w->u.order[w->u.unit[t].first];
-        s->once = w->once[t];
-        if (w->u.unit[t].fused && p->backend->fused) {
-            build_fused(w, t, s);
-            if (w->small[t]) s->fused.threads = 1;
-            if (w->u.unit[t].products) build_products(w, t, s);
-            p->stats.fused += s->fused.steps > 0;
-        } else {
-            (void)call_of(w, n, &s->call);
-            s->op = at(w, n)->op;
-            s->kernel = p->backend->kernel[s->op];
-            if (!s->kernel)
-                return iso_fail(err, ISO_E_UNSUPPORTED, "the %s backend has no %s", p->backend->name,
-                                iso_op_name(s->op));
-            for (int k = 0; k < ISO_MAX_INPUTS; k++)
-                if (at(w, n)->in[k] != ISO_NONE) s->call.in[k].data = address(w, at(w, n)->in[k]);
-            s->call.out.data = address(w, n);
-            s->call.workspace = w->workspace[t] < 0 ? NULL : (char *)p->arena + w->slots[w->workspace[t]].offset;
-            if (w->small[t]) s->call.threads = 1;
-            s->flops = iso_op_flops(s->op, &s->call);
-            bool product =
-                s->op == ISO_OP_MATMUL || s->op == ISO_OP_CONV || s->op == ISO_OP_CONV_X || s->op == ISO_OP_CONV_W;
-            if (product) p->stats.gemm_flops += s->flops;
-        }
-        p->stats.flops += s->flops;
-        s->small = w->small[t];
-        const int parts = parts_of(w, t);
-        if (parts > 1) p->step_count += cut(w, parts, s) - 1;
-    }
-    p->stats.steps = p->step_count;
-    if (w->together >= 0) p->together_workspace = (char *)p->arena + w->slots[w->together].offset;
-    for (int i = 0; i < w->spec->assign_count; i++) {
-        const iso_assign *a = &w->spec->assigns[i];
-        if (!w->u.direct[i])
-            p->copy[p->copy_count++] = (copy){address(w, a->value), w->outside[a->state], bytes_of(w, a->state)};
-    }
-    return ISO_OK;
-}
-
 /* What reading and writing need to know of each node after planning. */
 static void remember(planning *w)
 {
@@ -535,7 +254,7 @@ static void remember(planning *w)
                       .op = at(w, n)->op,
                       .dtype = at(w, n)->dtype,
                       .published = -1};
-        to->data = address(w, n);
+        to->data = planning_address(w, n);
     }
     for (int n = 0; n < w->p->nodes; n++) {
         iso_op op = at(w, n)->op;
@@ -604,7 +323,7 @@ static size_t states_bytes(const planning *w)
 {
     size_t sum = 0;
     for (int n = 0; n < w->p->nodes; n++)
-        if (at(w, n)->op == ISO_OP_STATE && (w->outside[n])) sum += bytes_of(w, n);
+        if (at(w, n)->op == ISO_OP_STATE && (w->outside[n])) sum += planning_bytes(w, n);
     return sum;
 }
 
@@ -652,7 +371,7 @@ static iso_status lay_out(planning *w, iso_error *err)
         return iso_fail(err, ISO_E_MEMORY, "out of memory: the plan needs %.2f GiB",
                         (double)w->p->stats.arena / (1 << 30));
     fill_constants(w);
-    if ((st = build_steps(w, err)) != ISO_OK || (st = iso_together_build(w->p, err)) != ISO_OK) return st;
+    if ((st = iso_planning_steps(w, err)) != ISO_OK || (st = iso_together_build(w->p, err)) != ISO_OK) return st;
     remember(w);
     return w->p->backend->device ? prepare_device(w, err) : ISO_OK;
 }

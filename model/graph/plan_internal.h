@@ -113,6 +113,8 @@ bool iso_together_small_fused(int64_t count, int operands);
 /* Finds the runs of small steps of a plan that has its addresses. */
 iso_status iso_together_build(iso_plan *p, iso_error *err);
 void iso_together_free(iso_plan *p);
+/* Steps of the longest chain in the plan's runs of small steps, of which each waits for the one before: for tests. -1: memory is out. */
+int iso_together_longest(const iso_plan *p);
 /* Does the run that begins at this step; returns its steps, 0 where none begins. */
 int iso_together_run(iso_plan *p, int step);
 /* One step; a small one with this workspace. */

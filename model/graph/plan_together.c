@@ -204,6 +204,24 @@ void iso_together_free(iso_plan *p)
     free(p->together);
 }
 
+int iso_together_longest(const iso_plan *p)
+{
+    int sum = 0;
+    for (int r = 0; r < p->together_count; r++) {
+        const iso_together *t = &p->together[r];
+        int *before = iso_calloc((size_t)t->count, sizeof *before), longest = 0;
+        if (!before) return -1;
+        for (int i = 0; i < t->count; i++) {
+            if (longest < before[i] + 1) longest = before[i] + 1;
+            for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
+                if (before[t->next[k]] < before[i] + 1) before[t->next[k]] = before[i] + 1;
+        }
+        sum += longest;
+        free(before);
+    }
+    return sum;
+}
+
 /* --- running */
 
 static void make_ready(iso_together *t, int i)
