@@ -17,20 +17,26 @@ static iso_node subnet(iso_graph *g, const iso_net *net, char which, int k, iso_
     return iso_linear(g, name, hidden, outputs);
 }
 
-static iso_node coupling(iso_graph *g, const iso_net *net, int k, iso_node z, bool inverse)
+/* Moves one half of the coordinates by what the other one says. */
+static void coupling(iso_graph *g, const iso_net *net, int k, iso_node half[2], bool inverse)
 {
-    int64_t m = net->latent, half = m / 2;
-    iso_node first = iso_slice(g, z, 1, 0, half), rest = iso_slice(g, z, 1, half, m - half);
-    bool even = k % 2 == 0;
-    iso_node a = even ? first : rest, b = even ? rest : first;
-    int64_t moved = even ? m - half : half;
+    iso_node a = half[k % 2], *b = &half[1 - k % 2];
+    int64_t moved = k % 2 == 0 ? net->latent - net->latent / 2 : net->latent / 2;
     iso_node s = iso_tanh(g, subnet(g, net, 's', k, a, moved));
     iso_node t = subnet(g, net, 't', k, a, moved);
     if (inverse)
-        b = iso_mul(g, iso_sub(g, b, t), iso_exp(g, iso_neg(g, s)));
+        *b = iso_mul(g, iso_sub(g, *b, t), iso_exp(g, iso_neg(g, s)));
     else
-        b = iso_add(g, iso_mul(g, b, iso_exp(g, s)), t);
-    return even ? iso_concat(g, a, b, 1) : iso_concat(g, b, a, 1);
+        *b = iso_add(g, iso_mul(g, *b, iso_exp(g, s)), t);
+}
+
+/* All couplings. The halves stay apart between them: joining and cutting would be copies, also in every derivative. */
+static iso_node flow(iso_graph *g, const iso_net *net, iso_node z, bool inverse)
+{
+    const int64_t m = net->latent, first = m / 2;
+    iso_node half[2] = {iso_slice(g, z, 1, 0, first), iso_slice(g, z, 1, first, m - first)};
+    for (int k = 0; k < net->flow_depth; k++) coupling(g, net, inverse ? net->flow_depth - 1 - k : k, half, inverse);
+    return net->flow_depth ? iso_concat(g, half[0], half[1], 1) : z;
 }
 
 static bool fits(iso_graph *g, const iso_net *net, iso_node z)
@@ -44,16 +50,12 @@ static bool fits(iso_graph *g, const iso_net *net, iso_node z)
 
 iso_node iso_flow_forward(iso_graph *g, const iso_net *net, iso_node z)
 {
-    if (!fits(g, net, z)) return ISO_NONE;
-    for (int k = 0; k < net->flow_depth; k++) z = coupling(g, net, k, z, false);
-    return z;
+    return fits(g, net, z) ? flow(g, net, z, false) : ISO_NONE;
 }
 
 iso_node iso_flow_inverse(iso_graph *g, const iso_net *net, iso_node y)
 {
-    if (!fits(g, net, y)) return ISO_NONE;
-    for (int k = net->flow_depth - 1; k >= 0; k--) y = coupling(g, net, k, y, true);
-    return y;
+    return fits(g, net, y) ? flow(g, net, y, true) : ISO_NONE;
 }
 
 void iso_flow_params(iso_param_list *list, const iso_net *net)
