@@ -62,12 +62,12 @@ static void products_plain(const iso_products *p)
         }
         input[r].data = c;
     }
-    for (int i = 0; i < p->tail.inputs; i++) {
-        const void *data = i < results ? input[i].data : p->tail.input[i].data;
-        input[i] = p->tail.input[i];
+    for (int i = 0; i < p->tail->inputs; i++) {
+        const void *data = i < results ? input[i].data : p->tail->input[i].data;
+        input[i] = p->tail->input[i];
         input[i].data = data;
     }
-    iso_fused tail = p->tail;
+    iso_fused tail = *p->tail;
     tail.input = input;
     if (tail.steps) fused_plain(&tail);
 }

@@ -170,7 +170,7 @@ void iso_cpu_products(const iso_products *p)
     results r = {.m = p->shape.dim[0], .n = p->shape.dim[1]};
     float *room = (float *)((char *)p->workspace + packing_bytes());
     iso_fused_input input[ISO_FUSED_MAX_INPUTS];
-    iso_fused tail = p->tail;
+    iso_fused tail = *p->tail;
     for (int i = 0; i < result_count(p); i++) r.at[i] = p->out[i] ? p->out[i] : place_of(&tail, r.at, i, room + (int64_t)i * r.m * r.n);
     multiply(p, &r);
     if (!tail.steps) return;

@@ -73,7 +73,7 @@ typedef struct iso_products {
     iso_shape shape;               /* of a result: [m, n] */
     int64_t part_of;               /* these are some rows of products that have so many; 0: whole ones */
     void *out[ISO_PRODUCTS_MAX];   /* where the results are stored; NULL where only the tail reads them */
-    iso_fused tail;                /* its first inputs are the results, with these addresses; steps 0: none */
+    const iso_fused *tail;         /* its first inputs are the results, with these addresses; steps 0: none */
     void *workspace;               /* iso_backend.products_workspace bytes */
 } iso_products;
 

@@ -23,7 +23,7 @@ void iso_planning_products(const planning *w, int t, iso_products *of)
             of->a[of->count].data = planning_address(w, at(w, n)->in[0]);
             of->b[of->count].data = planning_address(w, at(w, n)->in[1]);
             iso_node value = of->sum ? un->sum : n;
-            if (!of->sum || of->count == 0) of->out[of->count] = w->stored[value] ? planning_address(w, value) : NULL;
+            if (!of->sum || of->count == 0) of->out[of->count] = planning_address(w, value);
         }
         of->count++;
     }
@@ -102,9 +102,8 @@ static void build_products(planning *w, int t, step *s)
 {
     iso_products *of = s->products = w->next_products++;
     iso_planning_products(w, t, of);
-    of->tail = s->fused;
-    of->tail.threads = 1;
-    for (int i = 0; i < (of->sum ? 1 : of->count); i++) w->p->inputs[s->fused.input - w->p->inputs + i].data = of->out[i];
+    of->tail = &s->fused;
+    s->fused.threads = 1;
     of->workspace = w->workspace[t] < 0 ? NULL : (char *)w->p->arena + w->slots[w->workspace[t]].offset;
     for (int i = 0; i < of->count; i++) {
         const iso_call c = {.attr.i = {of->transpose_a, of->transpose_b}, .in = {of->a[i], of->b[i]}, .out.shape = of->shape};
@@ -161,7 +160,7 @@ static void cut_rows(planning *w, const step *whole, int64_t from, int64_t to, s
     }
     for (int i = 0; i < f->steps; i++, w->next_op++) w->next_op->out = row(w, w->next_op->out, from, f->shape.dim[1]);
     part->flops = whole->flops * (double)(to - from) / (double)of->part_of;
-    of->tail = *f;
+    of->tail = f;
 }
 
 /* Returns the steps it became. */
