@@ -2,11 +2,13 @@
  *
  * A convolution whose output is one pixel and whose kernel covers the image, and a 1 x 1 convolution of stride 1, have the
  * image itself as their patch matrix: then the plain packers serve. */
+#include <math.h>
 #include <string.h>
 
 #include "model/cpu/conv.h"
 #include "model/cpu/direct.h"
 #include "model/cpu/patches.h"
+#include "model/cpu/winograd.h"
 
 /* Whether the patch matrix is x itself, as [rows, columns]. */
 static bool patches_are_image(const iso_conv_sizes *s)
@@ -37,7 +39,9 @@ void iso_cpu_conv(const iso_call *call)
                   .pack_a = plain ? iso_gemm_pack_a_rows : iso_patches_pack_a, .pack_b = iso_gemm_pack_b_depth,
                   .find_a = plain ? iso_gemm_find_rows : iso_patches_find_a, .find_b = iso_gemm_find_rows, .b_by_columns = true,
                   .c = call->out.data, .c_pitch = s.o};
-    if (iso_direct_cost(ISO_OP_CONV, call) < iso_gemm_cost(&g)) iso_direct_conv(call);
+    const double direct = iso_direct_cost(ISO_OP_CONV, call), product = iso_gemm_cost(&g);
+    if (iso_winograd_cost(ISO_OP_CONV, call) < fmin(direct, product)) iso_winograd_run(ISO_OP_CONV, call);
+    else if (direct < product) iso_direct_conv(call);
     else iso_gemm_run(&g, call->threads, call->workspace);
 }
 
@@ -50,18 +54,23 @@ static size_t wide_bytes(const iso_call *call)
     return results <= FEW ? (size_t)results * sizeof(double) : 0;
 }
 
+static size_t largest(size_t a, size_t b, size_t c)
+{
+    const size_t most = a > b ? a : b;
+    return most > c ? most : c;
+}
+
 size_t iso_cpu_conv_w_workspace(const iso_call *call)
 {
     const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
     if (iso_few_fits(&s)) return iso_few_w_workspace(&s);
-    const size_t direct = iso_direct_w_workspace(call), product = iso_gemm_workspace(call->threads) + wide_bytes(call);
-    return direct > product ? direct : product;
+    const size_t product = iso_gemm_workspace(call->threads) + wide_bytes(call);
+    return largest(product, iso_direct_w_workspace(call), iso_winograd_workspace(ISO_OP_CONV_W, call));
 }
 
 size_t iso_cpu_conv_workspace(iso_op op, const iso_call *call)
 {
-    const size_t direct = iso_direct_workspace(op, call), product = iso_gemm_workspace(call->threads);
-    return direct > product ? direct : product;
+    return largest(iso_gemm_workspace(call->threads), iso_direct_workspace(op, call), iso_winograd_workspace(op, call));
 }
 
 void iso_cpu_conv_w(const iso_call *call)
@@ -81,7 +90,12 @@ void iso_cpu_conv_w(const iso_call *call)
                   .pack_b = plain ? iso_gemm_pack_b_rows : iso_patches_pack_b,
                   .find_a = iso_gemm_find_depth, .find_b = plain ? iso_gemm_find_depth : iso_patches_find_b,
                   .c = call->out.data, .c_pitch = columns};
-    if (iso_direct_w_cost(call) < iso_gemm_cost(&g)) {
+    const double direct = iso_direct_w_cost(call), product = iso_gemm_cost(&g);
+    if (iso_winograd_cost(ISO_OP_CONV_W, call) < fmin(direct, product)) {
+        iso_winograd_run(ISO_OP_CONV_W, call);
+        return;
+    }
+    if (direct < product) {
         iso_direct_conv_w(call);
         return;
     }
@@ -137,7 +151,7 @@ void iso_cpu_conv_x(const iso_call *call)
         return;
     }
     const int64_t classes = s.stride * s.stride;
-    const double direct = iso_direct_cost(ISO_OP_CONV_X, call);
+    const double direct = iso_direct_cost(ISO_OP_CONV_X, call), winograd = iso_winograd_cost(ISO_OP_CONV_X, call);
     double cost = 0;
     for (int64_t first = 0; first < classes; first += AT_ONCE) {
         pixel_class parts[AT_ONCE];
@@ -147,7 +161,9 @@ void iso_cpu_conv_x(const iso_call *call)
             products[i] = class_of(call, &s, (first + i) / s.stride, (first + i) % s.stride, &parts[i]);
             cost += iso_gemm_cost(&products[i]);
         }
-        if (classes == count && direct < cost) iso_direct_conv_x(call);
+        const bool all = classes == count;
+        if (all && winograd < fmin(direct, cost)) iso_winograd_run(ISO_OP_CONV_X, call);
+        else if (all && direct < cost) iso_direct_conv_x(call);
         else iso_gemm_run_all(products, count, call->threads, call->workspace);
     }
 }

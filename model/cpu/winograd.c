@@ -1,0 +1,380 @@
+/* winograd.c: see winograd.h. What is multiplied when, by whom, and in how much memory; winograd_transform.c has the transforms.
+ *
+ * Tiles are taken in chunks of whole strips. conv and conv_x transform the weights first; then for each chunk: split one image,
+ * multiply at each point, join the other. conv_w splits both images and multiplies and joins block by block. Where the weights
+ * are few every thread has chunks of its own, whose matrices stay in its cache; else all threads do one chunk together, so that
+ * the weights are read once for many tiles. The arithmetic is the same. */
+#include "model/cpu/winograd.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+
+#include "model/cpu/gemm.h"
+#include "model/cpu/winograd_transform.h"
+
+enum {
+    LANES = ISO_WINOGRAD_LANES,
+    DEPTH = 256,              /* of a block: a panel of the weights stays in the first-level cache */
+    MAX_ROWS = 512,           /* tiles of a chunk */
+    MIN_ROWS = 32,            /* so many tiles pay for reading the weights from the third-level cache */
+    OWN_BYTES = 320 << 10,    /* a thread's matrices */
+    OWN_WEIGHTS = 4 << 20,    /* more than so many bytes of weights are shared by all threads */
+    SUM_ROWS = 128,           /* conv_w: they are the depth of its products */
+    SHARED_ROWS = 192,
+    BLOCK_O = 32,             /* of conv_w: channels of y and of x, times the points, in the second-level cache */
+    BLOCK_X = 64,
+    SETS = 16,                /* of strips, whose sums are kept apart */
+    SKEW = 16,                /* numbers between what would lie a power of two apart: all points would meet in one set of a cache */
+    FEW = 1 << 16             /* weights that are summed in double: see wide_bytes in conv.c */
+};
+
+/* A convolution, cut up. Sizes in floats unless they say bytes. */
+typedef struct job {
+    iso_winograd_grid grid;
+    iso_op op;
+    const iso_gemm_isa *isa;
+    int64_t o, channels;      /* of y; of x, for all residues */
+    int64_t strips, chunk;    /* all; at a time */
+    int64_t rows;             /* tiles of a chunk */
+    bool own;                 /* threads have chunks of their own */
+    int width;                /* of a panel */
+    /* conv, conv_x */
+    int64_t depth, columns;   /* of the matrices at the points */
+    int64_t unit;             /* strips that one thread must do: those of an image, at least */
+    iso_winograd_products m;
+    /* conv_w */
+    int sets;
+    int64_t block_o, block_x;
+    /* workspace */
+    int64_t left, right;      /* conv, conv_x: the operand and m; conv_w: both operands */
+    int64_t product;          /* conv_w: a thread's block */
+    int64_t shared;           /* the weights, or the sets' sums */
+} job;
+
+static int64_t round_up(int64_t n, int64_t to)
+{
+    return iso_ceil_div(n, to) * to;
+}
+
+/* --- layouts */
+
+/* An operand by rows (gemm.h): a tile is a row, channels are depths, several points share a row where they fit. */
+static iso_winograd_place place_rows(const job *j, float *at, int64_t *size)
+{
+    iso_winograd_place p = {.at = at, .pitch = ISO_GEMM_LDA, .group = ISO_GEMM_KC, .step = j->rows * ISO_GEMM_LDA};
+    const int64_t together = iso_max64(ISO_GEMM_KC / j->depth, 1), blocks = iso_ceil_div(j->depth, ISO_GEMM_KC);
+    for (int q = 0; q < j->grid.points; q++) p.point[q] = q / together * blocks * p.step + q % together * j->depth;
+    *size = iso_ceil_div(j->grid.points, together) * blocks * p.step;
+    return p;
+}
+
+/* An operand of conv_w: tiles are depths, channels lie in panels. */
+static iso_winograd_place place_panels(const job *j, float *at, int64_t channels, int64_t width, int64_t *size)
+{
+    iso_winograd_place p = {.at = at, .pitch = width, .group = width, .step = j->rows * width};
+    const int64_t apart = iso_ceil_div(channels, width) * p.step + SKEW;
+    for (int q = 0; q < j->grid.points; q++) p.point[q] = q * apart;
+    *size = j->grid.points * apart;
+    return p;
+}
+
+static iso_winograd_weights weights_of(const job *j, float *at)
+{
+    iso_winograd_weights u = {.at = at, .depth = j->depth, .columns = j->columns, .block = DEPTH, .width = j->width};
+    u.apart = u.depth * iso_winograd_panels(&u) * u.width + SKEW;
+    return u;
+}
+
+/* --- sizes */
+
+static iso_conv_sizes sizes_of(iso_op op, const iso_call *call)
+{
+    const iso_shape *in = &call->in[0].shape, *second = &call->in[1].shape, *out = &call->out.shape;
+    if (op == ISO_OP_CONV) return iso_conv_sizes_of(in, second, out, &call->attr);
+    if (op == ISO_OP_CONV_X) return iso_conv_sizes_of(out, second, in, &call->attr);
+    return iso_conv_sizes_of(in, out, second, &call->attr);
+}
+
+static void cut_into_chunks(job *j)
+{
+    const iso_winograd_grid *g = &j->grid;
+    const int64_t tile_bytes = g->points * (j->o + j->channels) * (int64_t)sizeof(float);
+    const int64_t fit = j->op == ISO_OP_CONV_W ? SUM_ROWS : iso_min64(iso_max64(OWN_BYTES / tile_bytes, MIN_ROWS), SHARED_ROWS);
+    int64_t strips = iso_max64((j->own ? fit : SHARED_ROWS) / g->tiles_w, 1);
+    if (strips >= g->tiles_h) strips = strips / g->tiles_h * g->tiles_h; /* whole images */
+    else strips = iso_ceil_div(g->tiles_h, iso_ceil_div(g->tiles_h, strips));
+    j->chunk = iso_min64(strips, j->strips);
+    j->rows = j->chunk * g->tiles_w;
+    j->unit = iso_max64(j->chunk, g->tiles_h);
+}
+
+static void describe_conv(job *j)
+{
+    const bool forward = j->op == ISO_OP_CONV;
+    j->depth = forward ? j->channels : j->o;
+    j->columns = forward ? j->o : j->channels;
+    j->shared = j->grid.points * weights_of(j, NULL).apart;
+    j->own = j->shared * (int64_t)sizeof(float) <= OWN_WEIGHTS;
+    cut_into_chunks(j);
+    (void)place_rows(j, NULL, &j->left);
+    j->m.apart = j->columns + SKEW;
+    j->m.pitch = j->grid.points * j->m.apart;
+    j->right = j->rows * j->m.pitch;
+}
+
+static void describe_conv_w(job *j)
+{
+    const int64_t results = j->o * j->grid.s.kh * j->grid.s.kw * j->grid.s.c;
+    j->own = results <= FEW;
+    cut_into_chunks(j);
+    j->sets = j->own ? (int)iso_min64(SETS, iso_ceil_div(j->strips, j->chunk)) : 1;
+    j->shared = j->own ? 2 * j->sets * results : 0;
+    (void)place_panels(j, NULL, j->o, ISO_GEMM_PANEL, &j->left);
+    (void)place_panels(j, NULL, j->channels, j->width, &j->right);
+    j->block_o = iso_min64(BLOCK_O, round_up(j->o, ISO_GEMM_PANEL));
+    j->block_x = iso_min64(BLOCK_X, round_up(j->channels, j->width));
+    j->product = j->grid.points * j->block_o * j->block_x;
+}
+
+static double cost_of(const job *j)
+{
+    enum { CACHED = 16 << 20 };
+    const double tiles = (double)(j->strips * j->grid.tiles_w), points = j->grid.points;
+    const double weights = points * (double)(j->o * j->channels), rate = 2.0 * j->isa->lanes;
+    const double transform = 4.0 / j->isa->lanes; /* cycles a number */
+    double cost = 1.1 * tiles * weights / rate + tiles * points * (double)(j->o + j->channels) * transform;
+    if (j->op == ISO_OP_CONV_W) cost += weights * transform * (double)iso_ceil_div(j->strips, j->chunk);
+    else cost += weights * (transform + (4 * weights > CACHED ? 2.0 : 0.0)); /* written and read again */
+    return cost;
+}
+
+/* False where this is none for Winograd. */
+static bool describe(iso_op op, const iso_call *call, job *best)
+{
+    const iso_conv_sizes s = sizes_of(op, call);
+    const iso_gemm_isa *isa = iso_gemm_isa_get();
+    double least = INFINITY;
+    if (isa->tiles || s.kh != 2 * s.stride || s.kw != 2 * s.stride || s.c % LANES != 0 || s.o % LANES != 0) return false;
+    if (s.batch * s.oh * s.ow == 0 || s.c == 0 || s.o == 0) return false;
+    for (int n = 2; n <= 4; n += 2) {
+        job j = {.op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c};
+        j.grid = (iso_winograd_grid){s, n, (n + 1) * (n + 1), iso_ceil_div(s.oh, n), iso_ceil_div(s.ow, n)};
+        j.strips = s.batch * j.grid.tiles_h;
+        if (j.grid.tiles_w > MAX_ROWS) continue;
+        if (op == ISO_OP_CONV_W) describe_conv_w(&j);
+        else describe_conv(&j);
+        const double cost = cost_of(&j);
+        if (cost >= least) continue;
+        least = cost;
+        *best = j;
+    }
+    return least < INFINITY;
+}
+
+double iso_winograd_cost(iso_op op, const iso_call *call)
+{
+    job j;
+    return describe(op, call, &j) ? cost_of(&j) : INFINITY;
+}
+
+/* What each thread has, or all together: floats. */
+static int64_t part_size(const job *j)
+{
+    return round_up(j->left, 16) + round_up(j->right, 16);
+}
+
+size_t iso_winograd_workspace(iso_op op, const iso_call *call)
+{
+    job j;
+    if (!describe(op, call, &j)) return 0;
+    const int64_t threads = call->threads < 1 ? 1 : call->threads;
+    return (size_t)(round_up(j.shared, 16) + (j.own ? threads : 1) * part_size(&j) + threads * j.product) * sizeof(float);
+}
+
+/* --- conv and conv_x */
+
+/* Who of how many does a part; and their matrices. */
+typedef struct crew {
+    int rank, size;
+    float *left, *right, *product;
+} crew;
+
+typedef struct range {
+    int64_t first, last;
+} range;
+
+static range share(const crew *c, int64_t n)
+{
+    return (range){n * c->rank / c->size, n * (c->rank + 1) / c->size};
+}
+
+static void meet(const crew *c)
+{
+    if (c->size > 1) {
+#pragma omp barrier
+    }
+}
+
+/* The panels of one or several points' weights, counted point by point, times the operand. */
+static void multiply_panels(const job *j, range r, int64_t rows, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
+{
+    const int64_t panels = iso_winograd_panels(u);
+    const int height = (int)iso_ceil_div(rows, iso_ceil_div(rows, j->isa->mr));
+    float *to[MAX_ROWS];
+    for (int64_t at = r.first; at < r.last;) {
+        const int64_t q = at / panels, first = at % panels, last = iso_min64(panels, first + r.last - at);
+        at += last - first;
+        for (int64_t i = 0; i < rows; i++) to[i] = m->at + i * m->pitch + q * m->apart;
+        for (int64_t k = 0; k < j->depth; k += DEPTH) {
+            const int64_t deep = iso_min64(DEPTH, j->depth - k);
+            const float *left = a->at + a->point[q] + k / a->group * a->step + k % a->group;
+            for (int64_t panel = first; panel < last; panel++) {
+                const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
+                const float *right = u->at + iso_winograd_weight(u, q, k, panel);
+                const iso_gemm_kernel *kernel = j->isa->kernel[0][n > j->isa->lanes];
+                for (int64_t i = 0; i < rows; i += height) {
+                    const int h = (int)iso_min64(height, rows - i);
+                    kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, k > 0);
+                }
+            }
+        }
+    }
+}
+
+/* The part of x's join that is this crew member's: images, and where there are fewer of them than members, channels. */
+static void join_x(const job *j, const crew *c, const iso_winograd_products *m, int64_t strip, int64_t count, float *x)
+{
+    const iso_winograd_grid *g = &j->grid;
+    const int64_t images = iso_ceil_div(count, g->tiles_h), parts = iso_min64(iso_ceil_div(c->size, images), j->channels / LANES);
+    const range r = share(c, images * parts);
+    for (int64_t i = r.first; i < r.last; i++) {
+        const int64_t first = i / parts * g->tiles_h, last = iso_min64(first + g->tiles_h, count), eights = j->channels / LANES;
+        const int64_t c0 = eights * (i % parts) / parts * LANES, c1 = eights * (i % parts + 1) / parts * LANES;
+        for (int64_t k = first; k < last; k++) iso_winograd_join_x(g, m, k * g->tiles_w, strip + k, c0, c1, x);
+    }
+}
+
+static void convolve(const job *j, const iso_call *call, const crew *c, range strips, const iso_winograd_weights *u)
+{
+    const iso_winograd_grid *g = &j->grid;
+    int64_t size;
+    const iso_winograd_place a = place_rows(j, c->left, &size);
+    const iso_winograd_products m = {c->right, j->m.pitch, j->m.apart};
+    for (int64_t strip = strips.first; strip < strips.last; strip += j->chunk) {
+        const int64_t count = iso_min64(j->chunk, strips.last - strip), rows = count * g->tiles_w;
+        const range mine = share(c, count);
+        for (int64_t k = mine.first; k < mine.last; k++) {
+            if (j->op == ISO_OP_CONV) iso_winograd_split_x(g, call->in[0].data, strip + k, &a, k * g->tiles_w);
+            else iso_winograd_split_y(g, call->in[0].data, strip + k, &a, k * g->tiles_w);
+        }
+        meet(c);
+        multiply_panels(j, share(c, g->points * iso_winograd_panels(u)), rows, &a, u, &m);
+        meet(c);
+        if (j->op == ISO_OP_CONV_X) join_x(j, c, &m, strip, count, call->out.data);
+        else
+            for (int64_t k = mine.first; k < mine.last; k++)
+                iso_winograd_join_y(g, &m, k * g->tiles_w, strip + k, call->out.data);
+    }
+}
+
+/* --- conv_w */
+
+/* One block of weights at all points, from a chunk's operands, into the weights' sums. */
+static void multiply_block(const job *j, int64_t rows, const iso_winograd_place *y, const iso_winograd_place *x, int64_t o0, int64_t no,
+                           int64_t x0, int64_t nx, bool add, float *product, float *out, double *sum)
+{
+    const int tiles = (int)iso_ceil_div(ISO_GEMM_PANEL, j->isa->mr), height = (int)iso_ceil_div(ISO_GEMM_PANEL, tiles);
+    float *to[BLOCK_O];
+    for (int q = 0; q < j->grid.points; q++) {
+        for (int64_t i = 0; i < no; i++) to[i] = product + (q * no + i) * j->block_x;
+        for (int64_t k = 0; k < nx; k += j->width) {
+            const int n = (int)iso_min64(j->width, nx - k);
+            const float *right = x->at + x->point[q] + (x0 + k) / x->group * x->step;
+            const iso_gemm_kernel *kernel = j->isa->kernel[1][n > j->isa->lanes];
+            for (int64_t i = 0; i < no; i += ISO_GEMM_PANEL) {
+                const float *left = y->at + y->point[q] + (o0 + i) / y->group * y->step;
+                const int panel = (int)iso_min64(ISO_GEMM_PANEL, no - i);
+                for (int h = 0; h < panel; h += height)
+                    kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, false);
+            }
+        }
+    }
+    iso_winograd_join_w(&j->grid, product, no, j->block_x, o0, no, x0, nx, add, out, sum);
+}
+
+static void sum_weights(const job *j, const iso_call *call, const crew *c, range strips, float *out, double *sum)
+{
+    const iso_winograd_grid *g = &j->grid;
+    int64_t size;
+    const iso_winograd_place y = place_panels(j, c->left, j->o, ISO_GEMM_PANEL, &size);
+    const iso_winograd_place x = place_panels(j, c->right, j->channels, j->width, &size);
+    const int64_t across = iso_ceil_div(j->channels, j->block_x);
+    for (int64_t strip = strips.first; strip < strips.last; strip += j->chunk) {
+        const int64_t count = iso_min64(j->chunk, strips.last - strip);
+        range mine = share(c, count);
+        for (int64_t k = mine.first; k < mine.last; k++) {
+            iso_winograd_split_x(g, call->in[0].data, strip + k, &x, k * g->tiles_w);
+            iso_winograd_split_y(g, call->in[1].data, strip + k, &y, k * g->tiles_w);
+        }
+        meet(c);
+        mine = share(c, iso_ceil_div(j->o, j->block_o) * across);
+        for (int64_t k = mine.first; k < mine.last; k++) {
+            const int64_t o = k / across * j->block_o, first = k % across * j->block_x;
+            multiply_block(j, count * g->tiles_w, &y, &x, o, iso_min64(j->block_o, j->o - o), first, iso_min64(j->block_x, j->channels - first),
+                           strip > strips.first, c->product, out, sum);
+        }
+        meet(c);
+    }
+}
+
+static void add_sets(const job *j, const double *sums, int64_t results, float *out)
+{
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < results; i++) {
+        double sum = 0;
+        for (int k = 0; k < j->sets; k++) sum += sums[k * results + i];
+        out[i] = (float)sum;
+    }
+}
+
+/* --- all three */
+
+void iso_winograd_run(iso_op op, const iso_call *call)
+{
+    job j;
+    if (!describe(op, call, &j)) return;
+    const int threads = call->threads < 1 ? 1 : call->threads;
+    float *shared = call->workspace, *parts = shared + round_up(j.shared, 16);
+    float *products = parts + (j.own ? threads : 1) * part_size(&j);
+    const iso_winograd_weights u = op == ISO_OP_CONV_W ? (iso_winograd_weights){.at = NULL} : weights_of(&j, shared);
+    const int64_t results = iso_shape_count(&call->out.shape);
+#pragma omp parallel num_threads(threads)
+    {
+        const int rank = omp_get_thread_num();
+        float *part = parts + (j.own ? rank : 0) * part_size(&j);
+        crew c = {rank, omp_get_num_threads(), part, part + round_up(j.left, 16), products + rank * j.product};
+        if (j.own) c.rank = 0, c.size = 1;
+        if (op != ISO_OP_CONV_W) {
+#pragma omp for schedule(static)
+            for (int64_t panel = 0; panel < iso_winograd_panels(&u); panel++)
+                iso_winograd_split_w(&j.grid, call->in[1].data, &u, panel, op == ISO_OP_CONV_X);
+            if (j.own) {
+#pragma omp for schedule(dynamic, 1)
+                for (int64_t strip = 0; strip < j.strips; strip += j.unit)
+                    convolve(&j, call, &c, (range){strip, iso_min64(strip + j.unit, j.strips)}, &u);
+            } else {
+                for (int64_t strip = 0; strip < j.strips; strip += j.unit)
+                    convolve(&j, call, &c, (range){strip, iso_min64(strip + j.unit, j.strips)}, &u);
+            }
+        } else if (j.own) {
+            double *sums = (double *)shared;
+#pragma omp for schedule(dynamic, 1)
+            for (int set = 0; set < j.sets; set++)
+                sum_weights(&j, call, &c, (range){set * j.strips / j.sets, (set + 1) * j.strips / j.sets}, NULL, sums + set * results);
+            add_sets(&j, sums, results, call->out.data);
+        } else {
+            sum_weights(&j, call, &c, (range){0, j.strips}, call->out.data, NULL);
+        }
+    }
+}

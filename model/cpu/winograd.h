@@ -1,0 +1,31 @@
+/* winograd.h: convolutions whose kernel is twice as long as their stride, with fewer multiplications (Winograd 1980; Lavin & Gray 2016).
+ *
+ * Such a convolution (the decoders' 4 x 4 of stride 2) is, for every residue (p, q) of x's rows and columns to the stride, one
+ * with a kernel of 2 x 2 and stride 1. Along one axis, with n neighbouring pixels of y and the n+1 pixels of x that they meet,
+ *     sum over i, k of y[i] w[k] x[i + k]  =  sum over n+1 points of (A y) (G w) (B x):
+ * polynomials are multiplied by their values at n+1 points instead of by n * 2 products of their coefficients. In two
+ * dimensions (n+1)^2 products take the place of 4 n^2: 9 of 16, or 25 of 64. The form is linear in each of the three, so
+ *     conv    y = A' ((G w) (B x)),  sums over the residues and x's channels
+ *     conv_x  x = B' ((G w) (A y)),  sums over y's channels; neighbouring tiles overlap in a row or column
+ *     conv_w  w = G' ((A y) (B x)),  sums over the tiles
+ * are products of matrices, one for each point, between the same transforms and their transposes. A y and what it is multiplied
+ * by serve all residues at once.
+ *
+ * Points 0, 1 and infinity for n = 2, whose error is about that of the plain product; 1, -1, 1/2, -1/2 and infinity for n = 4, with some
+ * four times that (a few 1e-7 of the largest result); those with 0 or 2 have more. */
+#ifndef ISO_CPU_WINOGRAD_H
+#define ISO_CPU_WINOGRAD_H
+
+#include "model/graph/backend.h"
+
+/* op: ISO_OP_CONV, ISO_OP_CONV_X or ISO_OP_CONV_W. */
+
+/* Bytes that it needs on call->threads threads; 0 where the convolution is not one for this file, or the processor has tiles
+ * (gemm_amx.h), which multiply faster than the transforms could be done. Shapes and attributes only. */
+size_t iso_winograd_workspace(iso_op op, const iso_call *call);
+/* About how many cycles of one thread it takes, for comparing with iso_gemm_cost; infinite where it cannot. */
+double iso_winograd_cost(iso_op op, const iso_call *call);
+/* Where that is finite: as the kernel of a backend. Results do not depend on the threads. */
+void iso_winograd_run(iso_op op, const iso_call *call);
+
+#endif

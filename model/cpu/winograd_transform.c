@@ -1,0 +1,506 @@
+/* winograd_transform.c: see winograd_transform.h and winograd.h. Each loop takes eight channels of a tile through both axes at once. */
+#include "model/cpu/winograd_transform.h"
+
+typedef float vec8 __attribute__((vector_size(32)));
+typedef double double8 __attribute__((vector_size(64)));
+#define INLINE static inline __attribute__((always_inline))
+enum { LANES = ISO_WINOGRAD_LANES, SIDE = 5 /* points along an axis, at most */ };
+
+INLINE void load(vec8 *v, const float *from) { memcpy(v, from, sizeof *v); }
+INLINE void store(float *to, const vec8 *v) { memcpy(to, v, sizeof *v); }
+
+/* --- along one axis: n pixels of y, n+1 of x, two weights, at distances dy ... of one another; n+1 points at distances dm */
+
+/* m = A y */
+INLINE void tile_line(const int n, const vec8 *y, const int dy, vec8 *m, const int dm)
+{
+    if (n == 2) {
+        m[0] = y[0];
+        m[dm] = y[0] + y[dy];
+        m[2 * dm] = y[dy];
+        return;
+    }
+    const vec8 even = y[0] + y[2 * dy], odd = y[dy] + y[3 * dy];
+    const vec8 half_even = y[0] + 0.25f * y[2 * dy], half_odd = 0.5f * y[dy] + 0.125f * y[3 * dy];
+    m[0] = even + odd;
+    m[dm] = even - odd;
+    m[2 * dm] = half_even + half_odd;
+    m[3 * dm] = half_even - half_odd;
+    m[4 * dm] = y[3 * dy];
+}
+
+/* y = A' m */
+INLINE void tile_line_back(const int n, const vec8 *m, const int dm, vec8 *y, const int dy)
+{
+    if (n == 2) {
+        y[0] = m[0] + m[dm];
+        y[dy] = m[dm] + m[2 * dm];
+        return;
+    }
+    const vec8 sum = m[0] + m[dm], difference = m[0] - m[dm];
+    const vec8 half_sum = m[2 * dm] + m[3 * dm], half_difference = m[2 * dm] - m[3 * dm];
+    y[0] = sum + half_sum;
+    y[dy] = difference + 0.5f * half_difference;
+    y[2 * dy] = sum + 0.25f * half_sum;
+    y[3 * dy] = difference + 0.125f * half_difference + m[4 * dm];
+}
+
+/* m = B x */
+INLINE void patch_line(const int n, const vec8 *x, const int dx, vec8 *m, const int dm)
+{
+    if (n == 2) {
+        m[0] = x[0] - x[dx];
+        m[dm] = x[dx];
+        m[2 * dm] = x[2 * dx] - x[dx];
+        return;
+    }
+    const vec8 even = x[2 * dx] - 0.25f * x[0], odd = x[3 * dx] - 0.25f * x[dx];
+    const vec8 half_even = 0.5f * (x[0] - x[2 * dx]), half_odd = x[dx] - x[3 * dx];
+    m[0] = even + odd;
+    m[dm] = even - odd;
+    m[2 * dm] = half_even + half_odd;
+    m[3 * dm] = half_even - half_odd;
+    m[4 * dm] = x[4 * dx] - 1.25f * x[2 * dx] + 0.25f * x[0];
+}
+
+/* x = B' m */
+INLINE void patch_line_back(const int n, const vec8 *m, const int dm, vec8 *x, const int dx)
+{
+    if (n == 2) {
+        x[0] = m[0];
+        x[dx] = m[dm] - m[0] - m[2 * dm];
+        x[2 * dx] = m[2 * dm];
+        return;
+    }
+    const vec8 sum = m[0] + m[dm], difference = m[0] - m[dm];
+    const vec8 half_sum = 0.5f * (m[2 * dm] + m[3 * dm]), half_difference = m[2 * dm] - m[3 * dm];
+    x[0] = half_sum + 0.25f * (m[4 * dm] - sum);
+    x[dx] = half_difference - 0.25f * difference;
+    x[2 * dx] = sum - half_sum - 1.25f * m[4 * dm];
+    x[3 * dx] = difference - half_difference;
+    x[4 * dx] = m[4 * dm];
+}
+
+/* m = G w */
+INLINE void taps_line(const int n, const vec8 *w, const int dw, vec8 *m, const int dm)
+{
+    if (n == 2) {
+        m[0] = w[0];
+        m[dm] = w[0] + w[dw];
+        m[2 * dm] = w[dw];
+        return;
+    }
+    const vec8 first = (2.0f / 3) * w[0], second = (2.0f / 3) * w[dw];
+    m[0] = first + second;
+    m[dm] = first - second;
+    m[2 * dm] = 2 * first + second;
+    m[3 * dm] = 2 * first - second;
+    m[4 * dm] = w[dw];
+}
+
+/* w = G' m */
+INLINE void taps_line_back(const int n, const vec8 *m, const int dm, vec8 *w, const int dw)
+{
+    if (n == 2) {
+        w[0] = m[0] + m[dm];
+        w[dw] = m[dm] + m[2 * dm];
+        return;
+    }
+    w[0] = (2.0f / 3) * (m[0] + m[dm]) + (4.0f / 3) * (m[2 * dm] + m[3 * dm]);
+    w[dw] = (2.0f / 3) * (m[0] - m[dm] + m[2 * dm] - m[3 * dm]) + m[4 * dm];
+}
+
+/* Loops over an axis are left as they are: unrolled they would want more registers than there are. */
+#define ONE_BY_ONE _Pragma("GCC unroll 1")
+typedef void (*line)(const int n, const vec8 *from, const int d_from, vec8 *to, const int d_to);
+
+/* A line of values to the points of an operand. */
+INLINE void put_line(const int n, const vec8 *from, line transform, float *column, const int64_t *point)
+{
+    vec8 out[SIDE];
+    transform(n, from, 1, out, 1);
+#pragma GCC unroll 5
+    for (int q = 0; q <= n; q++) store(column + point[q], &out[q]);
+}
+
+/* A column of products, n+1 apart, transformed to numbers n+1 apart. */
+INLINE void get_line(const int n, const float *from, int64_t apart, line transform, vec8 *to)
+{
+    vec8 in[SIDE];
+#pragma GCC unroll 5
+    for (int q = 0; q <= n; q++) load(&in[q], from + q * (n + 1) * apart);
+    transform(n, in, 1, to, n + 1);
+}
+
+/* --- strips */
+
+/* What a strip is, along both axes. */
+typedef struct strip {
+    int64_t image, i; /* i: its first row of y */
+} strip;
+
+INLINE strip strip_of(const iso_winograd_grid *g, const int n, int64_t number)
+{
+    return (strip){number / g->tiles_h, number % g->tiles_h * n};
+}
+
+INLINE int64_t column_of(const iso_winograd_place *p, int64_t channel)
+{
+    return channel / p->group * p->step + channel % p->group;
+}
+
+/* Pixels first ... last-1 of a tile's side lie in the image. */
+typedef struct inside {
+    int64_t first, last;
+} inside;
+
+/* Of n pixels from i on. */
+INLINE inside inside_y(int64_t i, int n, int64_t size)
+{
+    return (inside){0, iso_min64(n, size - i)};
+}
+
+/* Of n+1 pixels i, i+1, ... of those that have residue p, and meet y, of which there are `met`. */
+INLINE inside inside_x(int64_t i, int n, int64_t met, int64_t p, int64_t stride, int64_t pad, int64_t size)
+{
+    const int64_t before = pad > p ? iso_ceil_div(pad - p, stride) - i : 0; /* pixels before the image */
+    const int64_t there = size + pad - p > 0 ? iso_ceil_div(size + pad - p, stride) : 0;
+    const int64_t last = iso_min64(n + 1, iso_min64(there, met + 1) - i);
+    return (inside){iso_max64(before, 0), last};
+}
+
+/* The pixels of the next tile are asked for, some rows at a time: they lie too far apart for the processor to foresee them. With many channels
+ * the way through a tile is long, and it does. */
+typedef struct ahead {
+    const float *first;
+    int64_t rows, row, floats; /* how many rows, their distance, and what is asked for of each */
+    int64_t each;              /* rows at a time */
+} ahead;
+
+INLINE ahead ahead_of(const float *first, int64_t rows, int64_t row, int64_t floats, int64_t times)
+{
+    enum { MOST = 4096 };
+    return (ahead){first, rows * floats <= MOST ? rows : 0, row, floats, iso_ceil_div(rows, times)};
+}
+
+/* Of `times` calls the k-th. To be read they go to the second-level cache: rows a power of two apart would drive one another out of the first. */
+INLINE void look_ahead(const ahead *a, int64_t k, const bool write)
+{
+    enum { LINE = 16 };
+    const int64_t last = iso_min64((k + 1) * a->each, a->rows);
+    for (int64_t i = k * a->each; i < last; i++)
+        for (int64_t f = 0; f < a->floats; f += LINE) {
+            if (write) __builtin_prefetch(a->first + i * a->row + f, 1);
+            else __builtin_prefetch(a->first + i * a->row + f, 0, 1);
+        }
+}
+
+/* --- y */
+
+INLINE void split_y_tile(const int n, const bool whole, const float *y, int64_t row, int64_t pixel, inside h, inside w, int64_t channels,
+                         const iso_winograd_place *to, float *at)
+{
+    const ahead next = ahead_of(y + 2 * n * pixel, h.last, row, n * pixel, channels / LANES);
+    for (int64_t c = 0; c < channels; c += LANES) {
+        vec8 half[SIDE * SIDE];
+        const float *from = y + c;
+        look_ahead(&next, c / LANES, false);
+        ONE_BY_ONE for (int j = 0; j < n; j++, from += pixel) {
+            vec8 in[SIDE] = {{0}};
+#pragma GCC unroll 4
+            for (int i = 0; i < n; i++)
+                if (whole || (i < h.last && j < w.last)) load(&in[i], from + i * row);
+            tile_line(n, in, 1, half + j, n);
+        }
+        float *column = at + column_of(to, c);
+        const int64_t *point = to->point;
+        ONE_BY_ONE for (int i = 0; i <= n; i++, point += n + 1) put_line(n, half + i * n, tile_line, column, point);
+    }
+}
+
+INLINE void split_y(const int n, const iso_winograd_grid *g, const float *y, int64_t number, const iso_winograd_place *to, int64_t row)
+{
+    const strip s = strip_of(g, n, number);
+    const int64_t pixel = g->s.o, line = g->s.ow * pixel;
+    const inside h = inside_y(s.i, n, g->s.oh);
+    for (int64_t t = 0; t < g->tiles_w; t++) {
+        const float *from = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
+        const inside w = inside_y(t * n, n, g->s.ow);
+        float *at = to->at + (row + t) * to->pitch;
+        if (h.last == n && w.last == n) split_y_tile(n, true, from, line, pixel, h, w, g->s.o, to, at);
+        else split_y_tile(n, false, from, line, pixel, h, w, g->s.o, to, at);
+    }
+}
+
+ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, int64_t strip, const iso_winograd_place *to, int64_t row)
+{
+    if (g->n == 2) split_y(2, g, y, strip, to, row);
+    else split_y(4, g, y, strip, to, row);
+}
+
+INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t number, float *y)
+{
+    const strip s = strip_of(g, n, number);
+    const int64_t pixel = g->s.o, line = g->s.ow * pixel;
+    const inside h = inside_y(s.i, n, g->s.oh);
+    for (int64_t t = 0; t < g->tiles_w; t++) {
+        const inside w = inside_y(t * n, n, g->s.ow);
+        const float *from = m->at + (row + t) * m->pitch;
+        float *to = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
+        const ahead next = ahead_of(to + 2 * n * pixel, h.last, line, n * pixel, pixel / LANES);
+        for (int64_t c = 0; c < pixel; c += LANES) {
+            look_ahead(&next, c / LANES, true);
+            vec8 half[SIDE * SIDE], out[SIDE];
+            ONE_BY_ONE for (int j = 0; j <= n; j++) get_line(n, from + j * m->apart + c, m->apart, tile_line_back, half + j);
+            ONE_BY_ONE for (int i = 0; i < h.last; i++) {
+                tile_line_back(n, half + i * (n + 1), 1, out, 1);
+#pragma GCC unroll 4
+                for (int j = 0; j < n; j++)
+                    if (j < w.last) store(to + i * line + j * pixel + c, &out[j]);
+            }
+        }
+    }
+}
+
+ISO_CLONES void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, float *y)
+{
+    if (g->n == 2) join_y(2, g, m, row, strip, y);
+    else join_y(4, g, m, row, strip, y);
+}
+
+/* --- x */
+
+/* The pixels of one residue that a tile meets: the first of them, which may lie outside, and their distances. */
+typedef struct patch {
+    int64_t offset, row, pixel;
+    inside h, w;
+    bool whole;
+} patch;
+
+INLINE patch patch_of(const iso_winograd_grid *g, const int n, strip s, int64_t tile, int64_t p, int64_t q)
+{
+    const iso_conv_sizes *z = &g->s;
+    patch a = {.row = z->stride * z->w * z->c, .pixel = z->stride * z->c};
+    a.h = inside_x(s.i, n, z->oh, p, z->stride, z->pad, z->h);
+    a.w = inside_x(tile * n, n, z->ow, q, z->stride, z->pad, z->w);
+    a.whole = a.h.first == 0 && a.h.last == n + 1 && a.w.first == 0 && a.w.last == n + 1;
+    a.offset = ((s.image * z->h + s.i * z->stride + p - z->pad) * z->w + tile * n * z->stride + q - z->pad) * z->c;
+    return a;
+}
+
+/* The tile after tile t, in as many parts as there are residues. */
+INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, strip s, int64_t t)
+{
+    const iso_conv_sizes *z = &g->s;
+    const bool last = t + 1 == g->tiles_w;
+    const int64_t row = (s.i + (last ? n : 0)) * z->stride - z->pad, column = ((last ? 0 : t + 1) * n + 1) * z->stride - z->pad;
+    return ahead_of(x + ((s.image * z->h + row) * z->w + column) * z->c, (n + 1) * z->stride, z->w * z->c, n * z->stride * z->c,
+                    z->stride * z->stride);
+}
+
+INLINE void split_x_tile(const int n, const bool whole, const float *x, const patch *a, int64_t channels, int64_t channel,
+                         const iso_winograd_place *to, float *at)
+{
+    for (int64_t c = 0; c < channels; c += LANES) {
+        vec8 half[SIDE * SIDE];
+        const float *from = x + a->offset + c;
+        ONE_BY_ONE for (int j = 0; j <= n; j++, from += a->pixel) {
+            vec8 in[SIDE] = {{0}};
+#pragma GCC unroll 5
+            for (int i = 0; i <= n; i++)
+                if (whole || (i >= a->h.first && i < a->h.last && j >= a->w.first && j < a->w.last)) load(&in[i], from + i * a->row);
+            patch_line(n, in, 1, half + j, n + 1);
+        }
+        float *column = at + column_of(to, channel + c);
+        const int64_t *point = to->point;
+        ONE_BY_ONE for (int i = 0; i <= n; i++, point += n + 1) put_line(n, half + i * (n + 1), patch_line, column, point);
+    }
+}
+
+INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int64_t number, const iso_winograd_place *to, int64_t row)
+{
+    const strip s = strip_of(g, n, number);
+    for (int64_t t = 0; t < g->tiles_w; t++) {
+        const ahead next = ahead_x(n, g, x, s, t);
+        for (int64_t r = 0; r < g->s.stride * g->s.stride; r++) {
+            look_ahead(&next, r, false);
+            const patch a = patch_of(g, n, s, t, r / g->s.stride, r % g->s.stride);
+            float *at = to->at + (row + t) * to->pitch;
+            if (a.whole) split_x_tile(n, true, x, &a, g->s.c, r * g->s.c, to, at);
+            else split_x_tile(n, false, x, &a, g->s.c, r * g->s.c, to, at);
+        }
+    }
+}
+
+ISO_CLONES void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, const iso_winograd_place *to, int64_t row)
+{
+    if (g->n == 2) split_x(2, g, x, strip, to, row);
+    else split_x(4, g, x, strip, to, row);
+}
+
+/* above, left: whether the tiles there have written the first row and column. */
+INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t apart, const patch *a, int64_t first, int64_t last,
+                        bool above, bool left, float *x)
+{
+    for (int64_t c = first; c < last; c += LANES) {
+        vec8 half[SIDE * SIDE];
+        ONE_BY_ONE for (int j = 0; j <= n; j++) get_line(n, m + j * apart + c, apart, patch_line_back, half + j);
+        float *to = x + a->offset + c;
+        ONE_BY_ONE for (int i = 0; i <= n; i++, to += a->row) {
+            vec8 out[SIDE];
+            if (!whole && (i < a->h.first || i >= a->h.last)) continue;
+            patch_line_back(n, half + i * (n + 1), 1, out, 1);
+#pragma GCC unroll 5
+            for (int j = 0; j <= n; j++) {
+                if (!whole && (j < a->w.first || j >= a->w.last)) continue;
+                if ((j == 0 && left) || (i == 0 && above)) {
+                    vec8 was;
+                    load(&was, to + j * a->pixel);
+                    out[j] += was;
+                }
+                store(to + j * a->pixel, &out[j]);
+            }
+        }
+    }
+}
+
+/* Rows and columns of an image's channels that meet no pixel of y. */
+static void clear_rest(const iso_winograd_grid *g, int64_t image, int64_t first, int64_t last, float *x)
+{
+    const iso_conv_sizes *z = &g->s;
+    const int64_t rows = z->stride * (z->oh + 1) - z->pad, columns = z->stride * (z->ow + 1) - z->pad;
+    for (int64_t i = 0; i < z->h; i++)
+        for (int64_t j = i < rows ? columns : 0; j < z->w; j++)
+            memset(x + ((image * z->h + i) * z->w + j) * z->c + first, 0, (size_t)(last - first) * sizeof *x);
+}
+
+INLINE void join_x(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t number, int64_t first,
+                   int64_t last, float *x)
+{
+    const strip s = strip_of(g, n, number);
+    if (s.i == 0 && first < g->s.c) clear_rest(g, s.image, first, iso_min64(last, g->s.c), x);
+    for (int64_t t = 0; t < g->tiles_w; t++) {
+        const ahead next = ahead_x(n, g, x, s, t);
+        for (int64_t r = first / g->s.c; r * g->s.c < last; r++) {
+            look_ahead(&next, r, true);
+            const int64_t c0 = iso_max64(first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
+            const patch a = patch_of(g, n, s, t, r / g->s.stride, r % g->s.stride);
+            const float *from = m->at + (row + t) * m->pitch + r * g->s.c;
+            if (a.whole && s.i > 0 && t > 0) join_x_tile(n, true, from, m->apart, &a, c0, c1, true, true, x);
+            else join_x_tile(n, false, from, m->apart, &a, c0, c1, s.i > 0, t > 0, x);
+        }
+    }
+}
+
+ISO_CLONES void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, int64_t first,
+                                    int64_t last, float *x)
+{
+    if (g->n == 2) join_x(2, g, m, row, strip, first, last, x);
+    else join_x(4, g, m, row, strip, first, last, x);
+}
+
+/* --- weights */
+
+/* Two by two weights at `taps` to the points, `apart` numbers from one another. */
+INLINE void split_taps(const int n, const float *const taps[4], float *to, int64_t apart)
+{
+    vec8 in[4], half[SIDE * 2], out[SIDE * SIDE];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) load(&in[i], taps[i]);
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; j++) taps_line(n, in + j, 2, half + j, 2);
+#pragma GCC unroll 5
+    for (int i = 0; i <= n; i++) taps_line(n, half + 2 * i, 1, out + i * (n + 1), 1);
+#pragma GCC unroll 25
+    for (int q = 0; q < (n + 1) * (n + 1); q++) store(to + q * apart, &out[q]);
+}
+
+/* Where the weights of a residue begin, and how far apart its two by two are. */
+INLINE int64_t tap_of(const iso_conv_sizes *s, int64_t o, int64_t residue, int64_t tap)
+{
+    const int64_t u = residue / s->stride + tap / 2 * s->stride, v = residue % s->stride + tap % 2 * s->stride;
+    return ((o * s->kh + u) * s->kw + v) * s->c;
+}
+
+INLINE void split_w_panel(const int n, const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel)
+{
+    const iso_conv_sizes *s = &g->s;
+    for (int64_t o = 0; o < s->o; o++) {
+        float *at = to->at + iso_winograd_weight(to, 0, o, panel);
+        for (int j = 0; j < to->width && panel * to->width + j < to->columns; j += LANES) {
+            const int64_t column = panel * to->width + j;
+            const float *taps[4];
+            for (int t = 0; t < 4; t++) taps[t] = w + tap_of(s, o, column / s->c, t) + column % s->c;
+            split_taps(n, taps, at + j, to->apart);
+        }
+    }
+}
+
+INLINE void split_w_turned(const int n, const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel)
+{
+    enum { WIDE = ISO_GEMM_NR_MAX };
+    const iso_conv_sizes *s = &g->s;
+    const int64_t o0 = panel * to->width;
+    const int width = (int)iso_min64(to->width, s->o - o0);
+    for (int64_t k = 0; k < to->depth; k += LANES) {
+        _Alignas(32) float turned[4][LANES][WIDE];
+        for (int t = 0; t < 4; t++) {
+            const float *from = w + tap_of(s, o0, k / s->c, t) + k % s->c;
+            const int64_t o_apart = s->kh * s->kw * s->c;
+            for (int j = 0; j < width; j += 4)
+                for (int i = 0; i < LANES; i += 4) iso_transpose4(from + j * o_apart + i, o_apart, &turned[t][i][j], WIDE);
+        }
+        for (int i = 0; i < LANES; i++) {
+            float *at = to->at + iso_winograd_weight(to, 0, k + i, panel);
+            for (int j = 0; j < width; j += LANES) {
+                const float *const taps[4] = {&turned[0][i][j], &turned[1][i][j], &turned[2][i][j], &turned[3][i][j]};
+                split_taps(n, taps, at + j, to->apart);
+            }
+        }
+    }
+}
+
+ISO_CLONES void iso_winograd_split_w(const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel, bool conv_x)
+{
+    if (conv_x && g->n == 2) split_w_panel(2, g, w, to, panel);
+    else if (conv_x) split_w_panel(4, g, w, to, panel);
+    else if (g->n == 2) split_w_turned(2, g, w, to, panel);
+    else split_w_turned(4, g, w, to, panel);
+}
+
+INLINE void join_w(const int n, const iso_winograd_grid *g, const float *m, int64_t rows, int64_t pitch, int64_t o0, int64_t no, int64_t first,
+                   int64_t count, bool add, float *out, double *sum)
+{
+    const iso_conv_sizes *s = &g->s;
+    for (int64_t o = 0; o < no; o++)
+        for (int64_t j = 0; j < count; j += LANES) {
+            vec8 in[SIDE * SIDE], half[2 * SIDE], w[4];
+#pragma GCC unroll 25
+            for (int q = 0; q < (n + 1) * (n + 1); q++) load(&in[q], m + (q * rows + o) * pitch + j);
+#pragma GCC unroll 5
+            for (int k = 0; k <= n; k++) taps_line_back(n, in + k, n + 1, half + k, n + 1);
+#pragma GCC unroll 2
+            for (int k = 0; k < 2; k++) taps_line_back(n, half + k * (n + 1), 1, w + 2 * k, 1);
+            for (int t = 0; t < 4; t++) {
+                const int64_t at = tap_of(s, o0 + o, (first + j) / s->c, t) + (first + j) % s->c;
+                if (out) {
+                    vec8 was = {0};
+                    if (add) load(&was, out + at);
+                    was += w[t];
+                    store(out + at, &was);
+                } else {
+                    double8 was = {0};
+                    if (add) memcpy(&was, sum + at, sizeof was);
+                    was += __builtin_convertvector(w[t], double8);
+                    memcpy(sum + at, &was, sizeof was);
+                }
+            }
+        }
+}
+
+ISO_CLONES void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, int64_t rows, int64_t pitch, int64_t o, int64_t no, int64_t first,
+                                    int64_t n, bool add, float *out, double *sum)
+{
+    if (g->n == 2) join_w(2, g, m, rows, pitch, o, no, first, n, add, out, sum);
+    else join_w(4, g, m, rows, pitch, o, no, first, n, add, out, sum);
+}

@@ -1,0 +1,78 @@
+/* winograd_transform.h: the transforms of winograd.h, between images or weights and the values at the points. For winograd*.c.
+ *
+ * A strip is a row of tiles of one image: number image * tiles_h + tile row. Tiles of a strip are neighbours in its matrix, from
+ * `row` on. Channels of x's side are counted residue by residue, residue * c + channel: there are s.stride^2 * s.c of
+ * them. Channels come in eights. */
+#ifndef ISO_CPU_WINOGRAD_TRANSFORM_H
+#define ISO_CPU_WINOGRAD_TRANSFORM_H
+
+#include "model/cpu/conv.h"
+#include "model/cpu/gemm.h"
+
+enum {
+    ISO_WINOGRAD_POINTS = 25, /* at most */
+    ISO_WINOGRAD_LANES = 8
+};
+
+typedef struct iso_winograd_grid {
+    iso_conv_sizes s;
+    int n, points;             /* pixels of y along a tile's side; (n+1)^2 */
+    int64_t tiles_h, tiles_w;  /* of an image */
+} iso_winograd_grid;
+
+static inline int64_t iso_winograd_channels(const iso_winograd_grid *g)
+{
+    return g->s.stride * g->s.stride * g->s.c;
+}
+
+/* Where an operand of the products lies: point q's value of channel k of the tile in row r at
+ *     at + r * pitch + point[q] + k / group * step + k % group. */
+typedef struct iso_winograd_place {
+    float *at;
+    int64_t pitch, group, step;
+    int64_t point[ISO_WINOGRAD_POINTS];
+} iso_winograd_place;
+
+/* A y and B x of a strip. */
+void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, int64_t strip, const iso_winograd_place *to, int64_t row);
+void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, const iso_winograd_place *to, int64_t row);
+
+/* What a strip's tiles were multiplied to: point q's channel k of the tile in row r lies at at + r * pitch + q * apart + k. */
+typedef struct iso_winograd_products {
+    float *at;
+    int64_t pitch, apart;
+} iso_winograd_products;
+
+/* y = A' m of a strip. */
+void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, float *y);
+/* x = B' m of the channels first ... last-1 of a strip (multiples of eight). Adds to what the strip before it has left of an image: strips of an
+ * image come one after another. Pixels that meet nothing of y become zero. */
+void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, int64_t first, int64_t last,
+                         float *x);
+
+/* Matrices of the weights, one for each point: [depth, columns] cut into panels of `width` columns, for blocks of `block` depths: point,
+ * block, panel, depth, column. */
+typedef struct iso_winograd_weights {
+    float *at;
+    int64_t depth, columns, block;
+    int64_t apart; /* numbers from one point's matrix to the next */
+    int width;
+} iso_winograd_weights;
+static inline int64_t iso_winograd_panels(const iso_winograd_weights *u)
+{
+    return iso_ceil_div(u->columns, u->width);
+}
+static inline int64_t iso_winograd_weight(const iso_winograd_weights *u, int64_t q, int64_t depth, int64_t panel)
+{
+    const int64_t start = depth / u->block * u->block, deep = iso_min64(u->block, u->depth - start);
+    return q * u->apart + (start * iso_winograd_panels(u) + panel * deep + depth - start) * u->width;
+}
+/* G w, one panel: for conv_x depths are y's channels and columns x's, for conv it is the other way round. */
+void iso_winograd_split_w(const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel, bool conv_x);
+
+/* w (+)= G' m for o's `o` to o+no-1 and x's channels first to first+n-1 (multiples of eight): m [points, rows, pitch]. To out, or where that is NULL
+ * to sum; both of w's shape. */
+void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, int64_t rows, int64_t pitch, int64_t o, int64_t no, int64_t first, int64_t n,
+                         bool add, float *out, double *sum);
+
+#endif

@@ -1,0 +1,184 @@
+/* test_winograd.c: Winograd's convolutions against the reference backend's, whichever way the cost would choose: tiles of both
+ * sizes and cut ones, pixels that meet nothing, chunks of strips and of images, few weights and many, on every instruction set. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "model/cpu/gemm.h"
+#include "model/cpu/winograd.h"
+
+static uint64_t state = 20261128;
+
+static double draw(void) /* in [-1, 1) */
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(int64_t)(state >> 11) / (double)(1LL << 52) - 1;
+}
+
+static iso_shape shape4(int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    return (iso_shape){4, {a, b, c, d}};
+}
+
+static void *take(size_t n)
+{
+    void *p = aligned_alloc(64, (n + 64) / 64 * 64);
+    assert_non_null(p);
+    return p;
+}
+
+typedef struct problem {
+    iso_op op;
+    iso_call real, exact;
+    size_t count; /* of the output */
+} problem;
+
+static problem make(iso_op op, iso_shape a, iso_shape b, iso_shape out, iso_attr attr)
+{
+    problem p = {.op = op, .count = (size_t)iso_shape_count(&out)};
+    const iso_shape in[2] = {a, b};
+    for (int i = 0; i < 2; i++) {
+        const size_t n = (size_t)iso_shape_count(&in[i]);
+        float *f = take(n * sizeof *f);
+        double *d = take(n * sizeof *d);
+        for (size_t k = 0; k < n; k++) d[k] = f[k] = (float)draw();
+        p.real.in[i] = (iso_tensor){f, in[i]};
+        p.exact.in[i] = (iso_tensor){d, in[i]};
+    }
+    p.real.out = (iso_tensor){take(p.count * sizeof(float)), out};
+    p.exact.out = (iso_tensor){take(p.count * sizeof(double)), out};
+    p.real.attr = p.exact.attr = attr;
+    p.exact.threads = 1;
+    iso_backend_reference()->kernel[op](&p.exact);
+    return p;
+}
+
+static void release(problem *p)
+{
+    for (int i = 0; i < 2; i++) free(p->real.in[i].data), free(p->exact.in[i].data);
+    free(p->real.out.data), free(p->exact.out.data);
+}
+
+/* Every element is written, into a workspace of exactly the bytes that were asked for. */
+static void run(problem *p, int threads)
+{
+    float *out = p->real.out.data;
+    for (size_t i = 0; i < p->count; i++) out[i] = NAN;
+    p->real.threads = threads;
+    const size_t bytes = iso_winograd_workspace(p->op, &p->real);
+    assert_true(bytes > 0 && bytes % 64 == 0);
+    char *workspace = take(bytes + 64);
+    memset(workspace, 0xff, bytes + 64); /* NaN: nothing may count on zeros */
+    p->real.workspace = workspace;
+    iso_winograd_run(p->op, &p->real);
+    for (int i = 0; i < 64; i++) assert_true((unsigned char)workspace[bytes + (size_t)i] == 0xff);
+    free(workspace);
+}
+
+/* The largest error, over the largest value. */
+static double error_of(const problem *p)
+{
+    const float *f = p->real.out.data;
+    const double *d = p->exact.out.data;
+    double worst = 0, scale = 1e-30;
+    for (size_t i = 0; i < p->count; i++) {
+        if (isnan(f[i])) return NAN;
+        worst = fmax(worst, fabs(f[i] - d[i]));
+        scale = fmax(scale, fabs(d[i]));
+    }
+    return worst / scale;
+}
+
+static void check(problem *p)
+{
+    assert_true(iso_winograd_cost(p->op, &p->real) < INFINITY);
+    run(p, 1);
+    const double error = error_of(p);
+    if (!(error <= 4e-6)) fail_msg("%s: error %g", iso_op_name(p->op), error);
+    float *first = take(p->count * sizeof *first);
+    memcpy(first, p->real.out.data, p->count * sizeof *first);
+    for (int threads = 2; threads <= 5; threads += 3) {
+        run(p, threads);
+        assert_memory_equal(first, p->real.out.data, p->count * sizeof *first);
+    }
+    free(first);
+    release(p);
+}
+
+typedef struct layer {
+    int64_t b, h, w, c, o, stride, pad;
+} layer;
+
+static void all_three(const layer *l)
+{
+    const int64_t k = 2 * l->stride;
+    const iso_shape x = shape4(l->b, l->h, l->w, l->c), w = shape4(l->o, k, k, l->c);
+    const iso_shape y = shape4(l->b, (l->h + 2 * l->pad - k) / l->stride + 1, (l->w + 2 * l->pad - k) / l->stride + 1, l->o);
+    problem p[3] = {make(ISO_OP_CONV, x, w, y, (iso_attr){.i = {l->stride, l->pad}}),
+                    make(ISO_OP_CONV_X, y, w, x, (iso_attr){.i = {l->stride, l->pad, l->h, l->w}}),
+                    make(ISO_OP_CONV_W, x, y, w, (iso_attr){.i = {l->stride, l->pad, k, k}})};
+    for (int i = 0; i < 3; i++) check(&p[i]);
+}
+
+static void test_layers(void **unused)
+{
+    (void)unused;
+    static const char *const names[] = {"portable", "avx2", "avx512"};
+    static const layer layers[] = {
+        /* the decoders' */
+        {3, 16, 16, 64, 128, 2, 1}, {2, 32, 32, 32, 64, 2, 1}, {2, 64, 64, 16, 32, 2, 1},
+        /* y of 1, 2, 3 and 6 pixels: small tiles, whole and cut; 5, 7, 9: large ones, cut */
+        {3, 2, 2, 8, 8, 2, 1}, {2, 4, 4, 16, 8, 2, 1}, {5, 6, 4, 8, 24, 2, 1}, {2, 12, 12, 24, 16, 2, 1}, {2, 10, 14, 8, 16, 2, 1},
+        {1, 18, 14, 40, 8, 2, 1},
+        /* other strides and paddings, pixels that meet nothing */
+        {2, 9, 11, 8, 16, 2, 0}, {3, 7, 8, 16, 16, 1, 0}, {2, 8, 7, 8, 8, 1, 1}, {2, 13, 17, 8, 8, 3, 2}, {1, 9, 9, 16, 8, 2, 3}, {2, 23, 16, 8, 8, 4, 1},
+        /* several chunks of an image; of a batch; many images */
+        {1, 96, 128, 32, 64, 2, 1}, {37, 16, 16, 8, 16, 2, 1}, {90, 4, 4, 8, 16, 2, 1}, {1, 12, 1000, 8, 8, 2, 1},
+        /* more weights than a thread has for itself, more channels than a block is deep */
+        {3, 8, 8, 72, 264, 2, 1}, {1, 8, 6, 136, 520, 2, 1}, {33, 8, 8, 64, 256, 2, 1}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!iso_gemm_isa_use(names[i])) continue;
+        for (size_t k = 0; k < sizeof layers / sizeof *layers; k++) all_three(&layers[k]);
+    }
+    assert_true(iso_gemm_isa_use(NULL));
+}
+
+/* What is none of these convolutions is left to others. */
+static void test_refused(void **unused)
+{
+    (void)unused;
+    static const struct { int64_t c, o, k, stride; } others[] = {{8, 8, 5, 2}, {8, 8, 3, 2}, {3, 8, 4, 2}, {8, 12, 4, 2}, {8, 8, 4, 1}, {8, 8, 1, 1}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        const int64_t side = (16 - others[i].k) / others[i].stride + 1;
+        const iso_call call = {.in = {{NULL, shape4(2, 16, 16, others[i].c)}, {NULL, shape4(others[i].o, others[i].k, others[i].k, others[i].c)}},
+                               .out = {NULL, shape4(2, side, side, others[i].o)}, .attr = {.i = {others[i].stride, 0}}, .threads = 1};
+        assert_true(isinf(iso_winograd_cost(ISO_OP_CONV, &call)));
+        assert_int_equal(iso_winograd_workspace(ISO_OP_CONV, &call), 0);
+    }
+}
+
+/* The comparison itself: one element off must be seen. */
+static void test_wrong_is_seen(void **unused)
+{
+    (void)unused;
+    assert_true(iso_gemm_isa_use("portable"));
+    problem p = make(ISO_OP_CONV, shape4(1, 8, 8, 8), shape4(8, 4, 4, 8), shape4(1, 4, 4, 8), (iso_attr){.i = {2, 1}});
+    run(&p, 1);
+    assert_true(error_of(&p) <= 4e-6);
+    ((float *)p.real.out.data)[17] += 1e-3f;
+    assert_false(error_of(&p) <= 4e-6);
+    release(&p);
+    assert_true(iso_gemm_isa_use(NULL));
+}
+
+int main(void)
+{
+    printf("seed %llu\n", (unsigned long long)state);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers), cmocka_unit_test(test_refused), cmocka_unit_test(test_wrong_is_seen)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
