@@ -48,72 +48,77 @@ ISO_CLONES static void conv_part(const float *x, const float *w, float *y, int64
     }
 }
 
-/* Sixteen floats in the compilers' own vectors: as many registers as the processor needs for them. */
-typedef float vec16 __attribute__((vector_size(64)));
+/* The compilers' own vectors. */
 typedef float vec8 __attribute__((vector_size(32)));
 typedef float vec4 __attribute__((vector_size(16)));
+#define INLINE static inline __attribute__((always_inline))
 
-/* The four lanes left when a vec16's quarters are added up. */
-#define FOLD(v, out)                                                                                                        \
-    do {                                                                                                                    \
-        const vec8 half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +                                           \
-                          __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);                                      \
-        (out) = __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);          \
-    } while (0)
+/* Its lanes' sum in four parts. */
+#define FOLD(v) (__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7))
 
 /* Sums over y's channels: whole vectors of them, then the rest. */
 ISO_CLONES static void conv_x_part(const float *y, const float *w, float *x, int64_t c, int64_t o, range r)
 {
-    const int64_t whole = o / LANES * LANES;
+    const int64_t whole = o / 8 * 8;
     for (int64_t p = r.first; p < r.last; p++) {
         const float *from = y + p * o;
-        vec16 v[FEW] = {{0}};
-        vec4 s0, s1, s2, s3;
-        for (int64_t i = 0; i < whole; i += LANES) {
-            vec16 a, b;
+        vec8 v0 = {0}, v1 = {0}, v2 = {0}, v3 = {0};
+        for (int64_t i = 0; i < whole; i += 8) {
+            vec8 a, b[FEW];
             memcpy(&a, from + i, sizeof a);
-            for (int f = 0; f < FEW; f++) {
-                memcpy(&b, w + f * o + i, sizeof b);
-                v[f] += a * b;
-            }
+            for (int f = 0; f < FEW; f++) memcpy(&b[f], w + f * o + i, sizeof b[f]);
+            v0 += a * b[0];
+            v1 += a * b[1];
+            v2 += a * b[2];
+            v3 += a * b[3];
         }
-        FOLD(v[0], s0);
-        FOLD(v[1], s1);
-        FOLD(v[2], s2);
-        FOLD(v[3], s3);
+        const vec4 s0 = FOLD(v0), s1 = FOLD(v1), s2 = FOLD(v2), s3 = FOLD(v3);
         const vec4 s01 = __builtin_shufflevector(s0, s1, 0, 4, 1, 5) + __builtin_shufflevector(s0, s1, 2, 6, 3, 7);
         const vec4 s23 = __builtin_shufflevector(s2, s3, 0, 4, 1, 5) + __builtin_shufflevector(s2, s3, 2, 6, 3, 7);
         vec4 sum = __builtin_shufflevector(s01, s23, 0, 1, 4, 5) + __builtin_shufflevector(s01, s23, 2, 3, 6, 7);
         for (int64_t i = whole; i < o; i++)
             for (int f = 0; f < FEW; f++) sum[f] += from[i] * w[f * o + i];
+        if (c == 3 && p + 1 < r.last) { /* the fourth is written over by the next pixel */
+            memcpy(x + p * c, &sum, sizeof sum);
+            continue;
+        }
         for (int64_t f = 0; f < c; f++) x[p * c + f] = sum[f];
     }
 }
 
-/* sum [FEW, o] += the products of the pixels of a range. */
-ISO_CLONES static void conv_w_part(const float *x, const float *y, double *sum, int64_t c, int64_t o, range r)
+/* sum [FEW, o] += the products of the pixels of a range, for sixteen of y's channels. */
+INLINE void add_products(const int c, const float *x, const float *y, double *sum, int64_t o, range r)
+{
+    vec8 v[FEW][2] = {{{0}}};
+    for (int64_t p = r.first; p < r.last; p++) {
+        vec8 a, b;
+        memcpy(&a, y + p * o, sizeof a);
+        memcpy(&b, y + p * o + 8, sizeof b);
+#pragma GCC unroll 4
+        for (int f = 0; f < c; f++) {
+            v[f][0] += x[p * c + f] * a;
+            v[f][1] += x[p * c + f] * b;
+        }
+    }
+    for (int f = 0; f < c; f++)
+        for (int i = 0; i < LANES; i++) sum[f * o + i] += v[f][i / 8][i % 8];
+}
+
+ISO_CLONES static void conv_w_part(const float *x, const float *y, double *sum, int64_t c, int64_t o, range all)
 {
     const int64_t whole = o / LANES * LANES;
-    for (int64_t p0 = r.first; p0 < r.last; p0 += RUN) {
-        const int64_t p1 = iso_min64(p0 + RUN, r.last);
-        for (int64_t i0 = 0; i0 < whole; i0 += LANES) {
-            vec16 v[FEW] = {{0}};
-            for (int64_t p = p0; p < p1; p++) {
-                const float *at = x + p * c;
-                vec16 a;
-                memcpy(&a, y + p * o + i0, sizeof a);
-                v[0] += at[0] * a;
-                if (c > 1) v[1] += at[1] * a;
-                if (c > 2) v[2] += at[2] * a;
-                if (c > 3) v[3] += at[3] * a;
-            }
-            for (int f = 0; f < FEW; f++)
-                for (int i = 0; i < LANES; i++) sum[f * o + i0 + i] += v[f][i];
+    for (int64_t p0 = all.first; p0 < all.last; p0 += RUN) {
+        const range r = {p0, iso_min64(p0 + RUN, all.last)};
+        for (int64_t i = 0; i < whole; i += LANES) {
+            if (c == 1) add_products(1, x, y + i, sum + i, o, r);
+            else if (c == 2) add_products(2, x, y + i, sum + i, o, r);
+            else if (c == 3) add_products(3, x, y + i, sum + i, o, r);
+            else add_products(4, x, y + i, sum + i, o, r);
         }
         for (int64_t i = whole; i < o; i++)
             for (int64_t f = 0; f < c; f++) {
                 float v = 0;
-                for (int64_t p = p0; p < p1; p++) v += x[p * c + f] * y[p * o + i];
+                for (int64_t p = r.first; p < r.last; p++) v += x[p * c + f] * y[p * o + i];
                 sum[f * o + i] += v;
             }
     }

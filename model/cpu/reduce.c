@@ -27,6 +27,7 @@ typedef struct layout {
     bool inner_kept;
     int64_t pieces;     /* of an inner run that is summed */
     int64_t chunks, columns;
+    int64_t together;   /* short rows one behind the other that are added as one long row */
 } layout;
 
 static void push(axis *list, int *count, int64_t n, int64_t stride)
@@ -62,6 +63,8 @@ static layout layout_of(const iso_shape *in, const iso_shape *out)
     for (int i = 0; i < l.summed_axes; i++) l.summed_count *= l.summed[i].n;
     l.pieces = l.inner_kept ? 1 : iso_ceil_div(l.inner, PIECE);
     l.columns = l.inner_kept ? iso_ceil_div(l.inner, COLUMNS) : 1;
+    l.together = 1;
+    if (l.inner_kept && l.summed_axes == 1 && l.summed[0].stride == l.inner) l.together = iso_max64(COLUMNS / l.inner, 1);
     const int64_t units = l.summed_count * l.pieces;
     const int64_t work = units * (l.inner_kept ? iso_min64(l.inner, COLUMNS) : iso_min64(l.inner, PIECE));
     l.chunks = iso_max64(1, iso_min64(iso_min64(work / CHUNK, MAX_CHUNKS), units));
@@ -105,6 +108,13 @@ static void sum_chunk(const layout *l, const float *x, int64_t kept, int64_t col
     const int64_t first = units * chunk / l->chunks, last = units * (chunk + 1) / l->chunks;
     const float *base = x + offset_of(l->kept, l->kept_axes, kept);
     memset(total, 0, (size_t)width * sizeof *total);
+    if (l->together > 1) {
+        double wide[COLUMNS] = {0};
+        for (int64_t u = first; u < last; u += l->together)
+            add_row(iso_min64(l->together, last - u) * width, base + u * width, wide);
+        for (int64_t i = 0; i < l->together * width; i++) total[i % width] += wide[i];
+        return;
+    }
     for (int64_t u = first; u < last; u++) {
         const float *row = base + offset_of(l->summed, l->summed_axes, u / l->pieces);
         if (l->inner_kept) {

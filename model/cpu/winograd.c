@@ -102,7 +102,8 @@ static void cut_into_chunks(job *j)
     const int64_t tile_bytes = g->points * (j->o + j->channels) * (int64_t)sizeof(float);
     const int64_t fit = j->op == ISO_OP_CONV_W ? SUM_ROWS : iso_min64(iso_max64(OWN_BYTES / tile_bytes, MIN_ROWS), SHARED_ROWS);
     int64_t strips = iso_max64((j->own ? fit : SHARED_ROWS) / g->tiles_w, 1);
-    if (strips >= g->tiles_h) strips = strips / g->tiles_h * g->tiles_h; /* whole images */
+    if (strips >= g->tiles_h) /* whole images, as many in each */
+        strips = iso_ceil_div(g->s.batch, iso_ceil_div(g->s.batch, strips / g->tiles_h)) * g->tiles_h;
     else strips = iso_ceil_div(g->tiles_h, iso_ceil_div(g->tiles_h, strips));
     j->chunk = iso_min64(strips, j->strips);
     j->rows = j->chunk * g->tiles_w;
@@ -145,7 +146,7 @@ static double cost_of(const job *j)
     const double transform = 4.0 / j->isa->lanes; /* cycles a number */
     double cost = 1.1 * tiles * weights / rate + tiles * points * (double)(j->o + j->channels) * transform;
     if (j->op == ISO_OP_CONV_W) cost += weights * transform * (double)iso_ceil_div(j->strips, j->chunk);
-    else cost += weights * (transform + (4 * weights > CACHED ? 2.0 : 0.0)); /* written and read again */
+    else cost += weights * (transform + (4 * weights > CACHED ? 5.0 : 0.0)); /* written and read again */
     return cost;
 }
 

@@ -169,30 +169,35 @@ INLINE inside inside_x(int64_t i, int n, int64_t met, int64_t p, int64_t stride,
     return (inside){iso_max64(before, 0), last};
 }
 
-/* The pixels of the next tile are asked for, some rows at a time: they lie too far apart for the processor to foresee them. With many channels
- * the way through a tile is long, and it does. */
+/* The pixels of the next tile are asked for, some lines of the cache with every eight channels of this one: its rows lie too far apart for the
+ * processor to foresee them. */
 typedef struct ahead {
-    const float *first;
-    int64_t rows, row, floats; /* how many rows, their distance, and what is asked for of each */
-    int64_t each;              /* rows at a time */
+    const float *next;
+    int64_t lines, skip; /* of a row; numbers from its end to the next row */
+    int64_t left, rows;  /* lines of this row, rows after it */
+    int64_t each;        /* lines at a time */
 } ahead;
 
+/* rows of `floats` numbers that lie `row` apart, in `times` parts */
 INLINE ahead ahead_of(const float *first, int64_t rows, int64_t row, int64_t floats, int64_t times)
 {
-    enum { MOST = 4096 };
-    return (ahead){first, rows * floats <= MOST ? rows : 0, row, floats, iso_ceil_div(rows, times)};
+    enum { LINE = 16, MOST = 32 << 10 /* numbers: more would drive this tile out of the second-level cache */ };
+    const int64_t lines = iso_ceil_div(floats, LINE);
+    return (ahead){first, lines, row - lines * LINE, lines, rows * floats <= MOST ? rows : 0, iso_ceil_div(rows * lines, times)};
 }
 
-/* Of `times` calls the k-th. To be read they go to the second-level cache: rows a power of two apart would drive one another out of the first. */
-INLINE void look_ahead(const ahead *a, int64_t k, const bool write)
+/* To be read they go to the second-level cache: rows a power of two apart would drive one another out of the first. */
+INLINE void look_ahead(ahead *a, const bool write)
 {
-    enum { LINE = 16 };
-    const int64_t last = iso_min64((k + 1) * a->each, a->rows);
-    for (int64_t i = k * a->each; i < last; i++)
-        for (int64_t f = 0; f < a->floats; f += LINE) {
-            if (write) __builtin_prefetch(a->first + i * a->row + f, 1);
-            else __builtin_prefetch(a->first + i * a->row + f, 0, 1);
-        }
+    for (int64_t i = 0; i < a->each && a->rows > 0; i++) {
+        if (write) __builtin_prefetch(a->next, 1);
+        else __builtin_prefetch(a->next, 0, 1);
+        a->next += 16;
+        if (--a->left > 0) continue;
+        a->left = a->lines;
+        a->next += a->skip;
+        a->rows--;
+    }
 }
 
 /* --- y */
@@ -200,11 +205,11 @@ INLINE void look_ahead(const ahead *a, int64_t k, const bool write)
 INLINE void split_y_tile(const int n, const bool whole, const float *y, int64_t row, int64_t pixel, inside h, inside w, int64_t channels,
                          const iso_winograd_place *to, float *at)
 {
-    const ahead next = ahead_of(y + 2 * n * pixel, h.last, row, n * pixel, channels / LANES);
+    ahead next = ahead_of(y + 2 * n * pixel, h.last, row, n * pixel, channels / LANES);
     for (int64_t c = 0; c < channels; c += LANES) {
         vec8 half[SIDE * SIDE];
         const float *from = y + c;
-        look_ahead(&next, c / LANES, false);
+        look_ahead(&next, false);
         ONE_BY_ONE for (int j = 0; j < n; j++, from += pixel) {
             vec8 in[SIDE] = {{0}};
 #pragma GCC unroll 4
@@ -247,9 +252,9 @@ INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_p
         const inside w = inside_y(t * n, n, g->s.ow);
         const float *from = m->at + (row + t) * m->pitch;
         float *to = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
-        const ahead next = ahead_of(to + 2 * n * pixel, h.last, line, n * pixel, pixel / LANES);
+        ahead next = ahead_of(to + 2 * n * pixel, h.last, line, n * pixel, pixel / LANES);
         for (int64_t c = 0; c < pixel; c += LANES) {
-            look_ahead(&next, c / LANES, true);
+            look_ahead(&next, true);
             vec8 half[SIDE * SIDE], out[SIDE];
             ONE_BY_ONE for (int j = 0; j <= n; j++) get_line(n, from + j * m->apart + c, m->apart, tile_line_back, half + j);
             ONE_BY_ONE for (int i = 0; i < h.last; i++) {
@@ -288,20 +293,21 @@ INLINE patch patch_of(const iso_winograd_grid *g, const int n, strip s, int64_t 
     return a;
 }
 
-/* The tile after tile t, in as many parts as there are residues. */
+/* The tile after tile t, in as many parts as there are eights of channels. */
 INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, strip s, int64_t t)
 {
     const iso_conv_sizes *z = &g->s;
     const bool last = t + 1 == g->tiles_w;
     const int64_t row = (s.i + (last ? n : 0)) * z->stride - z->pad, column = ((last ? 0 : t + 1) * n + 1) * z->stride - z->pad;
     return ahead_of(x + ((s.image * z->h + row) * z->w + column) * z->c, (n + 1) * z->stride, z->w * z->c, n * z->stride * z->c,
-                    z->stride * z->stride);
+                    z->stride * z->stride * z->c / LANES);
 }
 
 INLINE void split_x_tile(const int n, const bool whole, const float *x, const patch *a, int64_t channels, int64_t channel,
-                         const iso_winograd_place *to, float *at)
+                         const iso_winograd_place *to, float *at, ahead *next)
 {
     for (int64_t c = 0; c < channels; c += LANES) {
+        look_ahead(next, false);
         vec8 half[SIDE * SIDE];
         const float *from = x + a->offset + c;
         ONE_BY_ONE for (int j = 0; j <= n; j++, from += a->pixel) {
@@ -321,13 +327,12 @@ INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int
 {
     const strip s = strip_of(g, n, number);
     for (int64_t t = 0; t < g->tiles_w; t++) {
-        const ahead next = ahead_x(n, g, x, s, t);
+        ahead next = ahead_x(n, g, x, s, t);
         for (int64_t r = 0; r < g->s.stride * g->s.stride; r++) {
-            look_ahead(&next, r, false);
             const patch a = patch_of(g, n, s, t, r / g->s.stride, r % g->s.stride);
             float *at = to->at + (row + t) * to->pitch;
-            if (a.whole) split_x_tile(n, true, x, &a, g->s.c, r * g->s.c, to, at);
-            else split_x_tile(n, false, x, &a, g->s.c, r * g->s.c, to, at);
+            if (a.whole) split_x_tile(n, true, x, &a, g->s.c, r * g->s.c, to, at, &next);
+            else split_x_tile(n, false, x, &a, g->s.c, r * g->s.c, to, at, &next);
         }
     }
 }
@@ -340,9 +345,10 @@ ISO_CLONES void iso_winograd_split_x(const iso_winograd_grid *g, const float *x,
 
 /* above, left: whether the tiles there have written the first row and column. */
 INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t apart, const patch *a, int64_t first, int64_t last,
-                        bool above, bool left, float *x)
+                        bool above, bool left, float *x, ahead *next)
 {
     for (int64_t c = first; c < last; c += LANES) {
+        look_ahead(next, true);
         vec8 half[SIDE * SIDE];
         ONE_BY_ONE for (int j = 0; j <= n; j++) get_line(n, m + j * apart + c, apart, patch_line_back, half + j);
         float *to = x + a->offset + c;
@@ -380,14 +386,13 @@ INLINE void join_x(const int n, const iso_winograd_grid *g, const iso_winograd_p
     const strip s = strip_of(g, n, number);
     if (s.i == 0 && first < g->s.c) clear_rest(g, s.image, first, iso_min64(last, g->s.c), x);
     for (int64_t t = 0; t < g->tiles_w; t++) {
-        const ahead next = ahead_x(n, g, x, s, t);
+        ahead next = ahead_x(n, g, x, s, t);
         for (int64_t r = first / g->s.c; r * g->s.c < last; r++) {
-            look_ahead(&next, r, true);
             const int64_t c0 = iso_max64(first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
             const patch a = patch_of(g, n, s, t, r / g->s.stride, r % g->s.stride);
             const float *from = m->at + (row + t) * m->pitch + r * g->s.c;
-            if (a.whole && s.i > 0 && t > 0) join_x_tile(n, true, from, m->apart, &a, c0, c1, true, true, x);
-            else join_x_tile(n, false, from, m->apart, &a, c0, c1, s.i > 0, t > 0, x);
+            if (a.whole && s.i > 0 && t > 0) join_x_tile(n, true, from, m->apart, &a, c0, c1, true, true, x, &next);
+            else join_x_tile(n, false, from, m->apart, &a, c0, c1, s.i > 0, t > 0, x, &next);
         }
     }
 }
