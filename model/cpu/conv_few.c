@@ -64,13 +64,16 @@ ISO_CLONES static void conv_x_part(const float *y, const float *w, float *x, int
         const float *from = y + p * o;
         vec8 v0 = {0}, v1 = {0}, v2 = {0}, v3 = {0};
         for (int64_t i = 0; i < whole; i += 8) {
-            vec8 a, b[FEW];
+            vec8 a, b0, b1, b2, b3;
             memcpy(&a, from + i, sizeof a);
-            for (int f = 0; f < FEW; f++) memcpy(&b[f], w + f * o + i, sizeof b[f]);
-            v0 += a * b[0];
-            v1 += a * b[1];
-            v2 += a * b[2];
-            v3 += a * b[3];
+            memcpy(&b0, w + i, sizeof b0);
+            memcpy(&b1, w + o + i, sizeof b1);
+            memcpy(&b2, w + 2 * o + i, sizeof b2);
+            memcpy(&b3, w + 3 * o + i, sizeof b3);
+            v0 += a * b0;
+            v1 += a * b1;
+            v2 += a * b2;
+            v3 += a * b3;
         }
         const vec4 s0 = FOLD(v0), s1 = FOLD(v1), s2 = FOLD(v2), s3 = FOLD(v3);
         const vec4 s01 = __builtin_shufflevector(s0, s1, 0, 4, 1, 5) + __builtin_shufflevector(s0, s1, 2, 6, 3, 7);
