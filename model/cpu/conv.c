@@ -23,6 +23,11 @@ static iso_patches patches_of(const iso_conv_sizes *s, const float *x)
     return (iso_patches){x, s->h, s->w, s->c, s->oh, s->ow, s->kh, s->kw, s->stride, s->pad, s->pad};
 }
 
+static void finish(const iso_call *call)
+{
+    if (call->tail) iso_cpu_fused(call->tail);
+}
+
 void iso_cpu_conv(const iso_call *call)
 {
     const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->in[1].shape, &call->out.shape, &call->attr);
@@ -40,9 +45,13 @@ void iso_cpu_conv(const iso_call *call)
                   .find_a = plain ? iso_gemm_find_rows : iso_patches_find_a, .find_b = iso_gemm_find_rows, .b_by_columns = true,
                   .c = call->out.data, .c_pitch = s.o};
     const double direct = iso_direct_cost(ISO_OP_CONV, call), product = iso_gemm_cost(&g);
-    if (iso_winograd_cost(ISO_OP_CONV, call) < fmin(direct, product)) iso_winograd_run(ISO_OP_CONV, call);
-    else if (direct < product) iso_direct_conv(call);
+    if (iso_winograd_cost(ISO_OP_CONV, call) < fmin(direct, product)) {
+        iso_winograd_run(ISO_OP_CONV, call);
+        return;
+    }
+    if (direct < product) iso_direct_conv(call);
     else iso_gemm_run(&g, call->threads, call->workspace);
+    finish(call);
 }
 
 /* A small layer's weight gradient is a few sums over every pixel of the batch. They nearly cancel, and doubles for so few
@@ -148,6 +157,7 @@ void iso_cpu_conv_x(const iso_call *call)
     }
     if (patches_are_image(&s)) {
         conv_x_plain(call, &s);
+        finish(call);
         return;
     }
     const int64_t classes = s.stride * s.stride;
@@ -162,8 +172,12 @@ void iso_cpu_conv_x(const iso_call *call)
             cost += iso_gemm_cost(&products[i]);
         }
         const bool all = classes == count;
-        if (all && winograd < fmin(direct, cost)) iso_winograd_run(ISO_OP_CONV_X, call);
-        else if (all && direct < cost) iso_direct_conv_x(call);
+        if (all && winograd < fmin(direct, cost)) {
+            iso_winograd_run(ISO_OP_CONV_X, call);
+            return;
+        }
+        if (all && direct < cost) iso_direct_conv_x(call);
         else iso_gemm_run_all(products, count, call->threads, call->workspace);
     }
+    finish(call);
 }

@@ -34,7 +34,7 @@ static inline iso_axis_class iso_axis_class_of(int64_t size, int64_t kernel, int
     return a;
 }
 
-/* conv_few.c: 1 x 1 convolutions with an image of few channels. */
+/* conv_few.c: 1 x 1 convolutions with an image of few channels. conv and conv_x do the call's tail. */
 bool iso_few_fits(const iso_conv_sizes *s);
 size_t iso_few_w_workspace(const iso_conv_sizes *s); /* bytes; the other two need none */
 void iso_few_conv(const iso_conv_sizes *s, const iso_call *call);

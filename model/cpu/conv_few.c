@@ -7,6 +7,7 @@ enum {
     FEW = 4,
     LANES = 16,     /* of a vector of y's channels; with fewer channels a product is as good */
     MAX_O = 1024,
+    BLOCK = 32 << 10, /* numbers of y that a tail follows at once */
     SETS = 64,      /* of pixels, whose sums are kept apart: results do not depend on the threads */
     RUN = 256       /* pixels added up in float before they go into a double */
 };
@@ -127,6 +128,12 @@ ISO_CLONES static void conv_w_part(const float *x, const float *y, double *sum, 
     }
 }
 
+/* Pixels from `first` on: all of them, or as many as a tail follows while they are in the cache. */
+static range next_block(const iso_conv_sizes *s, const iso_call *call, range all, int64_t first)
+{
+    return (range){first, call->tail ? iso_min64(first + BLOCK / s->o, all.last) : all.last};
+}
+
 void iso_few_conv(const iso_conv_sizes *s, const iso_call *call)
 {
     float w[FEW * MAX_O];
@@ -134,7 +141,13 @@ void iso_few_conv(const iso_conv_sizes *s, const iso_call *call)
     const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
     transpose(call->in[1].data, s->o, s->c, w);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int t = 0; t < threads; t++) conv_part(call->in[0].data, w, call->out.data, s->c, s->o, part_of(pixels, t, threads));
+    for (int t = 0; t < threads; t++) {
+        const range all = part_of(pixels, t, threads);
+        for (range r = next_block(s, call, all, all.first); r.first < r.last; r = next_block(s, call, all, r.last)) {
+            conv_part(call->in[0].data, w, call->out.data, s->c, s->o, r);
+            if (call->tail) iso_cpu_fused_part(call->tail, r.first * s->o, r.last * s->o);
+        }
+    }
 }
 
 void iso_few_conv_x(const iso_conv_sizes *s, const iso_call *call)
@@ -144,7 +157,13 @@ void iso_few_conv_x(const iso_conv_sizes *s, const iso_call *call)
     const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
     transpose(call->in[1].data, s->o, s->c, w);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int t = 0; t < threads; t++) conv_x_part(call->in[0].data, w, call->out.data, s->c, s->o, part_of(pixels, t, threads));
+    for (int t = 0; t < threads; t++) {
+        const range all = part_of(pixels, t, threads);
+        for (range r = next_block(s, call, all, all.first); r.first < r.last; r = next_block(s, call, all, r.last)) {
+            conv_x_part(call->in[0].data, w, call->out.data, s->c, s->o, r);
+            if (call->tail) iso_cpu_fused_part(call->tail, r.first * s->c, r.last * s->c);
+        }
+    }
 }
 
 void iso_few_conv_w(const iso_conv_sizes *s, const iso_call *call)

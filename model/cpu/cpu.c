@@ -87,6 +87,7 @@ static const iso_backend cpu = {
     .fused = iso_cpu_fused,
     .products = iso_cpu_products,
     .products_workspace = iso_cpu_products_workspace,
+    .tails = true,
     .alloc = cpu_alloc,
     .release = cpu_release,
 };

@@ -60,6 +60,7 @@ static inline __attribute__((always_inline)) void iso_copy_tile(float *to, const
 
 /* fused.c */
 void iso_cpu_fused(const iso_fused *f);
+void iso_cpu_fused_part(const iso_fused *f, int64_t first, int64_t last); /* these elements, by the calling thread */
 void iso_cpu_elementwise(const iso_call *call, iso_op op);
 
 /* matmul.c, conv.c */

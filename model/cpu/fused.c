@@ -97,7 +97,8 @@ static void assign_slots(program *p)
     }
 }
 
-static void prepare(program *p, const iso_fused *f)
+/* For elements from `start` on. */
+static void prepare(program *p, const iso_fused *f, int64_t start)
 {
     assert(f->inputs <= ISO_FUSED_MAX_INPUTS && f->steps <= ISO_FUSED_MAX_STEPS);
     *p = (program){.f = f, .tile = TILE};
@@ -112,7 +113,7 @@ static void prepare(program *p, const iso_fused *f)
     for (int i = 0; i < f->inputs; i++) {
         if (f->input[i].dense) continue;
         int64_t n = period(&f->shape, p->stride[i]);
-        p->from[i] = n > 0 && p->tile % n == 0 ? STEADY : SPREAD;
+        p->from[i] = n > 0 && p->tile % n == 0 && start % n == 0 ? STEADY : SPREAD;
     }
     for (int s = 0; s < f->steps; s++)
         p->from[f->inputs + s] = f->step[s].out && may_write_at_once(f, s) ? DIRECT : BUFFER;
@@ -175,7 +176,7 @@ static void run_tile(const program *p, int64_t start, int64_t n, tile_buffer *bu
             iso_elementwise_copy(n, value[f->inputs + s], (float *)f->step[s].out + start);
 }
 
-/* Tiles first ... last-1, by one thread. */
+/* Elements first ... last-1, by one thread. */
 static void run_tiles(const program *p, int64_t first, int64_t last)
 {
     _Alignas(64) tile_buffer buffer[VALUES];
@@ -183,21 +184,28 @@ static void run_tiles(const program *p, int64_t first, int64_t last)
     for (int i = 0; i < f->inputs; i++)
         if (p->from[i] == STEADY)
             spread(&f->shape, p->stride[i], f->input[i].data, 0, iso_min64(p->tile, f->count), buffer[p->slot[i]]);
-    for (int64_t t = first; t < last; t++)
-        run_tile(p, t * p->tile, iso_min64(p->tile, f->count - t * p->tile), buffer);
+    for (int64_t i = first; i < last; i += p->tile) run_tile(p, i, iso_min64(p->tile, last - i), buffer);
+}
+
+void iso_cpu_fused_part(const iso_fused *f, int64_t first, int64_t last)
+{
+    program p;
+    if (first >= last) return;
+    prepare(&p, f, first);
+    run_tiles(&p, first, last);
 }
 
 void iso_cpu_fused(const iso_fused *f)
 {
     if (f->count <= 0) return;
     program p;
-    prepare(&p, f);
+    prepare(&p, f, 0);
     const int64_t tiles = iso_ceil_div(f->count, p.tile);
     int threads = iso_cpu_threads(f->threads, f->count * (int64_t)sizeof(float) * (f->inputs + f->steps));
     if (threads > tiles) threads = (int)tiles;
     const int64_t share = iso_ceil_div(tiles, threads);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
-    for (int t = 0; t < threads; t++) run_tiles(&p, t * share, iso_min64((t + 1) * share, tiles));
+    for (int t = 0; t < threads; t++) run_tiles(&p, t * share * p.tile, iso_min64((t + 1) * share * p.tile, f->count));
 }
 
 /* One op by itself: a chain of one. */

@@ -256,6 +256,17 @@ static void join_x(const job *j, const crew *c, const iso_winograd_products *m, 
     }
 }
 
+/* What follows on the images of these strips. */
+static void follow(const job *j, const iso_call *call, const crew *c, range strips)
+{
+    if (!call->tail) return;
+    const int64_t image = iso_shape_count(&call->out.shape) / j->grid.s.batch, channels = call->out.shape.dim[3];
+    const int64_t first = strips.first / j->grid.tiles_h * image, last = strips.last / j->grid.tiles_h * image;
+    const range mine = share(c, (last - first) / channels);
+    meet(c);
+    iso_cpu_fused_part(call->tail, first + mine.first * channels, first + mine.last * channels);
+}
+
 static void convolve(const job *j, const iso_call *call, const crew *c, range strips, const iso_winograd_weights *u)
 {
     const iso_winograd_grid *g = &j->grid;
@@ -277,6 +288,7 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
             for (int64_t k = mine.first; k < mine.last; k++)
                 iso_winograd_join_y(g, &m, k * g->tiles_w, strip + k, call->out.data);
     }
+    follow(j, call, c, strips);
 }
 
 /* --- conv_w */

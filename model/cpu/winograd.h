@@ -25,7 +25,7 @@
 size_t iso_winograd_workspace(iso_op op, const iso_call *call);
 /* About how many cycles of one thread it takes, for comparing with iso_gemm_cost; infinite where it cannot. */
 double iso_winograd_cost(iso_op op, const iso_call *call);
-/* Where that is finite: as the kernel of a backend. Results do not depend on the threads. */
+/* Where that is finite: as the kernel of a backend, with the call's tail. Results do not depend on the threads. */
 void iso_winograd_run(iso_op op, const iso_call *call);
 
 #endif

@@ -21,11 +21,15 @@ typedef struct iso_tensor {
     iso_shape shape; /* contiguous, last axis fastest */
 } iso_tensor;
 
+typedef struct iso_fused iso_fused;
+
 typedef struct iso_call {
     iso_attr attr;
     iso_tensor in[ISO_MAX_INPUTS];
     iso_tensor out;
     void *workspace; /* iso_backend.workspace bytes, 64-byte aligned; NULL when 0 */
+    const iso_fused *tail; /* what is done with the result while it is in the cache (iso_backend.tails): its first input is out.data, and an
+                            * output of it may be; NULL: nothing */
     int threads;
 } iso_call;
 
@@ -50,14 +54,14 @@ typedef struct iso_fused_step {
     void *out;       /* where this step's value is stored (dense), or NULL */
 } iso_fused_step;
 
-typedef struct iso_fused {
+struct iso_fused {
     iso_shape shape; /* the iteration shape; every step's value has it */
     int64_t count;   /* its elements */
     int inputs, steps;
     const iso_fused_input *input;
     const iso_fused_step *step;
     int threads;
-} iso_fused;
+};
 /* A step's `out` may be the data of a dense input (in-place): element i of it is read only for element i.
  * Loads of a tile happen before its stores. Two outputs never share memory. */
 
@@ -110,6 +114,7 @@ typedef struct iso_backend {
     void (*fused)(const iso_fused *);                 /* NULL: elementwise ops run one by one through kernel[] */
     void (*products)(const iso_products *);           /* NULL: products run one by one; not without `fused` */
     size_t (*products_workspace)(const iso_products *);
+    bool tails;                                       /* conv and conv_x do their call's tail; not without `fused` */
     void *(*alloc)(size_t bytes);                     /* 64-byte aligned, zeroed; NULL when memory is out */
     void (*release)(void *, size_t bytes);
     /* Between the host's memory and the backend's; NULL: they are the same memory. */

@@ -5,6 +5,8 @@
  * ops next to their consumers, where they need no memory of their own. Masks (step) are computed anew in every unit that
  * reads them: they cost one comparison, and what they read is kept anyway.
  *
+ * A convolution starts a unit that elementwise nodes may join behind it: they are done while its result is in the cache.
+ *
  * Small products start units that elementwise nodes may join behind them, so that what a product gives is still in the
  * cache: two that multiply by the same matrix (a primal and its tangent) in one unit, and all those whose sum is the
  * gradient of a weight. What joins must not make a product wait for what it did not wait for before. */
@@ -22,6 +24,7 @@ typedef struct forming {
     int n;
     bool *needed, *inlined, *summand;
     iso_node *root;
+    iso_node *lead;   /* of a group: the convolution that its other nodes follow, or ISO_NONE */
     int *products;    /* of a group: how many matmuls others may join */
     iso_node *sum;    /* of a group: the node that is their sum, or ISO_NONE */
     int *readers;     /* [nodes] reads of a node, by nodes, outputs and assignments */
@@ -118,6 +121,7 @@ static void merge(forming *f, int a, int b)
     for (int n = b; n != -1; n = f->next[n]) f->group[n] = a;
     f->products[a] += f->products[b];
     if (f->sum[a] == ISO_NONE) f->sum[a] = f->sum[b];
+    if (f->lead[a] == ISO_NONE) f->lead[a] = f->lead[b];
     f->next[f->tail[a]] = b;
     f->tail[a] = f->tail[b];
     if (f->low[b] < f->low[a]) f->low[a] = f->low[b];
@@ -126,14 +130,17 @@ static void merge(forming *f, int a, int b)
 
 static bool is_product(const forming *f, int n) { return f->g->at[n].op == ISO_OP_MATMUL; }
 
-/* Whether a product in group a reads what group b computes. */
+/* Whether a product or convolution in group a reads what group b computes. */
 static bool product_reads(const forming *f, int a, int b)
 {
     for (int n = a; n != -1; n = f->next[n])
-        for (int k = 0; k < ISO_MAX_INPUTS && is_product(f, n); k++)
+        for (int k = 0; k < ISO_MAX_INPUTS && kind_of(f, n) == KIND_K; k++)
             if (producer(f, f->g->at[n].in[k]) == b) return true;
     return false;
 }
+
+/* Whether a group has a kernel that is not elementwise; it has one, or products that are joined. */
+static bool has_kernel(const forming *f, int group) { return f->products[group] || f->lead[group] != ISO_NONE; }
 
 /* Whether all that `group` reads, but for `product`, is there before `product` begins. */
 typedef struct early {
@@ -167,10 +174,11 @@ static void try_merge(forming *f, int n, iso_node in)
     const node *at = f->g->at;
     if (in == ISO_NONE || f->inlined[in] || f->group[in] == -1 || !iso_shape_equal(&at[in].shape, &at[n].shape)) return;
     int a = f->group[n], b = f->group[in];
-    if (a == b || (kind_of(f, in) != KIND_E && !f->products[b]) || (f->products[a] && f->products[b])) return;
+    if (a == b || (kind_of(f, in) != KIND_E && !has_kernel(f, b)) || (has_kernel(f, a) && has_kernel(f, b))) return;
     if (!union_small(f, a, b) || depends(f, a, b, true)) return;
     if (f->products[b] && !may_follow(f, b, a)) return;
     if (f->products[a] && (!may_follow(f, a, b) || !only_read_by(f, a, b))) return;
+    if (f->lead[a] != ISO_NONE && product_reads(f, a, b)) return;
     merge(f, a, b);
 }
 
@@ -317,6 +325,8 @@ static void begin_groups(forming *f)
         f->tail[n] = f->low[n] = f->high[n] = n;
         f->seen[n] = 0;
         f->sum[n] = ISO_NONE;
+        const bool leads = f->g->at[n].op == ISO_OP_CONV || f->g->at[n].op == ISO_OP_CONV_X;
+        f->lead[n] = f->spec->vars->backend->tails && kernel && leads ? n : ISO_NONE;
     }
 }
 
@@ -340,7 +350,7 @@ static bool reads(const forming *f, int n, iso_node state, bool *dense)
         if (f->inlined[in]) in = f->g->at[in].in[0];
         if (f->root[in] != state) continue;
         found = true;
-        if (is_product(f, n) || !iso_shape_equal(&f->g->at[in].shape, &f->g->at[n].shape)) *dense = false;
+        if (kind_of(f, n) == KIND_K || !iso_shape_equal(&f->g->at[in].shape, &f->g->at[n].shape)) *dense = false;
     }
     return found;
 }
@@ -421,8 +431,9 @@ static iso_status order_units(forming *f, const bool *direct, units *u, iso_erro
         }
         waits[best] = -1;
         unit *at = &u->unit[u->unit_count];
-        *at = (unit){.first = placed, .fused = kind_of(f, best) == KIND_E || f->next[best] != -1, .sum = f->sum[best]};
+        *at = (unit){.first = placed, .fused = kind_of(f, best) == KIND_E || f->next[best] != -1, .sum = f->sum[best], .lead = ISO_NONE};
         if (at->fused) at->products = f->products[best];
+        if (at->fused) at->lead = f->lead[best];
         for (int n = f->low[best]; n <= f->high[best]; n++)
             if (f->group[n] == best) {
                 u->order[placed++] = n;
@@ -465,7 +476,7 @@ iso_status iso_units_build(const iso_graph *g, const iso_plan_spec *spec, units 
     u.summand = iso_calloc(n, sizeof *u.summand);
     u.direct = iso_calloc((size_t)spec->assign_count, sizeof *u.direct);
     forming f = {.g = g, .spec = spec, .n = (int)n, .needed = u.needed, .inlined = u.inlined, .summand = u.summand, .root = u.root};
-    int **work[] = {&f.group, &f.next, &f.tail, &f.low, &f.high, &f.seen, &f.stack, &f.products, &f.sum, &f.readers};
+    int **work[] = {&f.group, &f.next, &f.tail, &f.low, &f.high, &f.seen, &f.stack, &f.products, &f.sum, &f.readers, &f.lead};
     bool ok = u.unit && u.order && u.of && u.needed && u.inlined && u.summand && u.root && u.direct;
     for (size_t i = 0; i < sizeof work / sizeof *work; i++) ok = (*work[i] = iso_calloc(n, sizeof(int))) && ok;
     iso_status st = ok ? ISO_OK : iso_fail_memory(err);

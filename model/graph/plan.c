@@ -46,13 +46,13 @@ static void mark_uses(planning *w)
     for (int t = 0; t < u->unit_count; t++)
         for (int i = 0; i < u->unit[t].count; i++) {
             iso_node n = u->order[u->unit[t].first + i];
-            if (!u->unit[t].fused) w->stored[n] = true;
+            if (!u->unit[t].fused || n == u->unit[t].lead) w->stored[n] = true;
             for (int k = 0; k < ISO_MAX_INPUTS; k++) {
                 if (at(w, n)->in[k] == ISO_NONE) continue;
                 iso_node r = read_root(w, at(w, n)->in[k]);
                 if (u->of[r] != t || at(w, r)->op == ISO_OP_CONST) w->stored[r] = true;
                 if (t > w->last[r]) w->last[r] = t;
-                const bool whole = !u->unit[t].fused || !w->p->backend->fused || planning_is_product(w, n);
+                const bool whole = !u->unit[t].fused || !w->p->backend->fused || planning_comes_first(w, t, n);
                 if (whole && at(w, r)->op == ISO_OP_CONST) w->full[r] = true;
             }
         }
@@ -126,7 +126,7 @@ static int dying_input(const planning *w, int t, iso_node n, const bool *taken)
                     iso_node q = at(w, u->order[at_t->first + j])->in[l];
                     if (q == ISO_NONE || read_root(w, q) != r) continue;
                     if (u->inlined[q]) q = at(w, q)->in[0];
-                    dense = dense && !planning_is_product(w, u->order[at_t->first + j]) && iso_shape_equal(&at(w, q)->shape, &at(w, n)->shape);
+                    dense = dense && !planning_comes_first(w, t, u->order[at_t->first + j]) && iso_shape_equal(&at(w, q)->shape, &at(w, n)->shape);
                 }
             if (dense) return s;
         }
@@ -139,7 +139,7 @@ static void mark_small(planning *w)
     if (w->p->backend->device || w->spec->threads < 2) return;
     for (int t = 0; t < w->u.unit_count; t++) {
         const unit *un = &w->u.unit[t];
-        iso_node n = w->u.order[un->first];
+        iso_node n = planning_lead(w, t);
         iso_call c;
         if (w->once[t]) continue;
         if (un->products) {
@@ -147,7 +147,7 @@ static void mark_small(planning *w)
             continue;
         }
         planning_call(w, n, &c);
-        w->small[t] = un->fused && w->p->backend->fused ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), un->count + 2)
+        w->small[t] = un->fused && un->lead == ISO_NONE && w->p->backend->fused ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), un->count + 2)
                                                         : iso_together_small(at(w, n)->op, &c);
     }
 }
@@ -156,7 +156,7 @@ static size_t workspace_bytes(const planning *w, int t, const iso_call *call)
 {
     const iso_backend *b = w->p->backend;
     iso_products products;
-    if (!w->u.unit[t].products) return b->workspace ? b->workspace(at(w, w->u.order[w->u.unit[t].first])->op, call) : 0;
+    if (!w->u.unit[t].products) return b->workspace ? b->workspace(at(w, planning_lead(w, t))->op, call) : 0;
     iso_planning_products(w, t, &products);
     return b->products_workspace(&products);
 }
@@ -170,6 +170,7 @@ static iso_status place_values(planning *w, iso_error *err)
     for (int i = 0; i < w->spec->assign_count; i++)
         if (u->direct[i]) w->outside[w->spec->assigns[i].value] = w->outside[w->spec->assigns[i].state];
     for (int t = 0; t < u->unit_count; t++) {
+        iso_node lead = u->unit[t].lead;
         for (int i = 0; i < u->unit[t].count; i++) {
             iso_node n = u->order[u->unit[t].first + i];
             if (!w->stored[n] || w->outside[n]) continue;
@@ -177,8 +178,13 @@ static iso_status place_values(planning *w, iso_error *err)
             /* Bytes that are used again at once would make steps wait that could run together. */
             if (w->small[t] && last + LINGER < u->unit_count) last += LINGER;
             /* A product's result is there before the rest of its unit reads what it reads. */
-            const bool early = u->unit[t].products && (planning_is_product(w, n) || n == u->unit[t].sum);
-            int s = u->unit[t].fused && !early ? dying_input(w, t, n, taken) : -1;
+            const bool early = n == lead || (u->unit[t].products && (planning_is_product(w, n) || n == u->unit[t].sum));
+            int s = -1;
+            if (lead != ISO_NONE && n > lead && w->last[lead] == t) { /* what only its unit reads is overwritten there */
+                s = w->slot_of[lead];
+                lead = ISO_NONE;
+            } else if (u->unit[t].fused && !early)
+                s = dying_input(w, t, n, taken);
             if (s >= 0) {
                 taken[s] = true;
                 w->slots[s].to = last;
@@ -191,8 +197,8 @@ static iso_status place_values(planning *w, iso_error *err)
         memset(taken, 0, (size_t)w->slot_count * sizeof *taken);
         const iso_device *device = w->p->backend->device;
         iso_status st = ISO_OK;
-        if (u->unit[t].fused && !u->unit[t].products) continue;
-        iso_node n = u->order[u->unit[t].first];
+        if (u->unit[t].fused && !u->unit[t].products && u->unit[t].lead == ISO_NONE) continue;
+        iso_node n = planning_lead(w, t);
         iso_call c;
         planning_call(w, n, &c);
         if (w->small[t]) {

@@ -26,7 +26,7 @@ iso_status iso_real_get(const iso_backend *b, void *host, const void *from, bool
 /* --- the plan itself: what plan.c makes and plan_run.c runs */
 typedef struct step {
     iso_op op;
-    iso_kernel kernel; /* NULL: fused */
+    iso_kernel kernel; /* NULL: fused; else `fused` is its tail, where that has steps */
     iso_call call;
     iso_fused fused;
     iso_products *products; /* of the plan; NULL: a kernel or a fused chain */
@@ -80,13 +80,14 @@ struct iso_plan {
     int64_t publish_reals[ISO_PUBLISH_TENSORS];
 };
 
-/* A unit is what runs at once: one kernel, a fused group of elementwise nodes, or small products and such a group behind
- * them. */
+/* A unit is what runs at once: one kernel, a fused group of elementwise nodes, or a convolution or small products and such a
+ * group behind them. */
 typedef struct unit {
     int first, count; /* its nodes: order[first ... first + count), rising handles */
     bool fused;
     int products;       /* matmuls among the nodes of a fused unit */
     iso_node sum;       /* the node that is the sum of all of them; ISO_NONE: each has a result of its own */
+    iso_node lead;      /* of a fused unit: the convolution that the other nodes follow; ISO_NONE */
 } unit;
 
 typedef struct units {

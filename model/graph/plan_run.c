@@ -222,9 +222,9 @@ static void size_text(const step *s, char *out, size_t room)
 {
     char a[96], b[96], c[96];
     if (s->kernel)
-        snprintf(out, room, "%s %s %s%s%s -> %s", iso_op_name(s->op), iso_shape_text(&s->call.in[0].shape, a),
+        snprintf(out, room, "%s %s %s%s%s -> %s, %d ops", iso_op_name(s->op), iso_shape_text(&s->call.in[0].shape, a),
                  s->call.in[1].data ? iso_shape_text(&s->call.in[1].shape, b) : "", s->op == ISO_OP_MATMUL && s->call.attr.i[0] ? " ta" : "",
-                 s->op == ISO_OP_MATMUL && s->call.attr.i[1] ? " tb" : "", iso_shape_text(&s->call.out.shape, c));
+                 s->op == ISO_OP_MATMUL && s->call.attr.i[1] ? " tb" : "", iso_shape_text(&s->call.out.shape, c), s->fused.steps);
     else if (s->products)
         snprintf(out, room, "%d products%s %s%s %s%s -> %s, %d inputs, %d ops", s->products->count, s->products->sum ? " summed" : "",
                  iso_shape_text(&s->products->a[0].shape, a), s->products->transpose_a ? " ta" : "",

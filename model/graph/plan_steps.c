@@ -54,11 +54,13 @@ static void build_fused(planning *w, int t, step *s)
         .shape = at(w, order[0])->shape, .input = w->next_input, .step = w->next_op, .threads = w->spec->threads};
     f->count = iso_shape_count(&f->shape);
     if (un->sum != ISO_NONE) fused_input(w, f, &f->shape, un->sum, inputs);
+    if (un->lead != ISO_NONE) fused_input(w, f, &f->shape, un->lead, inputs);
     for (int i = 0; i < un->count && un->sum == ISO_NONE; i++)
         if (un->products && planning_is_product(w, order[i])) fused_input(w, f, &f->shape, order[i], inputs);
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; i < un->count; i++) {
             const node *n = at(w, order[i]);
+            if (order[i] == un->lead) continue;
             if (un->products && (planning_is_product(w, order[i]) || w->u.summand[order[i]] || order[i] == un->sum)) continue;
             int operand[ISO_MAX_INPUTS] = {-1, -1};
             for (int k = 0; k < ISO_MAX_INPUTS; k++) {
@@ -68,7 +70,7 @@ static void build_fused(planning *w, int t, step *s)
                 iso_node from = mask ? at(w, in)->in[0] : in;
                 /* A view of a value of this unit has as many elements as the unit: it is that value. */
                 if (w->u.of[w->u.root[from]] == t) from = w->u.root[from];
-                const bool made = w->u.of[from] == t && from != un->sum && !(un->products && planning_is_product(w, from));
+                const bool made = w->u.of[from] == t && from != un->sum && from != un->lead && !(un->products && planning_is_product(w, from));
                 int value = made ? -1 : fused_input(w, f, &f->shape, from, inputs);
                 if (pass == 0) continue;
                 for (int v = 0; v < f->steps; v++)
@@ -194,6 +196,27 @@ static iso_status allocate_steps(planning *w, iso_error *err)
     return p->step && p->products && p->inputs && p->ops ? ISO_OK : iso_fail_memory(err);
 }
 
+static iso_status build_call(planning *w, int t, step *s, iso_error *err)
+{
+    iso_plan *p = w->p;
+    const iso_node n = planning_lead(w, t);
+    const iso_fused *tail = s->call.tail;
+    planning_call(w, n, &s->call);
+    s->call.tail = tail;
+    s->op = at(w, n)->op;
+    s->kernel = p->backend->kernel[s->op];
+    if (!s->kernel) return iso_fail(err, ISO_E_UNSUPPORTED, "the %s backend has no %s", p->backend->name, iso_op_name(s->op));
+    for (int k = 0; k < ISO_MAX_INPUTS; k++)
+        if (at(w, n)->in[k] != ISO_NONE) s->call.in[k].data = planning_address(w, at(w, n)->in[k]);
+    s->call.out.data = planning_address(w, n);
+    s->call.workspace = w->workspace[t] < 0 ? NULL : (char *)p->arena + w->slots[w->workspace[t]].offset;
+    if (w->small[t]) s->call.threads = 1;
+    const double flops = iso_op_flops(s->op, &s->call);
+    if (s->op == ISO_OP_MATMUL || s->op == ISO_OP_CONV || s->op == ISO_OP_CONV_X || s->op == ISO_OP_CONV_W) p->stats.gemm_flops += flops;
+    s->flops += flops;
+    return ISO_OK;
+}
+
 iso_status iso_planning_steps(planning *w, iso_error *err)
 {
     iso_plan *p = w->p;
@@ -201,29 +224,17 @@ iso_status iso_planning_steps(planning *w, iso_error *err)
     if (st != ISO_OK) return st;
     for (int t = 0; t < w->u.unit_count; t++) {
         step *s = &p->step[p->step_count++];
-        iso_node n = w->u.order[w->u.unit[t].first];
         s->once = w->once[t];
         if (w->u.unit[t].fused && p->backend->fused) {
             build_fused(w, t, s);
             if (w->small[t]) s->fused.threads = 1;
             if (w->u.unit[t].products) build_products(w, t, s);
             p->stats.fused += s->fused.steps > 0;
-        } else {
-            planning_call(w, n, &s->call);
-            s->op = at(w, n)->op;
-            s->kernel = p->backend->kernel[s->op];
-            if (!s->kernel)
-                return iso_fail(err, ISO_E_UNSUPPORTED, "the %s backend has no %s", p->backend->name,
-                                iso_op_name(s->op));
-            for (int k = 0; k < ISO_MAX_INPUTS; k++)
-                if (at(w, n)->in[k] != ISO_NONE) s->call.in[k].data = planning_address(w, at(w, n)->in[k]);
-            s->call.out.data = planning_address(w, n);
-            s->call.workspace = w->workspace[t] < 0 ? NULL : (char *)p->arena + w->slots[w->workspace[t]].offset;
-            if (w->small[t]) s->call.threads = 1;
-            s->flops = iso_op_flops(s->op, &s->call);
-            bool product =
-                s->op == ISO_OP_MATMUL || s->op == ISO_OP_CONV || s->op == ISO_OP_CONV_X || s->op == ISO_OP_CONV_W;
-            if (product) p->stats.gemm_flops += s->flops;
+            if (w->u.unit[t].lead != ISO_NONE) s->call.tail = &s->fused;
+        }
+        if (!w->u.unit[t].fused || !p->backend->fused || s->call.tail) {
+            st = build_call(w, t, s, err);
+            if (st != ISO_OK) return st;
         }
         p->stats.flops += s->flops;
         s->small = w->small[t];

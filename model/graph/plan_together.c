@@ -76,7 +76,6 @@ static int ranges_of(const iso_plan *p, const step *s, range *list)
         for (int k = 0; k < iso_op_table[s->op].inputs; k++)
             add_range(list, &n, s->call.in[k].data,
                       (size_t)iso_shape_count(&s->call.in[k].shape) * (is_index(s->op, k) ? sizeof(int64_t) : each), false);
-        return n;
     }
     for (int i = 0; s->products && i < s->products->count; i++) {
         const iso_products *of = s->products;

@@ -37,6 +37,19 @@ static inline size_t planning_bytes(const planning *w, iso_node n)
 /* A matmul in a fused unit. */
 static inline bool planning_is_product(const planning *w, iso_node n) { return planning_node(w, n)->op == ISO_OP_MATMUL; }
 
+/* A node of a fused unit whose result is there before the elementwise ones begin, which read it. */
+static inline bool planning_comes_first(const planning *w, int t, iso_node n)
+{
+    return planning_is_product(w, n) || n == w->u.unit[t].lead;
+}
+
+/* The node whose kernel a unit runs that is not, or not only, elementwise; a unit of products has several. */
+static inline iso_node planning_lead(const planning *w, int t)
+{
+    const unit *un = &w->u.unit[t];
+    return un->lead != ISO_NONE ? un->lead : w->u.order[un->first];
+}
+
 /* A node's kernel call, without addresses. */
 static inline void planning_call(const planning *w, iso_node n, iso_call *c)
 {
