@@ -23,20 +23,33 @@ static size_t padded(int dim) { return ((size_t)dim + 63) / 64 * 64; }
 
 size_t iso_ivf_query_room(int dim) { return padded(dim) * (sizeof(float) + 2); }
 
-static bool can_multiply_bytes(void)
+/* How bytes are multiplied: one code by the high and the low part of its weight, in exact integers. */
+typedef enum way { AS_FLOATS, AVX2, VNNI } way;
+
+static way best_way(void)
 {
 #if X86
-    return iso_scan_isa_best() == ISO_SCAN_AVX512 && __builtin_cpu_supports("avx512vnni");
-#else
-    return false;
+    const iso_scan_isa best = iso_scan_isa_best();
+    if (best == ISO_SCAN_AVX512 && __builtin_cpu_supports("avx512vnni")) return VNNI;
+    if (best >= ISO_SCAN_AVX2) return AVX2;
 #endif
+    return AS_FLOATS;
 }
 
-static bool multiplies_bytes(void)
+static _Atomic int chosen = -1; /* asking a virtual processor takes long */
+
+static way way_of_bytes(void)
 {
-    static _Atomic int known = -1; /* asking a virtual processor takes long */
-    if (known < 0) known = can_multiply_bytes();
-    return known;
+    if (chosen < 0) chosen = (int)best_way();
+    return (way)chosen;
+}
+
+bool iso_ivf_bytes_use(const char *name)
+{
+    const way best = best_way(), asked = !name ? best : strcmp(name, "vnni") == 0 ? VNNI : strcmp(name, "avx2") == 0 ? AVX2 : AS_FLOATS;
+    if (asked > best) return false;
+    chosen = (int)asked;
+    return true;
 }
 
 ISO_CLONES static float largest(int dim, const float *x)
@@ -60,7 +73,7 @@ ISO_CLONES static void split(int dim, const float *weight, float scale, int8_t *
 iso_ivf_query iso_ivf_query_make(int dim, const float *w, const float *low, const float *step, void *room)
 {
     iso_ivf_query q = {.plain = iso_scan_query_u8(dim, w, low, step, room)};
-    if (!multiplies_bytes() || dim > MOST_DIM) return q;
+    if (way_of_bytes() == AS_FLOATS || dim > MOST_DIM) return q;
     for (int j = 0; j < dim; j++)
         if (!isfinite(q.plain.weight[j])) return q;
     const float most = largest(dim, q.plain.weight);
@@ -181,6 +194,101 @@ TARGET static void scores_packed(const iso_ivf_query *q, const uint8_t *packed, 
         packed_groups(q, scale, add, packed, n - i, scores + i, 4);
     for (; i < n; i += GROUP, packed += bytes) packed_groups(q, scale, add, packed, n - i, scores + i, 1);
 }
+
+/* ---- the same without VNNI ---- */
+
+#undef TARGET
+#undef INLINE
+#define TARGET __attribute__((target("avx2,fma")))
+#define INLINE TARGET static inline __attribute__((always_inline))
+
+/* sum += codes (128 high + low), four at a time: a pair's products sum to at most 2 * 255 * 64, which 16 bits hold. */
+INLINE __m256i multiply32(__m256i sum, __m256i codes, __m256i high, __m256i low)
+{
+    const __m256i above = _mm256_madd_epi16(_mm256_maddubs_epi16(codes, high), _mm256_set1_epi16(128));
+    const __m256i below = _mm256_madd_epi16(_mm256_maddubs_epi16(codes, low), _mm256_set1_epi16(1));
+    return _mm256_add_epi32(sum, _mm256_add_epi32(above, below));
+}
+
+INLINE __m256i load32(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+/* Four rows, which are any four. */
+INLINE __m128i dot4_avx2(const iso_ivf_query *q, const uint8_t *const row[4], int dim)
+{
+    __m256i sum[4];
+    int j = 0;
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++) sum[r] = _mm256_setzero_si256();
+    for (; j + 32 <= dim; j += 32) {
+        const __m256i high = load32(q->high + j), low = load32(q->low + j);
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++) sum[r] = multiply32(sum[r], load32(row[r] + j), high, low);
+    }
+    if (j < dim) { /* weights behind the last are zeros, but nothing behind a row may be read */
+        const __m256i high = load32(q->high + j), low = load32(q->low + j);
+        for (int r = 0; r < 4; r++) {
+            uint8_t rest[32] = {0};
+            memcpy(rest, row[r] + j, (size_t)(dim - j));
+            sum[r] = multiply32(sum[r], load32(rest), high, low);
+        }
+    }
+    const __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(sum[0], sum[1]), _mm256_hadd_epi32(sum[2], sum[3]));
+    return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+}
+
+TARGET static void scores_avx2(const iso_ivf_query *q, float bias, const uint8_t *rows, int64_t n, float *scores, const uint8_t *next)
+{
+    const int dim = q->plain.dim;
+    const size_t stride = (size_t)dim;
+    const __m128 scale = _mm_set1_ps(q->scale), add = _mm_set1_ps(bias);
+    for (int64_t i = 0; i < n; i += 4) {
+        const uint8_t *row[4];
+        for (int64_t r = 0; r < 4; r++) row[r] = rows + (size_t)(i + r < n ? i + r : n - 1) * stride;
+        if (next) {
+            for (size_t b = 0; b < 4 * stride; b += 64) __builtin_prefetch(next + b, 0, 2);
+            next += 4 * stride;
+        }
+        float four[4];
+        _mm_storeu_ps(four, _mm_fmadd_ps(_mm_cvtepi32_ps(dot4_avx2(q, row, dim)), scale, add));
+        memcpy(scores + i, four, sizeof *four * (size_t)(n - i < 4 ? n - i : 4));
+    }
+}
+
+/* GROUPS of packed rows: eight rows to a vector. */
+INLINE void packed_groups_avx2(const iso_ivf_query *q, __m256 scale, __m256 add, const uint8_t *at, int64_t n, float *scores,
+                               const int groups)
+{
+    const size_t steps = (size_t)(q->plain.dim + 3) / 4;
+    __m256i sum[4];
+#pragma GCC unroll 4
+    for (int h = 0; h < 2 * groups; h++) sum[h] = _mm256_setzero_si256();
+    for (size_t j = 0; j < steps; j++) {
+        int32_t four_high, four_low;
+        memcpy(&four_high, q->high + 4 * j, 4);
+        memcpy(&four_low, q->low + 4 * j, 4);
+        const __m256i high = _mm256_set1_epi32(four_high), low = _mm256_set1_epi32(four_low);
+#pragma GCC unroll 4
+        for (int h = 0; h < 2 * groups; h++)
+            sum[h] = multiply32(sum[h], load32(at + 64 * (steps * (size_t)(h / 2) + j) + 32 * (h % 2)), high, low);
+    }
+#pragma GCC unroll 4
+    for (int h = 0; h < 2 * groups; h++) {
+        const int64_t left = n - GROUP / 2 * h;
+        float eight[GROUP / 2];
+        if (left <= 0) break;
+        _mm256_storeu_ps(eight, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[h]), scale, add));
+        memcpy(scores + GROUP / 2 * h, eight, sizeof *eight * (size_t)(left < GROUP / 2 ? left : GROUP / 2));
+    }
+}
+
+TARGET static void scores_packed_avx2(const iso_ivf_query *q, const uint8_t *packed, int64_t n, float *scores)
+{
+    const size_t bytes = (size_t)(q->plain.dim + 3) / 4 * 64;
+    const __m256 scale = _mm256_set1_ps(q->scale), add = _mm256_set1_ps(q->plain.bias);
+    int64_t i = 0;
+    for (; i + GROUP < n; i += 2 * GROUP, packed += 2 * bytes) packed_groups_avx2(q, scale, add, packed, n - i, scores + i, 2);
+    for (; i < n; i += GROUP, packed += bytes) packed_groups_avx2(q, scale, add, packed, n - i, scores + i, 1);
+}
 #endif
 
 void iso_ivf_scores(const iso_ivf_query *q, float bias, const uint8_t *rows, int64_t n, float *scores,
@@ -189,7 +297,8 @@ void iso_ivf_scores(const iso_ivf_query *q, float bias, const uint8_t *rows, int
     bias += q->plain.bias;
 #if X86
     if (q->high) {
-        scores_vnni(q, bias, rows, n, scores, next);
+        if (way_of_bytes() == VNNI) scores_vnni(q, bias, rows, n, scores, next);
+        else scores_avx2(q, bias, rows, n, scores, next);
         return;
     }
 #endif
@@ -202,7 +311,7 @@ void iso_ivf_scores(const iso_ivf_query *q, float bias, const uint8_t *rows, int
 uint8_t *iso_ivf_pack(const uint8_t *rows, int64_t n, int dim)
 {
     const size_t steps = ((size_t)dim + 3) / 4, groups = ((size_t)n + GROUP - 1) / GROUP;
-    if (!multiplies_bytes() || dim > MOST_DIM || n < 1) return NULL;
+    if (way_of_bytes() == AS_FLOATS || dim > MOST_DIM || n < 1) return NULL;
     uint8_t *packed = aligned_alloc(64, groups * steps * 64);
     if (!packed) return NULL;
     memset(packed, 0, groups * steps * 64);
@@ -217,7 +326,8 @@ void iso_ivf_scores_packed(const iso_ivf_query *q, const uint8_t *packed, const 
 {
 #if X86
     if (q->high && packed) {
-        scores_packed(q, packed, n, scores);
+        if (way_of_bytes() == VNNI) scores_packed(q, packed, n, scores);
+        else scores_packed_avx2(q, packed, n, scores);
         return;
     }
 #endif

@@ -1,6 +1,6 @@
-/* vindex_ivf_scan.h: scores of one-byte codes in integers, where the processor multiplies bytes (AVX-512 VNNI); else scan.h's
- * kernel. The weights of a query are rounded to 14 bits for it, which moves a score by much less than the codes' rounding
- * does. */
+/* vindex_ivf_scan.h: scores of one-byte codes in integers, where the processor multiplies bytes (AVX-512 VNNI, or AVX2 in more
+ * steps; both give the same bits); else scan.h's kernel. The weights of a query are rounded to 14 bits for it, which moves a score
+ * by much less than the codes' rounding does. */
 #ifndef ISO_VINDEX_IVF_SCAN_H
 #define ISO_VINDEX_IVF_SCAN_H
 
@@ -27,5 +27,9 @@ uint8_t *iso_ivf_pack(const uint8_t *rows, int64_t n, int dim);
 /* The scores of rows [n, dim], the same to the last bit as without their packed copy, which may be NULL. */
 void iso_ivf_scores_packed(const iso_ivf_query *q, const uint8_t *packed, const uint8_t *rows, int64_t n,
                            float *scores);
+
+/* For tests: queries are made and rows packed for "vnni", "avx2" or "floats" from here on (NULL: the best). False, and no change, where
+ * the processor has less. */
+bool iso_ivf_bytes_use(const char *name);
 
 #endif

@@ -407,9 +407,11 @@ static void test_forged_payload(void **state)
     drop(&d);
 }
 
-static void test_scores_of_codes(void **state)
+/* With every way of multiplying bytes that this processor has. */
+static const char *const byte_ways[] = {"floats", "avx2", "vnni"};
+
+static void scores_of_codes(void)
 {
-    (void)state;
     static const int dims[] = {1, 3, 16, 63, 64, 65, 127, 128, 200, 512, 1024, 1025};
     for (size_t c = 0; c < sizeof dims / sizeof *dims; c++) {
         enum { ROWS = 9 };
@@ -448,10 +450,17 @@ static void test_scores_of_codes(void **state)
     }
 }
 
-/* Beside each other the rows score what they do one behind the other. */
-static void test_packed_codes(void **state)
+static void test_scores_of_codes(void **state)
 {
     (void)state;
+    for (size_t i = 0; i < sizeof byte_ways / sizeof *byte_ways; i++)
+        if (iso_ivf_bytes_use(byte_ways[i])) scores_of_codes();
+    assert_true(iso_ivf_bytes_use(NULL));
+}
+
+/* Beside each other the rows score what they do one behind the other. */
+static void packed_codes(void)
+{
     static const int dims[] = {1, 3, 4, 63, 128, 130, 1024};
     for (size_t c = 0; c < sizeof dims / sizeof *dims; c++) {
         enum { ROWS = 150 };
@@ -484,6 +493,14 @@ static void test_packed_codes(void **state)
         free(w);
         free(room);
     }
+}
+
+static void test_packed_codes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof byte_ways / sizeof *byte_ways; i++)
+        if (iso_ivf_bytes_use(byte_ways[i])) packed_codes();
+    assert_true(iso_ivf_bytes_use(NULL));
 }
 
 /* Sorted or a heap, a pool keeps what iso_best does: ties, scores below zero, those that are no numbers. */
