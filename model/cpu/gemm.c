@@ -55,19 +55,48 @@ ISO_CLONES void iso_gemm_pack_b_rows(const void *operand, int64_t i0, int ni, in
         spread_row(m->data + (k0 + k) * m->pitch + i0, ni, nk, tile, dst + (size_t)k * tile);
 }
 
+/* y = x transposed, 8 x 8. */
+typedef float vec8 __attribute__((vector_size(32)));
+static inline __attribute__((always_inline)) void transpose8(const float *x, int64_t x_pitch, float *y, int64_t y_pitch)
+{
+    vec8 r[8], t[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) memcpy(&r[i], x + i * x_pitch, sizeof r[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) { /* pairs of rows, in fours of columns */
+        t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = __builtin_shufflevector(t[i + j], t[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+            r[i + 2 * j + 1] = __builtin_shufflevector(t[i + j], t[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[i] = __builtin_shufflevector(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        t[i + 4] = __builtin_shufflevector(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) memcpy(y + i * y_pitch, &t[i], sizeof t[i]);
+}
+
 /* One tile of a matrix stored columns first: a transposition, 16 depths at a time so that both sides stay in the cache. */
-static void pack_tile_by_depth(const float *src, int64_t pitch, int width, int nk, int tile, float *dst)
+ISO_CLONES static void pack_tile_by_depth(const float *src, int64_t pitch, int width, int nk, int tile, float *dst)
 {
     enum { STEP = 16 };
     if (width < tile) memset(dst, 0, (size_t)tile * nk * sizeof *dst);
-    const int whole = width / 4 * 4;
+    const int whole = width / 8 * 8;
     for (int k = 0; k < nk; k += STEP) {
-        const int depth = nk - k < STEP ? nk - k : STEP, fours = depth / 4 * 4;
-        for (int j = 0; j < whole; j += 4)
-            for (int d = 0; d < fours; d += 4)
-                iso_transpose4(src + j * pitch + k + d, pitch, dst + (size_t)(k + d) * tile + j, tile);
+        const int depth = nk - k < STEP ? nk - k : STEP, eights = depth / 8 * 8;
+        for (int j = 0; j < whole; j += 8)
+            for (int d = 0; d < eights; d += 8)
+                transpose8(src + j * pitch + k + d, pitch, dst + (size_t)(k + d) * tile + j, tile);
         for (int j = 0; j < width; j++)
-            for (int d = j < whole ? fours : 0; d < depth; d++) dst[(size_t)(k + d) * tile + j] = src[j * pitch + k + d];
+            for (int d = j < whole ? eights : 0; d < depth; d++) dst[(size_t)(k + d) * tile + j] = src[j * pitch + k + d];
     }
 }
 
@@ -164,18 +193,21 @@ typedef struct range {
     int64_t m0, m1, n0, n1;
 } range;
 
-/* The tiles of one block of C. */
-static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buffers *w, int ni, int height, int64_t n0, int nj,
-                           int nk, bool add)
+/* The tiles of one block of C; A has been packed `rows` rows at a time. */
+static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buffers *w, int ni, int rows, int height, int64_t n0,
+                           int nj, int nk, bool add)
 {
     const int width = 2 * isa->lanes;
     const int64_t panel = g->a_by_depth ? ISO_GEMM_KC * ISO_GEMM_PANEL : (int64_t)height * ISO_GEMM_LDA;
     for (int j = 0; j < nj; j += width) {
         const int n = nj - j < width ? nj - j : width;
         const iso_gemm_kernel *kernel = isa->kernel[g->a_by_depth][n > isa->lanes];
-        for (int i = 0; i < ni; i += height) {
-            const int h = ni - i < height ? ni - i : height;
-            kernel[h - 1](nk, w->a + i / height * panel, w->b + (int64_t)j * nk, w->rows + i, n0 + j, n, add);
+        for (int p = 0; p < ni; p += rows) {
+            const int end = ni - p < rows ? ni : p + rows;
+            for (int i = p; i < end; i += height) {
+                const int h = end - i < height ? end - i : height;
+                kernel[h - 1](nk, w->a + p / rows * panel + i - p, w->b + (int64_t)j * nk, w->rows + i, n0 + j, n, add);
+            }
         }
     }
 }
@@ -206,8 +238,12 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
     const int64_t rows = r.m1 - r.m0, columns = r.n1 - r.n0;
     if (rows <= 0 || columns <= 0) return;
     /* equal tiles instead of full ones and a sliver: 16 rows are 8 + 8, not 14 + 2 */
-    const int height = (int)iso_ceil_div(rows, iso_ceil_div(rows, isa->mr));
-    const int64_t block_m = (int64_t)block_tiles(g->a_by_depth, height) * height;
+    int height = (int)iso_ceil_div(rows, iso_ceil_div(rows, isa->mr)), together = height;
+    if (g->a_by_depth && 2 * isa->mr <= ISO_GEMM_PANEL) { /* several tiles share what is copied of a row of A */
+        together = ISO_GEMM_PANEL;
+        height = (int)iso_ceil_div(together, iso_ceil_div(together, isa->mr));
+    }
+    const int64_t block_m = (int64_t)block_tiles(g->a_by_depth, together) * together;
     const int64_t block_n = iso_ceil_div(iso_ceil_div(columns, iso_ceil_div(columns, ISO_GEMM_NC)), width) * width;
     for (int64_t n0 = r.n0; n0 < r.n1; n0 += block_n) {
         int nj = (int)iso_min64(block_n, r.n1 - n0);
@@ -216,9 +252,9 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
             g->pack_b(g->b, n0, nj, k0, nk, width, w->b);
             for (int64_t m0 = r.m0; m0 < r.m1; m0 += block_m) {
                 int ni = (int)iso_min64(block_m, r.m1 - m0);
-                g->pack_a(g->a, m0, ni, k0, nk, height, w->a);
+                g->pack_a(g->a, m0, ni, k0, nk, together, w->a);
                 iso_gemm_rows(g, m0, ni, w->rows);
-                multiply_block(g, isa, w, ni, height, n0, nj, nk, g->add || (k0 > 0 && !g->wide));
+                multiply_block(g, isa, w, ni, together, height, n0, nj, nk, g->add || (k0 > 0 && !g->wide));
                 if (g->wide) iso_gemm_add_wide(g, m0, ni, n0, nj, w->rows, k0 == 0, k0 + nk == g->k);
             }
         }

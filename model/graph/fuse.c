@@ -431,7 +431,7 @@ static iso_status order_units(forming *f, const bool *direct, units *u, iso_erro
         }
         waits[best] = -1;
         unit *at = &u->unit[u->unit_count];
-        *at = (unit){.first = placed, .fused = kind_of(f, best) == KIND_E || f->next[best] != -1, .sum = f->sum[best], .lead = ISO_NONE};
+        *at = (unit){.first = placed, .fused = kind_of(f, best) == KIND_E || f->next[best] != -1 || f->products[best], .sum = f->sum[best], .lead = ISO_NONE};
         if (at->fused) at->products = f->products[best];
         if (at->fused) at->lead = f->lead[best];
         for (int n = f->low[best]; n <= f->high[best]; n++)

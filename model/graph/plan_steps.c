@@ -168,7 +168,7 @@ static void cut_rows(planning *w, const step *whole, int64_t from, int64_t to, s
 /* Returns the steps it became. */
 static int cut(planning *w, int parts, step *s)
 {
-    enum { ROUND = 16 };
+    enum { ROUND = 4 };
     const step whole = *s;
     const int64_t rows = whole.products->shape.dim[0], each = (rows / parts + ROUND - 1) / ROUND * ROUND;
     int count = 0;
