@@ -65,6 +65,14 @@ page_runs() {
     printf -- '- %s\n' "${libraries[@]}"
 }
 
+# Pages that were kept of other machines.
+other_pages() {
+    local page
+    for page in "$(dirname "$PAGE")"/benchmarks-*.md; do
+        [[ ! -e $page ]] || printf 'Kept of another machine: [%s](%s).\n\n' "$(sed -n '1s/^# *Benchmarks: *//p' "$page")" "${page##*/}"
+    done
+}
+
 write_page() {
     local rows cpu=() gpu=() name
     mapfile -t rows < <(in_order)
@@ -85,6 +93,7 @@ for the CPU. Ours, theirs and the limits have the same threads: all cores, at mo
 "met?" says `aim` where the aim is reached, `yes` where the bound is, **no** where it is not, – where there is no bound.
 
 TEXT
+        other_pages
         printf '## CPU\n'
         page_table "${cpu[@]}"
         if ((${#gpu[@]})); then

@@ -111,12 +111,12 @@ static void check(problem *p)
 }
 
 typedef struct layer {
-    int64_t b, h, w, c, o, stride, pad;
+    int64_t b, h, w, c, o, stride, pad, kernel; /* kernel 0: twice the stride */
 } layer;
 
 static void all_three(const layer *l)
 {
-    const int64_t k = 2 * l->stride;
+    const int64_t k = l->kernel ? l->kernel : 2 * l->stride;
     const iso_shape x = shape4(l->b, l->h, l->w, l->c), w = shape4(l->o, k, k, l->c);
     const iso_shape y = shape4(l->b, (l->h + 2 * l->pad - k) / l->stride + 1, (l->w + 2 * l->pad - k) / l->stride + 1, l->o);
     problem p[3] = {make(ISO_OP_CONV, x, w, y, (iso_attr){.i = {l->stride, l->pad}}),
@@ -131,16 +131,21 @@ static void test_layers(void **unused)
     static const char *const names[] = {"portable", "avx2", "avx512"};
     static const layer layers[] = {
         /* the decoders' */
-        {3, 16, 16, 64, 128, 2, 1}, {2, 32, 32, 32, 64, 2, 1}, {2, 64, 64, 16, 32, 2, 1},
+        {3, 16, 16, 64, 128, 2, 1, 0}, {2, 32, 32, 32, 64, 2, 1, 0}, {2, 64, 64, 16, 32, 2, 1, 0},
         /* y of 1, 2, 3 and 6 pixels: small tiles, whole and cut; 5, 7, 9: large ones, cut */
-        {3, 2, 2, 8, 8, 2, 1}, {2, 4, 4, 16, 8, 2, 1}, {5, 6, 4, 8, 24, 2, 1}, {2, 12, 12, 24, 16, 2, 1}, {2, 10, 14, 8, 16, 2, 1},
-        {1, 18, 14, 40, 8, 2, 1},
+        {3, 2, 2, 8, 8, 2, 1, 0}, {2, 4, 4, 16, 8, 2, 1, 0}, {5, 6, 4, 8, 24, 2, 1, 0}, {2, 12, 12, 24, 16, 2, 1, 0}, {2, 10, 14, 8, 16, 2, 1, 0},
+        {1, 18, 14, 40, 8, 2, 1, 0},
         /* other strides and paddings, pixels that meet nothing */
-        {2, 9, 11, 8, 16, 2, 0}, {3, 7, 8, 16, 16, 1, 0}, {2, 8, 7, 8, 8, 1, 1}, {2, 13, 17, 8, 8, 3, 2}, {1, 9, 9, 16, 8, 2, 3}, {2, 23, 16, 8, 8, 4, 1},
+        {2, 9, 11, 8, 16, 2, 0, 0}, {3, 7, 8, 16, 16, 1, 0, 0}, {2, 8, 7, 8, 8, 1, 1, 0}, {2, 13, 17, 8, 8, 3, 2, 0}, {1, 9, 9, 16, 8, 2, 3, 0}, {2, 23, 16, 8, 8, 4, 1, 0},
+        /* three weights along an axis, for all residues or some: the encoders' and others */
+        {2, 30, 30, 16, 32, 2, 0, 5}, {3, 13, 13, 32, 64, 2, 0, 5}, {2, 17, 12, 8, 16, 1, 1, 3}, {2, 18, 15, 8, 16, 2, 2, 5}, {1, 24, 23, 8, 8, 2, 0, 6},
+        {1, 19, 26, 16, 8, 3, 1, 7}, {2, 20, 21, 8, 24, 2, 3, 5}, {3, 5, 5, 8, 8, 2, 0, 5}, {9, 13, 13, 72, 264, 2, 0, 5},
+        /* kernels that not every residue has two of */
+        {2, 17, 17, 8, 16, 2, 1, 3}, {2, 20, 19, 16, 8, 3, 0, 4}, {1, 14, 22, 8, 8, 3, 2, 5},
         /* several chunks of an image; of a batch; many images */
-        {1, 96, 128, 32, 64, 2, 1}, {37, 16, 16, 8, 16, 2, 1}, {90, 4, 4, 8, 16, 2, 1}, {1, 12, 1000, 8, 8, 2, 1},
+        {1, 96, 128, 32, 64, 2, 1, 0}, {37, 16, 16, 8, 16, 2, 1, 0}, {90, 4, 4, 8, 16, 2, 1, 0}, {1, 12, 1000, 8, 8, 2, 1, 0},
         /* more weights than a thread has for itself, more channels than a block is deep */
-        {3, 8, 8, 72, 264, 2, 1}, {1, 8, 6, 136, 520, 2, 1}, {33, 8, 8, 64, 256, 2, 1}};
+        {3, 8, 8, 72, 264, 2, 1, 0}, {1, 8, 6, 136, 520, 2, 1, 0}, {33, 8, 8, 64, 256, 2, 1, 0}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (!iso_gemm_isa_use(names[i])) continue;
         for (size_t k = 0; k < sizeof layers / sizeof *layers; k++) all_three(&layers[k]);
@@ -152,7 +157,7 @@ static void test_layers(void **unused)
 static void test_refused(void **unused)
 {
     (void)unused;
-    static const struct { int64_t c, o, k, stride; } others[] = {{8, 8, 5, 2}, {8, 8, 3, 2}, {3, 8, 4, 2}, {8, 12, 4, 2}, {8, 8, 4, 1}, {8, 8, 1, 1}};
+    static const struct { int64_t c, o, k, stride; } others[] = {{8, 8, 7, 2}, {8, 8, 2, 2}, {3, 8, 4, 2}, {8, 12, 4, 2}, {8, 8, 4, 1}, {8, 8, 1, 1}};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         const int64_t side = (16 - others[i].k) / others[i].stride + 1;
         const iso_call call = {.in = {{NULL, shape4(2, 16, 16, others[i].c)}, {NULL, shape4(others[i].o, others[i].k, others[i].k, others[i].c)}},

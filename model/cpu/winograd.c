@@ -141,13 +141,22 @@ static void describe_conv_w(job *j)
 static double cost_of(const job *j)
 {
     enum { CACHED = 16 << 20 };
-    const double tiles = (double)(j->strips * j->grid.tiles_w), points = j->grid.points;
-    const double weights = points * (double)(j->o * j->channels), rate = 2.0 * j->isa->lanes;
+    const double tiles = (double)(j->strips * j->grid.tiles_w), points = j->grid.points, rate = 2.0 * j->isa->lanes;
+    int64_t multiplied = 0; /* residues, at all points */
+    for (int q = 0; q < j->grid.points; q++)
+        for (int64_t r = 0; r < j->grid.s.stride * j->grid.s.stride; r++) multiplied += !iso_winograd_zero(&j->grid, q, r);
+    const double weights = (double)(multiplied * j->o * j->grid.s.c);
     const double transform = 4.0 / j->isa->lanes; /* cycles a number */
     double cost = 1.1 * tiles * weights / rate + tiles * points * (double)(j->o + j->channels) * transform;
     if (j->op == ISO_OP_CONV_W) cost += weights * transform * (double)iso_ceil_div(j->strips, j->chunk);
     else cost += weights * (transform + (4 * weights > CACHED ? 5.0 : 0.0)); /* written and read again */
     return cost;
+}
+
+/* Whether pixels of x meet no pixel of y. */
+static bool rest_of(const iso_conv_sizes *s)
+{
+    return s->stride * (s->oh - 1) + s->kh < s->h + s->pad || s->stride * (s->ow - 1) + s->kw < s->w + s->pad || s->kh < s->stride || s->kw < s->stride;
 }
 
 /* False where this is none for Winograd. */
@@ -156,11 +165,13 @@ static bool describe(iso_op op, const iso_call *call, job *best)
     const iso_conv_sizes s = sizes_of(op, call);
     const iso_gemm_isa *isa = iso_gemm_isa_get();
     double least = INFINITY;
-    if (isa->tiles || s.kh != 2 * s.stride || s.kw != 2 * s.stride || s.c % LANES != 0 || s.o % LANES != 0) return false;
+    const int64_t taps = iso_ceil_div(s.kh, s.stride);
+    if (isa->tiles || taps < 2 || taps > 3 || iso_ceil_div(s.kw, s.stride) != taps || s.c % LANES != 0 || s.o % LANES != 0) return false;
     if (s.batch * s.oh * s.ow == 0 || s.c == 0 || s.o == 0) return false;
-    for (int n = 2; n <= 4; n += 2) {
+    for (int n = taps == 3 ? 3 : 2; n <= 4; n += 2) {
+        const int side = n == 2 ? 3 : 5;
         job j = {.op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c};
-        j.grid = (iso_winograd_grid){s, n, (n + 1) * (n + 1), iso_ceil_div(s.oh, n), iso_ceil_div(s.ow, n)};
+        j.grid = (iso_winograd_grid){s, n, side * side, side, rest_of(&s), iso_ceil_div(s.oh, n), iso_ceil_div(s.ow, n)};
         j.strips = s.batch * j.grid.tiles_h;
         if (j.grid.tiles_w > MAX_ROWS) continue;
         if (op == ISO_OP_CONV_W) describe_conv_w(&j);
@@ -217,6 +228,30 @@ static void meet(const crew *c)
     }
 }
 
+/* Whether n of x's channels are of residues that have zeros at a point. */
+static bool zeros(const job *j, int64_t q, int64_t first, int64_t n)
+{
+    for (int64_t r = first / j->grid.s.c; r * j->grid.s.c < first + n; r++)
+        if (!iso_winograd_zero(&j->grid, q, r)) return false;
+    return true;
+}
+
+/* The first depth from k on that is multiplied at a point, and for how many it goes on within a block. */
+static int64_t next_depth(const job *j, int64_t q, int64_t k)
+{
+    while (j->op == ISO_OP_CONV && k < j->depth && zeros(j, q, k, 1)) k = (k / j->grid.s.c + 1) * j->grid.s.c;
+    return k;
+}
+
+static int64_t depths_from(const job *j, int64_t q, int64_t k)
+{
+    const int64_t block = iso_min64((k / DEPTH + 1) * DEPTH, j->depth), c = j->grid.s.c;
+    if (j->op != ISO_OP_CONV) return block - k;
+    int64_t end = (k / c + 1) * c;
+    while (end < block && !zeros(j, q, end, 1)) end += c;
+    return iso_min64(end, block) - k;
+}
+
 /* The panels of one or several points' weights, counted point by point, times the operand. */
 static void multiply_panels(const job *j, range r, int64_t rows, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
 {
@@ -226,17 +261,19 @@ static void multiply_panels(const job *j, range r, int64_t rows, const iso_winog
     for (int64_t at = r.first; at < r.last;) {
         const int64_t q = at / panels, first = at % panels, last = iso_min64(panels, first + r.last - at);
         at += last - first;
+        bool add = false;
         for (int64_t i = 0; i < rows; i++) to[i] = m->at + i * m->pitch + q * m->apart;
-        for (int64_t k = 0; k < j->depth; k += DEPTH) {
-            const int64_t deep = iso_min64(DEPTH, j->depth - k);
+        for (int64_t k = next_depth(j, q, 0), deep; k < j->depth; k = next_depth(j, q, k + deep), add = true) {
+            deep = depths_from(j, q, k);
             const float *left = a->at + a->point[q] + k / a->group * a->step + k % a->group;
             for (int64_t panel = first; panel < last; panel++) {
                 const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
                 const float *right = u->at + iso_winograd_weight(u, q, k, panel);
+                if (j->op == ISO_OP_CONV_X && zeros(j, q, panel * j->width, n)) continue;
                 const iso_gemm_kernel *kernel = j->isa->kernel[0][n > j->isa->lanes];
                 for (int64_t i = 0; i < rows; i += height) {
                     const int h = (int)iso_min64(height, rows - i);
-                    kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, k > 0);
+                    kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add);
                 }
             }
         }
@@ -304,6 +341,7 @@ static void multiply_block(const job *j, int64_t rows, const iso_winograd_place 
         for (int64_t k = 0; k < nx; k += j->width) {
             const int n = (int)iso_min64(j->width, nx - k);
             const float *right = x->at + x->point[q] + (x0 + k) / x->group * x->step;
+            if (zeros(j, q, x0 + k, n)) continue;
             const iso_gemm_kernel *kernel = j->isa->kernel[1][n > j->isa->lanes];
             for (int64_t i = 0; i < no; i += ISO_GEMM_PANEL) {
                 const float *left = y->at + y->point[q] + (o0 + i) / y->group * y->step;

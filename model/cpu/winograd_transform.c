@@ -4,12 +4,15 @@
 typedef float vec8 __attribute__((vector_size(32)));
 typedef double double8 __attribute__((vector_size(64)));
 #define INLINE static inline __attribute__((always_inline))
-enum { LANES = ISO_WINOGRAD_LANES, SIDE = 5 /* points along an axis, at most */ };
+enum { LANES = ISO_WINOGRAD_LANES, SIDE = 5 /* points along an axis, at most */, TAPS_MAX = 9 };
+#define TAPS(n) ((n) == 3 ? 3 : 2)       /* weights along an axis */
+#define POINTS(n) ((n) + TAPS(n) - 1)    /* points along an axis, and pixels of x that a tile meets */
 
 INLINE void load(vec8 *v, const float *from) { memcpy(v, from, sizeof *v); }
 INLINE void store(float *to, const vec8 *v) { memcpy(to, v, sizeof *v); }
 
-/* --- along one axis: n pixels of y, n+1 of x, two weights, at distances dy ... of one another; n+1 points at distances dm */
+/* --- along one axis: n pixels of y, t weights, n+t-1 pixels of x and points, at distances dy ... of one another. n, t are 2, 2 with the points
+ * 0, 1 and infinity, or 4, 2 or 3, 3 with 1, -1, 1/2, -1/2 and infinity. */
 
 /* m = A y */
 INLINE void tile_line(const int n, const vec8 *y, const int dy, vec8 *m, const int dm)
@@ -20,13 +23,16 @@ INLINE void tile_line(const int n, const vec8 *y, const int dy, vec8 *m, const i
         m[2 * dm] = y[dy];
         return;
     }
-    const vec8 even = y[0] + y[2 * dy], odd = y[dy] + y[3 * dy];
-    const vec8 half_even = y[0] + 0.25f * y[2 * dy], half_odd = 0.5f * y[dy] + 0.125f * y[3 * dy];
+    vec8 even = y[0] + y[2 * dy], odd = y[dy], half_even = y[0] + 0.25f * y[2 * dy], half_odd = 0.5f * y[dy];
+    if (n == 4) {
+        odd += y[3 * dy];
+        half_odd += 0.125f * y[3 * dy];
+    }
     m[0] = even + odd;
     m[dm] = even - odd;
     m[2 * dm] = half_even + half_odd;
     m[3 * dm] = half_even - half_odd;
-    m[4 * dm] = y[3 * dy];
+    m[4 * dm] = y[(n - 1) * dy];
 }
 
 /* y = A' m */
@@ -42,7 +48,8 @@ INLINE void tile_line_back(const int n, const vec8 *m, const int dm, vec8 *y, co
     y[0] = sum + half_sum;
     y[dy] = difference + 0.5f * half_difference;
     y[2 * dy] = sum + 0.25f * half_sum;
-    y[3 * dy] = difference + 0.125f * half_difference + m[4 * dm];
+    if (n == 4) y[3 * dy] = difference + 0.125f * half_difference;
+    y[(n - 1) * dy] += m[4 * dm];
 }
 
 /* m = B x */
@@ -90,12 +97,17 @@ INLINE void taps_line(const int n, const vec8 *w, const int dw, vec8 *m, const i
         m[2 * dm] = w[dw];
         return;
     }
-    const vec8 first = (2.0f / 3) * w[0], second = (2.0f / 3) * w[dw];
-    m[0] = first + second;
-    m[dm] = first - second;
-    m[2 * dm] = 2 * first + second;
-    m[3 * dm] = 2 * first - second;
-    m[4 * dm] = w[dw];
+    const int t = TAPS(n);
+    vec8 even = (2.0f / 3) * w[0], odd = (2.0f / 3) * w[dw], half_even = 2 * even;
+    if (t == 3) {
+        even += (2.0f / 3) * w[2 * dw];
+        half_even += (1.0f / 3) * w[2 * dw];
+    }
+    m[0] = even + odd;
+    m[dm] = even - odd;
+    m[2 * dm] = half_even + odd;
+    m[3 * dm] = half_even - odd;
+    m[4 * dm] = w[(t - 1) * dw];
 }
 
 /* w = G' m */
@@ -106,8 +118,12 @@ INLINE void taps_line_back(const int n, const vec8 *m, const int dm, vec8 *w, co
         w[dw] = m[dm] + m[2 * dm];
         return;
     }
-    w[0] = (2.0f / 3) * (m[0] + m[dm]) + (4.0f / 3) * (m[2 * dm] + m[3 * dm]);
-    w[dw] = (2.0f / 3) * (m[0] - m[dm] + m[2 * dm] - m[3 * dm]) + m[4 * dm];
+    const int t = TAPS(n);
+    const vec8 sum = (2.0f / 3) * (m[0] + m[dm]), half_sum = (1.0f / 3) * (m[2 * dm] + m[3 * dm]);
+    w[0] = sum + 4 * half_sum;
+    w[dw] = (2.0f / 3) * (m[0] - m[dm] + m[2 * dm] - m[3 * dm]);
+    if (t == 3) w[2 * dw] = sum + half_sum;
+    w[(t - 1) * dw] += m[4 * dm];
 }
 
 /* Loops over an axis are left as they are: unrolled they would want more registers than there are. */
@@ -117,19 +133,24 @@ typedef void (*line)(const int n, const vec8 *from, const int d_from, vec8 *to, 
 /* A line of values to the points of an operand. */
 INLINE void put_line(const int n, const vec8 *from, line transform, float *column, const int64_t *point)
 {
+    const int side = POINTS(n);
     vec8 out[SIDE];
     transform(n, from, 1, out, 1);
 #pragma GCC unroll 5
-    for (int q = 0; q <= n; q++) store(column + point[q], &out[q]);
+    for (int q = 0; q < side; q++) store(column + point[q], &out[q]);
 }
 
-/* A column of products, n+1 apart, transformed to numbers n+1 apart. */
-INLINE void get_line(const int n, const float *from, int64_t apart, line transform, vec8 *to)
+/* A column of products, a row of points apart, of which the first so many are there, transformed to numbers as far apart. */
+INLINE void get_line(const int n, const float *from, int64_t apart, int there, line transform, vec8 *to)
 {
+    const int side = POINTS(n);
     vec8 in[SIDE];
 #pragma GCC unroll 5
-    for (int q = 0; q <= n; q++) load(&in[q], from + q * (n + 1) * apart);
-    transform(n, in, 1, to, n + 1);
+    for (int q = 0; q < side; q++) {
+        if (q < there) load(&in[q], from + q * POINTS(n) * apart);
+        else in[q] = (vec8){0};
+    }
+    transform(n, in, 1, to, POINTS(n));
 }
 
 /* --- strips */
@@ -160,12 +181,12 @@ INLINE inside inside_y(int64_t i, int n, int64_t size)
     return (inside){0, iso_min64(n, size - i)};
 }
 
-/* Of n+1 pixels i, i+1, ... of those that have residue p, and meet y, of which there are `met`. */
-INLINE inside inside_x(int64_t i, int n, int64_t met, int64_t p, int64_t stride, int64_t pad, int64_t size)
+/* Of the pixels i, i+1, ... that a tile meets, of those that have residue p, and meet y, of which there are `met`. */
+INLINE inside inside_x(int64_t i, int n, int64_t met, int64_t kernel, int64_t p, int64_t stride, int64_t pad, int64_t size)
 {
     const int64_t before = pad > p ? iso_ceil_div(pad - p, stride) - i : 0; /* pixels before the image */
     const int64_t there = size + pad - p > 0 ? iso_ceil_div(size + pad - p, stride) : 0;
-    const int64_t last = iso_min64(n + 1, iso_min64(there, met + 1) - i);
+    const int64_t last = iso_min64(POINTS(n), iso_min64(there, met + iso_ceil_div(kernel - p, stride) - 1) - i);
     return (inside){iso_max64(before, 0), last};
 }
 
@@ -205,6 +226,7 @@ INLINE void look_ahead(ahead *a, const bool write)
 INLINE void split_y_tile(const int n, const bool whole, const float *y, int64_t row, int64_t pixel, inside h, inside w, int64_t channels,
                          const iso_winograd_place *to, float *at)
 {
+    const int side = POINTS(n);
     ahead next = ahead_of(y + 2 * n * pixel, h.last, row, n * pixel, channels / LANES);
     for (int64_t c = 0; c < channels; c += LANES) {
         vec8 half[SIDE * SIDE];
@@ -219,7 +241,7 @@ INLINE void split_y_tile(const int n, const bool whole, const float *y, int64_t 
         }
         float *column = at + column_of(to, c);
         const int64_t *point = to->point;
-        ONE_BY_ONE for (int i = 0; i <= n; i++, point += n + 1) put_line(n, half + i * n, tile_line, column, point);
+        ONE_BY_ONE for (int i = 0; i < side; i++, point += POINTS(n)) put_line(n, half + i * n, tile_line, column, point);
     }
 }
 
@@ -240,11 +262,13 @@ INLINE void split_y(const int n, const iso_winograd_grid *g, const float *y, int
 ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, int64_t strip, const iso_winograd_place *to, int64_t row)
 {
     if (g->n == 2) split_y(2, g, y, strip, to, row);
+    else if (g->n == 3) split_y(3, g, y, strip, to, row);
     else split_y(4, g, y, strip, to, row);
 }
 
 INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t number, float *y)
 {
+    const int side = POINTS(n);
     const strip s = strip_of(g, n, number);
     const int64_t pixel = g->s.o, line = g->s.ow * pixel;
     const inside h = inside_y(s.i, n, g->s.oh);
@@ -256,9 +280,9 @@ INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_p
         for (int64_t c = 0; c < pixel; c += LANES) {
             look_ahead(&next, true);
             vec8 half[SIDE * SIDE], out[SIDE];
-            ONE_BY_ONE for (int j = 0; j <= n; j++) get_line(n, from + j * m->apart + c, m->apart, tile_line_back, half + j);
+            ONE_BY_ONE for (int j = 0; j < side; j++) get_line(n, from + j * m->apart + c, m->apart, side, tile_line_back, half + j);
             ONE_BY_ONE for (int i = 0; i < h.last; i++) {
-                tile_line_back(n, half + i * (n + 1), 1, out, 1);
+                tile_line_back(n, half + i * POINTS(n), 1, out, 1);
 #pragma GCC unroll 4
                 for (int j = 0; j < n; j++)
                     if (j < w.last) store(to + i * line + j * pixel + c, &out[j]);
@@ -270,6 +294,7 @@ INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_p
 ISO_CLONES void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, float *y)
 {
     if (g->n == 2) join_y(2, g, m, row, strip, y);
+    else if (g->n == 3) join_y(3, g, m, row, strip, y);
     else join_y(4, g, m, row, strip, y);
 }
 
@@ -280,15 +305,18 @@ typedef struct patch {
     int64_t offset, row, pixel;
     inside h, w;
     bool whole;
+    bool no_row, no_column; /* zeros at the last row or column of points */
 } patch;
 
 INLINE patch patch_of(const iso_winograd_grid *g, const int n, strip s, int64_t tile, int64_t p, int64_t q)
 {
     const iso_conv_sizes *z = &g->s;
     patch a = {.row = z->stride * z->w * z->c, .pixel = z->stride * z->c};
-    a.h = inside_x(s.i, n, z->oh, p, z->stride, z->pad, z->h);
-    a.w = inside_x(tile * n, n, z->ow, q, z->stride, z->pad, z->w);
-    a.whole = a.h.first == 0 && a.h.last == n + 1 && a.w.first == 0 && a.w.last == n + 1;
+    a.no_row = iso_winograd_zero(g, (POINTS(n) - 1) * POINTS(n), p * z->stride + q);
+    a.no_column = iso_winograd_zero(g, POINTS(n) - 1, p * z->stride + q);
+    a.h = inside_x(s.i, n, z->oh, z->kh, p, z->stride, z->pad, z->h);
+    a.w = inside_x(tile * n, n, z->ow, z->kw, q, z->stride, z->pad, z->w);
+    a.whole = a.h.first == 0 && a.h.last == POINTS(n) && a.w.first == 0 && a.w.last == POINTS(n);
     a.offset = ((s.image * z->h + s.i * z->stride + p - z->pad) * z->w + tile * n * z->stride + q - z->pad) * z->c;
     return a;
 }
@@ -298,28 +326,29 @@ INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, st
 {
     const iso_conv_sizes *z = &g->s;
     const bool last = t + 1 == g->tiles_w;
-    const int64_t row = (s.i + (last ? n : 0)) * z->stride - z->pad, column = ((last ? 0 : t + 1) * n + 1) * z->stride - z->pad;
-    return ahead_of(x + ((s.image * z->h + row) * z->w + column) * z->c, (n + 1) * z->stride, z->w * z->c, n * z->stride * z->c,
+    const int64_t row = (s.i + (last ? n : 0)) * z->stride - z->pad, column = ((last ? 0 : t + 1) * n + TAPS(n) - 1) * z->stride - z->pad;
+    return ahead_of(x + ((s.image * z->h + row) * z->w + column) * z->c, POINTS(n) * z->stride, z->w * z->c, n * z->stride * z->c,
                     z->stride * z->stride * z->c / LANES);
 }
 
 INLINE void split_x_tile(const int n, const bool whole, const float *x, const patch *a, int64_t channels, int64_t channel,
                          const iso_winograd_place *to, float *at, ahead *next)
 {
+    const int side = POINTS(n);
     for (int64_t c = 0; c < channels; c += LANES) {
         look_ahead(next, false);
         vec8 half[SIDE * SIDE];
         const float *from = x + a->offset + c;
-        ONE_BY_ONE for (int j = 0; j <= n; j++, from += a->pixel) {
+        ONE_BY_ONE for (int j = 0; j < side; j++, from += a->pixel) {
             vec8 in[SIDE] = {{0}};
 #pragma GCC unroll 5
-            for (int i = 0; i <= n; i++)
+            for (int i = 0; i < side; i++)
                 if (whole || (i >= a->h.first && i < a->h.last && j >= a->w.first && j < a->w.last)) load(&in[i], from + i * a->row);
-            patch_line(n, in, 1, half + j, n + 1);
+            patch_line(n, in, 1, half + j, POINTS(n));
         }
         float *column = at + column_of(to, channel + c);
         const int64_t *point = to->point;
-        ONE_BY_ONE for (int i = 0; i <= n; i++, point += n + 1) put_line(n, half + i * (n + 1), patch_line, column, point);
+        ONE_BY_ONE for (int i = 0; i < side; i++, point += POINTS(n)) put_line(n, half + i * POINTS(n), patch_line, column, point);
     }
 }
 
@@ -340,26 +369,31 @@ INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int
 ISO_CLONES void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, const iso_winograd_place *to, int64_t row)
 {
     if (g->n == 2) split_x(2, g, x, strip, to, row);
+    else if (g->n == 3) split_x(3, g, x, strip, to, row);
     else split_x(4, g, x, strip, to, row);
 }
 
-/* above, left: whether the tiles there have written the first row and column. */
+/* above, left: whether the tiles there have written the first rows and columns. */
 INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t apart, const patch *a, int64_t first, int64_t last,
                         bool above, bool left, float *x, ahead *next)
 {
+    const int side = POINTS(n);
     for (int64_t c = first; c < last; c += LANES) {
         look_ahead(next, true);
         vec8 half[SIDE * SIDE];
-        ONE_BY_ONE for (int j = 0; j <= n; j++) get_line(n, m + j * apart + c, apart, patch_line_back, half + j);
+        ONE_BY_ONE for (int j = 0; j < side; j++) {
+            const bool none = a->no_column && j == side - 1;
+            get_line(n, m + j * apart + c, apart, none ? 0 : a->no_row ? side - 1 : side, patch_line_back, half + j);
+        }
         float *to = x + a->offset + c;
-        ONE_BY_ONE for (int i = 0; i <= n; i++, to += a->row) {
+        ONE_BY_ONE for (int i = 0; i < side; i++, to += a->row) {
             vec8 out[SIDE];
             if (!whole && (i < a->h.first || i >= a->h.last)) continue;
-            patch_line_back(n, half + i * (n + 1), 1, out, 1);
+            patch_line_back(n, half + i * POINTS(n), 1, out, 1);
 #pragma GCC unroll 5
-            for (int j = 0; j <= n; j++) {
+            for (int j = 0; j < side; j++) {
                 if (!whole && (j < a->w.first || j >= a->w.last)) continue;
-                if ((j == 0 && left) || (i == 0 && above)) {
+                if ((j < TAPS(n) - 1 && left) || (i < TAPS(n) - 1 && above)) {
                     vec8 was;
                     load(&was, to + j * a->pixel);
                     out[j] += was;
@@ -370,21 +404,29 @@ INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t a
     }
 }
 
-/* Rows and columns of an image's channels that meet no pixel of y. */
+/* Whether row or column i of x meets a pixel of y. */
+static bool meets(int64_t i, int64_t met, int64_t kernel, int64_t stride, int64_t pad)
+{
+    return (i + pad) / stride < met + iso_ceil_div(kernel - (i + pad) % stride, stride) - 1;
+}
+
+/* Pixels of an image's channels that meet none of y. */
 static void clear_rest(const iso_winograd_grid *g, int64_t image, int64_t first, int64_t last, float *x)
 {
     const iso_conv_sizes *z = &g->s;
-    const int64_t rows = z->stride * (z->oh + 1) - z->pad, columns = z->stride * (z->ow + 1) - z->pad;
-    for (int64_t i = 0; i < z->h; i++)
-        for (int64_t j = i < rows ? columns : 0; j < z->w; j++)
-            memset(x + ((image * z->h + i) * z->w + j) * z->c + first, 0, (size_t)(last - first) * sizeof *x);
+    for (int64_t i = 0; i < z->h; i++) {
+        const bool row = meets(i, z->oh, z->kh, z->stride, z->pad);
+        for (int64_t j = 0; j < z->w; j++)
+            if (!row || !meets(j, z->ow, z->kw, z->stride, z->pad))
+                memset(x + ((image * z->h + i) * z->w + j) * z->c + first, 0, (size_t)(last - first) * sizeof *x);
+    }
 }
 
 INLINE void join_x(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t number, int64_t first,
                    int64_t last, float *x)
 {
     const strip s = strip_of(g, n, number);
-    if (s.i == 0 && first < g->s.c) clear_rest(g, s.image, first, iso_min64(last, g->s.c), x);
+    if (s.i == 0 && first < g->s.c && g->rest) clear_rest(g, s.image, first, iso_min64(last, g->s.c), x);
     for (int64_t t = 0; t < g->tiles_w; t++) {
         ahead next = ahead_x(n, g, x, s, t);
         for (int64_t r = first / g->s.c; r * g->s.c < last; r++) {
@@ -401,41 +443,51 @@ ISO_CLONES void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winogr
                                     int64_t last, float *x)
 {
     if (g->n == 2) join_x(2, g, m, row, strip, first, last, x);
+    else if (g->n == 3) join_x(3, g, m, row, strip, first, last, x);
     else join_x(4, g, m, row, strip, first, last, x);
 }
 
 /* --- weights */
 
-/* Two by two weights at `taps` to the points, `apart` numbers from one another. */
-INLINE void split_taps(const int n, const float *const taps[4], float *to, int64_t apart)
+/* Two by two or three by three weights at `taps` to the points, `apart` numbers from one another. NULL: zeros. */
+INLINE void split_taps(const int n, const float *const *taps, float *to, int64_t apart)
 {
-    vec8 in[4], half[SIDE * 2], out[SIDE * SIDE];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) load(&in[i], taps[i]);
-#pragma GCC unroll 2
-    for (int j = 0; j < 2; j++) taps_line(n, in + j, 2, half + j, 2);
+    const int side = POINTS(n), all = TAPS(n) * TAPS(n), taps_n = TAPS(n);
+    vec8 in[TAPS_MAX], half[SIDE * 3], out[SIDE];
+#pragma GCC unroll 9
+    for (int i = 0; i < all; i++) {
+        in[i] = (vec8){0};
+        if (taps[i]) load(&in[i], taps[i]);
+    }
+#pragma GCC unroll 3
+    for (int j = 0; j < taps_n; j++) taps_line(n, in + j, TAPS(n), half + j, TAPS(n));
+    ONE_BY_ONE for (int i = 0; i < side; i++) {
+        taps_line(n, half + TAPS(n) * i, 1, out, 1);
 #pragma GCC unroll 5
-    for (int i = 0; i <= n; i++) taps_line(n, half + 2 * i, 1, out + i * (n + 1), 1);
-#pragma GCC unroll 25
-    for (int q = 0; q < (n + 1) * (n + 1); q++) store(to + q * apart, &out[q]);
+        for (int j = 0; j < side; j++) store(to + (i * POINTS(n) + j) * apart, &out[j]);
+    }
 }
 
-/* Where the weights of a residue begin, and how far apart its two by two are. */
-INLINE int64_t tap_of(const iso_conv_sizes *s, int64_t o, int64_t residue, int64_t tap)
+/* Where a weight of a residue is; -1 where its kernel has none. */
+INLINE int64_t tap_of(const int n, const iso_conv_sizes *s, int64_t o, int64_t residue, int64_t tap)
 {
-    const int64_t u = residue / s->stride + tap / 2 * s->stride, v = residue % s->stride + tap % 2 * s->stride;
-    return ((o * s->kh + u) * s->kw + v) * s->c;
+    const int64_t u = residue / s->stride + tap / TAPS(n) * s->stride, v = residue % s->stride + tap % TAPS(n) * s->stride;
+    return u < s->kh && v < s->kw ? ((o * s->kh + u) * s->kw + v) * s->c : -1;
 }
 
 INLINE void split_w_panel(const int n, const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel)
 {
+    const int all = TAPS(n) * TAPS(n);
     const iso_conv_sizes *s = &g->s;
     for (int64_t o = 0; o < s->o; o++) {
         float *at = to->at + iso_winograd_weight(to, 0, o, panel);
         for (int j = 0; j < to->width && panel * to->width + j < to->columns; j += LANES) {
             const int64_t column = panel * to->width + j;
-            const float *taps[4];
-            for (int t = 0; t < 4; t++) taps[t] = w + tap_of(s, o, column / s->c, t) + column % s->c;
+            const float *taps[TAPS_MAX];
+            for (int t = 0; t < all; t++) {
+                const int64_t tap = tap_of(n, s, o, column / s->c, t);
+                taps[t] = tap < 0 ? NULL : w + tap + column % s->c;
+            }
             split_taps(n, taps, at + j, to->apart);
         }
     }
@@ -443,22 +495,27 @@ INLINE void split_w_panel(const int n, const iso_winograd_grid *g, const float *
 
 INLINE void split_w_turned(const int n, const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel)
 {
+    const int all = TAPS(n) * TAPS(n);
     enum { WIDE = ISO_GEMM_NR_MAX };
     const iso_conv_sizes *s = &g->s;
     const int64_t o0 = panel * to->width;
     const int width = (int)iso_min64(to->width, s->o - o0);
     for (int64_t k = 0; k < to->depth; k += LANES) {
-        _Alignas(32) float turned[4][LANES][WIDE];
-        for (int t = 0; t < 4; t++) {
-            const float *from = w + tap_of(s, o0, k / s->c, t) + k % s->c;
-            const int64_t o_apart = s->kh * s->kw * s->c;
+        _Alignas(32) float turned[TAPS_MAX][LANES][WIDE];
+        bool there[TAPS_MAX];
+        for (int t = 0; t < all; t++) {
+            const int64_t tap = tap_of(n, s, o0, k / s->c, t), o_apart = s->kh * s->kw * s->c;
+            const float *from = w + tap + k % s->c;
+            there[t] = tap >= 0;
+            if (!there[t]) continue;
             for (int j = 0; j < width; j += 4)
                 for (int i = 0; i < LANES; i += 4) iso_transpose4(from + j * o_apart + i, o_apart, &turned[t][i][j], WIDE);
         }
         for (int i = 0; i < LANES; i++) {
             float *at = to->at + iso_winograd_weight(to, 0, k + i, panel);
             for (int j = 0; j < width; j += LANES) {
-                const float *const taps[4] = {&turned[0][i][j], &turned[1][i][j], &turned[2][i][j], &turned[3][i][j]};
+                const float *taps[TAPS_MAX];
+                for (int t = 0; t < all; t++) taps[t] = there[t] ? &turned[t][i][j] : NULL;
                 split_taps(n, taps, at + j, to->apart);
             }
         }
@@ -468,35 +525,36 @@ INLINE void split_w_turned(const int n, const iso_winograd_grid *g, const float 
 ISO_CLONES void iso_winograd_split_w(const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel, bool conv_x)
 {
     if (conv_x && g->n == 2) split_w_panel(2, g, w, to, panel);
+    else if (conv_x && g->n == 3) split_w_panel(3, g, w, to, panel);
     else if (conv_x) split_w_panel(4, g, w, to, panel);
     else if (g->n == 2) split_w_turned(2, g, w, to, panel);
+    else if (g->n == 3) split_w_turned(3, g, w, to, panel);
     else split_w_turned(4, g, w, to, panel);
 }
 
 INLINE void join_w(const int n, const iso_winograd_grid *g, const float *m, int64_t rows, int64_t pitch, int64_t o0, int64_t no, int64_t first,
                    int64_t count, bool add, float *out, double *sum)
 {
+    const int side = POINTS(n), all = TAPS(n) * TAPS(n);
     const iso_conv_sizes *s = &g->s;
     for (int64_t o = 0; o < no; o++)
         for (int64_t j = 0; j < count; j += LANES) {
-            vec8 in[SIDE * SIDE], half[2 * SIDE], w[4];
-#pragma GCC unroll 25
-            for (int q = 0; q < (n + 1) * (n + 1); q++) load(&in[q], m + (q * rows + o) * pitch + j);
-#pragma GCC unroll 5
-            for (int k = 0; k <= n; k++) taps_line_back(n, in + k, n + 1, half + k, n + 1);
-#pragma GCC unroll 2
-            for (int k = 0; k < 2; k++) taps_line_back(n, half + k * (n + 1), 1, w + 2 * k, 1);
-            for (int t = 0; t < 4; t++) {
-                const int64_t at = tap_of(s, o0 + o, (first + j) / s->c, t) + (first + j) % s->c;
+            vec8 half[3 * SIDE], w[3];
+            const float *from = m + o * pitch + j;
+            ONE_BY_ONE for (int k = 0; k < side; k++) get_line(n, from + k * rows * pitch, rows * pitch, side, taps_line_back, half + k);
+            ONE_BY_ONE for (int t = 0; t < all; t++) {
+                if (t % TAPS(n) == 0) taps_line_back(n, half + t / TAPS(n) * POINTS(n), 1, w, 1);
+                const int64_t tap = tap_of(n, s, o0 + o, (first + j) / s->c, t), at = tap + (first + j) % s->c;
+                if (tap < 0) continue;
                 if (out) {
                     vec8 was = {0};
                     if (add) load(&was, out + at);
-                    was += w[t];
+                    was += w[t % TAPS(n)];
                     store(out + at, &was);
                 } else {
                     double8 was = {0};
                     if (add) memcpy(&was, sum + at, sizeof was);
-                    was += __builtin_convertvector(w[t], double8);
+                    was += __builtin_convertvector(w[t % TAPS(n)], double8);
                     memcpy(sum + at, &was, sizeof was);
                 }
             }
@@ -507,5 +565,6 @@ ISO_CLONES void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, 
                                     int64_t n, bool add, float *out, double *sum)
 {
     if (g->n == 2) join_w(2, g, m, rows, pitch, o, no, first, n, add, out, sum);
+    else if (g->n == 3) join_w(3, g, m, rows, pitch, o, no, first, n, add, out, sum);
     else join_w(4, g, m, rows, pitch, o, no, first, n, add, out, sum);
 }

@@ -16,9 +16,21 @@ enum {
 
 typedef struct iso_winograd_grid {
     iso_conv_sizes s;
-    int n, points;             /* pixels of y along a tile's side; (n+1)^2 */
+    int n, points;             /* pixels of y along a tile's side; of the tile */
+    int side;                  /* points along an axis */
+    bool rest;                 /* x has pixels that meet none of y */
     int64_t tiles_h, tiles_w;  /* of an image */
 } iso_winograd_grid;
+
+/* Residues whose kernel has fewer weights along an axis have zeros at that axis's point at infinity, the last one: there they are
+ * neither multiplied nor read. */
+static inline bool iso_winograd_zero(const iso_winograd_grid *g, int64_t point, int64_t residue)
+{
+    const iso_conv_sizes *s = &g->s;
+    const int64_t last = g->side - 1, p = residue / s->stride, q = residue % s->stride;
+    return (point / g->side == last && iso_ceil_div(s->kh - p, s->stride) < iso_ceil_div(s->kh, s->stride)) ||
+           (point % g->side == last && iso_ceil_div(s->kw - q, s->stride) < iso_ceil_div(s->kw, s->stride));
+}
 
 static inline int64_t iso_winograd_channels(const iso_winograd_grid *g)
 {
