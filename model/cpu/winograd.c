@@ -252,21 +252,19 @@ static int64_t depths_from(const job *j, int64_t q, int64_t k)
     return iso_min64(end, block) - k;
 }
 
-/* The panels of one or several points' weights, counted point by point, times the operand. */
-static void multiply_panels(const job *j, range r, int64_t rows, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
+/* The operand times this crew member's panels of the weights: every so many, counted on from point to point, as some cost more. */
+static void multiply_panels(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
 {
     const int64_t panels = iso_winograd_panels(u);
     const int height = (int)iso_ceil_div(rows, iso_ceil_div(rows, j->isa->mr));
     float *to[MAX_ROWS];
-    for (int64_t at = r.first; at < r.last;) {
-        const int64_t q = at / panels, first = at % panels, last = iso_min64(panels, first + r.last - at);
-        at += last - first;
+    for (int64_t q = 0, first = c->rank; q < j->grid.points; q++, first = (first + c->size - panels % c->size) % c->size) {
         bool add = false;
         for (int64_t i = 0; i < rows; i++) to[i] = m->at + i * m->pitch + q * m->apart;
         for (int64_t k = next_depth(j, q, 0), deep; k < j->depth; k = next_depth(j, q, k + deep), add = true) {
             deep = depths_from(j, q, k);
             const float *left = a->at + a->point[q] + k / a->group * a->step + k % a->group;
-            for (int64_t panel = first; panel < last; panel++) {
+            for (int64_t panel = first; panel < panels; panel += c->size) {
                 const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
                 const float *right = u->at + iso_winograd_weight(u, q, k, panel);
                 if (j->op == ISO_OP_CONV_X && zeros(j, q, panel * j->width, n)) continue;
@@ -318,7 +316,7 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
             else iso_winograd_split_y(g, call->in[0].data, strip + k, &a, k * g->tiles_w);
         }
         meet(c);
-        multiply_panels(j, share(c, g->points * iso_winograd_panels(u)), rows, &a, u, &m);
+        multiply_panels(j, c, rows, &a, u, &m);
         meet(c);
         if (j->op == ISO_OP_CONV_X) join_x(j, c, &m, strip, count, call->out.data);
         else
