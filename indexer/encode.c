@@ -348,7 +348,7 @@ static iso_status encode_todo(run *r, iso_error *err)
 {
     const iso_encode_spec *s = r->spec;
     if (!r->tasks) return ISO_OK;
-    r->batch = s->batch < 1 ? 64 : s->batch < 512 ? s->batch : 512;
+    r->batch = s->batch < 1 ? 128 : s->batch < 512 ? s->batch : 512;
     iso_encode_source source = {.store = r->store, .listing = &r->listing, .task = r->task, .tasks = r->tasks, .dim = s->dim,
                                 .size = r->batch, .threads = s->threads > 0 ? s->threads : omp_get_max_threads(), .overlap = s->overlap};
     iso_status status = allocate(r, err);

@@ -16,7 +16,7 @@ typedef struct iso_encode_spec {
     int dim;               /* of the vectors */
     const char *digest;    /* of the model, 32 hexadecimal digits */
     const char *model;     /* the model's file, copied into a new database; NULL: none */
-    int batch;             /* images that `encode` gets at a time at most; 0: 64 */
+    int batch;             /* images that `encode` gets at a time at most; 0: 128 */
     int threads;           /* decoding; 0: OpenMP's */
     bool overlap;          /* `encode` computes elsewhere (a GPU): decode the next batch meanwhile */
     bool prune;            /* remove items whose files went away */

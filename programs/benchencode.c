@@ -24,7 +24,7 @@ static const iso_option options[] = {
     {"images", 0, ISO_ARG_TEXT, AT(images), "DIR", "the folder of images", 0, 0},
     {"model", 0, ISO_ARG_TEXT, AT(model), "M", "the model", 0, 0},
     {"output", 0, ISO_ARG_TEXT, AT(output), "DIR", "where the databases go: DIR/1.db, DIR/2.db, ..., none of them there yet", 0, 0},
-    {"batch", 0, ISO_ARG_INT, AT(batch), "N", "images encoded at a time (default: 64)", 1, 512},
+    {"batch", 0, ISO_ARG_INT, AT(batch), "N", "images encoded at a time (default: 128)", 1, 512},
     {"rounds", 0, ISO_ARG_INT, AT(rounds), "N", "how many times (default: 1)", 1, MAX_ROUNDS},
     {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
     {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
@@ -100,7 +100,7 @@ static iso_status bench(const config *c, iso_error *err)
 
 int main(int argc, char **argv)
 {
-    config c = {.batch = 64, .rounds = 1};
+    config c = {.batch = 128, .rounds = 1};
     iso_error err = {0};
     int code = iso_args_parse(&command, argc, argv, 1, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;

@@ -105,7 +105,7 @@ static iso_status encode_model(const iso_comparison *c, iso_compared_model *m, i
     if (!status) status = check_database(m->db, m->name, iso_model_digest(model), c->images, err);
     if (!status) {
         iso_encoding e = {
-            .images = c->images, .db = m->db, .model = m->name, .batch = 64, .threads = c->threads, .quiet = c->quiet};
+            .images = c->images, .db = m->db, .model = m->name, .batch = 128, .threads = c->threads, .quiet = c->quiet};
         status = iso_encoding_run(&e, model, &n, err);
     }
     char *shown = m->db ? iso_text_printable(m->db) : NULL;

@@ -92,6 +92,7 @@ ISO_CLONES static void pack_tile_by_depth(const float *src, int64_t pitch, int w
     const int whole = width / 8 * 8;
     for (int k = 0; k < nk; k += STEP) {
         const int depth = nk - k < STEP ? nk - k : STEP, eights = depth / 8 * 8;
+        for (int j = 0; j < width; j++) __builtin_prefetch(src + (j + tile) * pitch + k); /* the next tile's */
         for (int j = 0; j < whole; j += 8)
             for (int d = 0; d < eights; d += 8)
                 transpose8(src + j * pitch + k + d, pitch, dst + (size_t)(k + d) * tile + j, tile);
