@@ -1,18 +1,20 @@
-/* winograd.h: convolutions whose kernel is twice as long as their stride, with fewer multiplications (Winograd 1980; Lavin & Gray 2016).
+/* winograd.h: convolutions with two or three weights a residue, in fewer multiplications (Winograd 1980; Lavin & Gray 2016).
  *
- * Such a convolution (the decoders' 4 x 4 of stride 2) is, for every residue (p, q) of x's rows and columns to the stride, one
- * with a kernel of 2 x 2 and stride 1. Along one axis, with n neighbouring pixels of y and the n+1 pixels of x that they meet,
- *     sum over i, k of y[i] w[k] x[i + k]  =  sum over n+1 points of (A y) (G w) (B x):
- * polynomials are multiplied by their values at n+1 points instead of by n * 2 products of their coefficients. In two
- * dimensions (n+1)^2 products take the place of 4 n^2: 9 of 16, or 25 of 64. The form is linear in each of the three, so
+ * A convolution is, for every residue (p, q) of x's rows and columns to the stride, one of stride 1 with a kernel of t x t,
+ * t = kernel / stride rounded up: the decoders' 4 x 4 of stride 2 have t = 2, the encoders' 5 x 5 t = 3, with zeros where a residue has only
+ * two. Along one axis, with n neighbouring pixels of y and the n+t-1 pixels of x that they meet,
+ *     sum over i, k of y[i] w[k] x[i + k]  =  sum over n+t-1 points of (A y) (G w) (B x):
+ * polynomials are multiplied by their values at n+t-1 points instead of by the n t products of their coefficients. In two dimensions
+ * (n+t-1)^2 products take the place of n^2 t^2: 9 of 16 (n, t = 2, 2), 25 of 64 (4, 2), 25 of 81 (3, 3). The form is linear in
+ * each of the three, so
  *     conv    y = A' ((G w) (B x)),  sums over the residues and x's channels
- *     conv_x  x = B' ((G w) (A y)),  sums over y's channels; neighbouring tiles overlap in a row or column
+ *     conv_x  x = B' ((G w) (A y)),  sums over y's channels; neighbouring tiles overlap in t-1 rows or columns
  *     conv_w  w = G' ((A y) (B x)),  sums over the tiles
  * are products of matrices, one for each point, between the same transforms and their transposes. A y and what it is multiplied
  * by serve all residues at once.
  *
- * Points 0, 1 and infinity for n = 2, whose error is about that of the plain product; 1, -1, 1/2, -1/2 and infinity for n = 4, with some
- * four times that (a few 1e-7 of the largest result); those with 0 or 2 have more. */
+ * Points 0, 1 and infinity for n = 2, whose error is about that of the plain product; 1, -1, 1/2, -1/2 and infinity for the others, with
+ * some four times that (at most some 2e-6 of the largest result of a sum of 256); those with 0 or 2 have more. */
 #ifndef ISO_CPU_WINOGRAD_H
 #define ISO_CPU_WINOGRAD_H
 
