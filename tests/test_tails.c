@@ -152,7 +152,8 @@ static void test_random_expressions(void **state)
         {2, 32, 20, 3, 16, 1, 1, 0},  /* colours */
         {3, 11, 9, 6, 10, 5, 2, 0},   /* products with patches */
         {7, 1, 1, 20, 12, 1, 1, 0},   /* small steps, several at once */
-        {2, 24, 24, 16, 32, 5, 2, 2}};
+        {2, 24, 24, 16, 32, 5, 2, 2},
+        {5, 64, 64, 3, 130, 3, 1, 1}}; /* some images at a time */
     iso_backend plain = *iso_backend_cpu();
     plain.tails = false;
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {

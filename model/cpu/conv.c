@@ -28,6 +28,26 @@ static void finish(const iso_call *call)
     if (call->tail) iso_cpu_fused(call->tail);
 }
 
+/* Whether a convolution's tail follows some images at a time: where all its results would be gone from the cache, and the
+ * weights are so few that multiplying by them anew costs nothing. */
+static int64_t images_at_once(const iso_conv_sizes *s, const iso_call *call)
+{
+    enum { BYTES = 2 << 20, FEW_WEIGHTS = 32 << 10 };
+    const int64_t image = s->oh * s->ow * s->o * (int64_t)sizeof(float);
+    if (!call->tail || s->o * s->kh * s->kw * s->c > FEW_WEIGHTS) return s->batch;
+    return iso_min64(iso_max64(BYTES / iso_max64(image, 1), 1), s->batch);
+}
+
+/* What follows on pixels first ... last-1 of the result. */
+static void follow(const iso_call *call, int64_t first, int64_t last)
+{
+    const int threads = call->threads < 1 ? 1 : call->threads;
+    const int64_t o = call->out.shape.dim[3], n = last - first;
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int t = 0; t < threads; t++)
+        iso_cpu_fused_part(call->tail, (first + n * t / threads) * o, (first + n * (t + 1) / threads) * o);
+}
+
 void iso_cpu_conv(const iso_call *call)
 {
     const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->in[1].shape, &call->out.shape, &call->attr);
@@ -49,9 +69,23 @@ void iso_cpu_conv(const iso_call *call)
         iso_winograd_run(ISO_OP_CONV, call);
         return;
     }
-    if (direct < product) iso_direct_conv(call);
-    else iso_gemm_run(&g, call->threads, call->workspace);
-    finish(call);
+    const int64_t pixels = s.oh * s.ow, images = images_at_once(&s, call);
+    if (direct < product || images == s.batch) {
+        if (direct < product) iso_direct_conv(call);
+        else iso_gemm_run(&g, call->threads, call->workspace);
+        finish(call);
+        return;
+    }
+    g.part_of = g.m;
+    for (int64_t i = 0; i < s.batch; i += images) {
+        const int64_t n = iso_min64(images, s.batch - i);
+        patches.x = (const float *)call->in[0].data + i * s.h * s.w * s.c;
+        image.data = patches.x;
+        g.m = n * pixels;
+        g.c = (float *)call->out.data + i * pixels * s.o;
+        iso_gemm_run(&g, call->threads, call->workspace);
+        follow(call, i * pixels, (i + n) * pixels);
+    }
 }
 
 /* A small layer's weight gradient is a few sums over every pixel of the batch. They nearly cancel, and doubles for so few

@@ -156,7 +156,7 @@ static double cost_of(const job *j)
 /* Whether pixels of x meet no pixel of y. */
 static bool rest_of(const iso_conv_sizes *s)
 {
-    return s->stride * (s->oh - 1) + s->kh < s->h + s->pad || s->stride * (s->ow - 1) + s->kw < s->w + s->pad || s->kh < s->stride || s->kw < s->stride;
+    return s->stride * (s->oh - 1) + s->kh < s->h + s->pad || s->stride * (s->ow - 1) + s->kw < s->w + s->pad;
 }
 
 /* False where this is none for Winograd. */
