@@ -21,6 +21,8 @@ enum {
     OWN_BYTES = 320 << 10,    /* a thread's matrices */
     OWN_WEIGHTS = 4 << 20,    /* more than so many bytes of weights are shared by all threads */
     SUM_ROWS = 128,           /* conv_w: they are the depth of its products */
+    KEPT_ROWS = 512,          /* are multiplied, MIN_ROWS at a time, before they are joined, where products at the points take no more than */
+    KEPT_BYTES = 256 << 10,
     SHARED_ROWS = 192,
     BLOCK_O = 32,             /* of conv_w: channels of y and of x, times the points, in the second-level cache */
     BLOCK_X = 64,
@@ -46,6 +48,7 @@ typedef struct job {
     /* conv_w */
     int sets;
     int64_t block_o, block_x;
+    int64_t kept;             /* chunks that are summed at the points before they are joined */
     /* workspace */
     int64_t left, right;      /* conv, conv_x: the operand and m; conv_w: both operands */
     int64_t product;          /* conv_w: a thread's block */
@@ -96,12 +99,11 @@ static iso_conv_sizes sizes_of(iso_op op, const iso_call *call)
     return iso_conv_sizes_of(in, out, second, &call->attr);
 }
 
-static void cut_into_chunks(job *j)
+/* In chunks of about so many tiles. */
+static void cut_into_chunks(job *j, int64_t rows)
 {
     const iso_winograd_grid *g = &j->grid;
-    const int64_t tile_bytes = g->points * (j->o + j->channels) * (int64_t)sizeof(float);
-    const int64_t fit = j->op == ISO_OP_CONV_W ? SUM_ROWS : iso_min64(iso_max64(OWN_BYTES / tile_bytes, MIN_ROWS), SHARED_ROWS);
-    int64_t strips = iso_max64((j->own ? fit : SHARED_ROWS) / g->tiles_w, 1);
+    int64_t strips = iso_max64(rows / g->tiles_w, 1);
     if (strips >= g->tiles_h) /* whole images, as many in each */
         strips = iso_ceil_div(g->s.batch, iso_ceil_div(g->s.batch, strips / g->tiles_h)) * g->tiles_h;
     else strips = iso_ceil_div(g->tiles_h, iso_ceil_div(g->tiles_h, strips));
@@ -117,7 +119,8 @@ static void describe_conv(job *j)
     j->columns = forward ? j->o : j->channels;
     j->shared = j->grid.points * weights_of(j, NULL).apart;
     j->own = j->shared * (int64_t)sizeof(float) <= OWN_WEIGHTS;
-    cut_into_chunks(j);
+    const int64_t tile_bytes = j->grid.points * (j->o + j->channels) * (int64_t)sizeof(float);
+    cut_into_chunks(j, j->own ? iso_min64(iso_max64(OWN_BYTES / tile_bytes, MIN_ROWS), SHARED_ROWS) : SHARED_ROWS);
     (void)place_rows(j, NULL, &j->left);
     j->m.apart = j->columns + SKEW;
     j->m.pitch = j->grid.points * j->m.apart;
@@ -127,15 +130,17 @@ static void describe_conv(job *j)
 static void describe_conv_w(job *j)
 {
     const int64_t results = j->o * j->grid.s.kh * j->grid.s.kw * j->grid.s.c;
+    j->block_o = iso_min64(BLOCK_O, round_up(j->o, ISO_GEMM_PANEL));
+    j->block_x = iso_min64(BLOCK_X, round_up(j->channels, j->width));
+    j->product = j->grid.points * j->block_o * j->block_x;
     j->own = results <= FEW;
-    cut_into_chunks(j);
+    const bool one = j->o <= j->block_o && j->channels <= j->block_x && j->product * (int64_t)sizeof(float) <= KEPT_BYTES;
+    cut_into_chunks(j, j->own ? one ? MIN_ROWS : SUM_ROWS : SHARED_ROWS);
+    j->kept = one ? iso_max64(KEPT_ROWS / j->rows, 1) : 1;
     j->sets = j->own ? (int)iso_min64(SETS, iso_ceil_div(j->strips, j->chunk)) : 1;
     j->shared = j->own ? 2 * j->sets * results : 0;
     (void)place_panels(j, NULL, j->o, ISO_GEMM_PANEL, &j->left);
     (void)place_panels(j, NULL, j->channels, j->width, &j->right);
-    j->block_o = iso_min64(BLOCK_O, round_up(j->o, ISO_GEMM_PANEL));
-    j->block_x = iso_min64(BLOCK_X, round_up(j->channels, j->width));
-    j->product = j->grid.points * j->block_o * j->block_x;
 }
 
 static double cost_of(const job *j)
@@ -153,12 +158,6 @@ static double cost_of(const job *j)
     return cost;
 }
 
-/* Whether pixels of x meet no pixel of y. */
-static bool rest_of(const iso_conv_sizes *s)
-{
-    return s->stride * (s->oh - 1) + s->kh < s->h + s->pad || s->stride * (s->ow - 1) + s->kw < s->w + s->pad;
-}
-
 /* False where this is none for Winograd. */
 static bool describe(iso_op op, const iso_call *call, job *best)
 {
@@ -167,11 +166,11 @@ static bool describe(iso_op op, const iso_call *call, job *best)
     double least = INFINITY;
     const int64_t taps = iso_ceil_div(s.kh, s.stride);
     if (isa->tiles || taps < 2 || taps > 3 || iso_ceil_div(s.kw, s.stride) != taps || s.c % LANES != 0 || s.o % LANES != 0) return false;
+    if (s.stride > ISO_WINOGRAD_STRIDE || s.c > ISO_WINOGRAD_CHANNELS || s.o > ISO_WINOGRAD_CHANNELS) return false;
     if (s.batch * s.oh * s.ow == 0 || s.c == 0 || s.o == 0) return false;
     for (int n = taps == 3 ? 3 : 2; n <= 4; n += 2) {
-        const int side = n == 2 ? 3 : 5;
         job j = {.op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c};
-        j.grid = (iso_winograd_grid){s, n, side * side, side, rest_of(&s), iso_ceil_div(s.oh, n), iso_ceil_div(s.ow, n)};
+        j.grid = iso_winograd_grid_of(&s, n);
         j.strips = s.batch * j.grid.tiles_h;
         if (j.grid.tiles_w > MAX_ROWS) continue;
         if (op == ISO_OP_CONV_W) describe_conv_w(&j);
@@ -255,8 +254,7 @@ static int64_t depths_from(const job *j, int64_t q, int64_t k)
 /* The operand times this crew member's panels of the weights: every so many, counted on from point to point, as some cost more. */
 static void multiply_panels(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
 {
-    const int64_t panels = iso_winograd_panels(u);
-    const int height = (int)iso_ceil_div(rows, iso_ceil_div(rows, j->isa->mr));
+    const int64_t panels = iso_winograd_panels(u), tiles = iso_ceil_div(rows, j->isa->mr), height = rows / tiles, higher = rows % tiles;
     float *to[MAX_ROWS];
     for (int64_t q = 0, first = c->rank; q < j->grid.points; q++, first = (first + c->size - panels % c->size) % c->size) {
         bool add = false;
@@ -269,8 +267,8 @@ static void multiply_panels(const job *j, const crew *c, int64_t rows, const iso
                 const float *right = u->at + iso_winograd_weight(u, q, k, panel);
                 if (j->op == ISO_OP_CONV_X && zeros(j, q, panel * j->width, n)) continue;
                 const iso_gemm_kernel *kernel = j->isa->kernel[0][n > j->isa->lanes];
-                for (int64_t i = 0; i < rows; i += height) {
-                    const int h = (int)iso_min64(height, rows - i);
+                for (int64_t tile = 0, i = 0, h; tile < tiles; tile++, i += h) { /* of equal heights: two rows take as long as four */
+                    h = height + (tile < higher);
                     kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add);
                 }
             }
@@ -328,9 +326,9 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
 
 /* --- conv_w */
 
-/* One block of weights at all points, from a chunk's operands, into the weights' sums. */
+/* One block of weights at all points, from a chunk's operands. */
 static void multiply_block(const job *j, int64_t rows, const iso_winograd_place *y, const iso_winograd_place *x, int64_t o0, int64_t no,
-                           int64_t x0, int64_t nx, bool add, float *product, float *out, double *sum)
+                           int64_t x0, int64_t nx, bool add, float *product)
 {
     const int tiles = (int)iso_ceil_div(ISO_GEMM_PANEL, j->isa->mr), height = (int)iso_ceil_div(ISO_GEMM_PANEL, tiles);
     float *to[BLOCK_O];
@@ -345,11 +343,10 @@ static void multiply_block(const job *j, int64_t rows, const iso_winograd_place 
                 const float *left = y->at + y->point[q] + (o0 + i) / y->group * y->step;
                 const int panel = (int)iso_min64(ISO_GEMM_PANEL, no - i);
                 for (int h = 0; h < panel; h += height)
-                    kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, false);
+                    kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, add);
             }
         }
     }
-    iso_winograd_join_w(&j->grid, product, no, j->block_x, o0, no, x0, nx, add, out, sum);
 }
 
 static void sum_weights(const job *j, const iso_call *call, const crew *c, range strips, float *out, double *sum)
@@ -359,8 +356,9 @@ static void sum_weights(const job *j, const iso_call *call, const crew *c, range
     const iso_winograd_place y = place_panels(j, c->left, j->o, ISO_GEMM_PANEL, &size);
     const iso_winograd_place x = place_panels(j, c->right, j->channels, j->width, &size);
     const int64_t across = iso_ceil_div(j->channels, j->block_x);
-    for (int64_t strip = strips.first; strip < strips.last; strip += j->chunk) {
+    for (int64_t strip = strips.first, chunks = 0; strip < strips.last; strip += j->chunk, chunks++) {
         const int64_t count = iso_min64(j->chunk, strips.last - strip);
+        const bool first = chunks % j->kept == 0, last = chunks % j->kept == j->kept - 1 || strip + count == strips.last;
         range mine = share(c, count);
         for (int64_t k = mine.first; k < mine.last; k++) {
             iso_winograd_split_x(g, call->in[0].data, strip + k, &x, k * g->tiles_w);
@@ -369,9 +367,10 @@ static void sum_weights(const job *j, const iso_call *call, const crew *c, range
         meet(c);
         mine = share(c, iso_ceil_div(j->o, j->block_o) * across);
         for (int64_t k = mine.first; k < mine.last; k++) {
-            const int64_t o = k / across * j->block_o, first = k % across * j->block_x;
-            multiply_block(j, count * g->tiles_w, &y, &x, o, iso_min64(j->block_o, j->o - o), first, iso_min64(j->block_x, j->channels - first),
-                           strip > strips.first, c->product, out, sum);
+            const int64_t o = k / across * j->block_o, x0 = k % across * j->block_x;
+            const int64_t no = iso_min64(j->block_o, j->o - o), nx = iso_min64(j->block_x, j->channels - x0);
+            multiply_block(j, count * g->tiles_w, &y, &x, o, no, x0, nx, !first, c->product);
+            if (last) iso_winograd_join_w(g, c->product, no, j->block_x, o, no, x0, nx, chunks >= j->kept, out, sum);
         }
         meet(c);
     }

@@ -1,6 +1,8 @@
 /* winograd_transform.c: see winograd_transform.h and winograd.h. Each loop takes eight channels of a tile through both axes at once. */
 #include "model/cpu/winograd_transform.h"
 
+#include <stdatomic.h>
+
 typedef float vec8 __attribute__((vector_size(32)));
 typedef double double8 __attribute__((vector_size(64)));
 #define INLINE static inline __attribute__((always_inline))
@@ -126,7 +128,9 @@ INLINE void taps_line_back(const int n, const vec8 *m, const int dm, vec8 *w, co
     w[(t - 1) * dw] += m[4 * dm];
 }
 
-/* Loops over an axis are left as they are: unrolled they would want more registers than there are. */
+/* A tile goes through both axes a few rows of its results at a time: the values between would not fit into the registers, and writing and reading
+ * them costs more than loading the tile two or three times. What a row does not need is neither loaded nor computed. */
+INLINE void forget(void) { atomic_signal_fence(memory_order_seq_cst); } /* what was loaded: compilers would keep it for the next rows, on the stack */
 #define ONE_BY_ONE _Pragma("GCC unroll 1")
 typedef void (*line)(const int n, const vec8 *from, const int d_from, vec8 *to, const int d_to);
 
@@ -140,8 +144,42 @@ INLINE void put_line(const int n, const vec8 *from, line transform, float *colum
     for (int q = 0; q < side; q++) store(column + point[q], &out[q]);
 }
 
-/* A column of products, a row of points apart, of which the first so many are there, transformed to numbers as far apart. */
-INLINE void get_line(const int n, const float *from, int64_t apart, int there, line transform, vec8 *to)
+/* Rows r and, where it is not negative, s of what a tile of `across` pixels a side gives along its columns; then along these rows, to their points.
+ * Its pixels lie row and pixel apart; where `at` is not NULL, `channel` behind at[i * SIDE + j]. */
+INLINE void split_rows(const int n, line transform, const int across, const int r, const int s, const float *from, int64_t row, int64_t pixel,
+                       const float *const *at, int64_t channel, float *column, const int64_t *point)
+{
+    vec8 first[SIDE], second[SIDE];
+    forget();
+#pragma GCC unroll 5
+    for (int j = 0; j < across; j++, from += pixel) {
+        vec8 in[SIDE], out[SIDE];
+#pragma GCC unroll 5
+        for (int i = 0; i < across; i++) load(&in[i], at ? at[i * SIDE + j] + channel : from + i * row);
+        transform(n, in, 1, out, 1);
+        first[j] = out[r];
+        if (s >= 0) second[j] = out[s];
+    }
+    put_line(n, first, transform, column, point + r * POINTS(n));
+    if (s >= 0) put_line(n, second, transform, column, point + s * POINTS(n));
+}
+
+/* A whole tile. */
+INLINE void split_tile(const int n, line transform, const int across, const float *from, int64_t row, int64_t pixel, const float *const *at,
+                       int64_t channel, float *column, const int64_t *point)
+{
+    split_rows(n, transform, across, 0, 1, from, row, pixel, at, channel, column, point);
+    if (n == 2) {
+        split_rows(n, transform, across, 2, -1, from, row, pixel, at, channel, column, point);
+    } else {
+        split_rows(n, transform, across, 2, 3, from, row, pixel, at, channel, column, point);
+        split_rows(n, transform, across, 4, -1, from, row, pixel, at, channel, column, point);
+    }
+}
+
+/* A column of products, a row of points apart, of which the first so many are there, transformed to numbers as far apart. All columns come first: what
+ * they give is less than what they read, so that writing it down costs less than reading twice. */
+INLINE void get_column(const int n, const float *from, int64_t apart, int there, line transform, vec8 *to)
 {
     const int side = POINTS(n);
     vec8 in[SIDE];
@@ -167,8 +205,11 @@ INLINE strip strip_of(const iso_winograd_grid *g, const int n, int64_t number)
 
 INLINE int64_t column_of(const iso_winograd_place *p, int64_t channel)
 {
-    return channel / p->group * p->step + channel % p->group;
+    return (channel >> __builtin_ctzll((unsigned long long)p->group)) * p->step + (channel & (p->group - 1));
 }
+
+/* A pixel that lies outside. */
+static const float no_pixel[ISO_WINOGRAD_CHANNELS];
 
 /* Pixels first ... last-1 of a tile's side lie in the image. */
 typedef struct inside {
@@ -181,13 +222,10 @@ INLINE inside inside_y(int64_t i, int n, int64_t size)
     return (inside){0, iso_min64(n, size - i)};
 }
 
-/* Of the pixels i, i+1, ... that a tile meets, of those that have residue p, and meet y, of which there are `met`. */
-INLINE inside inside_x(int64_t i, int n, int64_t met, int64_t kernel, int64_t p, int64_t stride, int64_t pad, int64_t size)
+/* Of the pixels i, i+1, ... of a line that a tile meets. */
+INLINE inside inside_x(int64_t i, int n, const iso_winograd_line *l)
 {
-    const int64_t before = pad > p ? iso_ceil_div(pad - p, stride) - i : 0; /* pixels before the image */
-    const int64_t there = size + pad - p > 0 ? iso_ceil_div(size + pad - p, stride) : 0;
-    const int64_t last = iso_min64(POINTS(n), iso_min64(there, met + iso_ceil_div(kernel - p, stride) - 1) - i);
-    return (inside){iso_max64(before, 0), last};
+    return (inside){iso_max64(l->first - i, 0), iso_min64(l->last - i, POINTS(n))};
 }
 
 /* The pixels of the next tile are asked for, some lines of the cache with every eight channels of this one: its rows lie too far apart for the
@@ -221,27 +259,48 @@ INLINE void look_ahead(ahead *a, const bool write)
     }
 }
 
-/* --- y */
+static iso_winograd_line line_of(int64_t p, int64_t stride, int64_t kernel, int64_t pad, int64_t size, int64_t met)
+{
+    const int64_t taps = iso_ceil_div(kernel - p, stride), there = size + pad - p > 0 ? iso_ceil_div(size + pad - p, stride) : 0;
+    return (iso_winograd_line){.first = pad > p ? iso_ceil_div(pad - p, stride) : 0, .last = iso_min64(there, met + taps - 1),
+                               .fewer = taps < iso_ceil_div(kernel, stride)};
+}
 
-INLINE void split_y_tile(const int n, const bool whole, const float *y, int64_t row, int64_t pixel, inside h, inside w, int64_t channels,
-                         const iso_winograd_place *to, float *at)
+/* Whether some of x's pixels along an axis meet none of y. */
+static bool rest_of(int64_t stride, int64_t kernel, int64_t pad, int64_t size, int64_t met)
+{
+    return stride * (met - 1) + kernel < size + pad;
+}
+
+iso_winograd_grid iso_winograd_grid_of(const iso_conv_sizes *s, int n)
 {
     const int side = POINTS(n);
+    iso_winograd_grid g = {.s = *s, .n = n, .points = side * side, .side = side, .tiles_h = iso_ceil_div(s->oh, n), .tiles_w = iso_ceil_div(s->ow, n)};
+    g.rest = rest_of(s->stride, s->kh, s->pad, s->h, s->oh) || rest_of(s->stride, s->kw, s->pad, s->w, s->ow);
+    for (int64_t p = 0; p < s->stride; p++) {
+        g.rows[p] = line_of(p, s->stride, s->kh, s->pad, s->h, s->oh);
+        g.columns[p] = line_of(p, s->stride, s->kw, s->pad, s->w, s->ow);
+    }
+    return g;
+}
+
+/* --- y */
+
+/* Where the pixels of a tile are: those outside are zeros. */
+INLINE void find_pixels(const int across, const float *from, int64_t row, int64_t pixel, inside h, inside w, const float **at)
+{
+    for (int i = 0; i < across; i++)
+        for (int j = 0; j < across; j++)
+            at[i * SIDE + j] = i >= h.first && i < h.last && j >= w.first && j < w.last ? from + i * row + j * pixel : no_pixel;
+}
+
+INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel, inside h, const float *const *at, int64_t channels,
+                         const iso_winograd_place *to, float *tile)
+{
     ahead next = ahead_of(y + 2 * n * pixel, h.last, row, n * pixel, channels / LANES);
     for (int64_t c = 0; c < channels; c += LANES) {
-        vec8 half[SIDE * SIDE];
-        const float *from = y + c;
         look_ahead(&next, false);
-        ONE_BY_ONE for (int j = 0; j < n; j++, from += pixel) {
-            vec8 in[SIDE] = {{0}};
-#pragma GCC unroll 4
-            for (int i = 0; i < n; i++)
-                if (whole || (i < h.last && j < w.last)) load(&in[i], from + i * row);
-            tile_line(n, in, 1, half + j, n);
-        }
-        float *column = at + column_of(to, c);
-        const int64_t *point = to->point;
-        ONE_BY_ONE for (int i = 0; i < side; i++, point += POINTS(n)) put_line(n, half + i * n, tile_line, column, point);
+        split_tile(n, tile_line, n, y + c, row, pixel, at, c, tile + column_of(to, c), to->point);
     }
 }
 
@@ -251,11 +310,15 @@ INLINE void split_y(const int n, const iso_winograd_grid *g, const float *y, int
     const int64_t pixel = g->s.o, line = g->s.ow * pixel;
     const inside h = inside_y(s.i, n, g->s.oh);
     for (int64_t t = 0; t < g->tiles_w; t++) {
-        const float *from = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
+        const float *from = y + (s.image * g->s.oh + s.i) * line + t * n * pixel, *at[SIDE * SIDE];
         const inside w = inside_y(t * n, n, g->s.ow);
-        float *at = to->at + (row + t) * to->pitch;
-        if (h.last == n && w.last == n) split_y_tile(n, true, from, line, pixel, h, w, g->s.o, to, at);
-        else split_y_tile(n, false, from, line, pixel, h, w, g->s.o, to, at);
+        float *tile = to->at + (row + t) * to->pitch;
+        if (h.last == n && w.last == n) {
+            split_y_tile(n, from, line, pixel, h, NULL, g->s.o, to, tile);
+        } else {
+            find_pixels(n, from, line, pixel, h, w, at);
+            split_y_tile(n, from, line, pixel, h, at, g->s.o, to, tile);
+        }
     }
 }
 
@@ -266,9 +329,28 @@ ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y,
     else split_y(4, g, y, strip, to, row);
 }
 
-INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t number, float *y)
+INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t apart, inside h, inside w, int64_t line, int64_t pixel, float *y)
 {
     const int side = POINTS(n);
+    ahead next = ahead_of(y + 2 * n * pixel, h.last, line, n * pixel, pixel / LANES);
+    for (int64_t c = 0; c < pixel; c += LANES) {
+        vec8 half[SIDE * SIDE], out[SIDE];
+        look_ahead(&next, true);
+        ONE_BY_ONE for (int j = 0; j < side; j++) {
+            get_column(n, m + j * apart + c, apart, side, tile_line_back, half + j);
+        }
+        ONE_BY_ONE for (int i = 0; i < n; i++) {
+            if (!whole && i >= h.last) break;
+            tile_line_back(n, half + i * side, 1, out, 1);
+#pragma GCC unroll 4
+            for (int j = 0; j < n; j++)
+                if (whole || j < w.last) store(y + i * line + j * pixel + c, &out[j]);
+        }
+    }
+}
+
+INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t number, float *y)
+{
     const strip s = strip_of(g, n, number);
     const int64_t pixel = g->s.o, line = g->s.ow * pixel;
     const inside h = inside_y(s.i, n, g->s.oh);
@@ -276,18 +358,8 @@ INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_p
         const inside w = inside_y(t * n, n, g->s.ow);
         const float *from = m->at + (row + t) * m->pitch;
         float *to = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
-        ahead next = ahead_of(to + 2 * n * pixel, h.last, line, n * pixel, pixel / LANES);
-        for (int64_t c = 0; c < pixel; c += LANES) {
-            look_ahead(&next, true);
-            vec8 half[SIDE * SIDE], out[SIDE];
-            ONE_BY_ONE for (int j = 0; j < side; j++) get_line(n, from + j * m->apart + c, m->apart, side, tile_line_back, half + j);
-            ONE_BY_ONE for (int i = 0; i < h.last; i++) {
-                tile_line_back(n, half + i * POINTS(n), 1, out, 1);
-#pragma GCC unroll 4
-                for (int j = 0; j < n; j++)
-                    if (j < w.last) store(to + i * line + j * pixel + c, &out[j]);
-            }
-        }
+        if (h.last == n && w.last == n) join_y_tile(n, true, from, m->apart, h, w, line, pixel, to);
+        else join_y_tile(n, false, from, m->apart, h, w, line, pixel, to);
     }
 }
 
@@ -311,11 +383,9 @@ typedef struct patch {
 INLINE patch patch_of(const iso_winograd_grid *g, const int n, strip s, int64_t tile, int64_t p, int64_t q)
 {
     const iso_conv_sizes *z = &g->s;
-    patch a = {.row = z->stride * z->w * z->c, .pixel = z->stride * z->c};
-    a.no_row = iso_winograd_zero(g, (POINTS(n) - 1) * POINTS(n), p * z->stride + q);
-    a.no_column = iso_winograd_zero(g, POINTS(n) - 1, p * z->stride + q);
-    a.h = inside_x(s.i, n, z->oh, z->kh, p, z->stride, z->pad, z->h);
-    a.w = inside_x(tile * n, n, z->ow, z->kw, q, z->stride, z->pad, z->w);
+    patch a = {.row = z->stride * z->w * z->c, .pixel = z->stride * z->c, .no_row = g->rows[p].fewer, .no_column = g->columns[q].fewer};
+    a.h = inside_x(s.i, n, &g->rows[p]);
+    a.w = inside_x(tile * n, n, &g->columns[q]);
     a.whole = a.h.first == 0 && a.h.last == POINTS(n) && a.w.first == 0 && a.w.last == POINTS(n);
     a.offset = ((s.image * z->h + s.i * z->stride + p - z->pad) * z->w + tile * n * z->stride + q - z->pad) * z->c;
     return a;
@@ -331,24 +401,12 @@ INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, st
                     z->stride * z->stride * z->c / LANES);
 }
 
-INLINE void split_x_tile(const int n, const bool whole, const float *x, const patch *a, int64_t channels, int64_t channel,
-                         const iso_winograd_place *to, float *at, ahead *next)
+INLINE void split_x_tile(const int n, const float *x, const patch *a, const float *const *at, int64_t channels, int64_t channel,
+                         const iso_winograd_place *to, float *tile, ahead *next)
 {
-    const int side = POINTS(n);
     for (int64_t c = 0; c < channels; c += LANES) {
         look_ahead(next, false);
-        vec8 half[SIDE * SIDE];
-        const float *from = x + a->offset + c;
-        ONE_BY_ONE for (int j = 0; j < side; j++, from += a->pixel) {
-            vec8 in[SIDE] = {{0}};
-#pragma GCC unroll 5
-            for (int i = 0; i < side; i++)
-                if (whole || (i >= a->h.first && i < a->h.last && j >= a->w.first && j < a->w.last)) load(&in[i], from + i * a->row);
-            patch_line(n, in, 1, half + j, POINTS(n));
-        }
-        float *column = at + column_of(to, channel + c);
-        const int64_t *point = to->point;
-        ONE_BY_ONE for (int i = 0; i < side; i++, point += POINTS(n)) put_line(n, half + i * POINTS(n), patch_line, column, point);
+        split_tile(n, patch_line, POINTS(n), x + c, a->row, a->pixel, at, c, tile + column_of(to, channel + c), to->point);
     }
 }
 
@@ -357,12 +415,18 @@ INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int
     const strip s = strip_of(g, n, number);
     for (int64_t t = 0; t < g->tiles_w; t++) {
         ahead next = ahead_x(n, g, x, s, t);
-        for (int64_t r = 0; r < g->s.stride * g->s.stride; r++) {
-            const patch a = patch_of(g, n, s, t, r / g->s.stride, r % g->s.stride);
-            float *at = to->at + (row + t) * to->pitch;
-            if (a.whole) split_x_tile(n, true, x, &a, g->s.c, r * g->s.c, to, at, &next);
-            else split_x_tile(n, false, x, &a, g->s.c, r * g->s.c, to, at, &next);
-        }
+        float *tile = to->at + (row + t) * to->pitch;
+        for (int64_t p = 0, channel = 0; p < g->s.stride; p++)
+            for (int64_t q = 0; q < g->s.stride; q++, channel += g->s.c) {
+                const patch a = patch_of(g, n, s, t, p, q);
+                const float *at[SIDE * SIDE];
+                if (a.whole) {
+                    split_x_tile(n, x + a.offset, &a, NULL, g->s.c, channel, to, tile, &next);
+                } else {
+                    find_pixels(POINTS(n), x + a.offset, a.row, a.pixel, a.h, a.w, at);
+                    split_x_tile(n, x + a.offset, &a, at, g->s.c, channel, to, tile, &next);
+                }
+            }
     }
 }
 
@@ -379,11 +443,11 @@ INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t a
 {
     const int side = POINTS(n);
     for (int64_t c = first; c < last; c += LANES) {
-        look_ahead(next, true);
         vec8 half[SIDE * SIDE];
+        look_ahead(next, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
             const bool none = a->no_column && j == side - 1;
-            get_line(n, m + j * apart + c, apart, none ? 0 : a->no_row ? side - 1 : side, patch_line_back, half + j);
+            get_column(n, m + j * apart + c, apart, none ? 0 : a->no_row ? side - 1 : side, patch_line_back, half + j);
         }
         float *to = x + a->offset + c;
         ONE_BY_ONE for (int i = 0; i < side; i++, to += a->row) {
@@ -532,32 +596,40 @@ ISO_CLONES void iso_winograd_split_w(const iso_winograd_grid *g, const float *w,
     else split_w_turned(4, g, w, to, panel);
 }
 
+/* Row u of a residue's weights, of y's channel o and x's from `column` on. */
+INLINE void join_w_row(const int n, const iso_conv_sizes *s, const int u, const vec8 *from, int64_t o, int64_t column, bool add, float *out, double *sum)
+{
+    const int taps = TAPS(n);
+    vec8 w[SIDE];
+    taps_line_back(n, from, 1, w, 1);
+#pragma GCC unroll 3
+    for (int v = 0; v < taps; v++) {
+        const int64_t tap = tap_of(n, s, o, column / s->c, u * TAPS(n) + v), at = tap + column % s->c;
+        if (tap < 0) continue;
+        if (out) {
+            vec8 was = {0};
+            if (add) load(&was, out + at);
+            was += w[v];
+            store(out + at, &was);
+        } else {
+            double8 was = {0};
+            if (add) memcpy(&was, sum + at, sizeof was);
+            was += __builtin_convertvector(w[v], double8);
+            memcpy(sum + at, &was, sizeof was);
+        }
+    }
+}
+
 INLINE void join_w(const int n, const iso_winograd_grid *g, const float *m, int64_t rows, int64_t pitch, int64_t o0, int64_t no, int64_t first,
                    int64_t count, bool add, float *out, double *sum)
 {
-    const int side = POINTS(n), all = TAPS(n) * TAPS(n);
-    const iso_conv_sizes *s = &g->s;
+    const int side = POINTS(n), taps = TAPS(n);
     for (int64_t o = 0; o < no; o++)
         for (int64_t j = 0; j < count; j += LANES) {
-            vec8 half[3 * SIDE], w[3];
+            vec8 half[3 * SIDE];
             const float *from = m + o * pitch + j;
-            ONE_BY_ONE for (int k = 0; k < side; k++) get_line(n, from + k * rows * pitch, rows * pitch, side, taps_line_back, half + k);
-            ONE_BY_ONE for (int t = 0; t < all; t++) {
-                if (t % TAPS(n) == 0) taps_line_back(n, half + t / TAPS(n) * POINTS(n), 1, w, 1);
-                const int64_t tap = tap_of(n, s, o0 + o, (first + j) / s->c, t), at = tap + (first + j) % s->c;
-                if (tap < 0) continue;
-                if (out) {
-                    vec8 was = {0};
-                    if (add) load(&was, out + at);
-                    was += w[t % TAPS(n)];
-                    store(out + at, &was);
-                } else {
-                    double8 was = {0};
-                    if (add) memcpy(&was, sum + at, sizeof was);
-                    was += __builtin_convertvector(w[t % TAPS(n)], double8);
-                    memcpy(sum + at, &was, sizeof was);
-                }
-            }
+            ONE_BY_ONE for (int k = 0; k < side; k++) get_column(n, from + k * rows * pitch, rows * pitch, side, taps_line_back, half + k);
+            ONE_BY_ONE for (int u = 0; u < taps; u++) join_w_row(n, &g->s, u, half + u * side, o0 + o, first + j, add, out, sum);
         }
 }
 

@@ -11,8 +11,17 @@
 
 enum {
     ISO_WINOGRAD_POINTS = 25, /* at most */
+    ISO_WINOGRAD_STRIDE = 4,  /* at most */
+    ISO_WINOGRAD_CHANNELS = 4096, /* of x or y, at most */
     ISO_WINOGRAD_LANES = 8
 };
+
+/* Of x's pixels of one residue along one axis, numbered so that pixel i of y meets i, i+1, ...: first ... last-1 are in the image and meet
+ * a pixel of y. */
+typedef struct iso_winograd_line {
+    int64_t first, last;
+    bool fewer; /* its kernel has fewer weights than other residues': the point at infinity, the last one, has a zero */
+} iso_winograd_line;
 
 typedef struct iso_winograd_grid {
     iso_conv_sizes s;
@@ -20,16 +29,17 @@ typedef struct iso_winograd_grid {
     int side;                  /* points along an axis */
     bool rest;                 /* x has pixels that meet none of y */
     int64_t tiles_h, tiles_w;  /* of an image */
+    iso_winograd_line rows[ISO_WINOGRAD_STRIDE], columns[ISO_WINOGRAD_STRIDE]; /* of each residue */
 } iso_winograd_grid;
 
-/* Residues whose kernel has fewer weights along an axis have zeros at that axis's point at infinity, the last one: there they are
- * neither multiplied nor read. */
+/* For tiles of n x n pixels of y. The stride is at most ISO_WINOGRAD_STRIDE. */
+iso_winograd_grid iso_winograd_grid_of(const iso_conv_sizes *s, int n);
+
+/* Whether a residue has zeros at a point: there it is neither multiplied nor read. */
 static inline bool iso_winograd_zero(const iso_winograd_grid *g, int64_t point, int64_t residue)
 {
-    const iso_conv_sizes *s = &g->s;
-    const int64_t last = g->side - 1, p = residue / s->stride, q = residue % s->stride;
-    return (point / g->side == last && iso_ceil_div(s->kh - p, s->stride) < iso_ceil_div(s->kh, s->stride)) ||
-           (point % g->side == last && iso_ceil_div(s->kw - q, s->stride) < iso_ceil_div(s->kw, s->stride));
+    return (point / g->side == g->side - 1 && g->rows[residue / g->s.stride].fewer) ||
+           (point % g->side == g->side - 1 && g->columns[residue % g->s.stride].fewer);
 }
 
 static inline int64_t iso_winograd_channels(const iso_winograd_grid *g)
@@ -41,7 +51,7 @@ static inline int64_t iso_winograd_channels(const iso_winograd_grid *g)
  *     at + r * pitch + point[q] + k / group * step + k % group. */
 typedef struct iso_winograd_place {
     float *at;
-    int64_t pitch, group, step;
+    int64_t pitch, group /* a power of two */, step;
     int64_t point[ISO_WINOGRAD_POINTS];
 } iso_winograd_place;
 
