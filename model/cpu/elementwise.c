@@ -126,6 +126,22 @@ UNARY(softplus, softplus1(x))
 UNARY(relu, x <= 0.0f ? 0.0f : x)
 UNARY(step, x > 0.0f ? 1.0f : 0.0f)
 
+/* Two ops in one pass. */
+ISO_CLONES static void run_step_mul(int64_t n, const float *a, const float *b, float *out)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) out[i] = (a[i] > 0.0f ? 1.0f : 0.0f) * b[i];
+}
+
+ISO_CLONES static void run_add_relu(int64_t n, const float *a, const float *b, float *out)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float x = a[i] + b[i];
+        out[i] = x <= 0.0f ? 0.0f : x;
+    }
+}
+
 /* sqrtf sets errno for negative numbers, which would keep a plain loop out of vector code. */
 static void run_sqrt(int64_t n, const float *a, float *out)
 {
@@ -155,6 +171,17 @@ void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, f
     case ISO_OP_STEP: run_step(n, a, f, out); return;
     default: assert(!"an elementwise op without a kernel");
     }
+}
+
+bool iso_elementwise_pairs(iso_op first, iso_op second)
+{
+    return (first == ISO_OP_STEP && second == ISO_OP_MUL) || (first == ISO_OP_ADD && second == ISO_OP_RELU);
+}
+
+void iso_elementwise_run_pair(iso_op first, int64_t n, const float *a, const float *b, float *out)
+{
+    if (first == ISO_OP_STEP) run_step_mul(n, a, b, out);
+    else run_add_relu(n, a, b, out);
 }
 
 ISO_CLONES void iso_elementwise_fill(int64_t n, float value, float *out)

@@ -5,11 +5,16 @@
 #ifndef ISO_CPU_ELEMENTWISE_H
 #define ISO_CPU_ELEMENTWISE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "model/graph/graph.h"
 
 /* out[i] = op(a[i], b[i]); b is NULL for unary ops, f is attr.f. out may be a or b, no other overlap. */
 void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, float f, float *out);
+/* Whether `second` of what `first` gives can be had in one pass, with the same bits: a mask times b, relu of a sum. Then out[i] = second(first(a[i], b[i]))
+ * or, for a mask, first(a[i]) b[i]. */
+bool iso_elementwise_pairs(iso_op first, iso_op second);
+void iso_elementwise_run_pair(iso_op first, int64_t n, const float *a, const float *b, float *out);
 void iso_elementwise_fill(int64_t n, float value, float *out);
 void iso_elementwise_copy(int64_t n, const float *a, float *out);
 

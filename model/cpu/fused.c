@@ -15,6 +15,7 @@ typedef enum source {
     DENSE,  /* an input in place */
     STEADY, /* a broadcast input that looks the same in every tile */
     SPREAD, /* any other broadcast input */
+    PAIRED, /* a step that is done with the one step that reads it */
     DIRECT, /* a step computed where it is stored */
     BUFFER  /* a step computed in a buffer; `out` may want a copy */
 } source;
@@ -26,6 +27,7 @@ typedef struct program {
     source from[VALUES];
     int slot[VALUES];   /* of STEADY, SPREAD and BUFFER values */
     int slots;
+    int with[ISO_FUSED_MAX_STEPS]; /* the step that a step is done with, before it; -1: none */
 } program;
 
 static void input_strides(const iso_shape *to, const iso_shape *in, int64_t stride[ISO_MAX_DIMS])
@@ -50,13 +52,16 @@ static int64_t period(const iso_shape *shape, const int64_t *stride)
     return step;
 }
 
+static bool reads(const iso_fused *f, int s, int v) { return f->step[s].a == v || f->step[s].b == v; }
+
 /* Writing a step's value to its place at once must not overwrite an input that a later step still reads. */
-static bool may_write_at_once(const iso_fused *f, int step)
+static bool may_write_at_once(const program *p, int step)
 {
+    const iso_fused *f = p->f;
     for (int i = 0; i < f->inputs; i++) {
         if (f->input[i].data != f->step[step].out) continue;
         for (int s = step + 1; s < f->steps; s++)
-            if (f->step[s].a == i || f->step[s].b == i) return false;
+            if (reads(f, s, i) || (p->with[s] >= 0 && reads(f, p->with[s], i))) return false;
     }
     return true;
 }
@@ -80,6 +85,9 @@ static void assign_slots(program *p)
     for (int s = 0; s < f->steps; s++) {
         last[f->step[s].a] = s;
         if (f->step[s].b >= 0) last[f->step[s].b] = s;
+        if (p->with[s] < 0) continue;
+        last[f->step[p->with[s]].a] = s; /* read only now */
+        if (f->step[p->with[s]].b >= 0) last[f->step[p->with[s]].b] = s;
     }
     for (int s = 0; s < f->steps; s++)
         if (f->step[s].out && p->from[f->inputs + s] == BUFFER) last[f->inputs + s] = f->steps;
@@ -97,6 +105,28 @@ static void assign_slots(program *p)
     }
 }
 
+/* Steps that nothing but one other reads, with which they are done in one pass. */
+static void find_pairs(program *p)
+{
+    const iso_fused *f = p->f;
+    int readers[VALUES] = {0};
+    for (int s = 0; s < f->steps; s++) {
+        readers[f->step[s].a]++;
+        if (f->step[s].b >= 0) readers[f->step[s].b]++;
+    }
+    for (int s = 0; s < f->steps; s++) {
+        const int operand[2] = {f->step[s].a, f->step[s].b};
+        p->with[s] = -1;
+        for (int k = 0; k < 2 && p->with[s] < 0; k++) {
+            const int first = operand[k] - f->inputs;
+            if (first < 0 || readers[operand[k]] != 1 || f->step[first].out || p->with[first] >= 0) continue;
+            if (!iso_elementwise_pairs(f->step[first].op, f->step[s].op)) continue;
+            p->from[operand[k]] = PAIRED;
+            p->with[s] = first;
+        }
+    }
+}
+
 /* For elements from `start` on. */
 static void prepare(program *p, const iso_fused *f, int64_t start)
 {
@@ -109,6 +139,7 @@ static void prepare(program *p, const iso_fused *f, int64_t start)
         int64_t n = period(&f->shape, p->stride[i]);
         if (n <= TILE) longest = iso_max64(longest, n);
     }
+    find_pairs(p);
     p->tile = TILE / longest * longest;
     for (int i = 0; i < f->inputs; i++) {
         if (f->input[i].dense) continue;
@@ -116,7 +147,7 @@ static void prepare(program *p, const iso_fused *f, int64_t start)
         p->from[i] = n > 0 && p->tile % n == 0 && start % n == 0 ? STEADY : SPREAD;
     }
     for (int s = 0; s < f->steps; s++)
-        p->from[f->inputs + s] = f->step[s].out && may_write_at_once(f, s) ? DIRECT : BUFFER;
+        if (p->from[f->inputs + s] != PAIRED) p->from[f->inputs + s] = f->step[s].out && may_write_at_once(p, s) ? DIRECT : BUFFER;
     assign_slots(p);
 }
 
@@ -152,6 +183,15 @@ static void spread(const iso_shape *shape, const int64_t *stride, const float *d
 
 typedef float tile_buffer[TILE];
 
+/* Step s and the one it is done with. */
+static void run_pair(const program *p, int s, int64_t n, const float *const *value, float *out)
+{
+    const iso_fused_step *second = &p->f->step[s], *first = &p->f->step[p->with[s]];
+    int other = first->b;
+    if (other < 0) other = second->a == p->f->inputs + p->with[s] ? second->b : second->a;
+    iso_elementwise_run_pair(first->op, n, value[first->a], value[other], out);
+}
+
 static void run_tile(const program *p, int64_t start, int64_t n, tile_buffer *buffer)
 {
     const iso_fused *f = p->f;
@@ -167,8 +207,10 @@ static void run_tile(const program *p, int64_t start, int64_t n, tile_buffer *bu
     for (int s = 0; s < f->steps; s++) {
         const iso_fused_step *step = &f->step[s];
         const int v = f->inputs + s;
+        if (p->from[v] == PAIRED) continue;
         float *out = p->from[v] == DIRECT ? (float *)step->out + start : buffer[p->slot[v]];
-        iso_elementwise_run(step->op, n, value[step->a], step->b >= 0 ? value[step->b] : NULL, (float)step->f, out);
+        if (p->with[s] < 0) iso_elementwise_run(step->op, n, value[step->a], step->b >= 0 ? value[step->b] : NULL, (float)step->f, out);
+        else run_pair(p, s, n, value, out);
         value[v] = out;
     }
     for (int s = 0; s < f->steps; s++)
