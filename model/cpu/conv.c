@@ -48,43 +48,77 @@ static void follow(const iso_call *call, int64_t first, int64_t last)
         iso_cpu_fused_part(call->tail, (first + n * t / threads) * o, (first + n * (t + 1) / threads) * o);
 }
 
+/* How a convolution is computed. */
+typedef enum way { BY_FEW, BY_WINOGRAD, BY_DIRECT, BY_PRODUCT } way;
+
+static way cheapest(iso_op op, const iso_call *call, double product)
+{
+    const double direct = op == ISO_OP_CONV_W ? iso_direct_w_cost(call) : iso_direct_cost(op, call);
+    if (iso_winograd_cost(op, call) < fmin(direct, product)) return BY_WINOGRAD;
+    return direct < product ? BY_DIRECT : BY_PRODUCT;
+}
+
+/* What a product's packers read. */
+typedef struct operands {
+    iso_patches patches;
+    iso_gemm_matrix image, other; /* other: the weights, or y */
+} operands;
+
+static iso_gemm conv_product(const iso_call *call, const iso_conv_sizes *s, operands *of)
+{
+    const int64_t depth = s->kh * s->kw * s->c;
+    const bool plain = patches_are_image(s);
+    *of = (operands){patches_of(s, call->in[0].data), {call->in[0].data, depth}, {call->in[1].data, depth}};
+    return (iso_gemm){.m = s->batch * s->oh * s->ow, .n = s->o, .k = depth, .a_cost = plain ? 0.3 : 0.4, .b_cost = 0.9,
+                      .a = plain ? (const void *)&of->image : &of->patches, .b = &of->other,
+                      .pack_a = plain ? iso_gemm_pack_a_rows : iso_patches_pack_a, .pack_b = iso_gemm_pack_b_depth,
+                      .find_a = plain ? iso_gemm_find_rows : iso_patches_find_a, .find_b = iso_gemm_find_rows, .b_by_columns = true,
+                      .c = call->out.data, .c_pitch = s->o};
+}
+
+/* conv's product for some images at a time, each of them followed by its tail. */
+static void conv_by_images(const iso_call *call, const iso_conv_sizes *s, int64_t images)
+{
+    const int64_t pixels = s->oh * s->ow;
+    operands of;
+    iso_gemm g = conv_product(call, s, &of);
+    g.part_of = g.m;
+    for (int64_t i = 0; i < s->batch; i += images) {
+        const int64_t n = iso_min64(images, s->batch - i);
+        of.image.data = of.patches.x = (const float *)call->in[0].data + i * s->h * s->w * s->c;
+        g.m = n * pixels;
+        g.c = (float *)call->out.data + i * pixels * s->o;
+        iso_gemm_run(&g, call->threads, call->workspace);
+        follow(call, i * pixels, (i + n) * pixels);
+    }
+}
+
+static way conv_way(const iso_call *call, const iso_conv_sizes *s)
+{
+    operands of;
+    if (iso_few_fits(s, call)) return BY_FEW;
+    if (call->part_of) return BY_WINOGRAD; /* or it would be whole */
+    const iso_gemm g = conv_product(call, s, &of);
+    return cheapest(ISO_OP_CONV, call, iso_gemm_cost(&g));
+}
+
 void iso_cpu_conv(const iso_call *call)
 {
     const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->in[1].shape, &call->out.shape, &call->attr);
-    if (iso_few_fits(&s)) {
+    const way by = conv_way(call, &s);
+    const int64_t images = images_at_once(&s, call);
+    operands of;
+    if (by == BY_FEW) {
         iso_few_conv(&s, call);
-        return;
-    }
-    const int64_t depth = s.kh * s.kw * s.c;
-    iso_patches patches = patches_of(&s, call->in[0].data);
-    iso_gemm_matrix image = {call->in[0].data, depth}, weights = {call->in[1].data, depth};
-    const bool plain = patches_are_image(&s);
-    iso_gemm g = {.m = s.batch * s.oh * s.ow, .n = s.o, .k = depth, .a_cost = plain ? 0.3 : 0.4, .b_cost = 0.9,
-                  .a = plain ? (const void *)&image : &patches, .b = &weights,
-                  .pack_a = plain ? iso_gemm_pack_a_rows : iso_patches_pack_a, .pack_b = iso_gemm_pack_b_depth,
-                  .find_a = plain ? iso_gemm_find_rows : iso_patches_find_a, .find_b = iso_gemm_find_rows, .b_by_columns = true,
-                  .c = call->out.data, .c_pitch = s.o};
-    const double direct = iso_direct_cost(ISO_OP_CONV, call), product = iso_gemm_cost(&g);
-    if (iso_winograd_cost(ISO_OP_CONV, call) < fmin(direct, product)) {
+    } else if (by == BY_WINOGRAD) {
         iso_winograd_run(ISO_OP_CONV, call);
-        return;
-    }
-    const int64_t pixels = s.oh * s.ow, images = images_at_once(&s, call);
-    if (direct < product || images == s.batch) {
-        if (direct < product) iso_direct_conv(call);
+    } else if (by == BY_PRODUCT && images < s.batch) {
+        conv_by_images(call, &s, images);
+    } else {
+        const iso_gemm g = conv_product(call, &s, &of);
+        if (by == BY_DIRECT) iso_direct_conv(call);
         else iso_gemm_run(&g, call->threads, call->workspace);
         finish(call);
-        return;
-    }
-    g.part_of = g.m;
-    for (int64_t i = 0; i < s.batch; i += images) {
-        const int64_t n = iso_min64(images, s.batch - i);
-        patches.x = (const float *)call->in[0].data + i * s.h * s.w * s.c;
-        image.data = patches.x;
-        g.m = n * pixels;
-        g.c = (float *)call->out.data + i * pixels * s.o;
-        iso_gemm_run(&g, call->threads, call->workspace);
-        follow(call, i * pixels, (i + n) * pixels);
     }
 }
 
@@ -106,7 +140,7 @@ static size_t largest(size_t a, size_t b, size_t c)
 size_t iso_cpu_conv_w_workspace(const iso_call *call)
 {
     const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
-    if (iso_few_fits(&s)) return iso_few_w_workspace(&s);
+    if (iso_few_fits(&s, call)) return iso_few_w_workspace(&s);
     const size_t product = iso_gemm_workspace(call->threads) + wide_bytes(call);
     return largest(product, iso_direct_w_workspace(call), iso_winograd_workspace(ISO_OP_CONV_W, call));
 }
@@ -116,34 +150,44 @@ size_t iso_cpu_conv_workspace(iso_op op, const iso_call *call)
     return largest(iso_gemm_workspace(call->threads), iso_direct_workspace(op, call), iso_winograd_workspace(op, call));
 }
 
+static iso_gemm conv_w_product(const iso_call *call, const iso_conv_sizes *s, operands *of)
+{
+    const int64_t columns = s->kh * s->kw * s->c;
+    const bool plain = patches_are_image(s);
+    *of = (operands){patches_of(s, call->in[0].data), {call->in[0].data, columns}, {call->in[1].data, s->o}};
+    return (iso_gemm){.m = s->o, .n = columns, .k = s->batch * s->oh * s->ow, .a_cost = 0.5, .b_cost = plain ? 0.4 : 0.6,
+                      .a = &of->other, .b = plain ? (const void *)&of->image : &of->patches,
+                      .pack_a = iso_gemm_pack_a_depth, .a_by_depth = true,
+                      .pack_b = plain ? iso_gemm_pack_b_rows : iso_patches_pack_b,
+                      .find_a = iso_gemm_find_depth, .find_b = plain ? iso_gemm_find_depth : iso_patches_find_b,
+                      .c = call->out.data, .c_pitch = columns};
+}
+
+static way conv_w_way(const iso_call *call, const iso_conv_sizes *s)
+{
+    operands of;
+    if (iso_few_fits(s, call)) return BY_FEW;
+    if (call->part_of) return BY_WINOGRAD;
+    const iso_gemm g = conv_w_product(call, s, &of);
+    return cheapest(ISO_OP_CONV_W, call, iso_gemm_cost(&g));
+}
+
 void iso_cpu_conv_w(const iso_call *call)
 {
     const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
-    if (iso_few_fits(&s)) {
+    const way by = conv_w_way(call, &s);
+    operands of;
+    if (by == BY_FEW) {
         iso_few_conv_w(&s, call);
-        return;
-    }
-    const int64_t columns = s.kh * s.kw * s.c;
-    iso_patches patches = patches_of(&s, call->in[0].data);
-    iso_gemm_matrix y = {call->in[1].data, s.o}, image = {call->in[0].data, columns};
-    const bool plain = patches_are_image(&s);
-    iso_gemm g = {.m = s.o, .n = columns, .k = s.batch * s.oh * s.ow, .a_cost = 0.5, .b_cost = plain ? 0.4 : 0.6,
-                  .a = &y, .b = plain ? (const void *)&image : &patches,
-                  .pack_a = iso_gemm_pack_a_depth, .a_by_depth = true,
-                  .pack_b = plain ? iso_gemm_pack_b_rows : iso_patches_pack_b,
-                  .find_a = iso_gemm_find_depth, .find_b = plain ? iso_gemm_find_depth : iso_patches_find_b,
-                  .c = call->out.data, .c_pitch = columns};
-    const double direct = iso_direct_w_cost(call), product = iso_gemm_cost(&g);
-    if (iso_winograd_cost(ISO_OP_CONV_W, call) < fmin(direct, product)) {
+    } else if (by == BY_WINOGRAD) {
         iso_winograd_run(ISO_OP_CONV_W, call);
-        return;
-    }
-    if (direct < product) {
+    } else if (by == BY_DIRECT) {
         iso_direct_conv_w(call);
-        return;
+    } else {
+        iso_gemm g = conv_w_product(call, &s, &of);
+        if (wide_bytes(call)) g.wide = (double *)((char *)call->workspace + iso_gemm_workspace(call->threads));
+        iso_gemm_run(&g, call->threads, call->workspace);
     }
-    if (wide_bytes(call)) g.wide = (double *)((char *)call->workspace + iso_gemm_workspace(call->threads));
-    iso_gemm_run(&g, call->threads, call->workspace);
 }
 
 /* conv_x where the patch matrix would be x itself. */
@@ -179,39 +223,83 @@ static iso_gemm class_of(const iso_call *call, const iso_conv_sizes *s, int64_t 
                       .c_rows = iso_lattice_rows, .c_context = &p->lattice};
 }
 
+/* The products of classes first ... first+n-1. */
+static void classes_of(const iso_call *call, const iso_conv_sizes *s, int64_t first, int n, pixel_class *part, iso_gemm *product)
+{
+    for (int i = 0; i < n; i++) product[i] = class_of(call, s, (first + i) / s->stride, (first + i) % s->stride, &part[i]);
+}
+
+enum { AT_ONCE = 16 }; /* classes */
+
+static way conv_x_way(const iso_call *call, const iso_conv_sizes *s)
+{
+    pixel_class part[AT_ONCE];
+    iso_gemm product[AT_ONCE];
+    const int64_t classes = s->stride * s->stride;
+    double cost = 0;
+    if (iso_few_fits(s, call)) return BY_FEW;
+    if (patches_are_image(s) || classes > AT_ONCE) return BY_PRODUCT;
+    if (call->part_of) return BY_WINOGRAD;
+    classes_of(call, s, 0, (int)classes, part, product);
+    for (int i = 0; i < classes; i++) cost += iso_gemm_cost(&product[i]);
+    return cheapest(ISO_OP_CONV_X, call, cost);
+}
+
 /* Splits x by its pixels' residues: stride * stride convolutions of stride 1, each writing a lattice of pixels once.
  * Nothing is scattered and no product with an inserted zero is made. */
+static void conv_x_by_classes(const iso_call *call, const iso_conv_sizes *s)
+{
+    const int64_t classes = s->stride * s->stride;
+    for (int64_t first = 0; first < classes; first += AT_ONCE) {
+        pixel_class part[AT_ONCE];
+        iso_gemm product[AT_ONCE];
+        const int count = (int)iso_min64(AT_ONCE, classes - first);
+        classes_of(call, s, first, count, part, product);
+        iso_gemm_run_all(product, count, call->threads, call->workspace);
+    }
+}
+
 void iso_cpu_conv_x(const iso_call *call)
 {
-    enum { AT_ONCE = 16 };
     const iso_conv_sizes s = iso_conv_sizes_of(&call->out.shape, &call->in[1].shape, &call->in[0].shape, &call->attr);
-    if (iso_few_fits(&s)) {
+    const way by = conv_x_way(call, &s);
+    if (by == BY_FEW) {
         iso_few_conv_x(&s, call);
-        return;
-    }
-    if (patches_are_image(&s)) {
-        conv_x_plain(call, &s);
+    } else if (by == BY_WINOGRAD) {
+        iso_winograd_run(ISO_OP_CONV_X, call);
+    } else {
+        if (by == BY_DIRECT) iso_direct_conv_x(call);
+        else if (patches_are_image(&s)) conv_x_plain(call, &s);
+        else conv_x_by_classes(call, &s);
         finish(call);
-        return;
     }
-    const int64_t classes = s.stride * s.stride;
-    const double direct = iso_direct_cost(ISO_OP_CONV_X, call), winograd = iso_winograd_cost(ISO_OP_CONV_X, call);
-    double cost = 0;
-    for (int64_t first = 0; first < classes; first += AT_ONCE) {
-        pixel_class parts[AT_ONCE];
-        iso_gemm products[AT_ONCE];
-        const int count = (int)iso_min64(AT_ONCE, classes - first);
-        for (int i = 0; i < count; i++) {
-            products[i] = class_of(call, &s, (first + i) / s.stride, (first + i) % s.stride, &parts[i]);
-            cost += iso_gemm_cost(&products[i]);
-        }
-        const bool all = classes == count;
-        if (all && winograd < fmin(direct, cost)) {
-            iso_winograd_run(ISO_OP_CONV_X, call);
-            return;
-        }
-        if (all && direct < cost) iso_direct_conv_x(call);
-        else iso_gemm_run_all(products, count, call->threads, call->workspace);
-    }
-    finish(call);
+}
+
+/* --- weights and slices */
+
+static iso_conv_sizes sizes_of(iso_op op, const iso_call *call)
+{
+    const iso_shape *in = &call->in[0].shape, *second = &call->in[1].shape, *out = &call->out.shape;
+    if (op == ISO_OP_CONV) return iso_conv_sizes_of(in, second, out, &call->attr);
+    return op == ISO_OP_CONV_X ? iso_conv_sizes_of(out, second, in, &call->attr) : iso_conv_sizes_of(in, out, second, &call->attr);
+}
+
+static way way_of(iso_op op, const iso_call *call)
+{
+    const iso_conv_sizes s = sizes_of(op, call);
+    if (op == ISO_OP_CONV) return conv_way(call, &s);
+    return op == ISO_OP_CONV_X ? conv_x_way(call, &s) : conv_w_way(call, &s);
+}
+
+size_t iso_cpu_conv_prepared(iso_op op, const iso_call *call, int *form)
+{
+    return way_of(op, call) == BY_WINOGRAD ? iso_winograd_prepared(op, call, form) : 0;
+}
+
+int64_t iso_cpu_conv_images(iso_op op, const iso_call *call)
+{
+    const iso_conv_sizes s = sizes_of(op, call);
+    const way by = way_of(op, call);
+    if (by == BY_WINOGRAD) return iso_winograd_images(op, call);
+    return by == BY_FEW ? iso_cpu_slice_images(s.batch, 1, s.h * s.w * (s.c + s.o)) : 0;
 }

@@ -6,7 +6,7 @@
 
 #include "model/cpu/cpu.h"
 
-/* The sizes of a convolution, from whichever of its three tensors are there. */
+/* The sizes of a convolution, from whichever of its three tensors are there. batch: of the call, which may be a slice. */
 typedef struct iso_conv_sizes {
     int64_t batch, h, w, c, oh, ow, o, kh, kw, stride, pad;
 } iso_conv_sizes;
@@ -15,6 +15,17 @@ static inline iso_conv_sizes iso_conv_sizes_of(const iso_shape *x, const iso_sha
 {
     return (iso_conv_sizes){x->dim[0], x->dim[1], x->dim[2], x->dim[3], y->dim[1],    y->dim[2],
                       y->dim[3], w->dim[1], w->dim[2], attr->i[0], attr->i[1]};
+}
+
+/* Images of a slice (iso_slicing): as many as fit, but at least so many; `numbers`: of an image. 0 where that gives too few slices for several
+ * threads. */
+enum { ISO_CPU_SLICE = 1 << 20 /* bytes */ };
+static inline int64_t iso_cpu_slice_images(int64_t batch, int64_t least, int64_t numbers)
+{
+    enum { SLICES = 8 };
+    int64_t n = 1;
+    while (n < least || 2 * n * numbers * (int64_t)sizeof(float) <= ISO_CPU_SLICE) n *= 2;
+    return batch >= SLICES * n ? n : 0;
 }
 
 /* Along one axis: the pixels h = first, first + stride, ... of x meet only the kernel elements k with
@@ -35,7 +46,7 @@ static inline iso_axis_class iso_axis_class_of(int64_t size, int64_t kernel, int
 }
 
 /* conv_few.c: 1 x 1 convolutions with an image of few channels. conv and conv_x do the call's tail. */
-bool iso_few_fits(const iso_conv_sizes *s);
+bool iso_few_fits(const iso_conv_sizes *s, const iso_call *call);
 size_t iso_few_w_workspace(const iso_conv_sizes *s); /* bytes; the other two need none */
 void iso_few_conv(const iso_conv_sizes *s, const iso_call *call);
 void iso_few_conv_x(const iso_conv_sizes *s, const iso_call *call);

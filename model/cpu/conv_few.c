@@ -12,9 +12,10 @@ enum {
     RUN = 256       /* pixels added up in float before they go into a double */
 };
 
-bool iso_few_fits(const iso_conv_sizes *s)
+bool iso_few_fits(const iso_conv_sizes *s, const iso_call *call)
 {
-    return s->kh == 1 && s->kw == 1 && s->stride == 1 && s->pad == 0 && s->c <= FEW && s->o >= LANES && s->o <= MAX_O && s->batch * s->h * s->w >= 1024;
+    const int64_t batch = call->part_of ? call->part_of : s->batch;
+    return s->kh == 1 && s->kw == 1 && s->stride == 1 && s->pad == 0 && s->c <= FEW && s->o >= LANES && s->o <= MAX_O && batch * s->h * s->w >= 1024;
 }
 
 size_t iso_few_w_workspace(const iso_conv_sizes *s)
@@ -171,7 +172,6 @@ void iso_few_conv_w(const iso_conv_sizes *s, const iso_call *call)
     const int64_t pixels = s->batch * s->h * s->w;
     const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
     double *sums = call->workspace;
-    float *out = call->out.data;
     memset(sums, 0, iso_few_w_workspace(s));
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < SETS; t++)
@@ -180,6 +180,6 @@ void iso_few_conv_w(const iso_conv_sizes *s, const iso_call *call)
         for (int64_t f = 0; f < s->c; f++) {
             double sum = 0;
             for (int t = 0; t < SETS; t++) sum += sums[(t * FEW + f) * s->o + i];
-            out[i * s->c + f] = (float)sum;
+            iso_cpu_put_sum(call, i * s->c + f, sum);
         }
 }

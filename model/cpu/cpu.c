@@ -5,7 +5,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "model/cpu/conv.h"
 #include "model/cpu/gemm.h"
+#include "model/cpu/winograd.h"
 
 /* Large tensors come from the system in whole huge pages: a product reads them with far fewer page-table walks. */
 enum { HUGE_PAGE = 2 << 20, ALIGNMENT = 64 };
@@ -72,6 +74,21 @@ ELEMENTWISE(SOFTPLUS, softplus)
 ELEMENTWISE(RELU, relu)
 ELEMENTWISE(STEP, step)
 
+static size_t cpu_prepared(iso_op op, const iso_call *call, int *form)
+{
+    return op == ISO_OP_CONV || op == ISO_OP_CONV_X ? iso_cpu_conv_prepared(op, call, form) : 0;
+}
+
+static void prepare_conv(const iso_call *call) { iso_winograd_prepare(ISO_OP_CONV, call); }
+static void prepare_conv_x(const iso_call *call) { iso_winograd_prepare(ISO_OP_CONV_X, call); }
+
+static int64_t cpu_images(iso_op op, const iso_call *call)
+{
+    return op == ISO_OP_CONV || op == ISO_OP_CONV_X || op == ISO_OP_CONV_W ? iso_cpu_conv_images(op, call) : 0;
+}
+
+static const iso_slicing slicing = {.images = cpu_images, .join = iso_cpu_join, .bytes = ISO_CPU_SLICE};
+
 static const iso_backend cpu = {
     .name = "cpu",
     .real_size = sizeof(float),
@@ -88,6 +105,9 @@ static const iso_backend cpu = {
     .products = iso_cpu_products,
     .products_workspace = iso_cpu_products_workspace,
     .tails = true,
+    .prepared = cpu_prepared,
+    .prepare = {[ISO_OP_CONV] = prepare_conv, [ISO_OP_CONV_X] = prepare_conv_x},
+    .slicing = &slicing,
     .alloc = cpu_alloc,
     .release = cpu_release,
 };

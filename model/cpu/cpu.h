@@ -31,6 +31,14 @@ static inline int64_t iso_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 /* a / b rounded up; a >= 0, b > 0. */
 static inline int64_t iso_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/* Element i of a call whose results are sums. */
+static inline void iso_cpu_put_sum(const iso_call *call, int64_t i, double sum)
+{
+    if (!call->wide) ((float *)call->out.data)[i] = (float)sum;
+    else if (call->add) ((double *)call->out.data)[i] += sum;
+    else ((double *)call->out.data)[i] = sum;
+}
+
 /* y[j * y_pitch + i] = x[i * x_pitch + j], i, j < 4. */
 static inline __attribute__((always_inline)) void iso_transpose4(const float *x, int64_t x_pitch, float *y, int64_t y_pitch)
 {
@@ -70,9 +78,12 @@ size_t iso_cpu_products_workspace(const iso_products *p);
 void iso_cpu_conv(const iso_call *call);
 void iso_cpu_conv_x(const iso_call *call);
 void iso_cpu_conv_w(const iso_call *call);
+size_t iso_cpu_conv_prepared(iso_op op, const iso_call *call, int *form); /* iso_backend.prepared, of CONV and CONV_X */
+int64_t iso_cpu_conv_images(iso_op op, const iso_call *call);             /* iso_slicing.images */
 
 /* reduce.c */
 void iso_cpu_sum(const iso_call *call);
+void iso_cpu_join(const iso_call *call); /* iso_slicing.join */
 size_t iso_cpu_sum_workspace(const iso_call *call);
 size_t iso_cpu_conv_workspace(iso_op op, const iso_call *call); /* of CONV and CONV_X */
 size_t iso_cpu_conv_w_workspace(const iso_call *call);

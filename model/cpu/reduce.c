@@ -137,7 +137,6 @@ void iso_cpu_sum(const iso_call *call)
 {
     const layout l = layout_of(&call->in[0].shape, &call->out.shape);
     const float *x = call->in[0].data;
-    float *y = call->out.data;
     double *partial = call->workspace;
     const int64_t inner = l.inner_kept ? l.inner : 1, outputs = l.kept_count * inner;
     const int64_t tasks = l.kept_count * l.columns * l.chunks;
@@ -149,7 +148,7 @@ void iso_cpu_sum(const iso_call *call)
         double total[COLUMNS];
         sum_chunk(&l, x, kept, column, width, chunk, total);
         if (l.chunks == 1)
-            for (int64_t i = 0; i < width; i++) y[at + i] = (float)total[i];
+            for (int64_t i = 0; i < width; i++) iso_cpu_put_sum(call, at + i, total[i]);
         else
             memcpy(partial + chunk * outputs + at, total, (size_t)width * sizeof *total);
     }
@@ -157,6 +156,18 @@ void iso_cpu_sum(const iso_call *call)
     for (int64_t i = 0; i < outputs; i++) {
         double total = 0;
         for (int64_t c = 0; c < l.chunks; c++) total += partial[c * outputs + i];
-        y[i] = (float)total;
+        iso_cpu_put_sum(call, i, total);
+    }
+}
+
+void iso_cpu_join(const iso_call *call)
+{
+    const double *lots = call->in[0].data;
+    float *out = call->out.data;
+    const int64_t n = iso_shape_count(&call->out.shape), count = call->in[0].shape.dim[0];
+    for (int64_t i = 0; i < n; i++) {
+        double total = 0;
+        for (int64_t k = 0; k < count; k++) total += lots[k * n + i];
+        out[i] = (float)total;
     }
 }

@@ -40,6 +40,8 @@ typedef struct job {
     int64_t strips, chunk;    /* all; at a time */
     int64_t rows;             /* tiles of a chunk */
     bool own;                 /* threads have chunks of their own */
+    bool prepared;            /* the weights are at the points already */
+    bool wide;                /* conv_w: a slice, whose sums are wanted as they are */
     int width;                /* of a panel */
     /* conv, conv_x */
     int64_t depth, columns;   /* of the matrices at the points */
@@ -52,6 +54,7 @@ typedef struct job {
     /* workspace */
     int64_t left, right;      /* conv, conv_x: the operand and m; conv_w: both operands */
     int64_t product;          /* conv_w: a thread's block */
+    int64_t weights;          /* at the points */
     int64_t shared;           /* the weights, or the sets' sums */
 } job;
 
@@ -117,8 +120,9 @@ static void describe_conv(job *j)
     const bool forward = j->op == ISO_OP_CONV;
     j->depth = forward ? j->channels : j->o;
     j->columns = forward ? j->o : j->channels;
-    j->shared = j->grid.points * weights_of(j, NULL).apart;
-    j->own = j->shared * (int64_t)sizeof(float) <= OWN_WEIGHTS;
+    j->weights = j->grid.points * weights_of(j, NULL).apart;
+    j->shared = j->prepared ? 0 : j->weights;
+    j->own = j->weights * (int64_t)sizeof(float) <= OWN_WEIGHTS;
     const int64_t tile_bytes = j->grid.points * (j->o + j->channels) * (int64_t)sizeof(float);
     cut_into_chunks(j, j->own ? iso_min64(iso_max64(OWN_BYTES / tile_bytes, MIN_ROWS), SHARED_ROWS) : SHARED_ROWS);
     (void)place_rows(j, NULL, &j->left);
@@ -137,8 +141,8 @@ static void describe_conv_w(job *j)
     const bool one = j->o <= j->block_o && j->channels <= j->block_x && j->product * (int64_t)sizeof(float) <= KEPT_BYTES;
     cut_into_chunks(j, j->own ? one ? MIN_ROWS : SUM_ROWS : SHARED_ROWS);
     j->kept = one ? iso_max64(KEPT_ROWS / j->rows, 1) : 1;
-    j->sets = j->own ? (int)iso_min64(SETS, iso_ceil_div(j->strips, j->chunk)) : 1;
-    j->shared = j->own ? 2 * j->sets * results : 0;
+    j->sets = j->own && !j->wide ? (int)iso_min64(SETS, iso_ceil_div(j->strips, j->chunk)) : 1;
+    j->shared = j->own && !j->wide ? 2 * j->sets * results : 0;
     (void)place_panels(j, NULL, j->o, ISO_GEMM_PANEL, &j->left);
     (void)place_panels(j, NULL, j->channels, j->width, &j->right);
 }
@@ -158,7 +162,15 @@ static double cost_of(const job *j)
     return cost;
 }
 
-/* False where this is none for Winograd. */
+static void describe_batch(job *j, int64_t batch)
+{
+    j->grid.s.batch = batch;
+    j->strips = batch * j->grid.tiles_h;
+    if (j->op == ISO_OP_CONV_W) describe_conv_w(j);
+    else describe_conv(j);
+}
+
+/* False where this is none for Winograd. Slices have tiles as the whole has them. */
 static bool describe(iso_op op, const iso_call *call, job *best)
 {
     const iso_conv_sizes s = sizes_of(op, call);
@@ -169,17 +181,17 @@ static bool describe(iso_op op, const iso_call *call, job *best)
     if (s.stride > ISO_WINOGRAD_STRIDE || s.c > ISO_WINOGRAD_CHANNELS || s.o > ISO_WINOGRAD_CHANNELS) return false;
     if (s.batch * s.oh * s.ow == 0 || s.c == 0 || s.o == 0) return false;
     for (int n = taps == 3 ? 3 : 2; n <= 4; n += 2) {
-        job j = {.op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c};
+        job j = {.op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c,
+                 .prepared = call->prepared.shape.ndim > 0, .wide = call->wide};
         j.grid = iso_winograd_grid_of(&s, n);
-        j.strips = s.batch * j.grid.tiles_h;
         if (j.grid.tiles_w > MAX_ROWS) continue;
-        if (op == ISO_OP_CONV_W) describe_conv_w(&j);
-        else describe_conv(&j);
+        describe_batch(&j, call->part_of ? call->part_of : s.batch);
         const double cost = cost_of(&j);
         if (cost >= least) continue;
         least = cost;
         *best = j;
     }
+    if (call->part_of && least < INFINITY) describe_batch(best, s.batch);
     return least < INFINITY;
 }
 
@@ -370,7 +382,7 @@ static void sum_weights(const job *j, const iso_call *call, const crew *c, range
             const int64_t o = k / across * j->block_o, x0 = k % across * j->block_x;
             const int64_t no = iso_min64(j->block_o, j->o - o), nx = iso_min64(j->block_x, j->channels - x0);
             multiply_block(j, count * g->tiles_w, &y, &x, o, no, x0, nx, !first, c->product);
-            if (last) iso_winograd_join_w(g, c->product, no, j->block_x, o, no, x0, nx, chunks >= j->kept, out, sum);
+            if (last) iso_winograd_join_w(g, c->product, no, j->block_x, o, no, x0, nx, call->add || chunks >= j->kept, out, sum);
         }
         meet(c);
     }
@@ -386,6 +398,41 @@ static void add_sets(const job *j, const double *sums, int64_t results, float *o
     }
 }
 
+/* Some panels of the weights to each thread of the team. */
+static void split_weights(iso_op op, const job *j, const float *w, const iso_winograd_weights *u)
+{
+#pragma omp for schedule(static)
+    for (int64_t panel = 0; panel < iso_winograd_panels(u); panel++) iso_winograd_split_w(&j->grid, w, u, panel, op == ISO_OP_CONV_X);
+}
+
+size_t iso_winograd_prepared(iso_op op, const iso_call *call, int *form)
+{
+    job j;
+    if (op == ISO_OP_CONV_W || !describe(op, call, &j)) return 0;
+    *form = j.grid.n;
+    return (size_t)j.weights * sizeof(float);
+}
+
+void iso_winograd_prepare(iso_op op, const iso_call *call)
+{
+    job j;
+    if (!describe(op, call, &j)) return;
+    const iso_winograd_weights u = weights_of(&j, call->prepared.data);
+#pragma omp parallel num_threads(call->threads < 1 ? 1 : call->threads)
+    split_weights(op, &j, call->in[1].data, &u);
+}
+
+/* --- slices */
+
+int64_t iso_winograd_images(iso_op op, const iso_call *call)
+{
+    job j;
+    if (!describe(op, call, &j) || !j.own) return 0;
+    const iso_conv_sizes *s = &j.grid.s;
+    const int64_t tiles = j.grid.tiles_h * j.grid.tiles_w, rows = op == ISO_OP_CONV_W ? SUM_ROWS : MIN_ROWS;
+    return iso_cpu_slice_images(s->batch, iso_ceil_div(rows, tiles), s->h * s->w * s->c + s->oh * s->ow * s->o);
+}
+
 /* --- all three */
 
 void iso_winograd_run(iso_op op, const iso_call *call)
@@ -395,7 +442,8 @@ void iso_winograd_run(iso_op op, const iso_call *call)
     const int threads = call->threads < 1 ? 1 : call->threads;
     float *shared = call->workspace, *parts = shared + round_up(j.shared, 16);
     float *products = parts + (j.own ? threads : 1) * part_size(&j);
-    const iso_winograd_weights u = op == ISO_OP_CONV_W ? (iso_winograd_weights){.at = NULL} : weights_of(&j, shared);
+    iso_winograd_weights u = {.at = NULL};
+    if (op != ISO_OP_CONV_W) u = weights_of(&j, j.prepared ? call->prepared.data : shared);
     const int64_t results = iso_shape_count(&call->out.shape);
 #pragma omp parallel num_threads(threads)
     {
@@ -404,9 +452,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
         crew c = {rank, omp_get_num_threads(), part, part + round_up(j.left, 16), products + rank * j.product};
         if (j.own) c.rank = 0, c.size = 1;
         if (op != ISO_OP_CONV_W) {
-#pragma omp for schedule(static)
-            for (int64_t panel = 0; panel < iso_winograd_panels(&u); panel++)
-                iso_winograd_split_w(&j.grid, call->in[1].data, &u, panel, op == ISO_OP_CONV_X);
+            if (!j.prepared) split_weights(op, &j, call->in[1].data, &u);
             if (j.own) {
 #pragma omp for schedule(dynamic, 1)
                 for (int64_t strip = 0; strip < j.strips; strip += j.unit)
@@ -416,11 +462,11 @@ void iso_winograd_run(iso_op op, const iso_call *call)
                     convolve(&j, call, &c, (range){strip, iso_min64(strip + j.unit, j.strips)}, &u);
             }
         } else if (j.own) {
-            double *sums = (double *)shared;
+            double *sums = j.wide ? call->out.data : (double *)shared;
 #pragma omp for schedule(dynamic, 1)
             for (int set = 0; set < j.sets; set++)
                 sum_weights(&j, call, &c, (range){set * j.strips / j.sets, (set + 1) * j.strips / j.sets}, NULL, sums + set * results);
-            add_sets(&j, sums, results, call->out.data);
+            if (!j.wide) add_sets(&j, sums, results, call->out.data);
         } else {
             sum_weights(&j, call, &c, (range){0, j.strips}, call->out.data, NULL);
         }

@@ -30,7 +30,11 @@ typedef struct iso_call {
     void *workspace; /* iso_backend.workspace bytes, 64-byte aligned; NULL when 0 */
     const iso_fused *tail; /* what is done with the result while it is in the cache (iso_backend.tails): its first input is out.data, and an
                             * output of it may be; NULL: nothing */
+    iso_tensor prepared; /* in[1] as iso_backend.prepare wrote it; ndim 0: the kernel reads in[1] */
     int threads;
+    /* Of a slice (iso_slicing): */
+    int64_t part_of;     /* it is some images of a call with so many, and is computed as that would be; 0: a whole call */
+    bool wide, add;      /* out are doubles, sums that are not rounded yet; what is there is added to */
 } iso_call;
 
 typedef void (*iso_kernel)(const iso_call *call);
@@ -106,6 +110,16 @@ typedef struct iso_device {
 } iso_device;
 enum { ISO_PUBLISH_TENSORS = 32, ISO_PUBLISH_REALS = 16 }; /* at most, and of each */
 
+/* Large calls cut into slices of images, each computed by one thread, so that a plan may take some images through many layers while they are in
+ * the cache, and no thread waits for another after every layer. A slice of a call whose result has images gives its part of it. Those of a sum over
+ * images (conv_w, sum) are `wide`: they add to a few lots of sums, which `join` puts together. */
+typedef struct iso_slicing {
+    /* Images of a slice of a call; 0: better whole. By shapes and attributes alone, not by the threads: results may depend on it. */
+    int64_t (*images)(iso_op op, const iso_call *call);
+    iso_kernel join; /* out = the sum of in[0], doubles [lots, out's elements] */
+    size_t bytes;    /* of an operand, about, in a slice of a sum or of an elementwise chain */
+} iso_slicing;
+
 typedef struct iso_backend {
     const char *name;   /* "reference", "cpu", "cuda" */
     size_t real_size;   /* 8 or 4 */
@@ -115,6 +129,11 @@ typedef struct iso_backend {
     void (*products)(const iso_products *);           /* NULL: products run one by one; not without `fused` */
     size_t (*products_workspace)(const iso_products *);
     bool tails;                                       /* conv and conv_x do their call's tail; not without `fused` */
+    /* Weights in the form that a kernel multiplies by, so that those that multiply by the same ones need not each bring them into it. Bytes for
+     * in[1] of a call (data pointers are not set yet), 0: as they are. Calls of the same op and attributes with the same *form may share. NULL: none. */
+    size_t (*prepared)(iso_op op, const iso_call *call, int *form);
+    iso_kernel prepare[ISO_OP_COUNT];                 /* writes call->prepared; in[0] and out have shapes only */
+    const iso_slicing *slicing;                       /* NULL: calls stay whole */
     void *(*alloc)(size_t bytes);                     /* 64-byte aligned, zeroed; NULL when memory is out */
     void (*release)(void *, size_t bytes);
     /* Between the host's memory and the backend's; NULL: they are the same memory. */

@@ -22,7 +22,7 @@ static iso_node read_root(const planning *w, iso_node in)
 static iso_status mark_once(planning *w, iso_error *err)
 {
     if (!w->spec->frozen) return ISO_OK;
-    bool *fixed = iso_calloc((size_t)w->p->nodes, sizeof *fixed);
+    bool *fixed = w->fixed = iso_calloc((size_t)w->p->nodes, sizeof *fixed);
     if (!fixed) return iso_fail_memory(err);
     for (int n = 0; n < w->p->nodes; n++) {
         fixed[n] = at(w, n)->op != ISO_OP_INPUT;
@@ -35,7 +35,6 @@ static iso_status mark_once(planning *w, iso_error *err)
         for (int i = 0; i < un->count; i++) w->once[t] = w->once[t] && fixed[w->u.order[un->first + i]];
         for (int i = 0; w->once[t] && i < un->count; i++) w->last[w->u.order[un->first + i]] = w->u.unit_count;
     }
-    free(fixed);
     return ISO_OK;
 }
 
@@ -133,21 +132,35 @@ static int dying_input(const planning *w, int t, iso_node n, const bool *taken)
     return -1;
 }
 
+/* Tensors that a chain reads or writes, at most. */
+static int operands_of(const planning *w, int t)
+{
+    const unit *un = &w->u.unit[t];
+    int count = 0;
+    for (int i = 0; i < un->count; i++) {
+        const iso_node n = w->u.order[un->first + i];
+        count += w->stored[n];
+        for (int k = 0; k < ISO_MAX_INPUTS; k++)
+            if (at(w, n)->in[k] != ISO_NONE) count += w->u.of[read_root(w, at(w, n)->in[k])] != t;
+    }
+    return count;
+}
+
 /* Units that one thread will do. */
 static void mark_small(planning *w)
 {
-    if (w->p->backend->device || w->spec->threads < 2) return;
+    if (w->p->backend->device || (w->spec->threads < 2 && !w->sliced)) return;
     for (int t = 0; t < w->u.unit_count; t++) {
         const unit *un = &w->u.unit[t];
         iso_node n = planning_lead(w, t);
         iso_call c;
-        if (w->once[t]) continue;
+        if (w->once[t] || w->images[t]) continue;
         if (un->products) {
             w->small[t] = true;
             continue;
         }
         planning_call(w, n, &c);
-        w->small[t] = un->fused && un->lead == ISO_NONE && w->p->backend->fused ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), un->count + 2)
+        w->small[t] = un->fused && un->lead == ISO_NONE && w->p->backend->fused ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), operands_of(w, t))
                                                         : iso_together_small(at(w, n)->op, &c);
     }
 }
@@ -169,6 +182,10 @@ static iso_status place_values(planning *w, iso_error *err)
     if (!taken) return iso_fail_memory(err);
     for (int i = 0; i < w->spec->assign_count; i++)
         if (u->direct[i]) w->outside[w->spec->assigns[i].value] = w->outside[w->spec->assigns[i].state];
+    for (int i = 0; i < w->weights_count; i++) {
+        prepared_weights *of = &w->weights[i];
+        if (of->first >= 0) of->slot = add_slot(w, of->bytes, of->once ? 0 : of->first, of->once ? u->unit_count : of->last);
+    }
     for (int t = 0; t < u->unit_count; t++) {
         iso_node lead = u->unit[t].lead;
         for (int i = 0; i < u->unit[t].count; i++) {
@@ -176,7 +193,7 @@ static iso_status place_values(planning *w, iso_error *err)
             if (!w->stored[n] || w->outside[n]) continue;
             int last = w->last[n] > t ? w->last[n] : t;
             /* Bytes that are used again at once would make steps wait that could run together. */
-            if (w->small[t] && last + LINGER < u->unit_count) last += LINGER;
+            if (w->small[t] && !w->images[t] && last + LINGER < u->unit_count) last += LINGER;
             /* A product's result is there before the rest of its unit reads what it reads. */
             const bool early = n == lead || (u->unit[t].products && (planning_is_product(w, n) || n == u->unit[t].sum));
             int s = -1;
@@ -200,13 +217,17 @@ static iso_status place_values(planning *w, iso_error *err)
         if (u->unit[t].fused && !u->unit[t].products && u->unit[t].lead == ISO_NONE) continue;
         iso_node n = planning_lead(w, t);
         iso_call c;
-        planning_call(w, n, &c);
         if (w->small[t]) {
-            c.threads = 1;
-            size_t each = slot_bytes(w, workspace_bytes(w, t, &c));
-            if (each > w->p->together_workspace_each) w->p->together_workspace_each = each;
+            for (int i = 0; iso_planning_small_call(w, t, i, &c); i++) {
+                const size_t each = slot_bytes(w, workspace_bytes(w, t, &c));
+                if (each > w->p->together_workspace_each) w->p->together_workspace_each = each;
+            }
+            const size_t sums = iso_planning_sums_bytes(w, t);
+            if (sums) w->workspace[t] = add_slot(w, sums, t, t);
             continue;
         }
+        planning_call(w, n, &c);
+        c.prepared = iso_planning_prepared(w, t);
         if (device && w->p->backend->kernel[at(w, n)->op]) st = device->prepare(at(w, n)->op, &c, err);
         if (st != ISO_OK) {
             free(taken);
@@ -342,15 +363,18 @@ static iso_status allocate(planning *w, iso_error *err)
     w->full = iso_calloc(n, sizeof *w->full);
     w->slot_of = iso_calloc(n, sizeof *w->slot_of);
     w->outside = iso_calloc(n, sizeof *w->outside);
-    w->slots = iso_calloc(n + t + 1, sizeof *w->slots);
+    w->slots = iso_calloc(n + 2 * t + 1, sizeof *w->slots);
     w->workspace = iso_calloc(t, sizeof *w->workspace);
     w->small = iso_calloc(t, sizeof *w->small);
     w->together = -1;
     w->once = iso_calloc(t, sizeof *w->once);
+    w->images = iso_calloc(t, sizeof *w->images);
+    w->weights = iso_calloc(t, sizeof *w->weights);
+    w->weights_of = iso_calloc(t, sizeof *w->weights_of);
     p->at = iso_calloc(n, sizeof *p->at);
     p->copy = iso_calloc((size_t)w->spec->assign_count, sizeof *p->copy);
-    bool ok = w->last && w->stored && w->full && w->slot_of && w->outside && w->slots && w->workspace && w->small && w->once && p->at &&
-              p->copy;
+    bool ok = w->last && w->stored && w->full && w->slot_of && w->outside && w->slots && w->workspace && w->small && w->once && w->images && w->weights &&
+              w->weights_of && p->at && p->copy;
     if (!ok) return iso_fail_memory(err);
     for (size_t i = 0; i < n; i++) w->last[i] = w->slot_of[i] = -1;
     for (size_t i = 0; i < t; i++) w->workspace[i] = -1;
@@ -363,7 +387,10 @@ static iso_status lay_out(planning *w, iso_error *err)
     if (st != ISO_OK) return st;
     mark_uses(w);
     if ((st = mark_once(w, err)) != ISO_OK) return st;
+    iso_planning_mark_slices(w);
     mark_small(w);
+    iso_planning_mark_others(w);
+    iso_planning_find_weights(w);
     for (int i = 0; i < w->spec->assign_count; i++) w->stored[w->spec->assigns[i].state] = true;
     if ((st = place_sources(w, err)) != ISO_OK || (st = place_values(w, err)) != ISO_OK) return st;
     int *scratch = iso_calloc(2 * (size_t)w->slot_count, sizeof *scratch);
@@ -409,6 +436,10 @@ static iso_status make(const iso_graph *g, const iso_plan_spec *spec, bool measu
     free(w.slots);
     free(w.workspace);
     free(w.once);
+    free(w.fixed);
+    free(w.images);
+    free(w.weights);
+    free(w.weights_of);
     free(w.small);
     if (st == ISO_OK)
         *out = p;

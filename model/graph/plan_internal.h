@@ -33,6 +33,8 @@ typedef struct step {
     double flops, seconds;
     bool once; /* only in the first run */
     bool small; /* done by one thread, beside others (plan_together.c); its workspace is the thread's */
+    bool prepares, joins; /* writes call.prepared; reads doubles (iso_slicing.join) */
+    double position; /* of a slice: where in the batch it begins, 0 ... 1 */
 } step;
 
 typedef struct copy { /* state <- value, after everything else */

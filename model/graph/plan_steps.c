@@ -115,19 +115,28 @@ static void build_products(planning *w, int t, step *s)
     }
 }
 
-/* How many steps a unit becomes. Products that take long for a small step are cut into parts of their rows, so that no
- * thread waits for another's; each row is computed as it would be in the whole. */
+/* How many steps a unit becomes. Large ones may be cut into slices of images; what takes long for a small step is cut into parts of its rows, so
+ * that no thread waits for another's; each row is computed as it would be in the whole. */
 int iso_planning_parts(const planning *w, int t)
 {
     enum { ROWS = 32 }; /* at least, of a part */
-    static const double part_flops = 7e6;
-    iso_products of;
-    if (!w->small[t] || !w->u.unit[t].products) return 1;
-    iso_planning_products(w, t, &of);
-    if (of.transpose_a) return 1;
-    const iso_call c = {.attr.i = {of.transpose_a, of.transpose_b}, .in = {of.a[0], of.b[0]}, .out.shape = of.shape};
-    int64_t parts = (int64_t)(of.count * iso_op_flops(ISO_OP_MATMUL, &c) / part_flops);
-    if (parts > of.shape.dim[0] / ROWS) parts = of.shape.dim[0] / ROWS;
+    static const double part_flops = 7e6, part_ops = 50e3;
+    const unit *un = &w->u.unit[t];
+    const iso_shape *shape = &at(w, planning_lead(w, t))->shape;
+    double work = 0;
+    if (w->images[t]) return iso_planning_slices(w, t);
+    if (!w->small[t] || !un->fused || un->lead != ISO_NONE || shape->ndim < 1) return 1;
+    if (un->products) {
+        iso_products of;
+        iso_planning_products(w, t, &of);
+        if (of.transpose_a) return 1;
+        const iso_call c = {.attr.i = {of.transpose_a, of.transpose_b}, .in = {of.a[0], of.b[0]}, .out.shape = of.shape};
+        work = of.count * iso_op_flops(ISO_OP_MATMUL, &c) / part_flops;
+    } else {
+        work = (double)iso_shape_count(shape) * un->count / part_ops;
+    }
+    int64_t parts = (int64_t)work;
+    if (parts > shape->dim[0] / ROWS) parts = shape->dim[0] / ROWS;
     if (parts > w->p->together_threads) parts = w->p->together_threads;
     return parts < 1 ? 1 : (int)parts;
 }
@@ -137,14 +146,22 @@ static void *row(const planning *w, const void *data, int64_t i, int64_t length)
     return data ? (char *)data + (size_t)(i * length) * w->p->backend->real_size : NULL;
 }
 
-/* Rows from ... to-1 of a step of products. */
-static void cut_rows(planning *w, const step *whole, int64_t from, int64_t to, step *part)
+void iso_planning_cut_fused(planning *w, iso_fused *f, int64_t from, int64_t to)
 {
-    iso_products *of = w->next_products++;
-    iso_fused *f = &part->fused;
-    *part = *whole;
-    part->products = of;
-    *of = *whole->products;
+    f->input = memcpy(w->next_input, f->input, (size_t)f->inputs * sizeof *f->input);
+    f->step = memcpy(w->next_op, f->step, (size_t)f->steps * sizeof *f->step);
+    f->shape.dim[0] = to - from;
+    f->count = iso_shape_count(&f->shape);
+    const int64_t length = f->count / (to - from);
+    for (int i = 0; i < f->inputs; i++, w->next_input++) {
+        w->next_input->data = row(w, w->next_input->data, from, w->next_input->stride[0]);
+        if (w->next_input->stride[0]) w->next_input->shape.dim[0] = to - from;
+    }
+    for (int i = 0; i < f->steps; i++, w->next_op++) w->next_op->out = row(w, w->next_op->out, from, length);
+}
+
+static void cut_products(planning *w, iso_products *of, int64_t from, int64_t to)
+{
     of->part_of = of->shape.dim[0];
     of->shape.dim[0] = to - from;
     for (int i = 0; i < of->count; i++) {
@@ -152,17 +169,19 @@ static void cut_rows(planning *w, const step *whole, int64_t from, int64_t to, s
         of->a[i].shape.dim[0] = to - from;
         of->out[i] = row(w, of->out[i], from, of->shape.dim[1]);
     }
-    f->input = memcpy(w->next_input, f->input, (size_t)f->inputs * sizeof *f->input);
-    f->step = memcpy(w->next_op, f->step, (size_t)f->steps * sizeof *f->step);
-    f->shape.dim[0] = to - from;
-    f->count = iso_shape_count(&f->shape);
-    for (int i = 0; i < f->inputs; i++, w->next_input++) {
-        w->next_input->data = row(w, w->next_input->data, from, w->next_input->stride[0]);
-        if (w->next_input->stride[0]) w->next_input->shape.dim[0] = to - from;
-    }
-    for (int i = 0; i < f->steps; i++, w->next_op++) w->next_op->out = row(w, w->next_op->out, from, f->shape.dim[1]);
-    part->flops = whole->flops * (double)(to - from) / (double)of->part_of;
-    of->tail = f;
+}
+
+/* Rows from ... to-1 of a step of products or of a chain. */
+static void cut_rows(planning *w, const step *whole, int64_t from, int64_t to, step *part)
+{
+    *part = *whole;
+    part->flops = whole->flops * (double)(to - from) / (double)whole->fused.shape.dim[0];
+    iso_planning_cut_fused(w, &part->fused, from, to);
+    if (!whole->products) return;
+    part->products = w->next_products++;
+    *part->products = *whole->products;
+    cut_products(w, part->products, from, to);
+    part->products->tail = &part->fused;
 }
 
 /* Returns the steps it became. */
@@ -170,7 +189,7 @@ static int cut(planning *w, int parts, step *s)
 {
     enum { ROUND = 4 };
     const step whole = *s;
-    const int64_t rows = whole.products->shape.dim[0], each = (rows / parts + ROUND - 1) / ROUND * ROUND;
+    const int64_t rows = whole.fused.shape.dim[0], each = (rows / parts + ROUND - 1) / ROUND * ROUND;
     int count = 0;
     for (int64_t from = 0; from < rows; from += each)
         cut_rows(w, &whole, from, from + each < rows ? from + each : rows, &s[count++]);
@@ -184,7 +203,7 @@ static iso_status allocate_steps(planning *w, iso_error *err)
     for (int t = 0; t < w->u.unit_count; t++) {
         const unit *un = &w->u.unit[t];
         const size_t parts = (size_t)iso_planning_parts(w, t), written = parts > 1 ? parts + 1 : 1, nodes = (size_t)un->count;
-        steps += parts;
+        steps += parts + (w->weights_of[t] >= 0);
         products += un->products ? written : 0;
         operands += written * nodes * ISO_MAX_INPUTS;
         ops += written * nodes * 3; /* a node, and the masks it reads */
@@ -203,6 +222,7 @@ static iso_status build_call(planning *w, int t, step *s, iso_error *err)
     const iso_fused *tail = s->call.tail;
     planning_call(w, n, &s->call);
     s->call.tail = tail;
+    s->call.prepared = iso_planning_prepared(w, t);
     s->op = at(w, n)->op;
     s->kernel = p->backend->kernel[s->op];
     if (!s->kernel) return iso_fail(err, ISO_E_UNSUPPORTED, "the %s backend has no %s", p->backend->name, iso_op_name(s->op));
@@ -217,30 +237,44 @@ static iso_status build_call(planning *w, int t, step *s, iso_error *err)
     return ISO_OK;
 }
 
+static iso_status add_unit(planning *w, int t, iso_error *err)
+{
+    iso_plan *p = w->p;
+    const prepared_weights *weights = w->weights_of[t] < 0 ? NULL : &w->weights[w->weights_of[t]];
+    if (weights && weights->first == t && !weights->once) iso_planning_prepare(w, weights, &p->step[p->step_count++]);
+    step *s = &p->step[p->step_count++];
+    s->once = w->once[t];
+    if (w->u.unit[t].fused && p->backend->fused) {
+        build_fused(w, t, s);
+        if (w->small[t]) s->fused.threads = 1;
+        if (w->u.unit[t].products) build_products(w, t, s);
+        p->stats.fused += s->fused.steps > 0;
+        if (w->u.unit[t].lead != ISO_NONE) s->call.tail = &s->fused;
+    }
+    if (!w->u.unit[t].fused || !p->backend->fused || s->call.tail) {
+        iso_status st = build_call(w, t, s, err);
+        if (st != ISO_OK) return st;
+    }
+    p->stats.flops += s->flops;
+    s->small = w->small[t];
+    const int parts = iso_planning_parts(w, t);
+    if (w->images[t]) p->step_count += iso_planning_cut(w, t, s) - 1;
+    else if (parts > 1) p->step_count += cut(w, parts, s) - 1;
+    return ISO_OK;
+}
+
 iso_status iso_planning_steps(planning *w, iso_error *err)
 {
     iso_plan *p = w->p;
     iso_status st = allocate_steps(w, err);
+    /* What the first run alone computes comes first: it would cut runs of small steps. */
+    for (int t = 0; t < w->u.unit_count && st == ISO_OK; t++)
+        if (w->once[t]) st = add_unit(w, t, err);
+    for (int i = 0; i < w->weights_count && st == ISO_OK; i++)
+        if (w->weights[i].once && w->weights[i].first >= 0) iso_planning_prepare(w, &w->weights[i], &p->step[p->step_count++]);
+    for (int t = 0; t < w->u.unit_count && st == ISO_OK; t++)
+        if (!w->once[t]) st = add_unit(w, t, err);
     if (st != ISO_OK) return st;
-    for (int t = 0; t < w->u.unit_count; t++) {
-        step *s = &p->step[p->step_count++];
-        s->once = w->once[t];
-        if (w->u.unit[t].fused && p->backend->fused) {
-            build_fused(w, t, s);
-            if (w->small[t]) s->fused.threads = 1;
-            if (w->u.unit[t].products) build_products(w, t, s);
-            p->stats.fused += s->fused.steps > 0;
-            if (w->u.unit[t].lead != ISO_NONE) s->call.tail = &s->fused;
-        }
-        if (!w->u.unit[t].fused || !p->backend->fused || s->call.tail) {
-            st = build_call(w, t, s, err);
-            if (st != ISO_OK) return st;
-        }
-        p->stats.flops += s->flops;
-        s->small = w->small[t];
-        const int parts = iso_planning_parts(w, t);
-        if (parts > 1) p->step_count += cut(w, parts, s) - 1;
-    }
     p->stats.steps = p->step_count;
     if (w->together >= 0) p->together_workspace = (char *)p->arena + w->slots[w->together].offset;
     for (int i = 0; i < w->spec->assign_count; i++) {

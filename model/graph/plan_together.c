@@ -67,15 +67,16 @@ static bool is_index(iso_op op, int k) { return k == 1 && (op == ISO_OP_GATHER |
 /* What a step touches; `list` may be NULL: only how many ranges. */
 static int ranges_of(const iso_plan *p, const step *s, range *list)
 {
-    range few[ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS + 3 * ISO_PRODUCTS_MAX];
+    range few[ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS + 3 * ISO_PRODUCTS_MAX + 1];
     const size_t each = p->backend->real_size;
     int n = 0;
     if (!list) list = few;
     if (s->kernel) {
-        add_range(list, &n, s->call.out.data, (size_t)iso_shape_count(&s->call.out.shape) * each, true);
+        add_range(list, &n, s->call.out.data, (size_t)iso_shape_count(&s->call.out.shape) * (s->call.wide ? sizeof(double) : each), true);
+        if (s->call.prepared.data) add_range(list, &n, s->call.prepared.data, tensor_bytes(&s->call.prepared), s->prepares);
         for (int k = 0; k < iso_op_table[s->op].inputs; k++)
             add_range(list, &n, s->call.in[k].data,
-                      (size_t)iso_shape_count(&s->call.in[k].shape) * (is_index(s->op, k) ? sizeof(int64_t) : each), false);
+                      (size_t)iso_shape_count(&s->call.in[k].shape) * (s->joins ? sizeof(double) : is_index(s->op, k) ? sizeof(int64_t) : each), false);
     }
     for (int i = 0; s->products && i < s->products->count; i++) {
         const iso_products *of = s->products;
@@ -126,13 +127,16 @@ static double seconds_of(const step *s, const range *list, int n)
 }
 
 typedef struct way {
+    double position;
     double seconds; /* of the longest way from this step to the end */
     int step;
 } way;
 
-static int longer_first(const void *a, const void *b)
+/* Slices one after the other, each as far as it goes: what a layer gives is in the cache for the next. */
+static int more_urgent(const void *a, const void *b)
 {
     const way *x = a, *y = b;
+    if (x->position != y->position) return x->position < y->position ? -1 : 1;
     if (x->seconds != y->seconds) return x->seconds > y->seconds ? -1 : 1;
     return x->step - y->step;
 }
@@ -143,11 +147,12 @@ static bool find_urgency(const iso_plan *p, iso_together *t, const range *list, 
     if (!ways) return false;
     for (int i = t->count - 1; i >= 0; i--) {
         ways[i].step = i;
+        ways[i].position = p->step[t->first + i].position;
         for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
             if (ways[i].seconds < ways[t->next[k]].seconds) ways[i].seconds = ways[t->next[k]].seconds;
         ways[i].seconds += seconds_of(&p->step[t->first + i], list + at[i], at[i + 1] - at[i]);
     }
-    qsort(ways, (size_t)t->count, sizeof *ways, longer_first);
+    qsort(ways, (size_t)t->count, sizeof *ways, more_urgent);
     for (int i = 0; i < t->count; i++) {
         t->urgent[i] = ways[i].step;
         t->rank[ways[i].step] = i;

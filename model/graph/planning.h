@@ -4,6 +4,18 @@
 
 #include "model/graph/plan_internal.h"
 
+/* Weights in the form that kernels multiply by (plan_weights.c). */
+typedef struct prepared_weights {
+    iso_node node, root; /* in[1] of a call, and whose bytes it has */
+    iso_op op;
+    iso_call call;       /* of the first unit, without addresses */
+    int form;
+    size_t bytes;
+    int first, last;     /* units that multiply by them; first = -1: left as they are */
+    int uses, slot;
+    bool once;           /* made by the first run alone */
+} prepared_weights;
+
 typedef struct planning {
     const iso_graph *g;
     const iso_plan_spec *spec;
@@ -19,7 +31,13 @@ typedef struct planning {
     int *workspace; /* [units] slot or -1 */
     bool *small;    /* [units] for one thread, beside others */
     int together;   /* the slot of such units' workspaces; -1: none */
+    bool *fixed;    /* [nodes] with iso_plan_spec.frozen: the same in every run; else NULL */
     bool *once;     /* [units] computed by the first run alone (iso_plan_spec.frozen) */
+    prepared_weights *weights; /* [weights_count] */
+    int weights_count;
+    int *weights_of; /* [units] which a unit multiplies by; -1: as they are, or by none */
+    bool sliced;     /* some units are cut into slices (plan_slices.c) */
+    int64_t *images; /* [units] of a slice; 0: not cut */
     iso_fused_input *next_input;
     iso_fused_step *next_op;
     iso_products *next_products;
@@ -66,6 +84,24 @@ static inline void *planning_address(const planning *w, iso_node n)
     return w->slot_of[r] < 0 ? NULL : (char *)w->p->arena + w->slots[w->slot_of[r]].offset;
 }
 
+/* plan_weights.c: which weights are prepared, after small units are known; a unit's, without their address before they have one, ndim 0 where they
+ * are as they are; the step that makes them. */
+void iso_planning_find_weights(planning *w);
+iso_tensor iso_planning_prepared(const planning *w, int t);
+void iso_planning_prepare(const planning *w, const prepared_weights *of, step *s);
+
+/* plan_slices.c: which units are cut as the backend wants it, then which others with them; a small unit's calls without addresses, one for each size
+ * that its slices have, until false; bytes of a unit's sums over images. */
+void iso_planning_mark_slices(planning *w);
+void iso_planning_mark_others(planning *w);
+bool iso_planning_small_call(const planning *w, int t, int which, iso_call *c);
+size_t iso_planning_sums_bytes(const planning *w, int t);
+/* Steps that a unit becomes; makes them of its whole one, and returns how many. */
+int iso_planning_slices(const planning *w, int t);
+int iso_planning_cut(planning *w, int t, step *s);
+
+/* Makes a copy of a chain for rows from ... to-1 of its first axis. */
+void iso_planning_cut_fused(planning *w, iso_fused *f, int64_t from, int64_t to);
 /* A unit's products: operands and places in the order of its nodes. Before addresses are known, for its sizes. */
 void iso_planning_products(const planning *w, int t, iso_products *of);
 /* How many steps a unit becomes; after small units are known. */

@@ -1,0 +1,156 @@
+/* plan_slices.c: large steps cut into slices of images.
+ *
+ * A layer of a large image gives more than the caches hold, and the next one reads it from memory. Where the backend can (iso_slicing),
+ * such steps become steps of some images each, done by one thread (plan_together.c), which takes a slice as far as it goes before the next one:
+ * what a layer gives is still there for the next, and threads do not wait for each other after every layer. How steps are cut depends on shapes
+ * alone, so results do not depend on the threads. */
+#include <string.h>
+
+#include "model/graph/planning.h"
+
+enum {
+    LOTS = 4,            /* of sums over images: so many slices may add at once */
+    MOST_SUMS = 1 << 16
+};
+
+static const node *at(const planning *w, iso_node n) { return planning_node(w, n); }
+
+static bool is_kernel(const planning *w, int t) { return !w->u.unit[t].fused || w->u.unit[t].lead != ISO_NONE; }
+
+static bool sums_images(const planning *w, int t)
+{
+    const node *n = at(w, planning_lead(w, t));
+    if (!is_kernel(w, t)) return false;
+    if (n->op != ISO_OP_SUM) return n->op == ISO_OP_CONV_W;
+    const iso_shape *in = &at(w, n->in[0])->shape;
+    return n->shape.ndim < in->ndim || n->shape.dim[0] != in->dim[0];
+}
+
+/* The shape whose first axis is cut. */
+static const iso_shape *cut_shape(const planning *w, int t)
+{
+    const node *n = at(w, planning_lead(w, t));
+    return sums_images(w, t) ? &at(w, n->in[0])->shape : &n->shape;
+}
+
+static int64_t slices_of(const planning *w, int t) { return (cut_shape(w, t)->dim[0] + w->images[t] - 1) / w->images[t]; }
+
+static int64_t lots_of(const planning *w, int t) { return slices_of(w, t) < LOTS ? slices_of(w, t) : LOTS; }
+
+/* --- what is cut */
+
+/* Rows of a slice of an elementwise chain or a sum; 0: better whole. */
+static int64_t rows_of(const planning *w, int t)
+{
+    const node *n = at(w, planning_lead(w, t));
+    if ((is_kernel(w, t) && n->op != ISO_OP_SUM) || w->u.unit[t].products || cut_shape(w, t)->ndim < 1) return 0;
+    if (sums_images(w, t) && iso_shape_count(&n->shape) > MOST_SUMS) return 0;
+    const int64_t rows = cut_shape(w, t)->dim[0], row = iso_shape_count(cut_shape(w, t)) / rows * (int64_t)w->p->backend->real_size;
+    const int64_t fit = (int64_t)w->p->backend->slicing->bytes / row, each = fit < 1 ? 1 : fit;
+    return 2 * each < rows ? each : 0;
+}
+
+/* Where most of the convolutions' work stays whole, slices of the rest would only wait for it. */
+void iso_planning_mark_slices(planning *w)
+{
+    const iso_slicing *s = w->p->backend->slicing;
+    double cut = 0, whole = 0;
+    for (int t = 0; s && t < w->u.unit_count; t++) {
+        const iso_node n = planning_lead(w, t);
+        const iso_op op = at(w, n)->op;
+        iso_call c;
+        if (w->once[t] || !is_kernel(w, t) || w->u.unit[t].products) continue;
+        planning_call(w, n, &c);
+        w->images[t] = s->images(op, &c);
+        if (w->images[t]) cut += iso_op_flops(op, &c);
+        else if (op == ISO_OP_CONV || op == ISO_OP_CONV_X || op == ISO_OP_CONV_W) whole += iso_op_flops(op, &c);
+    }
+    w->sliced = cut > whole;
+    for (int t = 0; t < w->u.unit_count && !w->sliced; t++) w->images[t] = 0;
+}
+
+void iso_planning_mark_others(planning *w)
+{
+    for (int t = 0; w->sliced && t < w->u.unit_count; t++) {
+        if (!w->once[t] && !w->images[t]) w->images[t] = rows_of(w, t);
+        w->small[t] = w->small[t] || w->images[t] > 0;
+    }
+}
+
+/* --- calls */
+
+bool iso_planning_small_call(const planning *w, int t, int which, iso_call *c)
+{
+    const iso_node n = planning_lead(w, t);
+    planning_call(w, n, c);
+    c->prepared = iso_planning_prepared(w, t);
+    c->threads = 1;
+    if (!w->images[t]) return which == 0;
+    c->part_of = cut_shape(w, t)->dim[0];
+    c->wide = sums_images(w, t);
+    const int64_t rest = c->part_of % w->images[t], images = which == 0 ? w->images[t] : rest;
+    c->in[0].shape.dim[0] = images;
+    if (at(w, n)->op == ISO_OP_CONV_W) c->in[1].shape.dim[0] = images;
+    if (!c->wide) c->out.shape.dim[0] = images;
+    return which == 0 || (which == 1 && rest > 0);
+}
+
+size_t iso_planning_sums_bytes(const planning *w, int t)
+{
+    if (!w->images[t] || !sums_images(w, t)) return 0;
+    return (size_t)(lots_of(w, t) * iso_shape_count(&at(w, planning_lead(w, t))->shape)) * sizeof(double);
+}
+
+/* --- steps */
+
+int iso_planning_slices(const planning *w, int t) { return (int)slices_of(w, t) + sums_images(w, t); }
+
+static void *rows_on(const planning *w, const iso_tensor *t, int64_t from)
+{
+    return (char *)t->data + (size_t)(from * (iso_shape_count(&t->shape) / t->shape.dim[0])) * w->p->backend->real_size;
+}
+
+static void cut_tensor(const planning *w, iso_tensor *t, int64_t from, int64_t to)
+{
+    t->data = rows_on(w, t, from);
+    t->shape.dim[0] = to - from;
+}
+
+static void cut_call(const planning *w, int t, int64_t slice, int64_t from, int64_t to, step *s)
+{
+    iso_call *c = &s->call;
+    c->part_of = cut_shape(w, t)->dim[0];
+    cut_tensor(w, &c->in[0], from, to);
+    if (s->op == ISO_OP_CONV_W) cut_tensor(w, &c->in[1], from, to);
+    if (!sums_images(w, t)) {
+        cut_tensor(w, &c->out, from, to);
+        return;
+    }
+    c->wide = true;
+    c->add = slice >= LOTS;
+    c->out.data = (char *)w->p->arena + w->slots[w->workspace[t]].offset + (size_t)(slice % LOTS * iso_shape_count(&c->out.shape)) * sizeof(double);
+}
+
+int iso_planning_cut(planning *w, int t, step *s)
+{
+    const step whole = *s;
+    const int64_t batch = cut_shape(w, t)->dim[0], slices = slices_of(w, t);
+    for (int64_t i = 0; i < slices; i++) {
+        const int64_t from = i * w->images[t], to = from + w->images[t] < batch ? from + w->images[t] : batch;
+        step *part = &s[i];
+        *part = whole;
+        part->position = (double)from / (double)batch;
+        part->flops = whole.flops * (double)(to - from) / (double)batch;
+        if (part->kernel) cut_call(w, t, i, from, to, part);
+        if (part->fused.steps) iso_planning_cut_fused(w, &part->fused, from, to);
+        if (part->call.tail) part->call.tail = &part->fused;
+    }
+    if (!sums_images(w, t)) return (int)slices;
+    step *join = &s[slices];
+    *join = (step){.op = ISO_OP_SUM, .kernel = w->p->backend->slicing->join, .small = true, .joins = true};
+    join->call.out = whole.call.out;
+    join->call.in[0] = (iso_tensor){(char *)w->p->arena + w->slots[w->workspace[t]].offset,
+                                    iso_shape2(lots_of(w, t), iso_shape_count(&whole.call.out.shape))};
+    join->call.threads = 1;
+    return (int)slices + 1;
+}
