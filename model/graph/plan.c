@@ -238,9 +238,10 @@ static iso_status place_values(planning *w, iso_error *err)
     }
     free(taken);
     /* Threads' workspaces lie a page apart: none writes into a line of another's. */
-    enum { PAGE = 4096, CROWD = 8 };
+    enum { PAGE = 4096, CROWD = 8, SLICERS = 32 };
     iso_plan *p = w->p;
-    p->together_threads = w->spec->threads < CROWD ? w->spec->threads : CROWD;
+    const int most = w->sliced ? SLICERS : CROWD;
+    p->together_threads = w->spec->threads < most ? w->spec->threads : most;
     p->together_workspace_each = (p->together_workspace_each + PAGE - 1) / PAGE * PAGE;
     if (p->together_workspace_each)
         w->together = add_slot(w, (size_t)p->together_threads * p->together_workspace_each, 0, u->unit_count);
