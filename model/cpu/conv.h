@@ -19,7 +19,7 @@ static inline iso_conv_sizes iso_conv_sizes_of(const iso_shape *x, const iso_sha
 
 /* Images of a slice (iso_slicing): as many as fit, but at least so many; `numbers`: of an image. 0 where that gives too few slices for several
  * threads. */
-enum { ISO_CPU_SLICE = 1 << 20 /* bytes */ };
+enum { ISO_CPU_SLICE = 2 << 20 /* bytes */ };
 static inline int64_t iso_cpu_slice_images(int64_t batch, int64_t least, int64_t numbers)
 {
     enum { SLICES = 8 };
