@@ -160,8 +160,8 @@ static void mark_small(planning *w)
             continue;
         }
         planning_call(w, n, &c);
-        w->small[t] = un->fused && un->lead == ISO_NONE && w->p->backend->fused ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), operands_of(w, t))
-                                                        : iso_together_small(at(w, n)->op, &c);
+        const bool chain = un->fused && un->lead == ISO_NONE && w->p->backend->fused;
+        w->small[t] = chain ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), operands_of(w, t)) : iso_together_small(at(w, n)->op, &c);
     }
 }
 
@@ -234,7 +234,7 @@ static iso_status place_values(planning *w, iso_error *err)
             return st;
         }
         size_t bytes = workspace_bytes(w, t, &c);
-        if (bytes) w->workspace[t] = add_slot(w, bytes, t, t);
+        if (bytes) w->workspace[t] = add_slot(w, bytes, w->once[t] ? 0 : t, t); /* what is computed once comes first (plan_steps.c) */
     }
     free(taken);
     /* Threads' workspaces lie a page apart: none writes into a line of another's. */
