@@ -25,10 +25,7 @@ static int64_t small_slices(iso_op op, const iso_call *call)
     iso_call whole = *call;
     whole.part_of = 0;
     if (op != ISO_OP_CONV && op != ISO_OP_CONV_X && op != ISO_OP_CONV_W) return 0;
-    const iso_shape *in = &call->in[0].shape, *second = &call->in[1].shape, *out = &call->out.shape;
-    const iso_conv_sizes s = op == ISO_OP_CONV     ? iso_conv_sizes_of(in, second, out, &call->attr)
-                             : op == ISO_OP_CONV_X ? iso_conv_sizes_of(out, second, in, &call->attr)
-                                                   : iso_conv_sizes_of(in, out, second, &call->attr);
+    const iso_conv_sizes s = iso_conv_sizes_of_call(op, call);
     return iso_few_fits(&s, &whole) || isfinite(iso_winograd_cost(op, &whole)) ? per_slice : 0;
 }
 

@@ -104,7 +104,7 @@ static way conv_way(const iso_call *call, const iso_conv_sizes *s)
 
 void iso_cpu_conv(const iso_call *call)
 {
-    const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->in[1].shape, &call->out.shape, &call->attr);
+    const iso_conv_sizes s = iso_conv_sizes_of_call(ISO_OP_CONV, call);
     const way by = conv_way(call, &s);
     const int64_t images = images_at_once(&s, call);
     operands of;
@@ -139,7 +139,7 @@ static size_t largest(size_t a, size_t b, size_t c)
 
 size_t iso_cpu_conv_w_workspace(const iso_call *call)
 {
-    const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
+    const iso_conv_sizes s = iso_conv_sizes_of_call(ISO_OP_CONV_W, call);
     if (iso_few_fits(&s, call)) return iso_few_w_workspace(&s);
     const size_t product = iso_gemm_workspace(call->threads) + wide_bytes(call);
     return largest(product, iso_direct_w_workspace(call), iso_winograd_workspace(ISO_OP_CONV_W, call));
@@ -174,7 +174,7 @@ static way conv_w_way(const iso_call *call, const iso_conv_sizes *s)
 
 void iso_cpu_conv_w(const iso_call *call)
 {
-    const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
+    const iso_conv_sizes s = iso_conv_sizes_of_call(ISO_OP_CONV_W, call);
     const way by = conv_w_way(call, &s);
     operands of;
     if (by == BY_FEW) {
@@ -261,7 +261,7 @@ static void conv_x_by_classes(const iso_call *call, const iso_conv_sizes *s)
 
 void iso_cpu_conv_x(const iso_call *call)
 {
-    const iso_conv_sizes s = iso_conv_sizes_of(&call->out.shape, &call->in[1].shape, &call->in[0].shape, &call->attr);
+    const iso_conv_sizes s = iso_conv_sizes_of_call(ISO_OP_CONV_X, call);
     const way by = conv_x_way(call, &s);
     if (by == BY_FEW) {
         iso_few_conv_x(&s, call);
@@ -277,16 +277,9 @@ void iso_cpu_conv_x(const iso_call *call)
 
 /* --- weights and slices */
 
-static iso_conv_sizes sizes_of(iso_op op, const iso_call *call)
-{
-    const iso_shape *in = &call->in[0].shape, *second = &call->in[1].shape, *out = &call->out.shape;
-    if (op == ISO_OP_CONV) return iso_conv_sizes_of(in, second, out, &call->attr);
-    return op == ISO_OP_CONV_X ? iso_conv_sizes_of(out, second, in, &call->attr) : iso_conv_sizes_of(in, out, second, &call->attr);
-}
-
 static way way_of(iso_op op, const iso_call *call)
 {
-    const iso_conv_sizes s = sizes_of(op, call);
+    const iso_conv_sizes s = iso_conv_sizes_of_call(op, call);
     if (op == ISO_OP_CONV) return conv_way(call, &s);
     return op == ISO_OP_CONV_X ? conv_x_way(call, &s) : conv_w_way(call, &s);
 }
@@ -298,7 +291,7 @@ size_t iso_cpu_conv_prepared(iso_op op, const iso_call *call, int *form)
 
 int64_t iso_cpu_conv_images(iso_op op, const iso_call *call)
 {
-    const iso_conv_sizes s = sizes_of(op, call);
+    const iso_conv_sizes s = iso_conv_sizes_of_call(op, call);
     const way by = way_of(op, call);
     if (by == BY_WINOGRAD) return iso_winograd_images(op, call);
     return by == BY_FEW ? iso_cpu_slice_images(s.batch, 1, s.h * s.w * (s.c + s.o)) : 0;

@@ -17,6 +17,13 @@ static inline iso_conv_sizes iso_conv_sizes_of(const iso_shape *x, const iso_sha
                       y->dim[3], w->dim[1], w->dim[2], attr->i[0], attr->i[1]};
 }
 
+static inline iso_conv_sizes iso_conv_sizes_of_call(iso_op op, const iso_call *call)
+{
+    const iso_shape *in = &call->in[0].shape, *second = &call->in[1].shape, *out = &call->out.shape;
+    if (op == ISO_OP_CONV) return iso_conv_sizes_of(in, second, out, &call->attr);
+    return op == ISO_OP_CONV_X ? iso_conv_sizes_of(out, second, in, &call->attr) : iso_conv_sizes_of(in, out, second, &call->attr);
+}
+
 /* Images of a slice (iso_slicing): as many as fit, but at least so many; `numbers`: of an image. 0 where that gives too few slices for several
  * threads. */
 enum { ISO_CPU_SLICE = 2 << 20 /* bytes */ };

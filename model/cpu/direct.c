@@ -99,8 +99,7 @@ static bool describe_conv_x(const iso_conv_sizes *s, problem *p)
 static bool describe(iso_op op, const iso_call *call, problem *p, iso_conv_sizes *s)
 {
     memset(p, 0, sizeof *p);
-    if (op == ISO_OP_CONV) *s = iso_conv_sizes_of(&call->in[0].shape, &call->in[1].shape, &call->out.shape, &call->attr);
-    else *s = iso_conv_sizes_of(&call->out.shape, &call->in[1].shape, &call->in[0].shape, &call->attr);
+    *s = iso_conv_sizes_of_call(op, call);
     if (s->batch < 1 || !(op == ISO_OP_CONV ? describe_conv : describe_conv_x)(s, p)) return false;
     p->panels = iso_ceil_div(p->n, TILE);
     int64_t steps = 0, useful = 0;

@@ -45,7 +45,7 @@ typedef struct problem {
 
 static bool describe(const iso_call *call, problem *p)
 {
-    const iso_conv_sizes s = iso_conv_sizes_of(&call->in[0].shape, &call->out.shape, &call->in[1].shape, &call->attr);
+    const iso_conv_sizes s = iso_conv_sizes_of_call(ISO_OP_CONV_W, call);
     const int64_t th = iso_ceil_div(s.kh, s.stride), tw = iso_ceil_div(s.kw, s.stride);
     if (s.batch < 1 || s.c % TILE != 0 || s.o < TILE || s.o * s.kh * s.kw * s.c > MAX_RESULTS) return false;
     *p = (problem){.s = s, .sets = iso_min64(SETS, s.batch), .panels = iso_ceil_div(s.o, TILE), .tiles = s.kh * s.kw * s.c / TILE};

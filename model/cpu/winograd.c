@@ -94,14 +94,6 @@ static iso_winograd_weights weights_of(const job *j, float *at)
 
 /* --- sizes */
 
-static iso_conv_sizes sizes_of(iso_op op, const iso_call *call)
-{
-    const iso_shape *in = &call->in[0].shape, *second = &call->in[1].shape, *out = &call->out.shape;
-    if (op == ISO_OP_CONV) return iso_conv_sizes_of(in, second, out, &call->attr);
-    if (op == ISO_OP_CONV_X) return iso_conv_sizes_of(out, second, in, &call->attr);
-    return iso_conv_sizes_of(in, out, second, &call->attr);
-}
-
 /* In chunks of about so many tiles. */
 static void cut_into_chunks(job *j, int64_t rows)
 {
@@ -173,7 +165,7 @@ static void describe_batch(job *j, int64_t batch)
 /* False where this is none for Winograd. Slices have tiles as the whole has them. */
 static bool describe(iso_op op, const iso_call *call, job *best)
 {
-    const iso_conv_sizes s = sizes_of(op, call);
+    const iso_conv_sizes s = iso_conv_sizes_of_call(op, call);
     const iso_gemm_isa *isa = iso_gemm_isa_get();
     double least = INFINITY;
     const int64_t taps = iso_ceil_div(s.kh, s.stride);

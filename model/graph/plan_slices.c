@@ -4,8 +4,6 @@
  * such steps become steps of some images each, done by one thread (plan_together.c), which takes a slice as far as it goes before the next one:
  * what a layer gives is still there for the next, and threads do not wait for each other after every layer. How steps are cut depends on shapes
  * alone, so results do not depend on the threads. */
-#include <string.h>
-
 #include "model/graph/planning.h"
 
 enum {
@@ -79,19 +77,24 @@ void iso_planning_mark_others(planning *w)
 
 /* --- calls */
 
+/* Makes a whole call one of some images, but for its addresses. */
+static void cut_shapes(const planning *w, int t, int64_t images, iso_call *c)
+{
+    c->part_of = cut_shape(w, t)->dim[0];
+    c->wide = sums_images(w, t);
+    c->in[0].shape.dim[0] = images;
+    if (at(w, planning_lead(w, t))->op == ISO_OP_CONV_W) c->in[1].shape.dim[0] = images;
+    if (!c->wide) c->out.shape.dim[0] = images;
+}
+
 bool iso_planning_small_call(const planning *w, int t, int which, iso_call *c)
 {
-    const iso_node n = planning_lead(w, t);
-    planning_call(w, n, c);
+    planning_call(w, planning_lead(w, t), c);
     c->prepared = iso_planning_prepared(w, t);
     c->threads = 1;
     if (!w->images[t]) return which == 0;
-    c->part_of = cut_shape(w, t)->dim[0];
-    c->wide = sums_images(w, t);
-    const int64_t rest = c->part_of % w->images[t], images = which == 0 ? w->images[t] : rest;
-    c->in[0].shape.dim[0] = images;
-    if (at(w, n)->op == ISO_OP_CONV_W) c->in[1].shape.dim[0] = images;
-    if (!c->wide) c->out.shape.dim[0] = images;
+    const int64_t rest = cut_shape(w, t)->dim[0] % w->images[t];
+    cut_shapes(w, t, which == 0 ? w->images[t] : rest, c);
     return which == 0 || (which == 1 && rest > 0);
 }
 
@@ -105,28 +108,19 @@ size_t iso_planning_sums_bytes(const planning *w, int t)
 
 int iso_planning_slices(const planning *w, int t) { return (int)slices_of(w, t) + sums_images(w, t); }
 
-static void *rows_on(const planning *w, const iso_tensor *t, int64_t from)
+static void move(const planning *w, iso_tensor *t, int64_t from)
 {
-    return (char *)t->data + (size_t)(from * (iso_shape_count(&t->shape) / t->shape.dim[0])) * w->p->backend->real_size;
-}
-
-static void cut_tensor(const planning *w, iso_tensor *t, int64_t from, int64_t to)
-{
-    t->data = rows_on(w, t, from);
-    t->shape.dim[0] = to - from;
+    t->data = planning_row(w, t->data, from, iso_shape_count(&t->shape) / t->shape.dim[0]);
 }
 
 static void cut_call(const planning *w, int t, int64_t slice, int64_t from, int64_t to, step *s)
 {
     iso_call *c = &s->call;
-    c->part_of = cut_shape(w, t)->dim[0];
-    cut_tensor(w, &c->in[0], from, to);
-    if (s->op == ISO_OP_CONV_W) cut_tensor(w, &c->in[1], from, to);
-    if (!sums_images(w, t)) {
-        cut_tensor(w, &c->out, from, to);
-        return;
-    }
-    c->wide = true;
+    move(w, &c->in[0], from);
+    if (s->op == ISO_OP_CONV_W) move(w, &c->in[1], from);
+    if (!sums_images(w, t)) move(w, &c->out, from);
+    cut_shapes(w, t, to - from, c);
+    if (!c->wide) return;
     c->add = slice >= LOTS;
     c->out.data = (char *)w->p->arena + w->slots[w->workspace[t]].offset + (size_t)(slice % LOTS * iso_shape_count(&c->out.shape)) * sizeof(double);
 }

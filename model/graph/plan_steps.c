@@ -141,11 +141,6 @@ int iso_planning_parts(const planning *w, int t)
     return parts < 1 ? 1 : (int)parts;
 }
 
-static void *row(const planning *w, const void *data, int64_t i, int64_t length)
-{
-    return data ? (char *)data + (size_t)(i * length) * w->p->backend->real_size : NULL;
-}
-
 void iso_planning_cut_fused(planning *w, iso_fused *f, int64_t from, int64_t to)
 {
     f->input = memcpy(w->next_input, f->input, (size_t)f->inputs * sizeof *f->input);
@@ -154,10 +149,10 @@ void iso_planning_cut_fused(planning *w, iso_fused *f, int64_t from, int64_t to)
     f->count = iso_shape_count(&f->shape);
     const int64_t length = f->count / (to - from);
     for (int i = 0; i < f->inputs; i++, w->next_input++) {
-        w->next_input->data = row(w, w->next_input->data, from, w->next_input->stride[0]);
+        w->next_input->data = planning_row(w, w->next_input->data, from, w->next_input->stride[0]);
         if (w->next_input->stride[0]) w->next_input->shape.dim[0] = to - from;
     }
-    for (int i = 0; i < f->steps; i++, w->next_op++) w->next_op->out = row(w, w->next_op->out, from, length);
+    for (int i = 0; i < f->steps; i++, w->next_op++) w->next_op->out = planning_row(w, w->next_op->out, from, length);
 }
 
 static void cut_products(planning *w, iso_products *of, int64_t from, int64_t to)
@@ -165,9 +160,9 @@ static void cut_products(planning *w, iso_products *of, int64_t from, int64_t to
     of->part_of = of->shape.dim[0];
     of->shape.dim[0] = to - from;
     for (int i = 0; i < of->count; i++) {
-        of->a[i].data = row(w, of->a[i].data, from, of->a[i].shape.dim[1]);
+        of->a[i].data = planning_row(w, of->a[i].data, from, of->a[i].shape.dim[1]);
         of->a[i].shape.dim[0] = to - from;
-        of->out[i] = row(w, of->out[i], from, of->shape.dim[1]);
+        of->out[i] = planning_row(w, of->out[i], from, of->shape.dim[1]);
     }
 }
 

@@ -102,6 +102,12 @@ int iso_planning_cut(planning *w, int t, step *s);
 
 /* Makes a copy of a chain for rows from ... to-1 of its first axis. */
 void iso_planning_cut_fused(planning *w, iso_fused *f, int64_t from, int64_t to);
+/* Where element i * length of a tensor of reals is; NULL of NULL. */
+static inline void *planning_row(const planning *w, const void *data, int64_t i, int64_t length)
+{
+    return data ? (char *)data + (size_t)(i * length) * w->p->backend->real_size : NULL;
+}
+
 /* A unit's products: operands and places in the order of its nodes. Before addresses are known, for its sizes. */
 void iso_planning_products(const planning *w, int t, iso_products *of);
 /* How many steps a unit becomes; after small units are known. */
