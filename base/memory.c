@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 void *iso_calloc(size_t n, size_t size)
 {
@@ -29,6 +30,32 @@ bool iso_grow(void *array_pointer, size_t *capacity, size_t need, size_t size)
     memcpy(array_pointer, &fresh, sizeof fresh);
     *capacity = grown;
     return true;
+}
+
+static size_t huge_size(size_t bytes)
+{
+    return (bytes + ISO_HUGE_PAGE - 1) / ISO_HUGE_PAGE * ISO_HUGE_PAGE;
+}
+
+void *iso_huge_alloc(size_t bytes)
+{
+    if (bytes > PTRDIFF_MAX) return NULL;
+    const size_t size = huge_size(bytes ? bytes : 1), room = size + ISO_HUGE_PAGE;
+    char *base = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return NULL;
+    size_t before = (ISO_HUGE_PAGE - (uintptr_t)base % ISO_HUGE_PAGE) % ISO_HUGE_PAGE;
+    char *p = base + before;
+    if (before) munmap(base, before);
+    munmap(p + size, ISO_HUGE_PAGE - before);
+#ifdef MADV_HUGEPAGE
+    (void)madvise(p, size, MADV_HUGEPAGE); /* only a wish */
+#endif
+    return p;
+}
+
+void iso_huge_free(void *p, size_t bytes)
+{
+    if (p) munmap(p, huge_size(bytes ? bytes : 1));
 }
 
 char *iso_strndup(const char *s, size_t n)

@@ -12,6 +12,12 @@ void *iso_calloc(size_t n, size_t size);
  * On failure returns false and leaves both alone. Growth is geometric. */
 bool iso_grow(void *array_pointer, size_t *capacity, size_t need, size_t size);
 
+/* Zeroed memory at a multiple of 2 MiB, in pages of that size where the system has them: for what is large and walked through,
+ * or written past the page cache. NULL when memory is out. Free with iso_huge_free and the same size; NULL is allowed. */
+#define ISO_HUGE_PAGE ((size_t)2 << 20)
+void *iso_huge_alloc(size_t bytes);
+void iso_huge_free(void *p, size_t bytes);
+
 /* A copy of n bytes with a NUL behind them. */
 char *iso_strndup(const char *s, size_t n);
 

@@ -26,7 +26,7 @@
 #include "indexer/store_layout.h"
 
 enum {
-    CHUNK = 1 << 20,      /* bytes that a worker writes at once, about */
+    CHUNK = 2 << 20,      /* bytes that a worker writes at once, about: a huge page */
     READ = 256 << 10,     /* bytes that it reads at once, about */
     GROUP_MAX = 8 << 20,  /* bytes of a leaf with its long vectors, unless one vector is longer */
     WORKERS_MAX = 10,     /* they wait for the disk, mostly: some more than cores */
@@ -73,13 +73,6 @@ static void failed(filling *f, iso_status status, const iso_error *error, int64_
         f->twin = twin;
     }
     pthread_mutex_unlock(&f->mutex);
-}
-
-/* For O_DIRECT. */
-static uint8_t *pages_new(const filling *f, uint64_t count)
-{
-    size_t bytes = (size_t)count * f->psize;
-    return aligned_alloc(ISO_LAYOUT_ALIGN, (bytes + ISO_LAYOUT_ALIGN - 1) / ISO_LAYOUT_ALIGN * ISO_LAYOUT_ALIGN);
 }
 
 static bool stopped(filling *f)
@@ -220,7 +213,8 @@ static void *work(void *context)
     filling *f = context;
     iso_error error = {0};
     float *v = malloc((size_t)(f->read_groups * f->rows) * (size_t)f->store->dim * sizeof *v);
-    uint8_t *pages = pages_new(f, (uint64_t)(f->chunk_groups * f->group_pages));
+    const size_t bytes = (size_t)(f->chunk_groups * f->group_pages) * f->psize;
+    uint8_t *pages = iso_huge_alloc(bytes);
     if (!v || !pages) failed(f, iso_fail_memory(&error), &error, BEHIND, -1, -1);
     while (!stopped(f)) {
         pthread_mutex_lock(&f->mutex);
@@ -232,7 +226,7 @@ static void *work(void *context)
         if (status) failed(f, status, &error, BEHIND, -1, -1);
     }
     free(v);
-    free(pages);
+    iso_huge_free(pages, bytes);
     return NULL;
 }
 
@@ -382,7 +376,7 @@ static iso_status branch_vectors(filling *f, iso_layout_sink *sink, iso_error *e
 
 static iso_status fill_tables(filling *f, iso_error *err)
 {
-    stream s = {.f = f, .first = f->end, .buffer = pages_new(f, CHUNK / f->psize)};
+    stream s = {.f = f, .first = f->end, .buffer = iso_huge_alloc(CHUNK)};
     iso_layout_sink sink = {stream_page, &s, f->end};
     path_key *sorted = sort_paths(f->what);
     iso_status status = s.buffer && sorted ? distinct(f, sorted, err) : iso_fail_memory(err);
@@ -397,7 +391,7 @@ static iso_status fill_tables(filling *f, iso_error *err)
     if (!status) status = iso_layout_main(f->psize, &sink, tables, sizeof tables / sizeof *tables, &f->main, err);
     if (!status) status = stream_flush(&s, err);
     f->end = s.first;
-    free(s.buffer);
+    iso_huge_free(s.buffer, CHUNK);
     free(sorted);
     return status;
 }
@@ -416,10 +410,23 @@ static iso_status sums_make(filling *f, int workers, iso_error *err)
     return ISO_OK;
 }
 
-/* Room for the vectors ahead: writes inside a file do not wait for each other, and a full disk is told at once. */
+/* About the bytes of the other tables, from some of the paths. */
+static uint64_t tables_size(const filling *f)
+{
+    int64_t step = f->what->count / 1000 + 1, some = 0;
+    double bytes = 0;
+    for (int64_t i = 0; i < f->what->count; i += step, some++)
+        bytes += iso_layout_node(sizeof(uint64_t), iso_record_bytes(&(iso_item){.path = f->what->paths[i]}));
+    bytes = bytes / (double)some + iso_layout_node(ISO_STORE_KEY, 0);
+    return (uint64_t)(1.05 * bytes * (double)f->what->count);
+}
+
+/* Room ahead: writes inside a file do not wait for each other, while one that makes it longer waits for all and lets none
+ * pass; and a full disk is told at once. What is too much goes at the end. */
 static iso_status reserve(filling *f, iso_error *err)
 {
-    if (!fallocate(f->fd, 0, 0, (off_t)(f->end * f->psize))) return ISO_OK;
+    const uint64_t vectors = f->end * f->psize;
+    if (!fallocate(f->fd, 0, 0, (off_t)(vectors + tables_size(f))) || !fallocate(f->fd, 0, 0, (off_t)vectors)) return ISO_OK;
     if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) return iso_lmdb_fail(err, errno, f->store->dir, "write");
     return ISO_OK; /* not every file system can */
 }
@@ -429,7 +436,7 @@ static iso_status fill_pages(filling *f, iso_error *err)
     pthread_t thread[WORKERS_MAX];
     int cores = omp_get_num_procs(), workers = cores + 2 < WORKERS_MAX ? cores + 2 : WORKERS_MAX, running = 0;
     iso_error error = {0};
-    iso_status status = sums_make(f, cores < WORKERS_MAX ? cores : WORKERS_MAX, err);
+    iso_status status = sums_make(f, workers, err);
     if (status) return status;
     while (running < workers && !pthread_create(&thread[running], NULL, work, f)) running++;
     status = fill_tables(f, &error);
@@ -448,11 +455,12 @@ static iso_status fill_pages(filling *f, iso_error *err)
 
 static iso_status write_heads(filling *f, iso_error *err)
 {
-    uint8_t *p = pages_new(f, ISO_LAYOUT_FIRST);
+    const size_t bytes = ISO_LAYOUT_FIRST * (size_t)f->psize;
+    uint8_t *p = iso_huge_alloc(bytes);
     if (!p) return iso_fail_memory(err);
     iso_layout_heads(p, f->psize, f->end - 1, &f->main);
     iso_status status = write_pages(f, p, 0, ISO_LAYOUT_FIRST, err);
-    free(p);
+    iso_huge_free(p, bytes);
     return status;
 }
 
@@ -512,6 +520,7 @@ static iso_status fill_file(filling *f, iso_error *err)
     plan_vectors(f);
     status = reserve(f, err);
     if (!status) status = fill_pages(f, err);
+    if (!status && ftruncate(f->fd, (off_t)(f->end * f->psize))) status = iso_lmdb_fail(err, errno, f->store->dir, "write");
     if (!status) status = write_heads(f, err);
     if (!status) status = write_meta(f, err);
     if (close(f->fd) && !status) status = iso_fail_errno(err, "cannot write %s", f->temporary);

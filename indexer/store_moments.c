@@ -1,10 +1,11 @@
 /* store_moments.c: the exact sums behind the mean and covariance of the database.
  *
  * With u = z/|z| rounded to multiples of 2^-22 every number is an integer k = u 2^22 of at most 2^22, and a sum of up to
- * 512 products of two of them is an integer of at most 2^53: exact in double, whatever the order and the instructions (store_sums_amx.c has integers all along).
- * So a transaction collects vectors in blocks, multiplies a full block like a small matrix, and adds that to 128-bit
- * integers, which no database can overflow. These are a record of `meta`, named after the generation whose items they
- * cover: a program that knows nothing of them leaves one of an older generation, which then counts for nothing.
+ * 512 products of two of them is an integer of at most 2^53: exact in double, whatever the order and the instructions
+ * (store_sums_amx.c has integers all along). So a transaction collects vectors in blocks, multiplies a full block like a
+ * small matrix, and adds that to 128-bit integers, which no database can overflow. These are a record of `meta`, named after
+ * the generation whose items they cover: a program that knows nothing of them leaves one of an older generation, which then
+ * counts for nothing.
  */
 #include <float.h>
 #include <inttypes.h>
@@ -27,13 +28,12 @@ enum {
     LANES = ISO_SUMS_LANES, /* a panel is LANES numbers wide */
     ROWS = 4,               /* of a tile */
     BLOCK = ISO_SUMS_BLOCK,
-    PANEL = (BLOCK + 1) * LANES, /* numbers from one panel to the next: no power of two, which caches suffer from */
+    PANEL = (BLOCK + 1) * LANES, /* from one panel to the next: no power of two, which caches suffer from */
 };
 #define SCALE ISO_SUMS_SCALE
 #define KEY "moments"
 
 typedef double pair __attribute__((vector_size(2 * sizeof(double))));
-typedef double quad __attribute__((vector_size(4 * sizeof(double))));
 
 static size_t totals_of(int dim) { return (size_t)dim + (size_t)dim * ((size_t)dim + 1) / 2; }
 
@@ -52,7 +52,7 @@ void iso_sums_free(iso_sums *s)
     free(s);
 }
 
-/* An even number of panels: store_sums_amx.c, which lays it out otherwise, pads vectors to sixteen numbers. */
+/* An even number of panels: arithmetic that lays it out otherwise may pad vectors to sixteen numbers. */
 static double *block_new(const iso_sums *s)
 {
     return iso_calloc(((size_t)s->panels + 1) / 2 * 2 * PANEL, sizeof(double));
@@ -77,8 +77,8 @@ iso_sums *iso_sums_new(int dim)
 /* ---- arithmetic: the same bits on every machine, whatever the compiler fuses ---- */
 
 /* k of one vector into row `at` of a block; false where it is not finite or zero. Squares of floats are exact in double, and
- * the lanes fix the order of their sum. Adding and taking away 1.5 * 2^52 rounds to the nearest integer, halves to even. */
-#define INTEGERS 0x1.8p52
+ * the lanes fix the order of their sum. */
+#define INTEGERS ISO_SUMS_INTEGERS
 
 static inline __attribute__((always_inline)) bool round_vector(const iso_sums *s, const float *v, double *block, int at)
 {
@@ -105,42 +105,34 @@ static inline __attribute__((always_inline)) bool round_vector(const iso_sums *s
         if (!one(s, v + (size_t)i * (size_t)s->dim, block, at + i)) return i; \
     return n
 
-/* ROWS numbers of a against two registers of b, summed over n vectors. */
-#define TILE(name, vector) \
-    static inline __attribute__((always_inline)) void name(const double *a, const double *b, int n, double *out) \
-    { \
-        enum { WIDTH = sizeof(vector) / sizeof(double) }; \
-        vector b0, b1, c[2 * ROWS] = {{0}}; \
-        vector c00 = c[0], c01 = c[0], c10 = c[0], c11 = c[0], c20 = c[0], c21 = c[0], c30 = c[0], c31 = c[0]; \
-        for (int v = 0; v < n; v++, a += LANES, b += LANES) { \
-            memcpy(&b0, b, sizeof b0); \
-            memcpy(&b1, b + WIDTH, sizeof b1); \
-            c00 += a[0] * b0, c01 += a[0] * b1; \
-            c10 += a[1] * b0, c11 += a[1] * b1; \
-            c20 += a[2] * b0, c21 += a[2] * b1; \
-            c30 += a[3] * b0, c31 += a[3] * b1; \
-        } \
-        c[0] = c00, c[1] = c01, c[2] = c10, c[3] = c11, c[4] = c20, c[5] = c21, c[6] = c30, c[7] = c31; \
-        for (int r = 0; r < ROWS; r++) memcpy(out + r * LANES, c + 2 * r, 2 * sizeof *c); \
+/* ROWS numbers of a against a panel's, summed over n vectors. */
+static void tile(const double *a, const double *b, int n, double *out)
+{
+    for (int half = 0; half < LANES; half += LANES / 2) {
+        const double *x = a, *y = b + half;
+        pair b0, b1, c[2 * ROWS] = {{0}};
+        pair c00 = c[0], c01 = c[0], c10 = c[0], c11 = c[0], c20 = c[0], c21 = c[0], c30 = c[0], c31 = c[0];
+        for (int v = 0; v < n; v++, x += LANES, y += LANES) {
+            memcpy(&b0, y, sizeof b0);
+            memcpy(&b1, y + 2, sizeof b1);
+            c00 += x[0] * b0, c01 += x[0] * b1;
+            c10 += x[1] * b0, c11 += x[1] * b1;
+            c20 += x[2] * b0, c21 += x[2] * b1;
+            c30 += x[3] * b0, c31 += x[3] * b1;
+        }
+        c[0] = c00, c[1] = c01, c[2] = c10, c[3] = c11, c[4] = c20, c[5] = c21, c[6] = c30, c[7] = c31;
+        for (int r = 0; r < ROWS; r++) memcpy(out + r * LANES + half, c + 2 * r, 2 * sizeof *c);
     }
+}
 
-TILE(tile_of_quads, quad)
-TILE(tile_of_pairs, pair)
-
-static inline __attribute__((always_inline)) void multiply(iso_sums *s, bool minus, int n, bool quads)
+static void multiply(iso_sums *s, bool minus, int n)
 {
     const double *x = s->block[minus];
     const size_t panel = PANEL;
     double out[ROWS * LANES];
     for (int i = 0; i < s->dim; i += ROWS) {
         for (int p = i / LANES; p < s->panels; p++) {
-            const double *a = x + (size_t)(i / LANES) * panel + i % LANES, *b = x + (size_t)p * panel;
-            if (quads)
-                tile_of_quads(a, b, n, out);
-            else {
-                tile_of_pairs(a, b, n, out);
-                tile_of_pairs(a, b + LANES / 2, n, out + LANES / 2);
-            }
+            tile(x + (size_t)(i / LANES) * panel + i % LANES, x + (size_t)p * panel, n, out);
             for (int r = 0; r < ROWS && i + r < s->dim; r++) {
                 int from = p * LANES > i + r ? p * LANES : i + r,
                     to = (p + 1) * LANES < s->dim ? (p + 1) * LANES : s->dim;
@@ -168,18 +160,10 @@ static int round_portable(const iso_sums *s, const float *v, int n, double *bloc
 static void add_portable(iso_sums *s, bool minus, int n)
 {
     add_numbers(s, minus, n);
-    multiply(s, minus, n, false);
+    multiply(s, minus, n);
 }
 
 #if defined(__x86_64__)
-#define WIDE __attribute__((target("avx2,fma")))
-WIDE static int round_wide(const iso_sums *s, const float *v, int n, double *block, int at) { ROUND_ALL(round_vector); }
-WIDE static void add_wide(iso_sums *s, bool minus, int n)
-{
-    add_numbers(s, minus, n);
-    multiply(s, minus, n, true);
-}
-
 #define WIDEST __attribute__((target("avx512f,avx512dq")))
 
 /* Eight divisions cost as much as all the rest. The product with 2^22/norm is within 2^-29 of what they give; only where it is
@@ -258,24 +242,27 @@ WIDEST static void add_widest(iso_sums *s, bool minus, int n)
             }
         }
 }
+
+static bool widest(iso_sums *s)
+{
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512dq")) return false;
+    s->by = (iso_sums_arithmetic){BLOCK, round_widest, add_widest, NULL};
+    return true;
+}
+#else
+static bool widest(iso_sums *s) { return (void)s, false; }
 #endif
 
 /* The fastest arithmetic that this processor has; ISO_CPU asks for less. */
 static void choose(iso_sums *s)
 {
-    s->by = (iso_sums_arithmetic){round_portable, add_portable, NULL};
-#if defined(__x86_64__)
     static const char *const names[] = {"portable", "avx2", "avx512"};
     const char *asked = getenv("ISO_CPU");
     int most = 3;
     for (int i = 0; asked && i < 3; i++)
         if (!strcmp(asked, names[i])) most = i;
-    if (most >= 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        s->by = (iso_sums_arithmetic){round_wide, add_wide, NULL};
-    if (most >= 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
-        s->by = (iso_sums_arithmetic){round_widest, add_widest, NULL};
-    if (most >= 3) (void)iso_sums_amx(s);
-#endif
+    if ((most >= 3 && iso_sums_amx(s)) || (most >= 2 && widest(s)) || (most >= 1 && iso_sums_avx2(s))) return;
+    s->by = (iso_sums_arithmetic){BLOCK, round_portable, add_portable, NULL};
 }
 
 static void flush(iso_sums *s, bool minus)
@@ -294,17 +281,17 @@ static void flush_both(iso_sums *s)
 static bool account(iso_sums *s, const float *v, bool minus)
 {
     if (!s->by.round(s, v, 1, s->block[minus], s->filled[minus])) return false;
-    if (++s->filled[minus] == BLOCK) flush(s, minus);
+    if (++s->filled[minus] == s->by.block) flush(s, minus);
     return true;
 }
 
 int64_t iso_sums_account(iso_sums *s, const float *vectors, int64_t n)
 {
     for (int64_t i = 0; i < n;) {
-        int room = BLOCK - s->filled[0], some = n - i < room ? (int)(n - i) : room;
+        int room = s->by.block - s->filled[0], some = n - i < room ? (int)(n - i) : room;
         int sound = s->by.round(s, vectors + i * s->dim, some, s->block[0], s->filled[0]);
         s->filled[0] += sound;
-        if (s->filled[0] == BLOCK) flush(s, false);
+        if (s->filled[0] == s->by.block) flush(s, false);
         i += sound;
         if (sound < some) return i;
     }

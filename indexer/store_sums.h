@@ -12,6 +12,10 @@ enum {
     ISO_SUMS_BLOCK = 512, /* vectors multiplied together: the most that stay exact in double */
 };
 
+/* Adding this and taking it away rounds to the nearest integer, halves to even; its lower 32 bits are zero, so that after
+ * the sum they are that integer. */
+#define ISO_SUMS_INTEGERS 0x1.8p52
+
 __extension__ typedef unsigned __int128 iso_total; /* two's complement */
 __extension__ typedef __int128 iso_signed_total;
 
@@ -19,6 +23,7 @@ __extension__ typedef __int128 iso_signed_total;
  * comes back, the rows before it count. How n rows are added to the sums; and how what `add` holds back reaches
  * them, or NULL: nothing. */
 typedef struct iso_sums_arithmetic {
+    int block; /* rows that it takes, ISO_SUMS_BLOCK at most */
     int (*round)(const iso_sums *s, const float *v, int n, double *block, int at);
     void (*add)(iso_sums *s, bool minus, int n);
     void (*finish)(iso_sums *s);
@@ -52,8 +57,9 @@ static inline double iso_sums_norm(const double square[ISO_SUMS_LANES])
                 ((square[2] + square[6]) + (square[3] + square[7])));
 }
 
-/* store_sums_amx.c: with the tile unit's products of bytes. False: not on this processor, not for that length, or no memory;
- * nothing is set then. Else sets by and work. */
+/* store_sums_amx.c, with the tile unit's products of bytes, and store_sums_avx2.c. False: not on this processor, not for that
+ * length, or no memory; nothing is set then. Else sets by and work. */
 bool iso_sums_amx(iso_sums *s);
+bool iso_sums_avx2(iso_sums *s);
 
 #endif

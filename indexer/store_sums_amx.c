@@ -156,7 +156,7 @@ AMX static void split_waiting(const amx *m, double *block, int at)
 AMX static bool round_few(const iso_sums *s, const float *v, double *block, int at)
 {
     const amx *m = s->work;
-    const __m512d integers = _mm512_set1_pd(0x1.8p52), sure = _mm512_set1_pd(0.5 - 0x1p-20);
+    const __m512d integers = _mm512_set1_pd(ISO_SUMS_INTEGERS), sure = _mm512_set1_pd(0.5 - 0x1p-20);
     const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     __m512d scale[FEW], far = _mm512_setzero_pd();
     int32_t *to = place(m, block, at);
@@ -321,7 +321,7 @@ bool iso_sums_amx(iso_sums *s)
     m.c = m.rows + 2 * DEPTHS;
     memcpy(work, &m, sizeof m);
     s->work = work;
-    s->by = (iso_sums_arithmetic){round_amx, add, finish};
+    s->by = (iso_sums_arithmetic){ISO_SUMS_BLOCK, round_amx, add, finish};
     return true;
 }
 #else

@@ -143,6 +143,16 @@ static void test_memory(void **state)
     void *none = iso_calloc(0, 8);
     assert_non_null(none);
     free(none);
+    for (size_t size = ISO_HUGE_PAGE - 1; size <= ISO_HUGE_PAGE + 1; size++) {
+        unsigned char *pages = iso_huge_alloc(size);
+        assert_non_null(pages);
+        assert_int_equal((uintptr_t)pages % ISO_HUGE_PAGE, 0);
+        assert_int_equal(pages[0] | pages[size - 1], 0);
+        memset(pages, 1, size);
+        iso_huge_free(pages, size);
+    }
+    assert_null(iso_huge_alloc(SIZE_MAX));
+    iso_huge_free(NULL, 1);
 
     int *list = NULL;
     size_t capacity = 0;

@@ -218,6 +218,39 @@ static void test_long_vectors(void **state)
     wipe();
 }
 
+static const char *const processors[] = {"portable", "avx2", "avx512", ""};
+
+/* The largest sums, and what only a division rounds the right way: with a norm of 3 * 2^23 a 9 is exactly half-way between two
+ * integers, and 9 * (2^22/norm) is below that. */
+static void test_extremes(void **state)
+{
+    (void)state;
+    const float halves[] = {9, 16776583, 16775930, 8392445, 9};
+    for (int dim = 5; dim < 30; dim += 9) {
+        iso_sums *s[4] = {NULL};
+        float v[5 * 30];
+        for (int k = 0; k < 4; k++) {
+            setenv("ISO_CPU", processors[k], 1);
+            s[k] = iso_sums_new(dim);
+            assert_non_null(s[k]);
+            for (int64_t i = 0; i < 9001; i++) {
+                memset(v, 0, sizeof v);
+                for (int r = 0; r < 5; r++) {
+                    int kind = i < 1000 ? 0 : (int)(i + r) % 4;
+                    v[r * dim] = -1;
+                    if (kind == 1) memcpy(v + (r + 1) * dim - 5, halves, sizeof halves);
+                    if (kind == 2) v[(r + 1) * dim - 1] = 2048;
+                    if (kind == 1 && dim > 5) v[r * dim] = 0;
+                }
+                assert_int_equal(iso_sums_account(s[k], v, 5), 5);
+            }
+        }
+        unsetenv("ISO_CPU");
+        for (int k = 1; k < 4; k++) assert_true(iso_sums_equal(s[0], s[k]));
+        for (int k = 0; k < 4; k++) iso_sums_free(s[k]);
+    }
+}
+
 /* Every processor's arithmetic: the same bits, whatever mixes of full and begun blocks. */
 static void test_arithmetic(void **state)
 {
@@ -226,10 +259,9 @@ static void test_arithmetic(void **state)
     for (size_t d = 0; d < sizeof dims / sizeof *dims; d++) {
         rows r = {.dim = dims[d], .bad = -1};
         iso_sums *s[4] = {NULL};
-        const char *const names[] = {"portable", "avx2", "avx512", ""};
         float v[500];
         for (int k = 0; k < 4; k++) {
-            setenv("ISO_CPU", names[k], 1);
+            setenv("ISO_CPU", processors[k], 1);
             s[k] = iso_sums_new(dims[d]);
             assert_non_null(s[k]);
             for (int64_t i = 0; i < 1700; i++) {
@@ -352,7 +384,8 @@ int main(void)
 {
     if (!set_up("test_fill")) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same),    cmocka_unit_test(test_long_vectors),         cmocka_unit_test(test_arithmetic),
+        cmocka_unit_test(test_same),          cmocka_unit_test(test_long_vectors), cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_arithmetic),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_disk_full_and_killed),
     };
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));

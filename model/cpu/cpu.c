@@ -3,46 +3,28 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "base/memory.h"
 #include "model/cpu/conv.h"
 #include "model/cpu/gemm.h"
 #include "model/cpu/winograd.h"
 
+enum { ALIGNMENT = 64 };
+
 /* Large tensors come from the system in whole huge pages: a product reads them with far fewer page-table walks. */
-enum { HUGE_PAGE = 2 << 20, ALIGNMENT = 64 };
-
-static size_t round_up(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 static void *cpu_alloc(size_t bytes)
 {
-    if (bytes > SIZE_MAX / 2) return NULL;
-    if (bytes < HUGE_PAGE) {
-        size_t size = round_up(bytes ? bytes : 1, ALIGNMENT);
-        void *p = aligned_alloc(ALIGNMENT, size);
-        if (p) memset(p, 0, size);
-        return p;
-    }
-    const size_t size = round_up(bytes, HUGE_PAGE), room = size + HUGE_PAGE;
-    char *base = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED) return NULL;
-    char *p = (char *)round_up((uintptr_t)base, HUGE_PAGE);
-    if (p > base) munmap(base, (size_t)(p - base));
-    if (base + room > p + size) munmap(p + size, (size_t)(base + room - (p + size)));
-#ifdef MADV_HUGEPAGE
-    (void)madvise(p, size, MADV_HUGEPAGE); /* only a wish */
-#endif
+    if (bytes >= ISO_HUGE_PAGE) return iso_huge_alloc(bytes);
+    size_t size = (bytes / ALIGNMENT + 1) * ALIGNMENT;
+    void *p = aligned_alloc(ALIGNMENT, size);
+    if (p) memset(p, 0, size);
     return p;
 }
 
 static void cpu_release(void *p, size_t bytes)
 {
-    if (!p) return;
-    if (bytes < HUGE_PAGE) free(p);
-    else munmap(p, round_up(bytes, HUGE_PAGE));
+    if (bytes < ISO_HUGE_PAGE) free(p);
+    else iso_huge_free(p, bytes);
 }
 
 static size_t cpu_workspace(iso_op op, const iso_call *call)
