@@ -7,20 +7,15 @@
 #include "base/memory.h"
 #include "model/cpu/cpu.h"
 
-typedef double lanes __attribute__((vector_size(64)));
-typedef float narrow __attribute__((vector_size(32)));
-
-/* The sum of squares, in eight parts: the same on every processor, as products of two floats are exact in double. */
+/* The sum of squares, in eight parts: the same on every processor, as products of two floats are exact in double. Plain loops:
+ * gcc takes its own vectors of that many doubles apart through the stack where registers are shorter. */
 ISO_CLONES static double squares(int dim, const float *x)
 {
-    lanes part = {0};
+    enum { LANES = 8 };
+    double part[LANES] = {0};
     int j = 0;
-    for (; j + 8 <= dim; j += 8) {
-        narrow f;
-        memcpy(&f, x + j, sizeof f);
-        lanes v = __builtin_convertvector(f, lanes);
-        part += v * v;
-    }
+    for (; j + LANES <= dim; j += LANES)
+        for (int l = 0; l < LANES; l++) part[l] += (double)x[j + l] * x[j + l];
     double sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
     for (; j < dim; j++) sum += (double)x[j] * x[j];
     return sum;

@@ -20,7 +20,6 @@
 enum { LANES = 8, SLICE_MAX = 8, COMMON_MAX = 12, BLOCK = 8192 }; /* a slice: at most SLICE_MAX vectors of LANES numbers */
 
 typedef double lanes __attribute__((vector_size(64)));
-typedef float narrow __attribute__((vector_size(32)));
 
 typedef struct plan {
     const iso_protocol *p;
@@ -136,7 +135,7 @@ static void plan_clear(plan *s)
 /* One slice of the coordinates, as one thread sums it. */
 typedef struct slice {
     int from, width, vectors; /* coordinates; vectors of LANES that hold them, zeros behind */
-    narrow *block;            /* [BLOCK, vectors] of the block at hand */
+    float *block;             /* [BLOCK, vectors * LANES] of the block at hand */
     lanes *w;                 /* [sets, vectors] */
     lanes *rare;              /* [1 + rares, vectors] of the group at hand: its sum, then each rarer attribute's */
     lanes **to;               /* [1 + rares + pairs of them] what an image is added to */
@@ -151,7 +150,7 @@ static inline __attribute__((always_inline)) void add(lanes *to, const lanes *x,
 /* Copies this slice of a block's vectors. */
 static void read_block(const iso_protocol *p, const slice *c, int64_t block)
 {
-    float *to = (float *)c->block;
+    float *to = c->block;
     for (int64_t i = block * BLOCK; i < p->n && i < (block + 1) * BLOCK; i++, to += c->vectors * LANES)
         memcpy(to, p->train[i] + c->from, (size_t)c->width * sizeof *to);
 }
@@ -175,17 +174,20 @@ static inline __attribute__((always_inline)) int targets(const plan *s, const sl
     return n;
 }
 
-/* Part i of an image's slice, of length 1. */
-#define UNIT(i) (inverse * __builtin_convertvector(z[i], lanes))
+/* An image's slice, of length 1. Number by number: gcc converts whole `lanes` through the stack where registers are shorter. */
+static inline __attribute__((always_inline)) void unit(const plan *s, const slice *c, int64_t image, int vectors, lanes *x)
+{
+    const float *z = c->block + image % BLOCK * vectors * LANES;
+    double *to = (double *)x, inverse = s->p->inverse[image];
+    for (int i = 0; i < vectors * LANES; i++) to[i] = inverse * (double)z[i];
+}
 
 static inline __attribute__((always_inline)) void add_images(const plan *s, const slice *c, int64_t from, int64_t to, int *has)
 {
     for (int64_t k = from; k < to; k++) {
         lanes x[SLICE_MAX];
         int64_t image = s->order[k];
-        double inverse = s->p->inverse[image];
-        const narrow *z = c->block + image % BLOCK * c->vectors;
-        for (int i = 0; i < c->vectors; i++) x[i] = UNIT(i);
+        unit(s, c, image, c->vectors, x);
         int n = targets(s, c, image, has);
         for (int i = 0; i < n; i++) add(c->to[i], x, c->vectors);
     }
@@ -196,11 +198,11 @@ static inline __attribute__((always_inline)) void add_images_wide(const plan *s,
 {
     _Static_assert(SLICE_MAX == 8, "eight variables");
     for (int64_t k = from; k < to; k++) {
+        lanes x[SLICE_MAX];
         int64_t image = s->order[k];
-        double inverse = s->p->inverse[image];
         int n = targets(s, c, image, has);
-        const narrow *z = c->block + image % BLOCK * SLICE_MAX;
-        lanes x0 = UNIT(0), x1 = UNIT(1), x2 = UNIT(2), x3 = UNIT(3), x4 = UNIT(4), x5 = UNIT(5), x6 = UNIT(6), x7 = UNIT(7);
+        unit(s, c, image, SLICE_MAX, x);
+        lanes x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3], x4 = x[4], x5 = x[5], x6 = x[6], x7 = x[7];
         for (int i = 0; i < n; i++) {
             lanes *sum = c->to[i];
             sum[0] += x0, sum[1] += x1, sum[2] += x2, sum[3] += x3, sum[4] += x4, sum[5] += x5, sum[6] += x6, sum[7] += x7;
@@ -258,7 +260,7 @@ static bool sum_slice(const plan *s, int from, int width, double *sum)
 {
     size_t sets = (size_t)s->p->singles + (size_t)s->p->doubles, rares = (size_t)s->rares;
     slice c = {.from = from, .width = width, .vectors = (width + LANES - 1) / LANES};
-    c.block = vectors_new((size_t)BLOCK * (size_t)c.vectors, sizeof *c.block);
+    c.block = vectors_new((size_t)BLOCK * (size_t)c.vectors, LANES * sizeof *c.block);
     c.w = vectors_new(sets * (size_t)c.vectors, sizeof *c.w);
     c.rare = vectors_new((1 + rares) * (size_t)c.vectors, sizeof *c.rare);
     c.to = iso_calloc(1 + rares * (rares + 1) / 2, sizeof *c.to);
