@@ -123,6 +123,7 @@ UNARY(log, log1(x))
 UNARY(tanh, tanh1(x))
 UNARY(sigmoid, sigmoid1(x))
 UNARY(softplus, softplus1(x))
+UNARY(sqrt, sqrtf(x))
 UNARY(relu, x <= 0.0f ? 0.0f : x)
 UNARY(step, x > 0.0f ? 1.0f : 0.0f)
 
@@ -142,16 +143,6 @@ ISO_CLONES static void run_add_relu(int64_t n, const float *a, const float *b, f
     }
 }
 
-/* sqrtf sets errno for negative numbers, which would keep a plain loop out of vector code. */
-static void run_sqrt(int64_t n, const float *a, float *out)
-{
-    int64_t i = 0;
-#if defined(__SSE__)
-    for (; i + 4 <= n; i += 4) _mm_storeu_ps(out + i, _mm_sqrt_ps(_mm_loadu_ps(a + i)));
-#endif
-    for (; i < n; i++) out[i] = sqrtf(a[i]);
-}
-
 void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, float f, float *out)
 {
     switch (op) {
@@ -163,7 +154,7 @@ void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, f
     case ISO_OP_SHIFT: run_shift(n, a, f, out); return;
     case ISO_OP_EXP: run_exp(n, a, f, out); return;
     case ISO_OP_LOG: run_log(n, a, f, out); return;
-    case ISO_OP_SQRT: run_sqrt(n, a, out); return;
+    case ISO_OP_SQRT: run_sqrt(n, a, f, out); return;
     case ISO_OP_TANH: run_tanh(n, a, f, out); return;
     case ISO_OP_SIGMOID: run_sigmoid(n, a, f, out); return;
     case ISO_OP_SOFTPLUS: run_softplus(n, a, f, out); return;
