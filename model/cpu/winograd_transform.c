@@ -4,7 +4,6 @@
 #include <stdatomic.h>
 
 typedef float vec8 __attribute__((vector_size(32)));
-typedef double double8 __attribute__((vector_size(64)));
 #define INLINE static inline __attribute__((always_inline))
 enum { LANES = ISO_WINOGRAD_LANES, SIDE = 5 /* points along an axis, at most */, TAPS_MAX = 9 };
 #define TAPS(n) ((n) == 3 ? 3 : 2)       /* weights along an axis */
@@ -612,10 +611,7 @@ INLINE void join_w_row(const int n, const iso_conv_sizes *s, const int u, const 
             was += w[v];
             store(out + at, &was);
         } else {
-            double8 was = {0};
-            if (add) memcpy(&was, sum + at, sizeof was);
-            was += __builtin_convertvector(w[v], double8);
-            memcpy(sum + at, &was, sizeof was);
+            for (int l = 0; l < LANES; l++) sum[at + l] = (add ? sum[at + l] : 0) + (double)w[v][l];
         }
     }
 }
