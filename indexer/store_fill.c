@@ -30,7 +30,7 @@ enum {
     READ = 256 << 10,     /* bytes that it reads at once, about */
     GROUP_MAX = 8 << 20,  /* bytes of a leaf with its long vectors, unless one vector is longer */
     WORKERS_MAX = 10,     /* they wait for the disk, mostly: some more than cores */
-    SUMS_MAX = 256 << 20, /* bytes of all workers' sums together */
+    SUMS_MAX = 256 << 20, /* bytes of all workers' sums together; what they multiply with takes half as many again */
     BUCKETS = 65536,      /* of path hashes */
     BEHIND = INT32_MAX,   /* order of a failure that no row is to blame for */
 };

@@ -12,6 +12,7 @@ enum {
     OFFSET = 2,
     DB_SIZE = 48,
     PAGE_MIN = 1024,
+    PAGE_MAX = 32768,
     P_BRANCH = 1,
     P_LEAF = 2,
     P_OVERFLOW = 4,
@@ -36,7 +37,7 @@ bool iso_layout_supported(uint32_t psize)
     uint16_t one = 1;
     mdb_version(&major, &minor, NULL);
     return major == 0 && minor == 9 && *(uint8_t *)&one && sizeof(size_t) == 8 && psize >= PAGE_MIN &&
-           psize <= ISO_LAYOUT_ALIGN;
+           psize <= PAGE_MAX;
 }
 
 uint64_t iso_layout_node(uint64_t key, uint64_t held) { return (NODE_HEADER + key + held + 1) & ~UINT64_C(1); }

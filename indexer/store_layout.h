@@ -10,8 +10,7 @@
 #include "indexer/store_internal.h"
 
 enum {
-    ISO_LAYOUT_FIRST = 2,     /* page behind the two headers */
-    ISO_LAYOUT_ALIGN = 32768, /* of buffers, and the largest page */
+    ISO_LAYOUT_FIRST = 2, /* page behind the two headers */
 };
 #define ISO_LAYOUT_NONE UINT64_MAX /* root of an empty tree */
 

@@ -15,7 +15,7 @@ enum { ALIGNMENT = 64 };
 static void *cpu_alloc(size_t bytes)
 {
     if (bytes >= ISO_HUGE_PAGE) return iso_huge_alloc(bytes);
-    size_t size = (bytes / ALIGNMENT + 1) * ALIGNMENT;
+    const size_t size = bytes ? (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT : ALIGNMENT;
     void *p = aligned_alloc(ALIGNMENT, size);
     if (p) memset(p, 0, size);
     return p;
