@@ -455,12 +455,11 @@ static iso_status fill_pages(filling *f, iso_error *err)
 
 static iso_status write_heads(filling *f, iso_error *err)
 {
-    const size_t bytes = ISO_LAYOUT_FIRST * (size_t)f->psize;
-    uint8_t *p = iso_huge_alloc(bytes);
+    uint8_t *p = aligned_alloc(f->psize, ISO_LAYOUT_FIRST * (size_t)f->psize); /* as O_DIRECT wants it */
     if (!p) return iso_fail_memory(err);
     iso_layout_heads(p, f->psize, f->end - 1, &f->main);
     iso_status status = write_pages(f, p, 0, ISO_LAYOUT_FIRST, err);
-    iso_huge_free(p, bytes);
+    free(p);
     return status;
 }
 

@@ -89,16 +89,6 @@ AVX2 INLINE bool round_one(const iso_sums *s, const float *v, double norm, bool 
     return divide || !_mm256_movemask_pd(_mm256_cmp_pd(far, sure, _CMP_GT_OQ));
 }
 
-AVX2 static bool round_by_product(const iso_sums *s, const float *v, double norm, double *to)
-{
-    return round_one(s, v, norm, false, to);
-}
-
-AVX2 static void round_by_division(const iso_sums *s, const float *v, double norm, double *to)
-{
-    round_one(s, v, norm, true, to);
-}
-
 AVX2 static int round_all(const iso_sums *s, const float *v, int n, double *block, int at)
 {
     enum { FEW = 4 }; /* norms at once: each waits for itself only */
@@ -109,7 +99,7 @@ AVX2 static int round_all(const iso_sums *s, const float *v, int n, double *bloc
             for (int r = 0; r < FEW && i + r < n; r++) norm[r] = norm_of(s, v + (size_t)r * (size_t)s->dim);
         now = norm[i % FEW];
         if (!(now > 0 && now <= DBL_MAX)) return i;
-        if (!round_by_product(s, v, now, to)) round_by_division(s, v, now, to);
+        if (!round_one(s, v, now, false, to)) round_one(s, v, now, true, to);
     }
     return n;
 }
@@ -135,9 +125,6 @@ AVX2 INLINE void tile(const double *a, const double *const b[COLUMNS], int n, bo
     UNROLLED for (int r = 0; r < QUAD; r++)
         UNROLLED for (int q = !all; q < COLUMNS; q++) _mm256_storeu_pd(c + r * WIDTH + q * QUAD, k[r][q]);
 }
-
-AVX2 static void tile_all(const double *a, const double *const b[COLUMNS], int n, double *c) { tile(a, b, n, true, c); }
-AVX2 static void tile_part(const double *a, const double *const b[COLUMNS], int n, double *c) { tile(a, b, n, false, c); }
 
 AVX2 static void add_numbers(const double *const b[COLUMNS], int n, double c[WIDTH])
 {
@@ -180,7 +167,7 @@ static void finish(iso_sums *s)
     m->held = 0;
 }
 
-static void add(iso_sums *s, bool minus, int n)
+AVX2 static void add(iso_sums *s, bool minus, int n)
 {
     avx2 *m = s->work;
     if (m->minus != minus || !exact(s, n)) finish(s);
@@ -190,8 +177,11 @@ static void add(iso_sums *s, bool minus, int n)
         int first = end - COLUMNS;
         for (int q = 0; q < COLUMNS; q++) b[q] = quad_of(block, first + q > 0 ? first + q : 0);
         add_numbers(b, n, c);
-        for (int q = 0; q < end; q++)
-            (q > first ? tile_part : tile_all)(quad_of(block, q), b, n, c + WIDTH + (size_t)q * TILE);
+        for (int q = 0; q < end; q++) {
+            double *products = c + WIDTH + (size_t)q * TILE;
+            if (q > first) tile(quad_of(block, q), b, n, false, products);
+            else tile(quad_of(block, q), b, n, true, products);
+        }
     }
     m->held += n;
     m->minus = minus;
