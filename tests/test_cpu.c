@@ -419,16 +419,17 @@ static void convolutions(void)
         iso_shape x = shape(4, cases[i].b, cases[i].h, cases[i].w, cases[i].c);
         iso_shape w = shape(4, cases[i].o, cases[i].kh, cases[i].kw, cases[i].c);
         iso_shape y = shape(4, x.dim[0], (x.dim[1] + 2 * p - w.dim[1]) / s + 1, (x.dim[2] + 2 * p - w.dim[2]) / s + 1, w.dim[0]);
+        const double most = w.dim[1] > 2 * s ? 1.2e-5 : 3e-6; /* Winograd's, with three weights a residue: winograd.h */
         both t = {.count = 0};
         add_input(&t, 0, x, 1, 0);
         add_input(&t, 1, w, 1, 0);
-        check(&t, ISO_OP_CONV, y, (iso_attr){.i = {s, p}}, 3e-6);
+        check(&t, ISO_OP_CONV, y, (iso_attr){.i = {s, p}}, most);
         add_input(&t, 0, y, 1, 0);
         add_input(&t, 1, w, 1, 0);
-        check(&t, ISO_OP_CONV_X, x, (iso_attr){.i = {s, p, x.dim[1], x.dim[2]}}, 3e-6);
+        check(&t, ISO_OP_CONV_X, x, (iso_attr){.i = {s, p, x.dim[1], x.dim[2]}}, most);
         add_input(&t, 0, x, 1, 0);
         add_input(&t, 1, y, 1, 0);
-        check(&t, ISO_OP_CONV_W, w, (iso_attr){.i = {s, p, w.dim[1], w.dim[2]}}, 3e-6);
+        check(&t, ISO_OP_CONV_W, w, (iso_attr){.i = {s, p, w.dim[1], w.dim[2]}}, most);
     }
 }
 

@@ -1,4 +1,4 @@
-/* test_winograd.c: Winograd's convolutions against the reference backend's, whichever way the cost would choose: tiles of both
+/* test_winograd.c: Winograd's convolutions against the reference backend's, whichever way the cost would choose: tiles of all
  * sizes and cut ones, pixels that meet nothing, chunks of strips and of images, few weights and many, on every instruction set. */
 #include <math.h>
 #include <setjmp.h>
@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "model/cpu/conv.h"
 #include "model/cpu/gemm.h"
 #include "model/cpu/winograd.h"
 
@@ -99,7 +100,9 @@ static void check(problem *p)
     assert_true(iso_winograd_cost(p->op, &p->real) < INFINITY);
     run(p, 1);
     const double error = error_of(p);
-    if (!(error <= 4e-6)) fail_msg("%s: error %g", iso_op_name(p->op), error);
+    const iso_conv_sizes sizes = iso_conv_sizes_of_call(p->op, &p->real);
+    const double most = iso_ceil_div(sizes.kh, sizes.stride) == 3 ? 1.2e-5 : 4e-6; /* with three weights an axis there are seven points */
+    if (!(error <= most)) fail_msg("%s: error %g", iso_op_name(p->op), error);
     float *first = take(p->count * sizeof *first);
     memcpy(first, p->real.out.data, p->count * sizeof *first);
     for (int threads = 2; threads <= 5; threads += 3) {

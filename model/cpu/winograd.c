@@ -19,7 +19,7 @@ enum {
     MAX_ROWS = 512,           /* tiles of a chunk */
     MIN_ROWS = 32,            /* so many tiles pay for reading the weights from the third-level cache */
     OWN_BYTES = 320 << 10,    /* a thread's matrices */
-    OWN_WEIGHTS = 4 << 20,    /* more than so many bytes of weights are shared by all threads */
+    OWN_WEIGHTS = 8 << 20,    /* more than so many bytes of weights are shared by all threads */
     SUM_ROWS = 128,           /* conv_w: they are the depth of its products */
     KEPT_ROWS = 512,          /* are multiplied, MIN_ROWS at a time, before they are joined, where products at the points take no more than */
     KEPT_BYTES = 256 << 10,
@@ -172,7 +172,7 @@ static bool describe(iso_op op, const iso_call *call, job *best)
     if (isa->tiles || taps < 2 || taps > 3 || iso_ceil_div(s.kw, s.stride) != taps || s.c % LANES != 0 || s.o % LANES != 0) return false;
     if (s.stride > ISO_WINOGRAD_STRIDE || s.c > ISO_WINOGRAD_CHANNELS || s.o > ISO_WINOGRAD_CHANNELS) return false;
     if (s.batch * s.oh * s.ow == 0 || s.c == 0 || s.o == 0) return false;
-    for (int n = taps == 3 ? 3 : 2; n <= 4; n += 2) {
+    for (int n = taps; n <= taps + 2; n += 2) {
         job j = {.op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c,
                  .prepared = call->prepared.shape.ndim > 0, .wide = call->wide};
         j.grid = iso_winograd_grid_of(&s, n);

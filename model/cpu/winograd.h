@@ -5,7 +5,7 @@
  * two. Along one axis, with n neighbouring pixels of y and the n+t-1 pixels of x that they meet,
  *     sum over i, k of y[i] w[k] x[i + k]  =  sum over n+t-1 points of (A y) (G w) (B x):
  * polynomials are multiplied by their values at n+t-1 points instead of by the n t products of their coefficients. In two dimensions
- * (n+t-1)^2 products take the place of n^2 t^2: 9 of 16 (n, t = 2, 2), 25 of 64 (4, 2), 25 of 81 (3, 3). The form is linear in
+ * (n+t-1)^2 products take the place of n^2 t^2: 9 of 16 (n, t = 2, 2), 25 of 64 (4, 2), 25 of 81 (3, 3), 49 of 225 (5, 3). The form is linear in
  * each of the three, so
  *     conv    y = A' ((G w) (B x)),  sums over the residues and x's channels
  *     conv_x  x = B' ((G w) (A y)),  sums over y's channels; neighbouring tiles overlap in t-1 rows or columns
@@ -13,8 +13,9 @@
  * are products of matrices, one for each point, between the same transforms and their transposes. A y and what it is multiplied
  * by serve all residues at once.
  *
- * Points 0, 1 and infinity for n = 2, whose error is about that of the plain product; 1, -1, 1/2, -1/2 and infinity for the others, with
- * some four times that (at most some 2e-6 of the largest result of a sum of 256); those with 0 or 2 have more. */
+ * Points 0, 1 and infinity for n = 2, whose error is about that of the plain product; 1, -1, 1/2, -1/2 and infinity for n = 3 and 4, with
+ * some four times that (at most some 2e-6 of the largest result of a sum of 256); for n = 5 also 2 and -2, and 3/8 in the place of 1/2, with some
+ * twelve times (at most 1e-5). Others have more: 0 or 2 among five, 1/2 among seven. */
 #ifndef ISO_CPU_WINOGRAD_H
 #define ISO_CPU_WINOGRAD_H
 

@@ -5,189 +5,158 @@
 
 typedef float vec8 __attribute__((vector_size(32)));
 #define INLINE static inline __attribute__((always_inline))
-enum { LANES = ISO_WINOGRAD_LANES, SIDE = 5 /* points along an axis, at most */, TAPS_MAX = 9 };
-#define TAPS(n) ((n) == 3 ? 3 : 2)       /* weights along an axis */
-#define POINTS(n) ((n) + TAPS(n) - 1)    /* points along an axis, and pixels of x that a tile meets */
+enum { LANES = ISO_WINOGRAD_LANES, SIDE = 7 /* points along an axis, at most */, TAPS_MAX = 9 };
+#define TAPS(n) ((n) == 3 || (n) == 5 ? 3 : 2) /* weights along an axis */
+#define POINTS(n) ((n) + TAPS(n) - 1)          /* points along an axis, and pixels of x that a tile meets */
 
 INLINE void load(vec8 *v, const float *from) { memcpy(v, from, sizeof *v); }
 INLINE void store(float *to, const vec8 *v) { memcpy(to, v, sizeof *v); }
 
-/* --- along one axis: n pixels of y, t weights, n+t-1 pixels of x and points, at distances dy ... of one another. n, t are 2, 2 with the points
- * 0, 1 and infinity, or 4, 2 or 3, 3 with 1, -1, 1/2, -1/2 and infinity. */
+/* --- along one axis: n pixels of y, t weights, n+t-1 pixels of x and points.
+ *
+ * Points come in pairs a and -a, where a polynomial is the sum and the difference of its even and odd part, and infinity, where it is its last
+ * coefficient. For N(p), the product of all p - point but infinity's: y and w are evaluated; x meets the coefficients of N(p) / (p - a), over N'(a),
+ * which w bears, and at infinity those of N. n = 2 has the points 0, 1 and infinity, and no table. */
+typedef struct pair {
+    float y[5], x[SIDE - 1], w[3]; /* what each number counts at a: even ones for the even part, odd ones for the odd */
+} pair;
 
-/* m = A y */
-INLINE void tile_line(const int n, const vec8 *y, const int dy, vec8 *m, const int dm)
+/* a; s, by which y is multiplied; m, N'(a) / 2a; then x's. e1, e2: the sum and the product of the squares of the other pairs' points. */
+#define PAIR(a, s, m, ...)                                                                            \
+    {{(s), (s) * (a), (s) * (a) * (a), (s) * (a) * (a) * (a), (s) * (a) * (a) * (a) * (a)}, {__VA_ARGS__}, \
+     {0.5 / ((a) * (m) * (s)), 0.5 / ((m) * (s)), 0.5 * (a) / ((m) * (s))}}
+#define PAIR_5(a, e1) PAIR(a, 1.0, (a) * (a) - (e1), -(a) * (e1), -(e1), a, 1)
+#define PAIR_7(a, s, e1, e2) PAIR(a, s, ((a) * (a) - (e1)) * (a) * (a) + (e2), (a) * (e2), e2, -(a) * (e1), -(e1), a, 1)
+static const pair of_5[] = {PAIR_5(1.0, 0.25), PAIR_5(0.5, 1.0)};
+static const pair of_7[] = {PAIR_7(1.0, 1.0, 265.0 / 64, 9.0 / 16), PAIR_7(0.375, 1.0, 5.0, 4.0), PAIR_7(2.0, 1.0 / 16, 73.0 / 64, 9.0 / 64)};
+static const float n_5[] = {1.0 / 4, -5.0 / 4}, n_7[] = {-9.0 / 16, 301.0 / 64, -329.0 / 64}; /* N's even coefficients, but for the last, a one */
+#define PAIRS(n) (POINTS(n) == 7 ? of_7 : of_5)
+#define N(n) (POINTS(n) == 7 ? n_7 : n_5)
+
+typedef enum operand { OF_Y, OF_X, OF_W } operand;
+INLINE int length_of(const int n, const operand of) { return of == OF_Y ? n : of == OF_X ? POINTS(n) : TAPS(n); }
+INLINE float counts(const int n, const operand of, int p, int i) { return of == OF_Y ? PAIRS(n)[p].y[i] : of == OF_X ? PAIRS(n)[p].x[i] : PAIRS(n)[p].w[i]; }
+
+/* m = A y, B x or G w; numbers lie d apart. */
+INLINE void to_points(const int n, const operand of, const vec8 *v, const int d, vec8 *m, const int dm)
 {
+    const int all = length_of(n, of), last = all - 1, finite = of == OF_X ? last : all, pairs = POINTS(n) / 2, more = of == OF_X ? last / 2 : 0;
     if (n == 2) {
-        m[0] = y[0];
-        m[dm] = y[0] + y[dy];
-        m[2 * dm] = y[dy];
+        m[0] = of == OF_X ? v[0] - v[d] : v[0];
+        m[dm] = of == OF_X ? v[d] : v[0] + v[d];
+        m[2 * dm] = of == OF_X ? v[2 * d] - v[d] : v[d];
         return;
     }
-    vec8 even = y[0] + y[2 * dy], odd = y[dy], half_even = y[0] + 0.25f * y[2 * dy], half_odd = 0.5f * y[dy];
-    if (n == 4) {
-        odd += y[3 * dy];
-        half_odd += 0.125f * y[3 * dy];
+#pragma GCC unroll 3
+    for (int p = 0; p < pairs; p++) {
+        vec8 even = counts(n, of, p, 0) * v[0], odd = counts(n, of, p, 1) * v[d];
+#pragma GCC unroll 7
+        for (int i = 2; i < finite; i++) {
+            if (i % 2 == 0) even += counts(n, of, p, i) * v[i * d];
+            else odd += counts(n, of, p, i) * v[i * d];
+        }
+        m[2 * p * dm] = even + odd;
+        m[(2 * p + 1) * dm] = even - odd;
     }
-    m[0] = even + odd;
-    m[dm] = even - odd;
-    m[2 * dm] = half_even + half_odd;
-    m[3 * dm] = half_even - half_odd;
-    m[4 * dm] = y[(n - 1) * dy];
+    m[(POINTS(n) - 1) * dm] = v[last * d];
+#pragma GCC unroll 3
+    for (int i = 0; i < more; i++) m[(POINTS(n) - 1) * dm] += N(n)[i] * v[2 * i * d];
 }
 
-/* y = A' m */
-INLINE void tile_line_back(const int n, const vec8 *m, const int dm, vec8 *y, const int dy)
+/* y = A' m, x = B' m or w = G' m */
+INLINE void from_points(const int n, const operand of, const vec8 *m, const int dm, vec8 *v, const int d)
 {
+    const int all = length_of(n, of), last = all - 1, finite = of == OF_X ? last : all, pairs = POINTS(n) / 2, more = of == OF_X ? last / 2 : 0;
     if (n == 2) {
-        y[0] = m[0] + m[dm];
-        y[dy] = m[dm] + m[2 * dm];
+        v[0] = of == OF_X ? m[0] : m[0] + m[dm];
+        v[d] = of == OF_X ? m[dm] - m[0] - m[2 * dm] : m[dm] + m[2 * dm];
+        if (of == OF_X) v[2 * d] = m[2 * dm];
         return;
     }
-    const vec8 sum = m[0] + m[dm], difference = m[0] - m[dm];
-    const vec8 half_sum = m[2 * dm] + m[3 * dm], half_difference = m[2 * dm] - m[3 * dm];
-    y[0] = sum + half_sum;
-    y[dy] = difference + 0.5f * half_difference;
-    y[2 * dy] = sum + 0.25f * half_sum;
-    if (n == 4) y[3 * dy] = difference + 0.125f * half_difference;
-    y[(n - 1) * dy] += m[4 * dm];
-}
-
-/* m = B x */
-INLINE void patch_line(const int n, const vec8 *x, const int dx, vec8 *m, const int dm)
-{
-    if (n == 2) {
-        m[0] = x[0] - x[dx];
-        m[dm] = x[dx];
-        m[2 * dm] = x[2 * dx] - x[dx];
-        return;
+    const vec8 infinite = m[(POINTS(n) - 1) * dm];
+#pragma GCC unroll 3
+    for (int p = 0; p < pairs; p++) {
+        const vec8 sum = m[2 * p * dm] + m[(2 * p + 1) * dm], difference = m[2 * p * dm] - m[(2 * p + 1) * dm];
+#pragma GCC unroll 7
+        for (int i = 0; i < finite; i++) {
+            const vec8 part = counts(n, of, p, i) * (i % 2 == 0 ? sum : difference);
+            v[i * d] = p == 0 ? part : v[i * d] + part;
+        }
     }
-    const vec8 even = x[2 * dx] - 0.25f * x[0], odd = x[3 * dx] - 0.25f * x[dx];
-    const vec8 half_even = 0.5f * (x[0] - x[2 * dx]), half_odd = x[dx] - x[3 * dx];
-    m[0] = even + odd;
-    m[dm] = even - odd;
-    m[2 * dm] = half_even + half_odd;
-    m[3 * dm] = half_even - half_odd;
-    m[4 * dm] = x[4 * dx] - 1.25f * x[2 * dx] + 0.25f * x[0];
-}
-
-/* x = B' m */
-INLINE void patch_line_back(const int n, const vec8 *m, const int dm, vec8 *x, const int dx)
-{
-    if (n == 2) {
-        x[0] = m[0];
-        x[dx] = m[dm] - m[0] - m[2 * dm];
-        x[2 * dx] = m[2 * dm];
-        return;
-    }
-    const vec8 sum = m[0] + m[dm], difference = m[0] - m[dm];
-    const vec8 half_sum = 0.5f * (m[2 * dm] + m[3 * dm]), half_difference = m[2 * dm] - m[3 * dm];
-    x[0] = half_sum + 0.25f * (m[4 * dm] - sum);
-    x[dx] = half_difference - 0.25f * difference;
-    x[2 * dx] = sum - half_sum - 1.25f * m[4 * dm];
-    x[3 * dx] = difference - half_difference;
-    x[4 * dx] = m[4 * dm];
-}
-
-/* m = G w */
-INLINE void taps_line(const int n, const vec8 *w, const int dw, vec8 *m, const int dm)
-{
-    if (n == 2) {
-        m[0] = w[0];
-        m[dm] = w[0] + w[dw];
-        m[2 * dm] = w[dw];
-        return;
-    }
-    const int t = TAPS(n);
-    vec8 even = (2.0f / 3) * w[0], odd = (2.0f / 3) * w[dw], half_even = 2 * even;
-    if (t == 3) {
-        even += (2.0f / 3) * w[2 * dw];
-        half_even += (1.0f / 3) * w[2 * dw];
-    }
-    m[0] = even + odd;
-    m[dm] = even - odd;
-    m[2 * dm] = half_even + odd;
-    m[3 * dm] = half_even - odd;
-    m[4 * dm] = w[(t - 1) * dw];
-}
-
-/* w = G' m */
-INLINE void taps_line_back(const int n, const vec8 *m, const int dm, vec8 *w, const int dw)
-{
-    if (n == 2) {
-        w[0] = m[0] + m[dm];
-        w[dw] = m[dm] + m[2 * dm];
-        return;
-    }
-    const int t = TAPS(n);
-    const vec8 sum = (2.0f / 3) * (m[0] + m[dm]), half_sum = (1.0f / 3) * (m[2 * dm] + m[3 * dm]);
-    w[0] = sum + 4 * half_sum;
-    w[dw] = (2.0f / 3) * (m[0] - m[dm] + m[2 * dm] - m[3 * dm]);
-    if (t == 3) w[2 * dw] = sum + half_sum;
-    w[(t - 1) * dw] += m[4 * dm];
+    if (of != OF_X) v[last * d] += infinite;
+    else v[last * d] = infinite;
+#pragma GCC unroll 3
+    for (int i = 0; i < more; i++) v[2 * i * d] += N(n)[i] * infinite;
 }
 
 /* A tile goes through both axes a few rows of its results at a time: the values between would not fit into the registers, and writing and reading
  * them costs more than loading the tile two or three times. What a row does not need is neither loaded nor computed. */
 INLINE void forget(void) { atomic_signal_fence(memory_order_seq_cst); } /* what was loaded: compilers would keep it for the next rows, on the stack */
 #define ONE_BY_ONE _Pragma("GCC unroll 1")
-typedef void (*line)(const int n, const vec8 *from, const int d_from, vec8 *to, const int d_to);
 
 /* A line of values to the points of an operand. */
-INLINE void put_line(const int n, const vec8 *from, line transform, float *column, const int64_t *point)
+INLINE void put_line(const int n, const operand of, const vec8 *from, float *column, const int64_t *point)
 {
     const int side = POINTS(n);
     vec8 out[SIDE];
-    transform(n, from, 1, out, 1);
-#pragma GCC unroll 5
+    to_points(n, of, from, 1, out, 1);
+#pragma GCC unroll 7
     for (int q = 0; q < side; q++) store(column + point[q], &out[q]);
 }
 
 /* Rows r and, where it is not negative, s of what a tile of `across` pixels a side gives along its columns; then along these rows, to their points.
  * Its pixels lie row and pixel apart; where `at` is not NULL, `channel` behind at[i * SIDE + j]. */
-INLINE void split_rows(const int n, line transform, const int across, const int r, const int s, const float *from, int64_t row, int64_t pixel,
+INLINE void split_rows(const int n, const operand of, const int across, const int r, const int s, const float *from, int64_t row, int64_t pixel,
                        const float *const *at, int64_t channel, float *column, const int64_t *point)
 {
     vec8 first[SIDE], second[SIDE];
     forget();
-#pragma GCC unroll 5
+#pragma GCC unroll 7
     for (int j = 0; j < across; j++, from += pixel) {
         vec8 in[SIDE], out[SIDE];
-#pragma GCC unroll 5
+#pragma GCC unroll 7
         for (int i = 0; i < across; i++) load(&in[i], at ? at[i * SIDE + j] + channel : from + i * row);
-        transform(n, in, 1, out, 1);
+        to_points(n, of, in, 1, out, 1);
         first[j] = out[r];
         if (s >= 0) second[j] = out[s];
     }
-    put_line(n, first, transform, column, point + r * POINTS(n));
-    if (s >= 0) put_line(n, second, transform, column, point + s * POINTS(n));
+    put_line(n, of, first, column, point + r * POINTS(n));
+    if (s >= 0) put_line(n, of, second, column, point + s * POINTS(n));
 }
 
-/* A whole tile. */
-INLINE void split_tile(const int n, line transform, const int across, const float *from, int64_t row, int64_t pixel, const float *const *at,
+/* A whole tile. Of seven rows of points, four readings would cost more than writing the columns' results down. */
+INLINE void split_tile(const int n, const operand of, const int across, const float *from, int64_t row, int64_t pixel, const float *const *at,
                        int64_t channel, float *column, const int64_t *point)
 {
-    split_rows(n, transform, across, 0, 1, from, row, pixel, at, channel, column, point);
-    if (n == 2) {
-        split_rows(n, transform, across, 2, -1, from, row, pixel, at, channel, column, point);
-    } else {
-        split_rows(n, transform, across, 2, 3, from, row, pixel, at, channel, column, point);
-        split_rows(n, transform, across, 4, -1, from, row, pixel, at, channel, column, point);
+    const int side = POINTS(n);
+    if (side <= 5) {
+        split_rows(n, of, across, 0, 1, from, row, pixel, at, channel, column, point);
+        split_rows(n, of, across, 2, side > 3 ? 3 : -1, from, row, pixel, at, channel, column, point);
+        if (side > 3) split_rows(n, of, across, 4, -1, from, row, pixel, at, channel, column, point);
+        return;
     }
+    vec8 half[SIDE * SIDE];
+    ONE_BY_ONE for (int j = 0; j < across; j++, from += pixel) {
+        vec8 in[SIDE];
+#pragma GCC unroll 7
+        for (int i = 0; i < across; i++) load(&in[i], at ? at[i * SIDE + j] + channel : from + i * row);
+        to_points(n, of, in, 1, half + j, SIDE);
+    }
+    ONE_BY_ONE for (int r = 0; r < side; r++) put_line(n, of, half + r * SIDE, column, point + r * POINTS(n));
 }
 
 /* A column of products, a row of points apart, of which the first so many are there, transformed to numbers as far apart. All columns come first: what
  * they give is less than what they read, so that writing it down costs less than reading twice. */
-INLINE void get_column(const int n, const float *from, int64_t apart, int there, line transform, vec8 *to)
+INLINE void get_column(const int n, const float *from, int64_t apart, int there, const operand of, vec8 *to)
 {
     const int side = POINTS(n);
     vec8 in[SIDE];
-#pragma GCC unroll 5
+#pragma GCC unroll 7
     for (int q = 0; q < side; q++) {
         if (q < there) load(&in[q], from + q * POINTS(n) * apart);
         else in[q] = (vec8){0};
     }
-    transform(n, in, 1, to, POINTS(n));
+    from_points(n, of, in, 1, to, POINTS(n));
 }
 
 /* --- strips */
@@ -299,7 +268,7 @@ INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel
     ahead next = ahead_of(y + 2 * n * pixel, h.last, row, n * pixel, channels / LANES);
     for (int64_t c = 0; c < channels; c += LANES) {
         look_ahead(&next, false);
-        split_tile(n, tile_line, n, y + c, row, pixel, at, c, tile + column_of(to, c), to->point);
+        split_tile(n, OF_Y, n, y + c, row, pixel, at, c, tile + column_of(to, c), to->point);
     }
 }
 
@@ -325,7 +294,8 @@ ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y,
 {
     if (g->n == 2) split_y(2, g, y, strip, to, row);
     else if (g->n == 3) split_y(3, g, y, strip, to, row);
-    else split_y(4, g, y, strip, to, row);
+    else if (g->n == 4) split_y(4, g, y, strip, to, row);
+    else split_y(5, g, y, strip, to, row);
 }
 
 INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t apart, inside h, inside w, int64_t line, int64_t pixel, float *y)
@@ -336,11 +306,11 @@ INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t a
         vec8 half[SIDE * SIDE], out[SIDE];
         look_ahead(&next, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
-            get_column(n, m + j * apart + c, apart, side, tile_line_back, half + j);
+            get_column(n, m + j * apart + c, apart, side, OF_Y, half + j);
         }
         ONE_BY_ONE for (int i = 0; i < n; i++) {
             if (!whole && i >= h.last) break;
-            tile_line_back(n, half + i * side, 1, out, 1);
+            from_points(n, OF_Y, half + i * side, 1, out, 1);
 #pragma GCC unroll 4
             for (int j = 0; j < n; j++)
                 if (whole || j < w.last) store(y + i * line + j * pixel + c, &out[j]);
@@ -366,7 +336,8 @@ ISO_CLONES void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winogr
 {
     if (g->n == 2) join_y(2, g, m, row, strip, y);
     else if (g->n == 3) join_y(3, g, m, row, strip, y);
-    else join_y(4, g, m, row, strip, y);
+    else if (g->n == 4) join_y(4, g, m, row, strip, y);
+    else join_y(5, g, m, row, strip, y);
 }
 
 /* --- x */
@@ -405,7 +376,7 @@ INLINE void split_x_tile(const int n, const float *x, const patch *a, const floa
 {
     for (int64_t c = 0; c < channels; c += LANES) {
         look_ahead(next, false);
-        split_tile(n, patch_line, POINTS(n), x + c, a->row, a->pixel, at, c, tile + column_of(to, channel + c), to->point);
+        split_tile(n, OF_X, POINTS(n), x + c, a->row, a->pixel, at, c, tile + column_of(to, channel + c), to->point);
     }
 }
 
@@ -433,7 +404,24 @@ ISO_CLONES void iso_winograd_split_x(const iso_winograd_grid *g, const float *x,
 {
     if (g->n == 2) split_x(2, g, x, strip, to, row);
     else if (g->n == 3) split_x(3, g, x, strip, to, row);
-    else split_x(4, g, x, strip, to, row);
+    else if (g->n == 4) split_x(4, g, x, strip, to, row);
+    else split_x(5, g, x, strip, to, row);
+}
+
+/* A row of a tile; the first `again` pixels are added to what is there. */
+INLINE void join_x_row(const int n, const bool whole, const patch *a, int again, vec8 *row, float *to)
+{
+    const int side = POINTS(n);
+#pragma GCC unroll 7
+    for (int j = 0; j < side; j++) {
+        if (!whole && (j < a->w.first || j >= a->w.last)) continue;
+        if (j < again) {
+            vec8 was;
+            load(&was, to + j * a->pixel);
+            row[j] += was;
+        }
+        store(to + j * a->pixel, &row[j]);
+    }
 }
 
 /* above, left: whether the tiles there have written the first rows and columns. */
@@ -446,23 +434,15 @@ INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t a
         look_ahead(next, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
             const bool none = a->no_column && j == side - 1;
-            get_column(n, m + j * apart + c, apart, none ? 0 : a->no_row ? side - 1 : side, patch_line_back, half + j);
+            get_column(n, m + j * apart + c, apart, none ? 0 : a->no_row ? side - 1 : side, OF_X, half + j);
         }
         float *to = x + a->offset + c;
         ONE_BY_ONE for (int i = 0; i < side; i++, to += a->row) {
             vec8 out[SIDE];
             if (!whole && (i < a->h.first || i >= a->h.last)) continue;
-            patch_line_back(n, half + i * POINTS(n), 1, out, 1);
-#pragma GCC unroll 5
-            for (int j = 0; j < side; j++) {
-                if (!whole && (j < a->w.first || j >= a->w.last)) continue;
-                if ((j < TAPS(n) - 1 && left) || (i < TAPS(n) - 1 && above)) {
-                    vec8 was;
-                    load(&was, to + j * a->pixel);
-                    out[j] += was;
-                }
-                store(to + j * a->pixel, &out[j]);
-            }
+            from_points(n, OF_X, half + i * POINTS(n), 1, out, 1);
+            if (above && i < TAPS(n) - 1) join_x_row(n, whole, a, side, out, to);
+            else join_x_row(n, whole, a, left ? TAPS(n) - 1 : 0, out, to);
         }
     }
 }
@@ -507,7 +487,8 @@ ISO_CLONES void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winogr
 {
     if (g->n == 2) join_x(2, g, m, row, strip, first, last, x);
     else if (g->n == 3) join_x(3, g, m, row, strip, first, last, x);
-    else join_x(4, g, m, row, strip, first, last, x);
+    else if (g->n == 4) join_x(4, g, m, row, strip, first, last, x);
+    else join_x(5, g, m, row, strip, first, last, x);
 }
 
 /* --- weights */
@@ -523,10 +504,10 @@ INLINE void split_taps(const int n, const float *const *taps, float *to, int64_t
         if (taps[i]) load(&in[i], taps[i]);
     }
 #pragma GCC unroll 3
-    for (int j = 0; j < taps_n; j++) taps_line(n, in + j, TAPS(n), half + j, TAPS(n));
+    for (int j = 0; j < taps_n; j++) to_points(n, OF_W, in + j, TAPS(n), half + j, TAPS(n));
     ONE_BY_ONE for (int i = 0; i < side; i++) {
-        taps_line(n, half + TAPS(n) * i, 1, out, 1);
-#pragma GCC unroll 5
+        to_points(n, OF_W, half + TAPS(n) * i, 1, out, 1);
+#pragma GCC unroll 7
         for (int j = 0; j < side; j++) store(to + (i * POINTS(n) + j) * apart, &out[j]);
     }
 }
@@ -587,12 +568,12 @@ INLINE void split_w_turned(const int n, const iso_winograd_grid *g, const float 
 
 ISO_CLONES void iso_winograd_split_w(const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel, bool conv_x)
 {
-    if (conv_x && g->n == 2) split_w_panel(2, g, w, to, panel);
-    else if (conv_x && g->n == 3) split_w_panel(3, g, w, to, panel);
-    else if (conv_x) split_w_panel(4, g, w, to, panel);
-    else if (g->n == 2) split_w_turned(2, g, w, to, panel);
-    else if (g->n == 3) split_w_turned(3, g, w, to, panel);
-    else split_w_turned(4, g, w, to, panel);
+    switch (g->n) {
+    case 2: conv_x ? split_w_panel(2, g, w, to, panel) : split_w_turned(2, g, w, to, panel); return;
+    case 3: conv_x ? split_w_panel(3, g, w, to, panel) : split_w_turned(3, g, w, to, panel); return;
+    case 4: conv_x ? split_w_panel(4, g, w, to, panel) : split_w_turned(4, g, w, to, panel); return;
+    default: conv_x ? split_w_panel(5, g, w, to, panel) : split_w_turned(5, g, w, to, panel);
+    }
 }
 
 /* Row u of a residue's weights, of y's channel o and x's from `column` on. */
@@ -600,7 +581,7 @@ INLINE void join_w_row(const int n, const iso_conv_sizes *s, const int u, const 
 {
     const int taps = TAPS(n);
     vec8 w[SIDE];
-    taps_line_back(n, from, 1, w, 1);
+    from_points(n, OF_W, from, 1, w, 1);
 #pragma GCC unroll 3
     for (int v = 0; v < taps; v++) {
         const int64_t tap = tap_of(n, s, o, column / s->c, u * TAPS(n) + v), at = tap + column % s->c;
@@ -624,7 +605,7 @@ INLINE void join_w(const int n, const iso_winograd_grid *g, const float *m, int6
         for (int64_t j = 0; j < count; j += LANES) {
             vec8 half[3 * SIDE];
             const float *from = m + o * pitch + j;
-            ONE_BY_ONE for (int k = 0; k < side; k++) get_column(n, from + k * rows * pitch, rows * pitch, side, taps_line_back, half + k);
+            ONE_BY_ONE for (int k = 0; k < side; k++) get_column(n, from + k * rows * pitch, rows * pitch, side, OF_W, half + k);
             ONE_BY_ONE for (int u = 0; u < taps; u++) join_w_row(n, &g->s, u, half + u * side, o0 + o, first + j, add, out, sum);
         }
 }
@@ -634,5 +615,6 @@ ISO_CLONES void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, 
 {
     if (g->n == 2) join_w(2, g, m, rows, pitch, o, no, first, n, add, out, sum);
     else if (g->n == 3) join_w(3, g, m, rows, pitch, o, no, first, n, add, out, sum);
-    else join_w(4, g, m, rows, pitch, o, no, first, n, add, out, sum);
+    else if (g->n == 4) join_w(4, g, m, rows, pitch, o, no, first, n, add, out, sum);
+    else join_w(5, g, m, rows, pitch, o, no, first, n, add, out, sum);
 }

@@ -10,7 +10,7 @@
 #include "model/cpu/gemm.h"
 
 enum {
-    ISO_WINOGRAD_POINTS = 25, /* at most */
+    ISO_WINOGRAD_POINTS = 49, /* at most */
     ISO_WINOGRAD_STRIDE = 4,  /* at most */
     ISO_WINOGRAD_CHANNELS = 4096, /* of x or y, at most */
     ISO_WINOGRAD_LANES = 8
