@@ -2,7 +2,7 @@
  * ones: primals and tangents, a value and its gradients. Where they do not change (iso_plan_spec.frozen) only the first run makes them. */
 #include "model/graph/planning.h"
 
-enum { MOST = 4 << 20 /* bytes: more cost as much to write and to read again as to make anew */ };
+enum { MOST = 4 << 20 /* bytes: more cost as much to write and to read again as to make anew */, MOST_ONCE = 256 << 20 /* in all runs */ };
 
 static const node *at(const planning *w, iso_node n) { return planning_node(w, n); }
 
@@ -28,7 +28,7 @@ static void drop(planning *w)
 {
     for (int i = 0; i < w->weights_count; i++) {
         prepared_weights *of = &w->weights[i];
-        const bool worth = of->bytes <= MOST && (of->once || of->uses > 1);
+        const bool worth = of->once ? of->bytes <= MOST_ONCE : of->bytes <= MOST && of->uses > 1;
         for (int t = 0; t < w->u.unit_count && !worth; t++)
             if (w->weights_of[t] == i) w->weights_of[t] = -1;
         of->first = worth ? of->first : -1;
