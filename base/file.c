@@ -207,21 +207,78 @@ static iso_status read_all(int fd, const char *path, size_t limit, size_t guess,
     return ISO_OK;
 }
 
+/* Opens it, and refuses folders, and files larger than the limit. */
+static iso_status open_whole(const char *path, size_t limit, int *fd, struct stat *st, iso_error *err)
+{
+    iso_status status = ISO_OK;
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0) return iso_fail_errno(err, "cannot open %s", path);
+    if (fstat(*fd, st) != 0)
+        status = iso_fail_errno(err, "cannot read %s", path);
+    else if (S_ISDIR(st->st_mode))
+        status = iso_fail(err, ISO_E_IO, "cannot read %s: it is a folder", path);
+    else if (S_ISREG(st->st_mode) && (uintmax_t)st->st_size > limit)
+        status = iso_fail(err, ISO_E_FORMAT, "%s has %jd bytes, more than the %zu it may have", path, (intmax_t)st->st_size, limit);
+    if (status) close(*fd);
+    return status;
+}
+
 iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *size, iso_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return iso_fail_errno(err, "cannot open %s", path);
+    int fd;
     struct stat st;
-    iso_status status;
-    if (fstat(fd, &st) != 0)
-        status = iso_fail_errno(err, "cannot read %s", path);
-    else if (S_ISDIR(st.st_mode))
-        status = iso_fail(err, ISO_E_IO, "cannot read %s: it is a folder", path);
-    else if (S_ISREG(st.st_mode) && (uintmax_t)st.st_size > limit)
-        status = iso_fail(err, ISO_E_FORMAT, "%s has %jd bytes, more than the %zu it may have",
-                          path, (intmax_t)st.st_size, limit);
-    else
-        status = read_all(fd, path, limit, S_ISREG(st.st_mode) ? (size_t)st.st_size : 4096, data, size, err);
+    iso_status status = open_whole(path, limit, &fd, &st, err);
+    if (status) return status;
+    status = read_all(fd, path, limit, S_ISREG(st.st_mode) ? (size_t)st.st_size : 4096, data, size, err);
     close(fd);
     return status;
+}
+
+/* errno, or -1 where the file ends before. */
+static int read_part(int fd, char *to, size_t bytes, off_t at)
+{
+    while (bytes > 0) {
+        const ssize_t n = pread(fd, to, bytes, at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return n < 0 ? errno : -1;
+        to += n;
+        at += n;
+        bytes -= (size_t)n;
+    }
+    return 0;
+}
+
+iso_status iso_file_read_huge(const char *path, size_t limit, char **data, size_t *size, iso_error *err)
+{
+    enum { PART = 4 << 20 };
+    int fd, failed = 0;
+    struct stat st;
+    iso_status status = open_whole(path, limit, &fd, &st, err);
+    if (status) return status;
+    const size_t bytes = (size_t)st.st_size;
+    char *to = S_ISREG(st.st_mode) ? iso_huge_alloc(bytes) : NULL;
+    if (!S_ISREG(st.st_mode)) status = iso_fail(err, ISO_E_IO, "cannot read %s: it is no regular file", path);
+    else if (!to) status = iso_fail_memory(err);
+#pragma omp parallel for schedule(dynamic, 1) if (bytes > PART)
+    for (size_t at = 0; at < bytes; at += PART) {
+        const int why = status ? 0 : read_part(fd, to + at, bytes - at < PART ? bytes - at : PART, (off_t)at);
+        if (why) {
+#pragma omp atomic write
+            failed = why;
+        }
+    }
+    close(fd);
+    if (failed > 0) {
+        errno = failed;
+        status = iso_fail_errno(err, "cannot read %s", path);
+    } else if (failed) {
+        status = iso_fail(err, ISO_E_FORMAT, "%s became shorter while it was read", path);
+    }
+    if (status) {
+        iso_huge_free(to, bytes);
+        return status;
+    }
+    *data = to;
+    *size = bytes;
+    return ISO_OK;
 }

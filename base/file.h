@@ -20,6 +20,8 @@ void iso_file_abort(iso_file *f);
 
 /* The whole file in fresh memory (free()), with a NUL behind it; refuses more than `limit` bytes. */
 ISO_CHECK iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *size, iso_error *err);
+/* The same of a large regular file, by all threads into memory of iso_huge_alloc(*size), without a NUL: a tenth of the page faults. */
+ISO_CHECK iso_status iso_file_read_huge(const char *path, size_t limit, char **data, size_t *size, iso_error *err);
 
 /* Whether both names are one file, under links too. */
 bool iso_file_same(const char *a, const char *b);

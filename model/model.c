@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@ struct iso_model {
     int params;
     iso_param *param;
     float **data;
+    iso_st *file;      /* from which it was loaded, where some data lie in it; NULL */
     meta *meta;
     size_t metas, meta_capacity;
     bool touched;      /* someone may write parameters: the digest is computed at every call */
@@ -258,10 +260,18 @@ static iso_status read_net(const iso_st *f, iso_net *net, const char *path, iso_
 
 /* --- life */
 
+static bool in_file(const iso_model *m, int i)
+{
+    const iso_st_tensor *t = m->file ? iso_st_find(m->file, m->param[i].name) : NULL;
+    return t && t->data == m->data[i];
+}
+
 void iso_model_free(iso_model *m)
 {
     if (!m) return;
-    for (int i = 0; m->data && i < m->params; i++) free(m->data[i]);
+    for (int i = 0; m->data && i < m->params; i++)
+        if (!in_file(m, i)) free(m->data[i]);
+    iso_st_free(m->file);
     for (size_t i = 0; i < m->metas; i++) {
         free(m->meta[i].key);
         free(m->meta[i].value);
@@ -283,7 +293,8 @@ static iso_status list_params(const iso_net *net, iso_param **out, int *count, i
     return ISO_OK;
 }
 
-iso_status iso_model_create(const iso_net *net, iso_model **out, iso_error *err)
+/* Its parameters lie nowhere yet. */
+static iso_status create_empty(const iso_net *net, iso_model **out, iso_error *err)
 {
     iso_status s = iso_net_check(net, err);
     if (s) return s;
@@ -291,26 +302,35 @@ iso_status iso_model_create(const iso_net *net, iso_model **out, iso_error *err)
     if (!m) return iso_fail_memory(err);
     m->net = *net;
     s = list_params(net, &m->param, &m->params, err);
-    if (s) goto fail;
-    m->data = iso_calloc((size_t)m->params, sizeof *m->data);
-    if (!m->data) {
-        s = iso_fail_memory(err);
-        goto fail;
+    if (!s) m->data = iso_calloc((size_t)m->params, sizeof *m->data);
+    if (!s && !m->data) s = iso_fail_memory(err);
+    if (!s) s = describe_net(m, err);
+    if (s) {
+        iso_model_free(m);
+        return s;
     }
-    for (int i = 0; i < m->params; i++) {
-        m->data[i] = iso_calloc((size_t)iso_shape_count(&m->param[i].shape), sizeof(float));
-        if (!m->data[i]) {
-            s = iso_fail_memory(err);
-            goto fail;
-        }
-    }
-    s = describe_net(m, err);
-    if (s) goto fail;
     *out = m;
     return ISO_OK;
-fail:
-    iso_model_free(m);
-    return s;
+}
+
+static iso_status take_room(iso_model *m, int i, iso_error *err)
+{
+    m->data[i] = iso_calloc((size_t)iso_shape_count(&m->param[i].shape), sizeof(float));
+    return m->data[i] ? ISO_OK : iso_fail_memory(err);
+}
+
+iso_status iso_model_create(const iso_net *net, iso_model **out, iso_error *err)
+{
+    iso_model *m;
+    iso_status s = create_empty(net, &m, err);
+    if (s) return s;
+    for (int i = 0; !s && i < m->params; i++) s = take_room(m, i, err);
+    if (s) {
+        iso_model_free(m);
+        return s;
+    }
+    *out = m;
+    return ISO_OK;
 }
 
 /* --- loading and saving */
@@ -341,15 +361,22 @@ static iso_status check_tensors(const iso_st *f, const iso_net *net, const char 
 
 static bool all_finite(const float *data, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(data[i])) return false;
-    return true;
+    enum { MANY = 1 << 20 };
+    int other = 0;
+#pragma omp parallel for simd reduction(| : other) if (parallel : n > MANY)
+    for (int64_t i = 0; i < n; i++) other |= !(fabsf(data[i]) <= FLT_MAX);
+    return !other;
 }
 
-static iso_status read_tensors(iso_model *m, const iso_st *f, const char *path, iso_error *err)
+/* They stay where the file has them, if they can. */
+static iso_status read_tensors(iso_model *m, iso_st *f, const char *path, iso_error *err)
 {
+    m->file = f;
     for (int i = 0; i < m->params; i++) {
-        iso_status s = iso_st_f32(iso_st_find(f, m->param[i].name), m->data[i], err);
+        const iso_st_tensor *t = iso_st_find(f, m->param[i].name);
+        m->data[i] = iso_st_floats(f, t);
+        iso_status s = m->data[i] ? ISO_OK : take_room(m, i, err);
+        if (!s && !in_file(m, i)) s = iso_st_f32(t, m->data[i], err);
         if (s) return iso_fail_prefix(err, s, "%s", path);
         if (!all_finite(m->data[i], iso_shape_count(&m->param[i].shape)))
             return iso_fail(err, ISO_E_FORMAT, "%s is a damaged model: tensor %s holds a NaN or an infinity", path, m->param[i].name);
@@ -369,7 +396,7 @@ iso_status iso_model_load(const char *path, iso_model **out, iso_error *err)
     if (s) goto out;
     s = check_tensors(f, &net, path, err);
     if (s) goto out;
-    s = iso_model_create(&net, &m, err);
+    s = create_empty(&net, &m, err);
     if (s) goto out;
     s = read_tensors(m, f, path, err);
     for (int i = 0; !s && i < iso_st_meta_count(f); i++) {
@@ -381,7 +408,9 @@ iso_status iso_model_load(const char *path, iso_model **out, iso_error *err)
     if (s) goto out;
     *out = m;
     m = NULL;
+    f = NULL;
 out:
+    if (m && m->file) f = NULL; /* goes with the model */
     iso_model_free(m);
     iso_st_free(f);
     return s;

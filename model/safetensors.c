@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -17,6 +18,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors holds lit
 
 struct iso_st {
     char *bytes;               /* the file */
+    size_t size;
+    bool huge;                 /* bytes are of iso_huge_alloc */
     int tensors, pairs;
     iso_st_tensor *tensor;     /* header order */
     const iso_st_tensor **by_name;
@@ -182,8 +185,14 @@ static iso_status header_length(const unsigned char prefix[9], size_t size, cons
     return ISO_OK;
 }
 
+static void free_bytes(char *bytes, size_t size, bool huge)
+{
+    if (huge) iso_huge_free(bytes, size);
+    else free(bytes);
+}
+
 /* Takes `bytes` over in every case. */
-static iso_status parse_owned(char *bytes, size_t size, const char *path, iso_st **out, iso_error *err)
+static iso_status parse_owned(char *bytes, size_t size, bool huge, const char *path, iso_st **out, iso_error *err)
 {
     json_t *root = NULL;
     json_error_t why;
@@ -191,10 +200,12 @@ static iso_status parse_owned(char *bytes, size_t size, const char *path, iso_st
     iso_status s;
     iso_st *f = iso_calloc(1, sizeof *f);
     if (!f) {
-        free(bytes);
+        free_bytes(bytes, size, huge);
         return iso_fail_memory(err);
     }
     f->bytes = bytes;
+    f->size = size;
+    f->huge = huge;
     s = header_length((const unsigned char *)bytes, size, path, &header, err);
     if (s) goto out;
     root = json_loadb(bytes + 8, header, JSON_REJECT_DUPLICATES, &why);
@@ -222,7 +233,13 @@ iso_status iso_st_parse(const void *data, size_t size, const char *path, iso_st 
     char *bytes = iso_calloc(size < 16 ? 16 : size, 1); /* header_length looks at nine bytes */
     if (!bytes) return iso_fail_memory(err);
     memcpy(bytes, data, size);
-    return parse_owned(bytes, size, path, out, err);
+    return parse_owned(bytes, size, false, path, out, err);
+}
+
+static bool large(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= 2 * (off_t)ISO_HUGE_PAGE;
 }
 
 iso_status iso_st_load(const char *path, iso_st **out, iso_error *err)
@@ -243,9 +260,10 @@ iso_status iso_st_load(const char *path, iso_st **out, iso_error *err)
     if (s) return s;
     char *bytes;
     size_t size;
-    s = iso_file_read(path, FILE_LIMIT, &bytes, &size, err);
+    const bool huge = large(path);
+    s = huge ? iso_file_read_huge(path, FILE_LIMIT, &bytes, &size, err) : iso_file_read(path, FILE_LIMIT, &bytes, &size, err);
     if (s) return s;
-    return parse_owned(bytes, size, path, out, err);
+    return parse_owned(bytes, size, huge, path, out, err);
 }
 
 void iso_st_free(iso_st *f)
@@ -259,13 +277,20 @@ void iso_st_free(iso_st *f)
     free(f->tensor);
     free(f->by_name);
     free(f->pair);
-    free(f->bytes);
+    free_bytes(f->bytes, f->size, f->huge);
     free(f);
 }
 
 /* --- looking */
 
 int iso_st_count(const iso_st *f) { return f->tensors; }
+
+float *iso_st_floats(iso_st *f, const iso_st_tensor *t)
+{
+    const char *data = t->data;
+    if (t->dtype != ISO_ST_F32 || (uintptr_t)data % _Alignof(float) != 0) return NULL;
+    return (float *)(f->bytes + (data - f->bytes));
+}
 
 const iso_st_tensor *iso_st_at(const iso_st *f, int i) { return &f->tensor[i]; }
 

@@ -2,7 +2,7 @@
  *
  * The format: 8 bytes little-endian header length n, n bytes of JSON {"__metadata__": {string: string}, "name":
  * {"dtype", "shape", "data_offsets": [begin, end]}, ...}, then the tensors, which fill the rest without gap or overlap.
- * A loaded file is read-only and may be shared by threads. */
+ * A loaded file is read-only, but for iso_st_floats, and may be shared by threads. */
 #ifndef ISO_SAFETENSORS_H
 #define ISO_SAFETENSORS_H
 
@@ -36,6 +36,8 @@ const char *iso_st_meta_key(const iso_st *f, int i);
 ISO_CHECK iso_status iso_st_f32(const iso_st_tensor *t, float *out, iso_error *err);
 ISO_CHECK iso_status iso_st_f64(const iso_st_tensor *t, double *out, iso_error *err);
 ISO_CHECK iso_status iso_st_i64(const iso_st_tensor *t, int64_t *out, iso_error *err);
+/* A tensor of type F32 as it lies in the file's memory, which is the caller's to change; NULL where it is of another type, or unaligned. */
+float *iso_st_floats(iso_st *f, const iso_st_tensor *t);
 /* Whether the tensor has exactly this shape. */
 bool iso_st_is_shape(const iso_st_tensor *t, const iso_shape *shape);
 /* "[2, 3]" into buf. */

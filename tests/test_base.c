@@ -291,6 +291,36 @@ static void test_file_read(void **state)
     free(path);
 }
 
+static void test_file_read_huge(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, (4 << 20) - 1, 4 << 20, (9 << 20) + 17};
+    iso_error err;
+    char *path = in_folder("large"), *data = NULL;
+    size_t size = 77;
+    assert_int_equal(iso_file_read_huge(path, 100, &data, &size, &err), ISO_E_IO);
+    assert_non_null(strstr(err.message, "No such file"));
+    assert_int_equal(iso_file_read_huge(folder, 100, &data, &size, &err), ISO_E_IO);
+    assert_non_null(strstr(err.message, "it is a folder"));
+    assert_int_equal(iso_file_read_huge("/dev/zero", 100, &data, &size, &err), ISO_E_IO);
+    assert_non_null(strstr(err.message, "no regular file"));
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        FILE *f = fopen(path, "wb");
+        assert_non_null(f);
+        for (size_t k = 0; k < sizes[i]; k++) putc((int)(k * 2654435761u >> 13 & 0xff), f);
+        assert_int_equal(fclose(f), 0);
+        if (sizes[i]) assert_int_equal(iso_file_read_huge(path, sizes[i] - 1, &data, &size, &err), ISO_E_FORMAT);
+        assert_int_equal(iso_file_read_huge(path, sizes[i], &data, &size, &err), ISO_OK);
+        assert_int_equal(size, sizes[i]);
+        size_t wrong = 0;
+        for (size_t k = 0; k < size; k++) wrong += (unsigned char)data[k] != (k * 2654435761u >> 13 & 0xff);
+        assert_int_equal(wrong, 0);
+        iso_huge_free(data, size);
+    }
+    unlink(path);
+    free(path);
+}
+
 static void test_path_join(void **state)
 {
     (void)state;
@@ -582,6 +612,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_file_refuses, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_disk_full, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_read, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_read_huge, folder_make, folder_remove),
         cmocka_unit_test(test_path_join),
         cmocka_unit_test(test_args_all_kinds),
         cmocka_unit_test(test_args_usage_errors),

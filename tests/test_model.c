@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "model/safetensors.h"
 #include "tests/models.h"
 
@@ -85,6 +86,47 @@ static void round_trip(void **state)
     check_round_trip(&celeba);
     check_round_trip(&mlp);
     check_round_trip(&supervised);
+}
+
+/* Parameters stay where the file's memory has them, if they are aligned there; large files are read by all threads into huge pages. */
+static void large_and_unaligned(void **state)
+{
+    (void)state;
+    iso_error err = {0};
+    iso_net large = celeba;
+    large.width = 32;
+    check_round_trip(&large);
+    char *bytes;
+    size_t n;
+    assert_int_equal(iso_file_read(path, 1 << 28, &bytes, &n, &err), ISO_OK);
+    assert_true(n > 4 << 20);
+    for (uint64_t more = 1; more <= 4; more++) { /* spaces behind the header, which is JSON */
+        uint64_t header;
+        iso_model *m = NULL, *moved = NULL;
+        iso_file *f = NULL;
+        memcpy(&header, bytes, sizeof header);
+        const uint64_t longer = header + more;
+        if (iso_model_load(path, &m, &err)) fail_msg("%s", err.message);
+        char *other = iso_format("%s/moved", folder);
+        assert_int_equal(iso_file_create(other, &f, &err), ISO_OK);
+        fwrite(&longer, sizeof longer, 1, iso_file_stream(f));
+        fwrite(bytes + 8, 1, header, iso_file_stream(f));
+        fwrite("    ", 1, more, iso_file_stream(f));
+        fwrite(bytes + 8 + header, 1, n - 8 - header, iso_file_stream(f));
+        assert_int_equal(iso_file_commit(f, &err), ISO_OK);
+        if (iso_model_load(other, &moved, &err)) fail_msg("%s", err.message);
+        assert_true(same_parameters(m, moved));
+        assert_string_equal(iso_model_digest(m), iso_model_digest(moved));
+        iso_model_data(moved, 1)[0] += 1;
+        assert_string_not_equal(iso_model_digest(m), iso_model_digest(moved));
+        assert_int_equal(truncate(other, (off_t)n - 5), 0);
+        assert_int_equal(iso_model_load(other, &(iso_model *){NULL}, &err), ISO_E_FORMAT);
+        iso_model_free(m);
+        iso_model_free(moved);
+        unlink(other);
+        free(other);
+    }
+    free(bytes);
 }
 
 /* The names of a supervised model's attributes fit its classifier, and no other model has any. */
@@ -440,7 +482,7 @@ int main(void)
 {
     printf("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip),  cmocka_unit_test(metadata),       cmocka_unit_test(digest),
+        cmocka_unit_test(round_trip), cmocka_unit_test(large_and_unaligned),  cmocka_unit_test(metadata),       cmocka_unit_test(digest),
         cmocka_unit_test(attribute_names),
         cmocka_unit_test(damaged),     cmocka_unit_test(not_a_model),    cmocka_unit_test(fuzz),
         cmocka_unit_test(vars_round_trip),
