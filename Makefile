@@ -118,7 +118,8 @@ shared := $(BUILD)/libisoface.so
 $(BUILD)/obj/model/cpu/%.o: optimize := $(optimize_kernels)
 # Micro-kernels are intrinsics on packed blocks: with sanitizers they would take minutes to compile and all day to run.
 gemm_kernels := $(BUILD)/obj/model/cpu/gemm_avx512.o $(BUILD)/obj/model/cpu/gemm_avx2.o $(BUILD)/obj/model/cpu/gemm_amx.o
-$(gemm_kernels): optimize := -O3 -g -fno-math-errno -fno-trapping-math
+# Where a loop of theirs begins within a line of the cache is worth up to 8 % of all products.
+$(gemm_kernels): optimize := -O3 -g -fno-math-errno -fno-trapping-math -falign-loops=64
 # Sums of products where nobody counts on two roundings.
 $(BUILD)/obj/model/cpu/winograd_transform.o $(BUILD)/obj/model/cpu/conv_few.o: more := -ffp-contract=fast
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags

@@ -11,6 +11,8 @@
 #define SPLAT(p) _mm256_set1_ps(*(p))
 #define ADD(x, y) _mm256_add_ps(x, y)
 #define MULADD(x, y, z) _mm256_fmadd_ps(x, y, z)
+enum { UNROLL = 8 };
+#define FETCH_TO_STORE false
 #include "model/cpu/gemm_kernel.h"
 
 KERNELS_6(0, 1)

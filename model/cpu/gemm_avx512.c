@@ -11,6 +11,8 @@
 #define SPLAT(p) _mm512_set1_ps(*(p))
 #define ADD(x, y) _mm512_add_ps(x, y)
 #define MULADD(x, y, z) _mm512_fmadd_ps(x, y, z)
+enum { UNROLL = 1 };
+#define FETCH_TO_STORE true
 #include "model/cpu/gemm_kernel.h"
 
 KERNELS_14(0, 1)

@@ -1,5 +1,6 @@
 /* gemm_kernel.h: the micro-kernel, written once over a vector type. A file that includes it defines
- *   ISA (suffix), TARGET (function attribute), VEC, LANES, ZERO, LOAD(p), STORE(p, v), SPLAT(p), MULADD(x, y, z) = x y + z
+ *   ISA (suffix), TARGET (function attribute), VEC, LANES, ZERO, LOAD(p), STORE(p, v), SPLAT(p), MULADD(x, y, z) = x y + z,
+ *   UNROLL: depths written out (1: one), FETCH_TO_STORE: whether rows of C are asked for beforehand also where they are only written
  * and gets `table_ISA`'s kernels by FULL_TABLE or TABLE_6. Accumulators are named variables, not an array,
  * so that every compiler keeps them in registers. */
 #include "model/cpu/gemm.h"
@@ -51,7 +52,10 @@ INLINE void micro(const int height, const int vectors, const bool by_depth, int6
 {
     const bool whole = n == vectors * LANES;
     EACH_ROW(DECLARE)
-    EACH_ROW(FETCH)
+    if (FETCH_TO_STORE || add) {
+        EACH_ROW(FETCH)
+    }
+#pragma GCC unroll UNROLL
     for (int64_t k = 0; k < depth; k++) {
         VEC b0 = LOAD(b), b1 = vectors > 1 ? LOAD(b + LANES) : ZERO;
         EACH_ROW(MUL)

@@ -22,6 +22,8 @@ static inline __attribute__((always_inline)) vec4 splat4(float x) { return (vec4
 #define SPLAT(p) splat4(*(p))
 #define ADD(x, y) ((x) + (y))
 #define MULADD(x, y, z) ((x) * (y) + (z))
+enum { UNROLL = 1 };
+#define FETCH_TO_STORE true
 #include "model/cpu/gemm_kernel.h"
 
 KERNELS_6(0, 1)
