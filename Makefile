@@ -115,7 +115,7 @@ version := $(shell sed -n 's/^.define ISO_VERSION "\(.*\)"/\1/p' include/isoface
 soversion := $(firstword $(subst ., ,$(version)))
 shared := $(BUILD)/libisoface.so
 
-$(BUILD)/obj/model/cpu/%.o: optimize := $(optimize_kernels)
+$(BUILD)/obj/model/cpu/%.o $(BUILD)/obj/retriever/%.o: optimize := $(optimize_kernels)
 # Micro-kernels are intrinsics on packed blocks: with sanitizers they would take minutes to compile and all day to run.
 gemm_kernels := $(BUILD)/obj/model/cpu/gemm_avx512.o $(BUILD)/obj/model/cpu/gemm_avx2.o $(BUILD)/obj/model/cpu/gemm_amx.o
 # Where a loop of theirs begins within a line of the cache is worth up to 8 % of all products.
