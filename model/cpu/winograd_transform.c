@@ -31,7 +31,7 @@ static const pair of_5[] = {PAIR_5(1.0, 0.25), PAIR_5(0.5, 1.0)};
 static const pair of_7[] = {PAIR_7(1.0, 1.0, 265.0 / 64, 9.0 / 16), PAIR_7(0.375, 1.0, 5.0, 4.0), PAIR_7(2.0, 1.0 / 16, 73.0 / 64, 9.0 / 64)};
 static const float n_5[] = {1.0 / 4, -5.0 / 4}, n_7[] = {-9.0 / 16, 301.0 / 64, -329.0 / 64}; /* N's even coefficients, but for the last, a one */
 #define PAIRS(n) (POINTS(n) == 7 ? of_7 : of_5)
-#define N(n) (POINTS(n) == 7 ? n_7 : n_5)
+#define EVEN_OF_N(n) (POINTS(n) == 7 ? n_7 : n_5)
 
 typedef enum operand { OF_Y, OF_X, OF_W } operand;
 INLINE int length_of(const int n, const operand of) { return of == OF_Y ? n : of == OF_X ? POINTS(n) : TAPS(n); }
@@ -60,7 +60,7 @@ INLINE void to_points(const int n, const operand of, const vec8 *v, const int d,
     }
     m[(POINTS(n) - 1) * dm] = v[last * d];
 #pragma GCC unroll 3
-    for (int i = 0; i < more; i++) m[(POINTS(n) - 1) * dm] += N(n)[i] * v[2 * i * d];
+    for (int i = 0; i < more; i++) m[(POINTS(n) - 1) * dm] += EVEN_OF_N(n)[i] * v[2 * i * d];
 }
 
 /* y = A' m, x = B' m or w = G' m */
@@ -86,7 +86,7 @@ INLINE void from_points(const int n, const operand of, const vec8 *m, const int 
     if (of != OF_X) v[last * d] += infinite;
     else v[last * d] = infinite;
 #pragma GCC unroll 3
-    for (int i = 0; i < more; i++) v[2 * i * d] += N(n)[i] * infinite;
+    for (int i = 0; i < more; i++) v[2 * i * d] += EVEN_OF_N(n)[i] * infinite;
 }
 
 /* A tile goes through both axes a few rows of its results at a time: the values between would not fit into the registers, and writing and reading
@@ -104,11 +104,12 @@ INLINE void put_line(const int n, const operand of, const vec8 *from, float *col
     for (int q = 0; q < side; q++) store(column + point[q], &out[q]);
 }
 
-/* Rows r and, where it is not negative, s of what a tile of `across` pixels a side gives along its columns; then along these rows, to their points.
+/* Rows r and, where it is not negative, s of what a tile gives along its columns; then along these rows, to their points.
  * Its pixels lie row and pixel apart; where `at` is not NULL, `channel` behind at[i * SIDE + j]. */
-INLINE void split_rows(const int n, const operand of, const int across, const int r, const int s, const float *from, int64_t row, int64_t pixel,
-                       const float *const *at, int64_t channel, float *column, const int64_t *point)
+INLINE void split_rows(const int n, const operand of, const int r, const int s, const float *from, int64_t row, int64_t pixel, const float *const *at,
+                       int64_t channel, float *column, const int64_t *point)
 {
+    const int across = length_of(n, of);
     vec8 first[SIDE], second[SIDE];
     forget();
 #pragma GCC unroll 7
@@ -125,14 +126,14 @@ INLINE void split_rows(const int n, const operand of, const int across, const in
 }
 
 /* A whole tile. Of seven rows of points, four readings would cost more than writing the columns' results down. */
-INLINE void split_tile(const int n, const operand of, const int across, const float *from, int64_t row, int64_t pixel, const float *const *at,
-                       int64_t channel, float *column, const int64_t *point)
+INLINE void split_tile(const int n, const operand of, const float *from, int64_t row, int64_t pixel, const float *const *at, int64_t channel,
+                       float *column, const int64_t *point)
 {
-    const int side = POINTS(n);
+    const int side = POINTS(n), across = length_of(n, of);
     if (side <= 5) {
-        split_rows(n, of, across, 0, 1, from, row, pixel, at, channel, column, point);
-        split_rows(n, of, across, 2, side > 3 ? 3 : -1, from, row, pixel, at, channel, column, point);
-        if (side > 3) split_rows(n, of, across, 4, -1, from, row, pixel, at, channel, column, point);
+        split_rows(n, of, 0, 1, from, row, pixel, at, channel, column, point);
+        split_rows(n, of, 2, side > 3 ? 3 : -1, from, row, pixel, at, channel, column, point);
+        if (side > 3) split_rows(n, of, 4, -1, from, row, pixel, at, channel, column, point);
         return;
     }
     vec8 half[SIDE * SIDE];
@@ -158,6 +159,10 @@ INLINE void get_column(const int n, const float *from, int64_t apart, int there,
     }
     from_points(n, of, in, 1, to, POINTS(n));
 }
+
+/* A function whose first argument is the n of a grid g, as a constant. */
+#define WITH_N(f, ...) \
+    (g->n == 2 ? f(2, __VA_ARGS__) : g->n == 3 ? f(3, __VA_ARGS__) : g->n == 4 ? f(4, __VA_ARGS__) : f(5, __VA_ARGS__))
 
 /* --- strips */
 
@@ -268,7 +273,7 @@ INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel
     ahead next = ahead_of(y + 2 * n * pixel, h.last, row, n * pixel, channels / LANES);
     for (int64_t c = 0; c < channels; c += LANES) {
         look_ahead(&next, false);
-        split_tile(n, OF_Y, n, y + c, row, pixel, at, c, tile + column_of(to, c), to->point);
+        split_tile(n, OF_Y, y + c, row, pixel, at, c, tile + column_of(to, c), to->point);
     }
 }
 
@@ -292,10 +297,7 @@ INLINE void split_y(const int n, const iso_winograd_grid *g, const float *y, int
 
 ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, int64_t strip, const iso_winograd_place *to, int64_t row)
 {
-    if (g->n == 2) split_y(2, g, y, strip, to, row);
-    else if (g->n == 3) split_y(3, g, y, strip, to, row);
-    else if (g->n == 4) split_y(4, g, y, strip, to, row);
-    else split_y(5, g, y, strip, to, row);
+    WITH_N(split_y, g, y, strip, to, row);
 }
 
 INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t apart, inside h, inside w, int64_t line, int64_t pixel, float *y)
@@ -311,7 +313,7 @@ INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t a
         ONE_BY_ONE for (int i = 0; i < n; i++) {
             if (!whole && i >= h.last) break;
             from_points(n, OF_Y, half + i * side, 1, out, 1);
-#pragma GCC unroll 4
+#pragma GCC unroll 5
             for (int j = 0; j < n; j++)
                 if (whole || j < w.last) store(y + i * line + j * pixel + c, &out[j]);
         }
@@ -334,10 +336,7 @@ INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_p
 
 ISO_CLONES void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, float *y)
 {
-    if (g->n == 2) join_y(2, g, m, row, strip, y);
-    else if (g->n == 3) join_y(3, g, m, row, strip, y);
-    else if (g->n == 4) join_y(4, g, m, row, strip, y);
-    else join_y(5, g, m, row, strip, y);
+    WITH_N(join_y, g, m, row, strip, y);
 }
 
 /* --- x */
@@ -376,7 +375,7 @@ INLINE void split_x_tile(const int n, const float *x, const patch *a, const floa
 {
     for (int64_t c = 0; c < channels; c += LANES) {
         look_ahead(next, false);
-        split_tile(n, OF_X, POINTS(n), x + c, a->row, a->pixel, at, c, tile + column_of(to, channel + c), to->point);
+        split_tile(n, OF_X, x + c, a->row, a->pixel, at, c, tile + column_of(to, channel + c), to->point);
     }
 }
 
@@ -402,10 +401,7 @@ INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int
 
 ISO_CLONES void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, const iso_winograd_place *to, int64_t row)
 {
-    if (g->n == 2) split_x(2, g, x, strip, to, row);
-    else if (g->n == 3) split_x(3, g, x, strip, to, row);
-    else if (g->n == 4) split_x(4, g, x, strip, to, row);
-    else split_x(5, g, x, strip, to, row);
+    WITH_N(split_x, g, x, strip, to, row);
 }
 
 /* A row of a tile; the first `again` pixels are added to what is there. */
@@ -485,10 +481,7 @@ INLINE void join_x(const int n, const iso_winograd_grid *g, const iso_winograd_p
 ISO_CLONES void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, int64_t first,
                                     int64_t last, float *x)
 {
-    if (g->n == 2) join_x(2, g, m, row, strip, first, last, x);
-    else if (g->n == 3) join_x(3, g, m, row, strip, first, last, x);
-    else if (g->n == 4) join_x(4, g, m, row, strip, first, last, x);
-    else join_x(5, g, m, row, strip, first, last, x);
+    WITH_N(join_x, g, m, row, strip, first, last, x);
 }
 
 /* --- weights */
@@ -568,12 +561,8 @@ INLINE void split_w_turned(const int n, const iso_winograd_grid *g, const float 
 
 ISO_CLONES void iso_winograd_split_w(const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel, bool conv_x)
 {
-    switch (g->n) {
-    case 2: conv_x ? split_w_panel(2, g, w, to, panel) : split_w_turned(2, g, w, to, panel); return;
-    case 3: conv_x ? split_w_panel(3, g, w, to, panel) : split_w_turned(3, g, w, to, panel); return;
-    case 4: conv_x ? split_w_panel(4, g, w, to, panel) : split_w_turned(4, g, w, to, panel); return;
-    default: conv_x ? split_w_panel(5, g, w, to, panel) : split_w_turned(5, g, w, to, panel);
-    }
+    if (conv_x) WITH_N(split_w_panel, g, w, to, panel);
+    else WITH_N(split_w_turned, g, w, to, panel);
 }
 
 /* Row u of a residue's weights, of y's channel o and x's from `column` on. */
@@ -613,8 +602,5 @@ INLINE void join_w(const int n, const iso_winograd_grid *g, const float *m, int6
 ISO_CLONES void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, int64_t rows, int64_t pitch, int64_t o, int64_t no, int64_t first,
                                     int64_t n, bool add, float *out, double *sum)
 {
-    if (g->n == 2) join_w(2, g, m, rows, pitch, o, no, first, n, add, out, sum);
-    else if (g->n == 3) join_w(3, g, m, rows, pitch, o, no, first, n, add, out, sum);
-    else if (g->n == 4) join_w(4, g, m, rows, pitch, o, no, first, n, add, out, sum);
-    else join_w(5, g, m, rows, pitch, o, no, first, n, add, out, sum);
+    WITH_N(join_w, g, m, rows, pitch, o, no, first, n, add, out, sum);
 }
