@@ -368,15 +368,17 @@ static bool all_finite(const float *data, int64_t n)
     return !other;
 }
 
-/* They stay where the file has them, if they can. */
-static iso_status read_tensors(iso_model *m, iso_st *f, const char *path, iso_error *err)
+/* They stay where the model's file has them, if they can. */
+static iso_status read_tensors(iso_model *m, const char *path, iso_error *err)
 {
-    m->file = f;
     for (int i = 0; i < m->params; i++) {
-        const iso_st_tensor *t = iso_st_find(f, m->param[i].name);
-        m->data[i] = iso_st_floats(f, t);
-        iso_status s = m->data[i] ? ISO_OK : take_room(m, i, err);
-        if (!s && !in_file(m, i)) s = iso_st_f32(t, m->data[i], err);
+        const iso_st_tensor *t = iso_st_find(m->file, m->param[i].name);
+        iso_status s = ISO_OK;
+        m->data[i] = iso_st_floats(m->file, t);
+        if (!m->data[i]) {
+            s = take_room(m, i, err);
+            if (!s) s = iso_st_f32(t, m->data[i], err);
+        }
         if (s) return iso_fail_prefix(err, s, "%s", path);
         if (!all_finite(m->data[i], iso_shape_count(&m->param[i].shape)))
             return iso_fail(err, ISO_E_FORMAT, "%s is a damaged model: tensor %s holds a NaN or an infinity", path, m->param[i].name);
@@ -398,21 +400,21 @@ iso_status iso_model_load(const char *path, iso_model **out, iso_error *err)
     if (s) goto out;
     s = create_empty(&net, &m, err);
     if (s) goto out;
-    s = read_tensors(m, f, path, err);
+    m->file = f;
+    s = read_tensors(m, path, err);
     for (int i = 0; !s && i < iso_st_meta_count(f); i++) {
         const char *key = iso_st_meta_key(f, i);
         if (!is_reserved(key)) s = put_meta(m, key, iso_st_meta(f, key), err);
     }
     /* Which program wrote it, not which one reads it. */
     if (!s && iso_st_meta(f, "version")) s = put_meta(m, "version", iso_st_meta(f, "version"), err);
-    if (s) goto out;
-    *out = m;
-    m = NULL;
-    f = NULL;
+    if (!s) {
+        *out = m;
+        return ISO_OK;
+    }
 out:
-    if (m && m->file) f = NULL; /* goes with the model */
+    if (!m) iso_st_free(f); /* else it goes with the model */
     iso_model_free(m);
-    iso_st_free(f);
     return s;
 }
 

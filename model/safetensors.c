@@ -18,8 +18,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors holds lit
 
 struct iso_st {
     char *bytes;               /* the file */
-    size_t size;
-    bool huge;                 /* bytes are of iso_huge_alloc */
+    size_t huge;               /* bytes of iso_huge_alloc; 0: they are malloc's */
     int tensors, pairs;
     iso_st_tensor *tensor;     /* header order */
     const iso_st_tensor **by_name;
@@ -185,14 +184,14 @@ static iso_status header_length(const unsigned char prefix[9], size_t size, cons
     return ISO_OK;
 }
 
-static void free_bytes(char *bytes, size_t size, bool huge)
+static void free_bytes(char *bytes, size_t huge)
 {
-    if (huge) iso_huge_free(bytes, size);
+    if (huge) iso_huge_free(bytes, huge);
     else free(bytes);
 }
 
 /* Takes `bytes` over in every case. */
-static iso_status parse_owned(char *bytes, size_t size, bool huge, const char *path, iso_st **out, iso_error *err)
+static iso_status parse_owned(char *bytes, size_t size, size_t huge, const char *path, iso_st **out, iso_error *err)
 {
     json_t *root = NULL;
     json_error_t why;
@@ -200,11 +199,10 @@ static iso_status parse_owned(char *bytes, size_t size, bool huge, const char *p
     iso_status s;
     iso_st *f = iso_calloc(1, sizeof *f);
     if (!f) {
-        free_bytes(bytes, size, huge);
+        free_bytes(bytes, huge);
         return iso_fail_memory(err);
     }
     f->bytes = bytes;
-    f->size = size;
     f->huge = huge;
     s = header_length((const unsigned char *)bytes, size, path, &header, err);
     if (s) goto out;
@@ -233,13 +231,7 @@ iso_status iso_st_parse(const void *data, size_t size, const char *path, iso_st 
     char *bytes = iso_calloc(size < 16 ? 16 : size, 1); /* header_length looks at nine bytes */
     if (!bytes) return iso_fail_memory(err);
     memcpy(bytes, data, size);
-    return parse_owned(bytes, size, false, path, out, err);
-}
-
-static bool large(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= 2 * (off_t)ISO_HUGE_PAGE;
+    return parse_owned(bytes, size, 0, path, out, err);
 }
 
 iso_status iso_st_load(const char *path, iso_st **out, iso_error *err)
@@ -255,15 +247,16 @@ iso_status iso_st_load(const char *path, iso_st **out, iso_error *err)
         fclose(in);
         return s;
     }
+    struct stat st;
+    const bool large = fstat(fileno(in), &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= 2 * (off_t)ISO_HUGE_PAGE;
     fclose(in);
     iso_status s = header_length(prefix, got < sizeof prefix ? got : FILE_LIMIT, path, &header, err);
     if (s) return s;
     char *bytes;
     size_t size;
-    const bool huge = large(path);
-    s = huge ? iso_file_read_huge(path, FILE_LIMIT, &bytes, &size, err) : iso_file_read(path, FILE_LIMIT, &bytes, &size, err);
+    s = large ? iso_file_read_huge(path, FILE_LIMIT, &bytes, &size, err) : iso_file_read(path, FILE_LIMIT, &bytes, &size, err);
     if (s) return s;
-    return parse_owned(bytes, size, huge, path, out, err);
+    return parse_owned(bytes, size, large ? size : 0, path, out, err);
 }
 
 void iso_st_free(iso_st *f)
@@ -277,7 +270,7 @@ void iso_st_free(iso_st *f)
     free(f->tensor);
     free(f->by_name);
     free(f->pair);
-    free_bytes(f->bytes, f->size, f->huge);
+    free_bytes(f->bytes, f->huge);
     free(f);
 }
 
