@@ -433,13 +433,14 @@ static void convolutions(void)
         add_input(&t, 0, x, 1, 0);
         add_input(&t, 1, w, 1, 0);
         const iso_attr conv = {.i = {s, p}}, conv_x = {.i = {s, p, x.dim[1], x.dim[2]}};
-        check(&t, ISO_OP_CONV, y, conv, bound(&t, ISO_OP_CONV, y, conv));
+        const double most = bound(&t, ISO_OP_CONV, y, conv); /* and of conv_w, which has no prepared form to tell by */
+        check(&t, ISO_OP_CONV, y, conv, most);
         add_input(&t, 0, y, 1, 0);
         add_input(&t, 1, w, 1, 0);
         check(&t, ISO_OP_CONV_X, x, conv_x, bound(&t, ISO_OP_CONV_X, x, conv_x));
         add_input(&t, 0, x, 1, 0);
         add_input(&t, 1, y, 1, 0);
-        check(&t, ISO_OP_CONV_W, w, (iso_attr){.i = {s, p, w.dim[1], w.dim[2]}}, 3e-6);
+        check(&t, ISO_OP_CONV_W, w, (iso_attr){.i = {s, p, w.dim[1], w.dim[2]}}, most);
     }
 }
 
