@@ -2,12 +2,13 @@
  * products they would be packed for a handful of columns, which takes several times as long as reading them.
  * x [pixels, c], w [o, c], y [pixels, o], c <= FEW, o >= LANES. */
 #include "model/cpu/conv.h"
+#include "model/cpu/fused.h"
 
 enum {
     FEW = 4,
     LANES = 16,     /* of a vector of y's channels; with fewer channels a product is as good */
     MAX_O = 1024,
-    BLOCK = 32 << 10, /* numbers of y that a tail follows at once */
+    BLOCK = 2 << 10, /* results that a tail follows at once: they are still in the first-level cache */
     SETS = 64,      /* of pixels, whose sums are kept apart: results do not depend on the threads */
     RUN = 256       /* pixels added up in float before they go into a double */
 };
@@ -55,40 +56,57 @@ typedef float vec8 __attribute__((vector_size(32)));
 typedef float vec4 __attribute__((vector_size(16)));
 #define INLINE static inline __attribute__((always_inline))
 
-/* Its lanes' sum in four parts. */
-#define FOLD(v) (__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7))
+/* The sums of four vectors' lanes. */
+INLINE vec4 sums_of(const vec8 *v)
+{
+    const vec8 v01 = __builtin_shufflevector(v[0], v[1], 0, 8, 1, 9, 4, 12, 5, 13) + __builtin_shufflevector(v[0], v[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    const vec8 v23 = __builtin_shufflevector(v[2], v[3], 0, 8, 1, 9, 4, 12, 5, 13) + __builtin_shufflevector(v[2], v[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    const vec8 sum = __builtin_shufflevector(v01, v23, 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(v01, v23, 2, 3, 10, 11, 6, 7, 14, 15);
+    return __builtin_shufflevector(sum, sum, 0, 1, 2, 3) + __builtin_shufflevector(sum, sum, 4, 5, 6, 7);
+}
 
-/* Sums over y's channels: whole vectors of them, then the rest. */
-ISO_CLONES static void conv_x_part(const float *y, const float *w, float *x, int64_t c, int64_t o, range r)
+/* Up to four pixels: sums over y's channels, whole vectors of them, then the rest. */
+INLINE void conv_x_pixels(const int c, const int pixels, const float *y, const float *w, float *x, int64_t o)
 {
     const int64_t whole = o / 8 * 8;
-    for (int64_t p = r.first; p < r.last; p++) {
-        const float *from = y + p * o;
-        vec8 v0 = {0}, v1 = {0}, v2 = {0}, v3 = {0};
-        for (int64_t i = 0; i < whole; i += 8) {
-            vec8 a, b0, b1, b2, b3;
-            memcpy(&a, from + i, sizeof a);
-            memcpy(&b0, w + i, sizeof b0);
-            memcpy(&b1, w + o + i, sizeof b1);
-            memcpy(&b2, w + 2 * o + i, sizeof b2);
-            memcpy(&b3, w + 3 * o + i, sizeof b3);
-            v0 += a * b0;
-            v1 += a * b1;
-            v2 += a * b2;
-            v3 += a * b3;
+    vec8 v[FEW][FEW] = {{{0}}}; /* of x's channels, of pixels */
+    vec4 sum[FEW];
+    for (int64_t i = 0; i < whole; i += 8) {
+        vec8 b[FEW];
+#pragma GCC unroll 4
+        for (int f = 0; f < c; f++) memcpy(&b[f], w + f * o + i, sizeof b[f]);
+#pragma GCC unroll 4
+        for (int p = 0; p < pixels; p++) {
+            vec8 a;
+            memcpy(&a, y + p * o + i, sizeof a);
+#pragma GCC unroll 4
+            for (int f = 0; f < c; f++) v[f][p] += a * b[f];
         }
-        const vec4 s0 = FOLD(v0), s1 = FOLD(v1), s2 = FOLD(v2), s3 = FOLD(v3);
-        const vec4 s01 = __builtin_shufflevector(s0, s1, 0, 4, 1, 5) + __builtin_shufflevector(s0, s1, 2, 6, 3, 7);
-        const vec4 s23 = __builtin_shufflevector(s2, s3, 0, 4, 1, 5) + __builtin_shufflevector(s2, s3, 2, 6, 3, 7);
-        vec4 sum = __builtin_shufflevector(s01, s23, 0, 1, 4, 5) + __builtin_shufflevector(s01, s23, 2, 3, 6, 7);
-        for (int64_t i = whole; i < o; i++)
-            for (int f = 0; f < FEW; f++) sum[f] += from[i] * w[f * o + i];
-        if (c == 3 && p + 1 < r.last) { /* the fourth is written over by the next pixel */
-            memcpy(x + p * c, &sum, sizeof sum);
-            continue;
-        }
-        for (int64_t f = 0; f < c; f++) x[p * c + f] = sum[f];
     }
+#pragma GCC unroll 4
+    for (int f = 0; f < c; f++) sum[f] = sums_of(v[f]);
+    for (int64_t i = whole; i < o; i++)
+        for (int f = 0; f < c; f++)
+            for (int p = 0; p < pixels; p++) sum[f][p] += y[p * o + i] * w[f * o + i];
+#pragma GCC unroll 4
+    for (int p = 0; p < pixels; p++)
+#pragma GCC unroll 4
+        for (int f = 0; f < c; f++) x[p * c + f] = sum[f][p];
+}
+
+INLINE void conv_x_range(const int c, const float *y, const float *w, float *x, int64_t o, range r)
+{
+    int64_t p = r.first;
+    for (; p + FEW <= r.last; p += FEW) conv_x_pixels(c, FEW, y + p * o, w, x + p * c, o);
+    for (; p < r.last; p++) conv_x_pixels(c, 1, y + p * o, w, x + p * c, o);
+}
+
+ISO_CLONES static void conv_x_part(const float *y, const float *w, float *x, int64_t c, int64_t o, range r)
+{
+    if (c == 1) conv_x_range(1, y, w, x, o, r);
+    else if (c == 2) conv_x_range(2, y, w, x, o, r);
+    else if (c == 3) conv_x_range(3, y, w, x, o, r);
+    else conv_x_range(4, y, w, x, o, r);
 }
 
 /* sum [FEW, o] += the products of the pixels of a range, for sixteen of y's channels. */
@@ -130,9 +148,9 @@ ISO_CLONES static void conv_w_part(const float *x, const float *y, double *sum, 
 }
 
 /* Pixels from `first` on: all of them, or as many as a tail follows while they are in the cache. */
-static range next_block(const iso_conv_sizes *s, const iso_call *call, range all, int64_t first)
+static range next_block(const iso_call *call, range all, int64_t first)
 {
-    return (range){first, call->tail ? iso_min64(first + BLOCK / s->o, all.last) : all.last};
+    return (range){first, call->tail ? iso_min64(first + iso_max64(BLOCK / call->out.shape.dim[3], 1), all.last) : all.last};
 }
 
 void iso_few_conv(const iso_conv_sizes *s, const iso_call *call)
@@ -144,9 +162,11 @@ void iso_few_conv(const iso_conv_sizes *s, const iso_call *call)
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++) {
         const range all = part_of(pixels, t, threads);
-        for (range r = next_block(s, call, all, all.first); r.first < r.last; r = next_block(s, call, all, r.last)) {
+        iso_chain tail;
+        iso_chain_begin(&tail, call->tail, s->o);
+        for (range r = next_block(call, all, all.first); r.first < r.last; r = next_block(call, all, r.last)) {
             conv_part(call->in[0].data, w, call->out.data, s->c, s->o, r);
-            if (call->tail) iso_cpu_fused_part(call->tail, r.first * s->o, r.last * s->o);
+            iso_chain_run(&tail, r.first * s->o, r.last * s->o);
         }
     }
 }
@@ -160,9 +180,11 @@ void iso_few_conv_x(const iso_conv_sizes *s, const iso_call *call)
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++) {
         const range all = part_of(pixels, t, threads);
-        for (range r = next_block(s, call, all, all.first); r.first < r.last; r = next_block(s, call, all, r.last)) {
+        iso_chain tail;
+        iso_chain_begin(&tail, call->tail, s->c);
+        for (range r = next_block(call, all, all.first); r.first < r.last; r = next_block(call, all, r.last)) {
             conv_x_part(call->in[0].data, w, call->out.data, s->c, s->o, r);
-            if (call->tail) iso_cpu_fused_part(call->tail, r.first * s->c, r.last * s->c);
+            iso_chain_run(&tail, r.first * s->c, r.last * s->c);
         }
     }
 }

@@ -3,32 +3,27 @@
  * A tile is so short that all values of a chain stay in the cache: a chain of ten ops then costs one pass over memory.
  * Dense inputs are read where they lie; inputs that broadcast are spread out per tile, once per thread where every tile
  * sees the same. */
+#include "model/cpu/fused.h"
+
 #include <assert.h>
 #include <string.h>
 
 #include "model/cpu/cpu.h"
 #include "model/cpu/elementwise.h"
 
-enum { TILE = 1024, VALUES = ISO_FUSED_MAX_STEPS + ISO_FUSED_MAX_INPUTS };
+enum { TILE = ISO_CHAIN_TILE, VALUES = ISO_CHAIN_VALUES };
 
-typedef enum source {
+/* Where a value comes from. */
+enum source {
     DENSE,  /* an input in place */
     STEADY, /* a broadcast input that looks the same in every tile */
     SPREAD, /* any other broadcast input */
     PAIRED, /* a step that is done with the one step that reads it */
     DIRECT, /* a step computed where it is stored */
     BUFFER  /* a step computed in a buffer; `out` may want a copy */
-} source;
+};
 
-typedef struct program {
-    const iso_fused *f;
-    int64_t tile;
-    int64_t stride[ISO_FUSED_MAX_INPUTS][ISO_MAX_DIMS]; /* over the iteration axes, 0 where an input broadcasts */
-    source from[VALUES];
-    int slot[VALUES];   /* of STEADY, SPREAD and BUFFER values */
-    int slots;
-    int with[ISO_FUSED_MAX_STEPS]; /* the step that a step is done with, before it; -1: none */
-} program;
+typedef iso_chain program;
 
 static void input_strides(const iso_shape *to, const iso_shape *in, int64_t stride[ISO_MAX_DIMS])
 {
@@ -127,11 +122,12 @@ static void find_pairs(program *p)
     }
 }
 
-/* For elements from `start` on. */
+/* For runs of elements that begin at multiples of `start`. */
 static void prepare(program *p, const iso_fused *f, int64_t start)
 {
     assert(f->inputs <= ISO_FUSED_MAX_INPUTS && f->steps <= ISO_FUSED_MAX_STEPS);
-    *p = (program){.f = f, .tile = TILE};
+    memset(p, 0, offsetof(program, buffer));
+    p->f = f;
     int64_t longest = 1;
     for (int i = 0; i < f->inputs; i++) {
         if (f->input[i].dense) continue;
@@ -181,8 +177,6 @@ static void spread(const iso_shape *shape, const int64_t *stride, const float *d
     }
 }
 
-typedef float tile_buffer[TILE];
-
 /* Step s and the one it is done with. */
 static void run_pair(const program *p, int s, int64_t n, const float *const *value, float *out)
 {
@@ -192,9 +186,10 @@ static void run_pair(const program *p, int s, int64_t n, const float *const *val
     iso_elementwise_run_pair(first->op, n, value[first->a], value[other], out);
 }
 
-static void run_tile(const program *p, int64_t start, int64_t n, tile_buffer *buffer)
+static void run_tile(program *p, int64_t start, int64_t n)
 {
     const iso_fused *f = p->f;
+    float (*buffer)[TILE] = p->buffer;
     const float *value[VALUES];
     for (int i = 0; i < f->inputs; i++) {
         if (p->from[i] == DENSE) {
@@ -218,36 +213,42 @@ static void run_tile(const program *p, int64_t start, int64_t n, tile_buffer *bu
             iso_elementwise_copy(n, value[f->inputs + s], (float *)f->step[s].out + start);
 }
 
-/* Elements first ... last-1, by one thread. */
-static void run_tiles(const program *p, int64_t first, int64_t last)
+void iso_chain_begin(iso_chain *p, const iso_fused *f, int64_t start)
 {
-    _Alignas(64) tile_buffer buffer[VALUES];
-    const iso_fused *f = p->f;
+    p->f = NULL;
+    if (!f || f->count <= 0) return;
+    prepare(p, f, start);
     for (int i = 0; i < f->inputs; i++)
         if (p->from[i] == STEADY)
-            spread(&f->shape, p->stride[i], f->input[i].data, 0, iso_min64(p->tile, f->count), buffer[p->slot[i]]);
-    for (int64_t i = first; i < last; i += p->tile) run_tile(p, i, iso_min64(p->tile, last - i), buffer);
+            spread(&f->shape, p->stride[i], f->input[i].data, 0, iso_min64(p->tile, f->count), p->buffer[p->slot[i]]);
+}
+
+void iso_chain_run(iso_chain *p, int64_t first, int64_t last)
+{
+    for (int64_t i = first; p->f && i < last; i += p->tile) run_tile(p, i, iso_min64(p->tile, last - i));
 }
 
 void iso_cpu_fused_part(const iso_fused *f, int64_t first, int64_t last)
 {
-    program p;
+    iso_chain p;
     if (first >= last) return;
-    prepare(&p, f, first);
-    run_tiles(&p, first, last);
+    iso_chain_begin(&p, f, first);
+    iso_chain_run(&p, first, last);
 }
 
 void iso_cpu_fused(const iso_fused *f)
 {
-    if (f->count <= 0) return;
-    program p;
-    prepare(&p, f, 0);
-    const int64_t tiles = iso_ceil_div(f->count, p.tile);
+    const int64_t tiles = iso_ceil_div(f->count, TILE);
     int threads = iso_cpu_threads(f->threads, f->count * (int64_t)sizeof(float) * (f->inputs + f->steps));
-    if (threads > tiles) threads = (int)tiles;
-    const int64_t share = iso_ceil_div(tiles, threads);
-#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
-    for (int t = 0; t < threads; t++) run_tiles(&p, t * share * p.tile, iso_min64((t + 1) * share * p.tile, f->count));
+    if (threads > tiles) threads = (int)iso_max64(tiles, 1);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        iso_chain p;
+        iso_chain_begin(&p, f, 0);
+        const int64_t shares = p.f ? iso_ceil_div(f->count, p.tile) : 0, share = iso_ceil_div(shares, threads);
+#pragma omp for schedule(static, 1)
+        for (int t = 0; t < threads; t++) iso_chain_run(&p, t * share * p.tile, iso_min64((t + 1) * share * p.tile, f->count));
+    }
 }
 
 /* One op by itself: a chain of one. */

@@ -10,12 +10,12 @@
 #include <omp.h>
 #include <stdlib.h>
 
+#include "model/cpu/fused.h"
 #include "model/cpu/gemm.h"
 #include "model/cpu/winograd_transform.h"
 
 enum {
     LANES = ISO_WINOGRAD_LANES,
-    DEPTH = 256,              /* of a block: a panel of the weights stays in the first-level cache */
     MAX_ROWS = 512,           /* tiles of a chunk */
     MIN_ROWS = 32,            /* so many tiles pay for reading the weights from the third-level cache */
     OWN_BYTES = 320 << 10,    /* a thread's matrices */
@@ -87,7 +87,7 @@ static iso_winograd_place place_panels(const job *j, float *at, int64_t channels
 
 static iso_winograd_weights weights_of(const job *j, float *at)
 {
-    iso_winograd_weights u = {.at = at, .depth = j->depth, .columns = j->columns, .block = DEPTH, .width = j->width};
+    iso_winograd_weights u = {.at = at, .depth = j->depth, .columns = j->columns, .width = j->width};
     u.apart = u.depth * iso_winograd_panels(&u) * u.width + SKEW;
     return u;
 }
@@ -213,6 +213,7 @@ size_t iso_winograd_workspace(iso_op op, const iso_call *call)
 typedef struct crew {
     int rank, size;
     float *left, *right, *product;
+    iso_chain *tail; /* its own */
 } crew;
 
 typedef struct range {
@@ -234,6 +235,7 @@ static void meet(const crew *c)
 /* Whether n of x's channels are of residues that have zeros at a point. */
 static bool zeros(const job *j, int64_t q, int64_t first, int64_t n)
 {
+    if (!j->grid.zeros) return false;
     for (int64_t r = first / j->grid.s.c; r * j->grid.s.c < first + n; r++)
         if (!iso_winograd_zero(&j->grid, q, r)) return false;
     return true;
@@ -248,8 +250,8 @@ static int64_t next_depth(const job *j, int64_t q, int64_t k)
 
 static int64_t depths_from(const job *j, int64_t q, int64_t k)
 {
-    const int64_t block = iso_min64((k / DEPTH + 1) * DEPTH, j->depth), c = j->grid.s.c;
-    if (j->op != ISO_OP_CONV) return block - k;
+    const int64_t block = iso_min64((k / ISO_WINOGRAD_DEPTH + 1) * ISO_WINOGRAD_DEPTH, j->depth), c = j->grid.s.c;
+    if (j->op != ISO_OP_CONV || !j->grid.zeros) return block - k;
     int64_t end = (k / c + 1) * c;
     while (end < block && !zeros(j, q, end, 1)) end += c;
     return iso_min64(end, block) - k;
@@ -258,14 +260,14 @@ static int64_t depths_from(const job *j, int64_t q, int64_t k)
 /* The operand times this crew member's panels of the weights: every so many, counted on from point to point, as some cost more. */
 static void multiply_panels(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
 {
-    const int64_t panels = iso_winograd_panels(u), tiles = iso_ceil_div(rows, j->isa->mr), height = rows / tiles, higher = rows % tiles;
+    const int64_t panels = iso_winograd_panels(u), left_over = panels % c->size, tiles = iso_ceil_div(rows, j->isa->mr), height = rows / tiles, higher = rows % tiles;
     float *to[MAX_ROWS];
-    for (int64_t q = 0, first = c->rank; q < j->grid.points; q++, first = (first + c->size - panels % c->size) % c->size) {
+    for (int64_t q = 0, first = c->rank; q < j->grid.points; q++, first += first < left_over ? c->size - left_over : -left_over) {
         bool add = false;
         for (int64_t i = 0; i < rows; i++) to[i] = m->at + i * m->pitch + q * m->apart;
         for (int64_t k = next_depth(j, q, 0), deep; k < j->depth; k = next_depth(j, q, k + deep), add = true) {
             deep = depths_from(j, q, k);
-            const float *left = a->at + a->point[q] + k / a->group * a->step + k % a->group;
+            const float *left = a->at + a->point[q] + iso_winograd_column(a, k);
             for (int64_t panel = first; panel < panels; panel += c->size) {
                 const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
                 const float *right = u->at + iso_winograd_weight(u, q, k, panel);
@@ -293,15 +295,22 @@ static void join_x(const job *j, const crew *c, const iso_winograd_products *m, 
     }
 }
 
-/* What follows on the images of these strips. */
-static void follow(const job *j, const iso_call *call, const crew *c, range strips)
+/* What follows on a strip of y, and on the images of x that these strips are. */
+static void follow_y(const job *j, const crew *c, int64_t strip)
 {
-    if (!call->tail) return;
-    const int64_t image = iso_shape_count(&call->out.shape) / j->grid.s.batch, channels = call->out.shape.dim[3];
-    const int64_t first = strips.first / j->grid.tiles_h * image, last = strips.last / j->grid.tiles_h * image;
-    const range mine = share(c, (last - first) / channels);
+    const iso_winograd_grid *g = &j->grid;
+    const int64_t image = strip / g->tiles_h * g->s.oh, first = strip % g->tiles_h * g->n, last = iso_min64(first + g->n, g->s.oh);
+    iso_chain_run(c->tail, (image + first) * g->s.ow * g->s.o, (image + last) * g->s.ow * g->s.o);
+}
+
+static void follow_x(const job *j, const crew *c, range strips)
+{
+    if (!c->tail->f) return;
+    const iso_conv_sizes *s = &j->grid.s;
+    const int64_t image = s->h * s->w, first = strips.first / j->grid.tiles_h * image, last = strips.last / j->grid.tiles_h * image;
+    const range mine = share(c, last - first);
     meet(c);
-    iso_cpu_fused_part(call->tail, first + mine.first * channels, first + mine.last * channels);
+    iso_chain_run(c->tail, (first + mine.first) * s->c, (first + mine.last) * s->c);
 }
 
 static void convolve(const job *j, const iso_call *call, const crew *c, range strips, const iso_winograd_weights *u)
@@ -322,10 +331,12 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
         meet(c);
         if (j->op == ISO_OP_CONV_X) join_x(j, c, &m, strip, count, call->out.data);
         else
-            for (int64_t k = mine.first; k < mine.last; k++)
+            for (int64_t k = mine.first; k < mine.last; k++) {
                 iso_winograd_join_y(g, &m, k * g->tiles_w, strip + k, call->out.data);
+                follow_y(j, c, strip + k);
+            }
     }
-    follow(j, call, c, strips);
+    if (j->op == ISO_OP_CONV_X) follow_x(j, c, strips);
 }
 
 /* --- conv_w */
@@ -340,11 +351,11 @@ static void multiply_block(const job *j, int64_t rows, const iso_winograd_place 
         for (int64_t i = 0; i < no; i++) to[i] = product + (q * no + i) * j->block_x;
         for (int64_t k = 0; k < nx; k += j->width) {
             const int n = (int)iso_min64(j->width, nx - k);
-            const float *right = x->at + x->point[q] + (x0 + k) / x->group * x->step;
+            const float *right = x->at + x->point[q] + iso_winograd_column(x, x0 + k);
             if (zeros(j, q, x0 + k, n)) continue;
             const iso_gemm_kernel *kernel = j->isa->kernel[1][n > j->isa->lanes];
             for (int64_t i = 0; i < no; i += ISO_GEMM_PANEL) {
-                const float *left = y->at + y->point[q] + (o0 + i) / y->group * y->step;
+                const float *left = y->at + y->point[q] + iso_winograd_column(y, o0 + i);
                 const int panel = (int)iso_min64(ISO_GEMM_PANEL, no - i);
                 for (int h = 0; h < panel; h += height)
                     kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, add);
@@ -441,12 +452,14 @@ void iso_winograd_run(iso_op op, const iso_call *call)
     {
         const int rank = omp_get_thread_num();
         float *part = parts + (j.own ? rank : 0) * part_size(&j);
-        crew c = {rank, omp_get_num_threads(), part, part + round_up(j.left, 16), products + rank * j.product};
+        iso_chain tail;
+        crew c = {rank, omp_get_num_threads(), part, part + round_up(j.left, 16), products + rank * j.product, &tail};
+        iso_chain_begin(&tail, call->tail, op == ISO_OP_CONV ? j.o : j.grid.s.c);
         if (j.own) c.rank = 0, c.size = 1;
         if (op != ISO_OP_CONV_W) {
             if (!j.prepared) split_weights(op, &j, call->in[1].data, &u);
             if (j.own) {
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(static)
                 for (int64_t strip = 0; strip < j.strips; strip += j.unit)
                     convolve(&j, call, &c, (range){strip, iso_min64(strip + j.unit, j.strips)}, &u);
             } else {
@@ -455,7 +468,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
             }
         } else if (j.own) {
             double *sums = j.wide ? call->out.data : (double *)shared;
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(static)
             for (int set = 0; set < j.sets; set++)
                 sum_weights(&j, call, &c, (range){set * j.strips / j.sets, (set + 1) * j.strips / j.sets}, NULL, sums + set * results);
             if (!j.wide) add_sets(&j, sums, results, call->out.data);

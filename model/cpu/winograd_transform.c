@@ -176,11 +176,6 @@ INLINE strip strip_of(const iso_winograd_grid *g, const int n, int64_t number)
     return (strip){number / g->tiles_h, number % g->tiles_h * n};
 }
 
-INLINE int64_t column_of(const iso_winograd_place *p, int64_t channel)
-{
-    return (channel >> __builtin_ctzll((unsigned long long)p->group)) * p->step + (channel & (p->group - 1));
-}
-
 /* A pixel that lies outside. */
 static const float no_pixel[ISO_WINOGRAD_CHANNELS];
 
@@ -253,6 +248,7 @@ iso_winograd_grid iso_winograd_grid_of(const iso_conv_sizes *s, int n)
     for (int64_t p = 0; p < s->stride; p++) {
         g.rows[p] = line_of(p, s->stride, s->kh, s->pad, s->h, s->oh);
         g.columns[p] = line_of(p, s->stride, s->kw, s->pad, s->w, s->ow);
+        g.zeros = g.zeros || g.rows[p].fewer || g.columns[p].fewer;
     }
     return g;
 }
@@ -273,7 +269,7 @@ INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel
     ahead next = ahead_of(y + 2 * n * pixel, h.last, row, n * pixel, channels / LANES);
     for (int64_t c = 0; c < channels; c += LANES) {
         look_ahead(&next, false);
-        split_tile(n, OF_Y, y + c, row, pixel, at, c, tile + column_of(to, c), to->point);
+        split_tile(n, OF_Y, y + c, row, pixel, at, c, tile + iso_winograd_column(to, c), to->point);
     }
 }
 
@@ -375,7 +371,7 @@ INLINE void split_x_tile(const int n, const float *x, const patch *a, const floa
 {
     for (int64_t c = 0; c < channels; c += LANES) {
         look_ahead(next, false);
-        split_tile(n, OF_X, x + c, a->row, a->pixel, at, c, tile + column_of(to, channel + c), to->point);
+        split_tile(n, OF_X, x + c, a->row, a->pixel, at, c, tile + iso_winograd_column(to, channel + c), to->point);
     }
 }
 

@@ -13,7 +13,8 @@ enum {
     ISO_WINOGRAD_POINTS = 49, /* at most */
     ISO_WINOGRAD_STRIDE = 4,  /* at most */
     ISO_WINOGRAD_CHANNELS = 4096, /* of x or y, at most */
-    ISO_WINOGRAD_LANES = 8
+    ISO_WINOGRAD_LANES = 8,
+    ISO_WINOGRAD_DEPTH = 256  /* of a block: a panel of the weights stays in the first-level cache */
 };
 
 /* Of x's pixels of one residue along one axis, numbered so that pixel i of y meets i, i+1, ...: first ... last-1 are in the image and meet
@@ -28,6 +29,7 @@ typedef struct iso_winograd_grid {
     int n, points;             /* pixels of y along a tile's side; of the tile */
     int side;                  /* points along an axis */
     bool rest;                 /* x has pixels that meet none of y */
+    bool zeros;                /* iso_winograd_zero is true of some residue at some point */
     int64_t tiles_h, tiles_w;  /* of an image */
     iso_winograd_line rows[ISO_WINOGRAD_STRIDE], columns[ISO_WINOGRAD_STRIDE]; /* of each residue */
 } iso_winograd_grid;
@@ -54,6 +56,11 @@ typedef struct iso_winograd_place {
     int64_t pitch, group /* a power of two */, step;
     int64_t point[ISO_WINOGRAD_POINTS];
 } iso_winograd_place;
+/* What a channel adds: divisions would take longer than a small product at a point. */
+static inline int64_t iso_winograd_column(const iso_winograd_place *p, int64_t channel)
+{
+    return (channel >> __builtin_ctzll((unsigned long long)p->group)) * p->step + (channel & (p->group - 1));
+}
 
 /* A y and B x of a strip. */
 void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, int64_t strip, const iso_winograd_place *to, int64_t row);
@@ -72,11 +79,11 @@ void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winograd_products
 void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, int64_t first, int64_t last,
                          float *x);
 
-/* Matrices of the weights, one for each point: [depth, columns] cut into panels of `width` columns, for blocks of `block` depths: point,
+/* Matrices of the weights, one for each point: [depth, columns] cut into panels of `width` columns, for blocks of ISO_WINOGRAD_DEPTH: point,
  * block, panel, depth, column. */
 typedef struct iso_winograd_weights {
     float *at;
-    int64_t depth, columns, block;
+    int64_t depth, columns;
     int64_t apart; /* numbers from one point's matrix to the next */
     int width;
 } iso_winograd_weights;
@@ -86,7 +93,7 @@ static inline int64_t iso_winograd_panels(const iso_winograd_weights *u)
 }
 static inline int64_t iso_winograd_weight(const iso_winograd_weights *u, int64_t q, int64_t depth, int64_t panel)
 {
-    const int64_t start = depth / u->block * u->block, deep = iso_min64(u->block, u->depth - start);
+    const int64_t start = depth / ISO_WINOGRAD_DEPTH * ISO_WINOGRAD_DEPTH, deep = iso_min64(ISO_WINOGRAD_DEPTH, u->depth - start);
     return q * u->apart + (start * iso_winograd_panels(u) + panel * deep + depth - start) * u->width;
 }
 /* G w, one panel: for conv_x depths are y's channels and columns x's, for conv it is the other way round. */
