@@ -23,6 +23,7 @@ enum {
     SUM_ROWS = 128,           /* conv_w: they are the depth of its products */
     KEPT_ROWS = 512,          /* are multiplied, MIN_ROWS at a time, before they are joined, where products at the points take no more than */
     KEPT_BYTES = 256 << 10,
+    SLAB = 32,                /* of x's channels: all of them, for so many tiles, would leave the second-level cache */
     SHARED_ROWS = 192,
     BLOCK_O = 32,             /* of conv_w: channels of y and of x, times the points, in the second-level cache */
     BLOCK_X = 64,
@@ -50,6 +51,7 @@ typedef struct job {
     /* conv_w */
     int sets;
     int64_t block_o, block_x;
+    int64_t slab;             /* channels of x at a time */
     int64_t kept;             /* chunks that are summed at the points before they are joined */
     /* workspace */
     int64_t left, right;      /* conv, conv_x: the operand and m; conv_w: both operands */
@@ -131,12 +133,14 @@ static void describe_conv_w(job *j)
     j->product = j->grid.points * j->block_o * j->block_x;
     j->own = results <= FEW;
     const bool one = j->o <= j->block_o && j->channels <= j->block_x && j->product * (int64_t)sizeof(float) <= KEPT_BYTES;
+    j->slab = j->own && !one ? iso_min64(j->block_x, SLAB) : j->channels;
+    j->block_x = iso_min64(j->block_x, j->slab);
     cut_into_chunks(j, j->own ? one ? MIN_ROWS : SUM_ROWS : SHARED_ROWS);
     j->kept = one ? iso_max64(KEPT_ROWS / j->rows, 1) : 1;
     j->sets = j->own && !j->wide ? (int)iso_min64(SETS, iso_ceil_div(j->strips, j->chunk)) : 1;
     j->shared = j->own && !j->wide ? 2 * j->sets * results : 0;
     (void)place_panels(j, NULL, j->o, ISO_GEMM_PANEL, &j->left);
-    (void)place_panels(j, NULL, j->channels, j->width, &j->right);
+    (void)place_panels(j, NULL, j->slab, j->width, &j->right);
 }
 
 static double cost_of(const job *j)
@@ -323,7 +327,7 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
         const int64_t count = iso_min64(j->chunk, strips.last - strip), rows = count * g->tiles_w;
         const range mine = share(c, count);
         for (int64_t k = mine.first; k < mine.last; k++) {
-            if (j->op == ISO_OP_CONV) iso_winograd_split_x(g, call->in[0].data, strip + k, &a, k * g->tiles_w);
+            if (j->op == ISO_OP_CONV) iso_winograd_split_x(g, call->in[0].data, strip + k, j->channels, &a, k * g->tiles_w);
             else iso_winograd_split_y(g, call->in[0].data, strip + k, &a, k * g->tiles_w);
         }
         meet(c);
@@ -369,25 +373,25 @@ static void sum_weights(const job *j, const iso_call *call, const crew *c, range
     const iso_winograd_grid *g = &j->grid;
     int64_t size;
     const iso_winograd_place y = place_panels(j, c->left, j->o, ISO_GEMM_PANEL, &size);
-    const iso_winograd_place x = place_panels(j, c->right, j->channels, j->width, &size);
-    const int64_t across = iso_ceil_div(j->channels, j->block_x);
+    iso_winograd_place x = place_panels(j, c->right, j->slab, j->width, &size);
     for (int64_t strip = strips.first, chunks = 0; strip < strips.last; strip += j->chunk, chunks++) {
-        const int64_t count = iso_min64(j->chunk, strips.last - strip);
+        const int64_t count = iso_min64(j->chunk, strips.last - strip), rows = count * g->tiles_w;
         const bool first = chunks % j->kept == 0, last = chunks % j->kept == j->kept - 1 || strip + count == strips.last;
-        range mine = share(c, count);
-        for (int64_t k = mine.first; k < mine.last; k++) {
-            iso_winograd_split_x(g, call->in[0].data, strip + k, &x, k * g->tiles_w);
-            iso_winograd_split_y(g, call->in[1].data, strip + k, &y, k * g->tiles_w);
+        const range mine = share(c, count);
+        for (int64_t k = mine.first; k < mine.last; k++) iso_winograd_split_y(g, call->in[1].data, strip + k, &y, k * g->tiles_w);
+        for (x.first = 0; x.first < j->channels; x.first += j->slab) {
+            const int64_t end = iso_min64(x.first + j->slab, j->channels), across = iso_ceil_div(end - x.first, j->block_x);
+            for (int64_t k = mine.first; k < mine.last; k++) iso_winograd_split_x(g, call->in[0].data, strip + k, end, &x, k * g->tiles_w);
+            meet(c);
+            const range blocks = share(c, iso_ceil_div(j->o, j->block_o) * across);
+            for (int64_t k = blocks.first; k < blocks.last; k++) {
+                const int64_t o = k / across * j->block_o, x0 = x.first + k % across * j->block_x;
+                const int64_t no = iso_min64(j->block_o, j->o - o), nx = iso_min64(j->block_x, end - x0);
+                multiply_block(j, rows, &y, &x, o, no, x0, nx, !first, c->product);
+                if (last) iso_winograd_join_w(g, c->product, no, j->block_x, o, no, x0, nx, call->add || chunks >= j->kept, out, sum);
+            }
+            meet(c);
         }
-        meet(c);
-        mine = share(c, iso_ceil_div(j->o, j->block_o) * across);
-        for (int64_t k = mine.first; k < mine.last; k++) {
-            const int64_t o = k / across * j->block_o, x0 = k % across * j->block_x;
-            const int64_t no = iso_min64(j->block_o, j->o - o), nx = iso_min64(j->block_x, j->channels - x0);
-            multiply_block(j, count * g->tiles_w, &y, &x, o, no, x0, nx, !first, c->product);
-            if (last) iso_winograd_join_w(g, c->product, no, j->block_x, o, no, x0, nx, call->add || chunks >= j->kept, out, sum);
-        }
-        meet(c);
     }
 }
 

@@ -356,48 +356,50 @@ INLINE patch patch_of(const iso_winograd_grid *g, const int n, strip s, int64_t 
     return a;
 }
 
-/* The tile after tile t, in as many parts as there are eights of channels. */
-INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, strip s, int64_t t)
+/* The tile after tile t, in as many parts as there are eights among channels c0 ... c1-1: the rows of their residues, one residue's or all. */
+INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, strip s, int64_t t, int64_t c0, int64_t c1)
 {
     const iso_conv_sizes *z = &g->s;
-    const bool last = t + 1 == g->tiles_w;
+    const int64_t line = z->w * z->c, p = c0 / (z->stride * z->c);
+    const bool last = t + 1 == g->tiles_w, one = c1 <= (p + 1) * z->stride * z->c;
     const int64_t row = (s.i + (last ? n : 0)) * z->stride - z->pad, column = ((last ? 0 : t + 1) * n + TAPS(n) - 1) * z->stride - z->pad;
-    return ahead_of(x + ((s.image * z->h + row) * z->w + column) * z->c, POINTS(n) * z->stride, z->w * z->c, n * z->stride * z->c,
-                    z->stride * z->stride * z->c / LANES);
+    const float *first = x + ((s.image * z->h + row + (one ? p : 0)) * z->w + column) * z->c;
+    return ahead_of(first, POINTS(n) * (one ? 1 : z->stride), line * (one ? z->stride : 1), n * z->stride * z->c, (c1 - c0) / LANES);
 }
 
-INLINE void split_x_tile(const int n, const float *x, const patch *a, const float *const *at, int64_t channels, int64_t channel,
+/* Channels c0 ... c1-1 of a residue, whose first one is `channel`. */
+INLINE void split_x_tile(const int n, const float *x, const patch *a, const float *const *at, int64_t c0, int64_t c1, int64_t channel,
                          const iso_winograd_place *to, float *tile, ahead *next)
 {
-    for (int64_t c = 0; c < channels; c += LANES) {
+    for (int64_t c = c0; c < c1; c += LANES) {
         look_ahead(next, false);
         split_tile(n, OF_X, x + c, a->row, a->pixel, at, c, tile + iso_winograd_column(to, channel + c), to->point);
     }
 }
 
-INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int64_t number, const iso_winograd_place *to, int64_t row)
+INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int64_t number, int64_t last, const iso_winograd_place *to, int64_t row)
 {
     const strip s = strip_of(g, n, number);
     for (int64_t t = 0; t < g->tiles_w; t++) {
-        ahead next = ahead_x(n, g, x, s, t);
+        ahead next = ahead_x(n, g, x, s, t, to->first, last);
         float *tile = to->at + (row + t) * to->pitch;
-        for (int64_t p = 0, channel = 0; p < g->s.stride; p++)
-            for (int64_t q = 0; q < g->s.stride; q++, channel += g->s.c) {
-                const patch a = patch_of(g, n, s, t, p, q);
-                const float *at[SIDE * SIDE];
-                if (a.whole) {
-                    split_x_tile(n, x + a.offset, &a, NULL, g->s.c, channel, to, tile, &next);
-                } else {
-                    find_pixels(POINTS(n), x + a.offset, a.row, a.pixel, a.h, a.w, at);
-                    split_x_tile(n, x + a.offset, &a, at, g->s.c, channel, to, tile, &next);
-                }
+        for (int64_t r = to->first / g->s.c; r * g->s.c < last; r++) {
+            const int64_t c0 = iso_max64(to->first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
+            const patch a = patch_of(g, n, s, t, r / g->s.stride, r % g->s.stride);
+            const float *at[SIDE * SIDE];
+            if (a.whole) {
+                split_x_tile(n, x + a.offset, &a, NULL, c0, c1, r * g->s.c, to, tile, &next);
+            } else {
+                find_pixels(POINTS(n), x + a.offset, a.row, a.pixel, a.h, a.w, at);
+                split_x_tile(n, x + a.offset, &a, at, c0, c1, r * g->s.c, to, tile, &next);
             }
+        }
     }
 }
 
-ISO_CLONES void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, const iso_winograd_place *to, int64_t row)
+ISO_CLONES void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, int64_t last, const iso_winograd_place *to, int64_t row)
 {
-    WITH_N(split_x, g, x, strip, to, row);
+    WITH_N(split_x, g, x, strip, last, to, row);
 }
 
 /* A row of a tile; the first `again` pixels are added to what is there. */
@@ -463,7 +465,7 @@ INLINE void join_x(const int n, const iso_winograd_grid *g, const iso_winograd_p
     const strip s = strip_of(g, n, number);
     if (s.i == 0 && first < g->s.c && g->rest) clear_rest(g, s.image, first, iso_min64(last, g->s.c), x);
     for (int64_t t = 0; t < g->tiles_w; t++) {
-        ahead next = ahead_x(n, g, x, s, t);
+        ahead next = ahead_x(n, g, x, s, t, first, last);
         for (int64_t r = first / g->s.c; r * g->s.c < last; r++) {
             const int64_t c0 = iso_max64(first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
             const patch a = patch_of(g, n, s, t, r / g->s.stride, r % g->s.stride);

@@ -49,22 +49,24 @@ static inline int64_t iso_winograd_channels(const iso_winograd_grid *g)
     return g->s.stride * g->s.stride * g->s.c;
 }
 
-/* Where an operand of the products lies: point q's value of channel k of the tile in row r at
+/* Where an operand of the products lies: point q's value of channel first + k of the tile in row r at
  *     at + r * pitch + point[q] + k / group * step + k % group. */
 typedef struct iso_winograd_place {
     float *at;
     int64_t pitch, group /* a power of two */, step;
+    int64_t first;
     int64_t point[ISO_WINOGRAD_POINTS];
 } iso_winograd_place;
 /* What a channel adds: divisions would take longer than a small product at a point. */
 static inline int64_t iso_winograd_column(const iso_winograd_place *p, int64_t channel)
 {
-    return (channel >> __builtin_ctzll((unsigned long long)p->group)) * p->step + (channel & (p->group - 1));
+    const int64_t k = channel - p->first;
+    return (k >> __builtin_ctzll((unsigned long long)p->group)) * p->step + (k & (p->group - 1));
 }
 
-/* A y and B x of a strip. */
+/* A y of a strip; B x of its channels to->first ... last-1 (multiples of eight). */
 void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, int64_t strip, const iso_winograd_place *to, int64_t row);
-void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, const iso_winograd_place *to, int64_t row);
+void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, int64_t last, const iso_winograd_place *to, int64_t row);
 
 /* What a strip's tiles were multiplied to: point q's channel k of the tile in row r lies at at + r * pitch + q * apart + k. */
 typedef struct iso_winograd_products {
