@@ -49,7 +49,7 @@ static void follow(const iso_call *call, int64_t first, int64_t last)
 }
 
 /* How a convolution is computed. */
-typedef enum way { BY_FEW, BY_WINOGRAD, BY_DIRECT, BY_PRODUCT } way;
+typedef enum way { BY_FEW, BY_IMAGE, BY_WINOGRAD, BY_DIRECT, BY_PRODUCT } way;
 
 static way cheapest(iso_op op, const iso_call *call, double product)
 {
@@ -97,6 +97,7 @@ static way conv_way(const iso_call *call, const iso_conv_sizes *s)
 {
     operands of;
     if (iso_few_fits(s, call)) return BY_FEW;
+    if (iso_image_fits(s, call)) return BY_IMAGE;
     if (call->part_of) return BY_WINOGRAD; /* or it would be whole */
     const iso_gemm g = conv_product(call, s, &of);
     return cheapest(ISO_OP_CONV, call, iso_gemm_cost(&g));
@@ -110,6 +111,8 @@ void iso_cpu_conv(const iso_call *call)
     operands of;
     if (by == BY_FEW) {
         iso_few_conv(&s, call);
+    } else if (by == BY_IMAGE) {
+        iso_image_conv(&s, call);
     } else if (by == BY_WINOGRAD) {
         iso_winograd_run(ISO_OP_CONV, call);
     } else if (by == BY_PRODUCT && images < s.batch) {
@@ -141,12 +144,15 @@ size_t iso_cpu_conv_w_workspace(const iso_call *call)
 {
     const iso_conv_sizes s = iso_conv_sizes_of_call(ISO_OP_CONV_W, call);
     if (iso_few_fits(&s, call)) return iso_few_w_workspace(&s);
+    if (iso_image_fits(&s, call)) return iso_image_workspace(ISO_OP_CONV_W, &s);
     const size_t product = iso_gemm_workspace(call->threads) + wide_bytes(call);
     return largest(product, iso_direct_w_workspace(call), iso_winograd_workspace(ISO_OP_CONV_W, call));
 }
 
 size_t iso_cpu_conv_workspace(iso_op op, const iso_call *call)
 {
+    const iso_conv_sizes s = iso_conv_sizes_of_call(op, call);
+    if (op == ISO_OP_CONV && iso_image_fits(&s, call)) return iso_image_workspace(op, &s);
     return largest(iso_gemm_workspace(call->threads), iso_direct_workspace(op, call), iso_winograd_workspace(op, call));
 }
 
@@ -167,6 +173,7 @@ static way conv_w_way(const iso_call *call, const iso_conv_sizes *s)
 {
     operands of;
     if (iso_few_fits(s, call)) return BY_FEW;
+    if (iso_image_fits(s, call)) return BY_IMAGE;
     if (call->part_of) return BY_WINOGRAD;
     const iso_gemm g = conv_w_product(call, s, &of);
     return cheapest(ISO_OP_CONV_W, call, iso_gemm_cost(&g));
@@ -179,6 +186,8 @@ void iso_cpu_conv_w(const iso_call *call)
     operands of;
     if (by == BY_FEW) {
         iso_few_conv_w(&s, call);
+    } else if (by == BY_IMAGE) {
+        iso_image_conv_w(&s, call);
     } else if (by == BY_WINOGRAD) {
         iso_winograd_run(ISO_OP_CONV_W, call);
     } else if (by == BY_DIRECT) {

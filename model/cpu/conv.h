@@ -59,4 +59,10 @@ void iso_few_conv(const iso_conv_sizes *s, const iso_call *call);
 void iso_few_conv_x(const iso_conv_sizes *s, const iso_call *call);
 void iso_few_conv_w(const iso_conv_sizes *s, const iso_call *call);
 
+/* conv_image.c: larger kernels over an image of few channels, without padding. conv does the call's tail. */
+bool iso_image_fits(const iso_conv_sizes *s, const iso_call *call); /* conv and conv_w; conv_x is not there */
+size_t iso_image_workspace(iso_op op, const iso_conv_sizes *s);     /* bytes */
+void iso_image_conv(const iso_conv_sizes *s, const iso_call *call);
+void iso_image_conv_w(const iso_conv_sizes *s, const iso_call *call);
+
 #endif
