@@ -11,7 +11,6 @@
  * cache: two that multiply by the same matrix (a primal and its tangent) in one unit, and all those whose sum is the
  * gradient of a weight. What joins must not make a product wait for what it did not wait for before. */
 #include <limits.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -406,14 +405,13 @@ static int count_reads(const forming *f, int group, int only)
     return c.count;
 }
 
-/* Kahn's algorithm. Of the units that can run, the one that reads what was computed last, while it is in the cache, and goes on until something is
- * used up; of several the one that was written first. Units that assign a state run as soon as they can: that frees a gradient. */
+/* Kahn's algorithm, smallest last handle first: the order in which the expression was written. Units that assign a state
+ * run as soon as they can: that frees a gradient. */
 static iso_status order_units(forming *f, const bool *direct, units *u, iso_error *err)
 {
-    enum { ASSIGNS = INT_MAX }; /* before all others */
     int groups = 0, *list = iso_calloc((size_t)f->n, sizeof *list), *key = iso_calloc((size_t)f->n, sizeof *key),
-        *waits = iso_calloc((size_t)f->n, sizeof *waits), *latest = iso_calloc((size_t)f->n, sizeof *latest);
-    iso_status st = list && key && waits && latest ? ISO_OK : iso_fail_memory(err);
+        *waits = iso_calloc((size_t)f->n, sizeof *waits);
+    iso_status st = list && key && waits ? ISO_OK : iso_fail_memory(err);
     for (int n = 0; st == ISO_OK && n < f->n; n++) {
         if (f->group[n] != n) continue;
         list[groups++] = n;
@@ -421,13 +419,12 @@ static iso_status order_units(forming *f, const bool *direct, units *u, iso_erro
         waits[n] = count_reads(f, n, -1);
     }
     for (int i = 0; st == ISO_OK && i < f->spec->assign_count; i++)
-        if (direct[i]) latest[f->group[f->spec->assigns[i].value]] = ASSIGNS;
+        if (direct[i]) key[f->group[f->spec->assigns[i].value]] = -1;
     int placed = 0;
     for (u->unit_count = 0; st == ISO_OK && u->unit_count < groups;) {
         int best = -1;
         for (int i = 0; i < groups; i++)
-            if (waits[list[i]] == 0 && (best == -1 || latest[list[i]] > latest[best] || (latest[list[i]] == latest[best] && key[list[i]] < key[best])))
-                best = list[i];
+            if (waits[list[i]] == 0 && (best == -1 || key[list[i]] < key[best])) best = list[i];
         if (best == -1) {
             st = iso_fail(err, ISO_E_INTERNAL, "the plan's units wait for each other");
             break;
@@ -444,16 +441,12 @@ static iso_status order_units(forming *f, const bool *direct, units *u, iso_erro
             }
         at->count = placed - at->first;
         u->unit_count++;
-        for (int i = 0; i < groups; i++) {
-            const int reads = waits[list[i]] > 0 ? count_reads(f, list[i], best) : 0;
-            waits[list[i]] -= reads;
-            if (reads && latest[list[i]] < ASSIGNS) latest[list[i]] = u->unit_count;
-        }
+        for (int i = 0; i < groups; i++)
+            if (waits[list[i]] > 0) waits[list[i]] -= count_reads(f, list[i], best);
     }
     free(list);
     free(key);
     free(waits);
-    free(latest);
     return st;
 }
 
