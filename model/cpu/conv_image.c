@@ -46,13 +46,13 @@ size_t iso_image_workspace(iso_op op, const iso_conv_sizes *s)
 
 /* --- conv */
 
-/* n neighbouring pixels of y, O of their channels; x: the first number that the first of them meets; w [kh, run, o]. */
+/* n neighbouring pixels of y, O of their channels; x: the first number that the first of them meets; w [kh, run, O]. */
 INLINE void conv_pixels(const int n, const iso_conv_sizes *s, const float *x, const float *w, float *y)
 {
     const int64_t run = s->kw * s->c, step = s->stride * s->c;
     vec8 v[HEIGHT][2] = {{{0}}};
     for (int64_t u = 0; u < s->kh; u++, x += s->w * s->c)
-        for (int64_t e = 0; e < run; e++, w += s->o) {
+        for (int64_t e = 0; e < run; e++, w += O) {
             vec8 b0, b1;
             memcpy(&b0, w, sizeof b0);
             memcpy(&b1, w + 8, sizeof b1);
@@ -66,14 +66,14 @@ INLINE void conv_pixels(const int n, const iso_conv_sizes *s, const float *x, co
     for (int p = 0; p < n; p++) memcpy(y + p * s->o, v[p], sizeof v[p]);
 }
 
-/* A row of y: tiles of about equal width. */
+/* A row of y: tiles of about equal width. w [o / O, kh, run, O]. */
 ISO_CLONES static void conv_row(const iso_conv_sizes *s, const float *x, const float *w, float *y)
 {
-    const int64_t tiles = iso_ceil_div(s->ow, HEIGHT);
+    const int64_t tiles = iso_ceil_div(s->ow, HEIGHT), each = s->kh * s->kw * s->c;
     for (int64_t o = 0; o < s->o; o += O)
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t j = s->ow * t / tiles, n = s->ow * (t + 1) / tiles - j;
-            WITH(n, conv_pixels, s, x + j * s->stride * s->c, w + o, y + j * s->o + o)
+            WITH(n, conv_pixels, s, x + j * s->stride * s->c, w + o * each, y + j * s->o + o)
         }
 }
 
@@ -87,8 +87,8 @@ void iso_image_conv(const iso_conv_sizes *s, const iso_call *call)
     const int64_t each = weights_of(s) / s->o, rows = s->batch * s->oh, line = s->ow * s->o;
     const float *w = call->in[1].data;
     float *turned = call->workspace, *y = call->out.data;
-    for (int64_t k = 0; k < each; k++)
-        for (int64_t o = 0; o < s->o; o++) turned[k * s->o + o] = w[o * each + k];
+    for (int64_t o = 0; o < s->o; o++)
+        for (int64_t k = 0; k < each; k++) turned[o / O * O * each + k * O + o % O] = w[o * each + k];
 #pragma omp parallel num_threads(call->threads < 1 ? 1 : call->threads)
     {
         iso_chain tail;
