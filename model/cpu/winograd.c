@@ -125,12 +125,15 @@ static void describe_conv(job *j)
     j->right = j->rows * j->m.pitch;
 }
 
+/* Of a block's matrices at the points. */
+static int64_t product_apart(const job *j) { return j->block_o * j->block_x + SKEW; }
+
 static void describe_conv_w(job *j)
 {
     const int64_t results = j->o * j->grid.s.kh * j->grid.s.kw * j->grid.s.c;
     j->block_o = iso_min64(BLOCK_O, round_up(j->o, ISO_GEMM_PANEL));
     j->block_x = iso_min64(BLOCK_X, round_up(j->channels, j->width));
-    j->product = j->grid.points * j->block_o * j->block_x;
+    j->product = j->grid.points * product_apart(j);
     j->own = results <= FEW;
     const bool one = j->o <= j->block_o && j->channels <= j->block_x && j->product * (int64_t)sizeof(float) <= KEPT_BYTES;
     j->slab = j->own && !one ? iso_min64(j->block_x, SLAB) : j->channels;
@@ -352,7 +355,7 @@ static void multiply_block(const job *j, int64_t rows, const iso_winograd_place 
     const int tiles = (int)iso_ceil_div(ISO_GEMM_PANEL, j->isa->mr), height = (int)iso_ceil_div(ISO_GEMM_PANEL, tiles);
     float *to[BLOCK_O];
     for (int q = 0; q < j->grid.points; q++) {
-        for (int64_t i = 0; i < no; i++) to[i] = product + (q * no + i) * j->block_x;
+        for (int64_t i = 0; i < no; i++) to[i] = product + q * product_apart(j) + i * j->block_x;
         for (int64_t k = 0; k < nx; k += j->width) {
             const int n = (int)iso_min64(j->width, nx - k);
             const float *right = x->at + x->point[q] + iso_winograd_column(x, x0 + k);
@@ -388,7 +391,7 @@ static void sum_weights(const job *j, const iso_call *call, const crew *c, range
                 const int64_t o = k / across * j->block_o, x0 = x.first + k % across * j->block_x;
                 const int64_t no = iso_min64(j->block_o, j->o - o), nx = iso_min64(j->block_x, end - x0);
                 multiply_block(j, rows, &y, &x, o, no, x0, nx, !first, c->product);
-                if (last) iso_winograd_join_w(g, c->product, no, j->block_x, o, no, x0, nx, call->add || chunks >= j->kept, out, sum);
+                if (last) iso_winograd_join_w(g, c->product, product_apart(j), j->block_x, o, no, x0, nx, call->add || chunks >= j->kept, out, sum);
             }
             meet(c);
         }

@@ -563,6 +563,21 @@ ISO_CLONES void iso_winograd_split_w(const iso_winograd_grid *g, const float *w,
     else WITH_N(split_w_turned, g, w, to, panel);
 }
 
+/* sum (+)= v: four doubles at a time, as registers hold them; of eight, gcc goes through the stack. */
+INLINE void add_wide(double *sum, const vec8 v, bool add)
+{
+    typedef float vec4 __attribute__((vector_size(16)));
+    typedef double wide4 __attribute__((vector_size(32)));
+    const vec4 half[2] = {__builtin_shufflevector(v, v, 0, 1, 2, 3), __builtin_shufflevector(v, v, 4, 5, 6, 7)};
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++, sum += 4) {
+        wide4 was = {0};
+        if (add) memcpy(&was, sum, sizeof was);
+        was += __builtin_convertvector(half[i], wide4);
+        memcpy(sum, &was, sizeof was);
+    }
+}
+
 /* Row u of a residue's weights, of y's channel o and x's from `column` on. */
 INLINE void join_w_row(const int n, const iso_conv_sizes *s, const int u, const vec8 *from, int64_t o, int64_t column, bool add, float *out, double *sum)
 {
@@ -579,12 +594,12 @@ INLINE void join_w_row(const int n, const iso_conv_sizes *s, const int u, const 
             was += w[v];
             store(out + at, &was);
         } else {
-            for (int l = 0; l < LANES; l++) sum[at + l] = (add ? sum[at + l] : 0) + (double)w[v][l];
+            add_wide(sum + at, w[v], add);
         }
     }
 }
 
-INLINE void join_w(const int n, const iso_winograd_grid *g, const float *m, int64_t rows, int64_t pitch, int64_t o0, int64_t no, int64_t first,
+INLINE void join_w(const int n, const iso_winograd_grid *g, const float *m, int64_t apart, int64_t pitch, int64_t o0, int64_t no, int64_t first,
                    int64_t count, bool add, float *out, double *sum)
 {
     const int side = POINTS(n), taps = TAPS(n);
@@ -592,13 +607,13 @@ INLINE void join_w(const int n, const iso_winograd_grid *g, const float *m, int6
         for (int64_t j = 0; j < count; j += LANES) {
             vec8 half[3 * SIDE];
             const float *from = m + o * pitch + j;
-            ONE_BY_ONE for (int k = 0; k < side; k++) get_column(n, from + k * rows * pitch, rows * pitch, side, OF_W, half + k);
+            ONE_BY_ONE for (int k = 0; k < side; k++) get_column(n, from + k * apart, apart, side, OF_W, half + k);
             ONE_BY_ONE for (int u = 0; u < taps; u++) join_w_row(n, &g->s, u, half + u * side, o0 + o, first + j, add, out, sum);
         }
 }
 
-ISO_CLONES void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, int64_t rows, int64_t pitch, int64_t o, int64_t no, int64_t first,
+ISO_CLONES void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, int64_t apart, int64_t pitch, int64_t o, int64_t no, int64_t first,
                                     int64_t n, bool add, float *out, double *sum)
 {
-    WITH_N(join_w, g, m, rows, pitch, o, no, first, n, add, out, sum);
+    WITH_N(join_w, g, m, apart, pitch, o, no, first, n, add, out, sum);
 }

@@ -101,9 +101,9 @@ static inline int64_t iso_winograd_weight(const iso_winograd_weights *u, int64_t
 /* G w, one panel: for conv_x depths are y's channels and columns x's, for conv it is the other way round. */
 void iso_winograd_split_w(const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel, bool conv_x);
 
-/* w (+)= G' m for o's `o` to o+no-1 and x's channels first to first+n-1 (multiples of eight): m [points, rows, pitch]. To out, or where that is NULL
- * to sum; both of w's shape. */
-void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, int64_t rows, int64_t pitch, int64_t o, int64_t no, int64_t first, int64_t n,
+/* w (+)= G' m for o's `o` to o+no-1 and x's channels first to first+n-1 (multiples of eight): m [points, no, pitch], points `apart` numbers from one
+ * another. To out, or where that is NULL to sum; both of w's shape. */
+void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, int64_t apart, int64_t pitch, int64_t o, int64_t no, int64_t first, int64_t n,
                          bool add, float *out, double *sum);
 
 #endif
