@@ -121,7 +121,7 @@ gemm_kernels := $(BUILD)/obj/model/cpu/gemm_avx512.o $(BUILD)/obj/model/cpu/gemm
 # Where a loop of theirs begins within a line of the cache is worth up to 8 % of all products.
 $(gemm_kernels): optimize := -O3 -g -fno-math-errno -fno-trapping-math -falign-loops=64
 # Sums of products where nobody counts on two roundings.
-$(BUILD)/obj/model/cpu/winograd_transform.o $(BUILD)/obj/model/cpu/conv_few.o: more := -ffp-contract=fast
+$(BUILD)/obj/model/cpu/winograd_transform.o $(BUILD)/obj/model/cpu/conv_few.o $(BUILD)/obj/model/cpu/conv_image.o: more := -ffp-contract=fast
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC,$(CC) $(compile) $(more) $(optimize) $(CFLAGS) -MMD -MP -c $< -o $@)

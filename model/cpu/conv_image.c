@@ -63,7 +63,10 @@ INLINE void conv_pixels(const int n, const iso_conv_sizes *s, const float *x, co
             }
         }
 #pragma GCC unroll 6
-    for (int p = 0; p < n; p++) memcpy(y + p * s->o, v[p], sizeof v[p]);
+    for (int p = 0; p < n; p++) {
+        memcpy(y + p * s->o, &v[p][0], sizeof v[p][0]);
+        memcpy(y + p * s->o + 8, &v[p][1], sizeof v[p][1]);
+    }
 }
 
 /* A row of y: tiles of about equal width. w [o / O, kh, run, O]. */
