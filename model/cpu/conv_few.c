@@ -147,47 +147,29 @@ ISO_CLONES static void conv_w_part(const float *x, const float *y, double *sum, 
     }
 }
 
-/* Pixels from `first` on: all of them, or as many as a tail follows while they are in the cache. */
-static range next_block(const iso_call *call, range all, int64_t first)
-{
-    return (range){first, call->tail ? iso_min64(first + iso_max64(BLOCK / call->out.shape.dim[3], 1), all.last) : all.last};
-}
-
-void iso_few_conv(const iso_conv_sizes *s, const iso_call *call)
+/* Every thread some pixels, of them as many at a time as the tail follows. */
+static void run(const iso_conv_sizes *s, const iso_call *call,
+                void (*part)(const float *in, const float *w, float *out, int64_t c, int64_t o, range r))
 {
     float w[FEW * MAX_O];
-    const int64_t pixels = s->batch * s->h * s->w;
+    const int64_t pixels = s->batch * s->h * s->w, channels = call->out.shape.dim[3], block = call->tail ? iso_max64(BLOCK / channels, 1) : pixels;
     const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
     transpose(call->in[1].data, s->o, s->c, w);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++) {
         const range all = part_of(pixels, t, threads);
         iso_chain tail;
-        iso_chain_begin(&tail, call->tail, s->o);
-        for (range r = next_block(call, all, all.first); r.first < r.last; r = next_block(call, all, r.last)) {
-            conv_part(call->in[0].data, w, call->out.data, s->c, s->o, r);
-            iso_chain_run(&tail, r.first * s->o, r.last * s->o);
+        iso_chain_begin(&tail, call->tail, channels);
+        for (range r = {all.first, 0}; r.first < all.last; r.first = r.last) {
+            r.last = iso_min64(r.first + block, all.last);
+            part(call->in[0].data, w, call->out.data, s->c, s->o, r);
+            iso_chain_run(&tail, r.first * channels, r.last * channels);
         }
     }
 }
 
-void iso_few_conv_x(const iso_conv_sizes *s, const iso_call *call)
-{
-    float w[FEW * MAX_O];
-    const int64_t pixels = s->batch * s->h * s->w;
-    const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
-    transpose(call->in[1].data, s->o, s->c, w);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int t = 0; t < threads; t++) {
-        const range all = part_of(pixels, t, threads);
-        iso_chain tail;
-        iso_chain_begin(&tail, call->tail, s->c);
-        for (range r = next_block(call, all, all.first); r.first < r.last; r = next_block(call, all, r.last)) {
-            conv_x_part(call->in[0].data, w, call->out.data, s->c, s->o, r);
-            iso_chain_run(&tail, r.first * s->c, r.last * s->c);
-        }
-    }
-}
+void iso_few_conv(const iso_conv_sizes *s, const iso_call *call) { run(s, call, conv_part); }
+void iso_few_conv_x(const iso_conv_sizes *s, const iso_call *call) { run(s, call, conv_x_part); }
 
 void iso_few_conv_w(const iso_conv_sizes *s, const iso_call *call)
 {
