@@ -563,12 +563,12 @@ ISO_CLONES void iso_winograd_split_w(const iso_winograd_grid *g, const float *w,
     else WITH_N(split_w_turned, g, w, to, panel);
 }
 
-/* sum (+)= v: four doubles at a time, as registers hold them; of eight, gcc goes through the stack. */
-INLINE void add_wide(double *sum, const vec8 v, bool add)
+/* sum (+)= *v: four doubles at a time, as registers hold them; of eight, gcc goes through the stack. */
+INLINE void add_wide(double *sum, const vec8 *v, bool add)
 {
     typedef float vec4 __attribute__((vector_size(16)));
     typedef double wide4 __attribute__((vector_size(32)));
-    const vec4 half[2] = {__builtin_shufflevector(v, v, 0, 1, 2, 3), __builtin_shufflevector(v, v, 4, 5, 6, 7)};
+    const vec4 half[2] = {__builtin_shufflevector(*v, *v, 0, 1, 2, 3), __builtin_shufflevector(*v, *v, 4, 5, 6, 7)};
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++, sum += 4) {
         wide4 was = {0};
@@ -594,7 +594,7 @@ INLINE void join_w_row(const int n, const iso_conv_sizes *s, const int u, const 
             was += w[v];
             store(out + at, &was);
         } else {
-            add_wide(sum + at, w[v], add);
+            add_wide(sum + at, &w[v], add);
         }
     }
 }
