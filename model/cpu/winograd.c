@@ -466,7 +466,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
         if (op != ISO_OP_CONV_W) {
             if (!j.prepared) split_weights(op, &j, call->in[1].data, &u);
             if (j.own) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 1)
                 for (int64_t strip = 0; strip < j.strips; strip += j.unit)
                     convolve(&j, call, &c, (range){strip, iso_min64(strip + j.unit, j.strips)}, &u);
             } else {
@@ -475,7 +475,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
             }
         } else if (j.own) {
             double *sums = j.wide ? call->out.data : (double *)shared;
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 1)
             for (int set = 0; set < j.sets; set++)
                 sum_weights(&j, call, &c, (range){set * j.strips / j.sets, (set + 1) * j.strips / j.sets}, NULL, sums + set * results);
             if (!j.wide) add_sets(&j, sums, results, call->out.data);
