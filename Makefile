@@ -122,7 +122,7 @@ gemm_kernels := $(BUILD)/obj/model/cpu/gemm_avx512.o $(BUILD)/obj/model/cpu/gemm
 $(gemm_kernels): optimize := -O3 -g -fno-math-errno -fno-trapping-math -falign-loops=64
 # Sums of products where nobody counts on two roundings.
 $(BUILD)/obj/model/cpu/winograd_transform.o $(BUILD)/obj/model/cpu/conv_few.o $(BUILD)/obj/model/cpu/conv_image.o: more := -ffp-contract=fast
-$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags Makefile
 	@mkdir -p $(@D)
 	$(call quiet,CC,$(CC) $(compile) $(more) $(optimize) $(CFLAGS) -MMD -MP -c $< -o $@)
 $(BUILD)/obj/model/cuda/%.o: more := $(cuda_includes)

@@ -22,7 +22,7 @@ bool iso_image_fits(const iso_conv_sizes *s, const iso_call *call)
 {
     const int64_t batch = call->part_of ? call->part_of : s->batch;
     return !iso_gemm_isa_get()->tiles && s->kh * s->kw > 1 && s->pad == 0 && s->c <= FEW && s->o % O == 0 && s->o > 0 && s->o <= MAX_O &&
-           batch * s->oh * s->ow >= 1024;
+           s->ow >= HEIGHT && batch * s->oh * s->ow >= 1024; /* of narrower rows too few pixels are computed at once */
 }
 
 /* Of a transposed w, or a set's sums. */

@@ -23,8 +23,6 @@ enum source {
     BUFFER  /* a step computed in a buffer; `out` may want a copy */
 };
 
-typedef iso_chain program;
-
 static void input_strides(const iso_shape *to, const iso_shape *in, int64_t stride[ISO_MAX_DIMS])
 {
     int64_t step = 1;
@@ -50,7 +48,7 @@ static int64_t period(const iso_shape *shape, const int64_t *stride)
 static bool reads(const iso_fused *f, int s, int v) { return f->step[s].a == v || f->step[s].b == v; }
 
 /* Writing a step's value to its place at once must not overwrite an input that a later step still reads. */
-static bool may_write_at_once(const program *p, int step)
+static bool may_write_at_once(const iso_chain *p, int step)
 {
     const iso_fused *f = p->f;
     for (int i = 0; i < f->inputs; i++) {
@@ -71,7 +69,7 @@ static int take_slot(bool *used, int *slots)
 }
 
 /* Slots by liveness: a value's buffer is free again after its last reader; one that is copied out lives to the end. */
-static void assign_slots(program *p)
+static void assign_slots(iso_chain *p)
 {
     const iso_fused *f = p->f;
     bool used[VALUES + 1] = {false};
@@ -101,7 +99,7 @@ static void assign_slots(program *p)
 }
 
 /* Steps that nothing but one other reads, with which they are done in one pass. */
-static void find_pairs(program *p)
+static void find_pairs(iso_chain *p)
 {
     const iso_fused *f = p->f;
     int readers[VALUES] = {0};
@@ -123,10 +121,10 @@ static void find_pairs(program *p)
 }
 
 /* For runs of elements that begin at multiples of `start`. */
-static void prepare(program *p, const iso_fused *f, int64_t start)
+static void prepare(iso_chain *p, const iso_fused *f, int64_t start)
 {
     assert(f->inputs <= ISO_FUSED_MAX_INPUTS && f->steps <= ISO_FUSED_MAX_STEPS);
-    memset(p, 0, offsetof(program, buffer));
+    memset(p, 0, offsetof(iso_chain, buffer));
     p->f = f;
     int64_t longest = 1;
     for (int i = 0; i < f->inputs; i++) {
@@ -178,7 +176,7 @@ static void spread(const iso_shape *shape, const int64_t *stride, const float *d
 }
 
 /* Step s and the one it is done with. */
-static void run_pair(const program *p, int s, int64_t n, const float *const *value, float *out)
+static void run_pair(const iso_chain *p, int s, int64_t n, const float *const *value, float *out)
 {
     const iso_fused_step *second = &p->f->step[s], *first = &p->f->step[p->with[s]];
     int other = first->b;
@@ -186,7 +184,7 @@ static void run_pair(const program *p, int s, int64_t n, const float *const *val
     iso_elementwise_run_pair(first->op, n, value[first->a], value[other], out);
 }
 
-static void run_tile(program *p, int64_t start, int64_t n)
+static void run_tile(iso_chain *p, int64_t start, int64_t n)
 {
     const iso_fused *f = p->f;
     float (*buffer)[TILE] = p->buffer;
