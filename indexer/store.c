@@ -339,7 +339,8 @@ static iso_status check_pages(iso_store *s, iso_error *err)
 
 static int open_tables(iso_store *s, MDB_txn *txn, unsigned create)
 {
-    int rc = mdb_dbi_open(txn, "meta", create, &s->meta);
+    int rc = mdb_dbi_open(txn, NULL, 0, &s->main);
+    if (!rc) rc = mdb_dbi_open(txn, "meta", create, &s->meta);
     if (!rc) rc = mdb_dbi_open(txn, "items", create | MDB_INTEGERKEY, &s->items);
     if (!rc) rc = mdb_dbi_open(txn, "vectors", create | MDB_INTEGERKEY, &s->vectors);
     if (!rc) rc = mdb_dbi_open(txn, "by-path", create, &s->by_path);

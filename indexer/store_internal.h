@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "indexer/store.h"
+#include "indexer/store_places.h"
 
 #define ISO_STORE_VERSION 1u
 #define ISO_STORE_KEY 24        /* by-path and by-hash keys: 16 bytes of hash, 8 of id, big-endian */
@@ -20,7 +21,7 @@ typedef struct iso_state { uint64_t count, next_id, generation, updated; } iso_s
 
 struct iso_store {
     MDB_env *env;
-    MDB_dbi items, vectors, by_path, by_hash, meta;
+    MDB_dbi main /* the tables' names */, items, vectors, by_path, by_hash, meta;
     char *dir;              /* as given */
     int dir_fd, data_fd;
     dev_t dev;
@@ -46,6 +47,8 @@ struct iso_txn {
     iso_state state;
     iso_sums *sums;         /* from the first put or remove on */
     bool sums_lost;         /* or none in this transaction: a vector is damaged */
+    const iso_places *places; /* NULL: every look-up is LMDB's */
+    const uint8_t *map;     /* of data.mdb, with places */
 };
 
 /* A message for an LMDB code (or an errno), with what to do about it. */
@@ -100,6 +103,9 @@ void iso_record_encode(uint8_t *p, const iso_item *item);
 /* Closes the store's environment and puts the file `temporary`, whole and synced, in the place of its file `data`. Nobody else
  * may have the store open. The store can only be closed then. */
 iso_status iso_store_replace(iso_store *s, const char *temporary, const char *data, iso_error *err);
+
+/* A vector by the transaction's places; NULL where LMDB has to look. */
+const float *iso_places_vector(const iso_txn *t, uint64_t id);
 
 /* Sums apart from a transaction, to be merged: one thread at a time each. account: how many of n
  * vectors were added; the next, if any, is not finite or has no direction. */

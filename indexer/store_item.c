@@ -107,6 +107,11 @@ iso_status iso_item_get(iso_txn *t, uint64_t id, iso_item *out, iso_error *err)
 iso_status iso_item_vector(iso_txn *t, uint64_t id, const float **out, iso_error *err)
 {
     MDB_val key = {sizeof id, &id}, v;
+    const float *place = iso_places_vector(t, id);
+    if (place) {
+        *out = place;
+        return ISO_OK;
+    }
     int rc = mdb_get(t->txn, t->store->vectors, &key, &v);
     if (rc == MDB_NOTFOUND) return not_found(t, id, err);
     if (rc) return iso_lmdb_fail(err, rc, t->store->dir, "read");

@@ -13,18 +13,12 @@
 #include <unistd.h>
 
 #include "base/memory.h"
-#include "indexer/store_internal.h"
+#include "indexer/store_page.h"
 
-enum {
-    PAGE_HEADER = 16, NODE_HEADER = 8, DB_SIZE = 48, META_SIZE = 136, DEPTH_MAX = 32, KEY_MAX = 511,
-    AHEAD = 64, NEAR = 16,
-    P_BRANCH = 1, P_LEAF = 2, P_OVERFLOW = 4, P_META = 8,
-    F_BIGDATA = 1, F_SUBDATA = 2, INTEGER_KEYS = 8, NO_SUBDIR = 0x4000
-};
+enum { META_SIZE = 136, KEY_MAX = 511, AHEAD = 64, NEAR = 16, NO_SUBDIR = 0x4000 };
 #define LMDB_MAGIC 0xBEEFC0DEu
 #define NO_PAGE UINT64_MAX
 
-typedef struct tree { uint32_t flags, depth; uint64_t entries, root; } tree;
 typedef struct head { uint32_t psize; tree free, main; uint64_t last, txnid; } head;
 
 typedef struct walk {
@@ -48,8 +42,6 @@ typedef struct visit {      /* one tree being walked */
     uint64_t entries;
 } visit;
 
-static uint16_t get_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-
 __attribute__((format(printf, 2, 3))) static bool fault(walk *w, const char *fmt, ...)
 {
     char line[256];
@@ -60,11 +52,6 @@ __attribute__((format(printf, 2, 3))) static bool fault(walk *w, const char *fmt
     w->faults++;
     if (w->say) w->say(w->ctx, line);
     return false;
-}
-
-static tree tree_at(const uint8_t *p)
-{
-    return (tree){.flags = get_u16(p + 4), .depth = get_u16(p + 6), .entries = iso_get_u64(p + 32), .root = iso_get_u64(p + 40)};
 }
 
 /* One of the two header pages; false: not a header. */
@@ -221,7 +208,7 @@ static bool check_subtree(walk *w, const uint8_t *key, uint32_t ksize, const uin
 
 static bool check_leaf(walk *w, visit *v, const uint8_t *node, uint32_t room)
 {
-    uint32_t size = (uint32_t)get_u16(node) | (uint32_t)get_u16(node + 2) << 16;
+    uint32_t size = data_size(node);
     uint32_t flags = get_u16(node + 4), ksize = get_u16(node + 6);
     const uint8_t *data = node + NODE_HEADER + ksize;
     uint32_t held = flags & F_BIGDATA ? 8 : size;
@@ -242,16 +229,15 @@ static bool check_leaf(walk *w, visit *v, const uint8_t *node, uint32_t room)
 static bool check_branch(walk *w, visit *v, const uint8_t *node, uint32_t room, bool first, uint32_t level, uint32_t depth)
 {
     uint32_t ksize = get_u16(node + 6);
-    uint64_t child = (uint64_t)get_u16(node) | (uint64_t)get_u16(node + 2) << 16 | (uint64_t)get_u16(node + 4) << 32;
     if (NODE_HEADER + ksize > room || ksize > KEY_MAX) return fault(w, "%s: a key reaches beyond its page", v->name);
     if (v->integer && ksize != 8 && !(first && !ksize)) return fault(w, "%s: a key of %u bytes", v->name, ksize);
-    return walk_tree(w, v, child, level + 1, depth);
+    return walk_tree(w, v, child_of(node), level + 1, depth);
 }
 
 static uint64_t node_size(const uint8_t *node, bool leaf)
 {
     uint64_t size = (uint64_t)NODE_HEADER + get_u16(node + 6);
-    if (leaf) size += get_u16(node + 4) & F_BIGDATA ? 8 : (uint64_t)get_u16(node) | (uint64_t)get_u16(node + 2) << 16;
+    if (leaf) size += get_u16(node + 4) & F_BIGDATA ? 8 : data_size(node);
     return size;
 }
 

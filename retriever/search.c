@@ -131,15 +131,33 @@ static iso_status take_all(const query *q, hits *list, iso_error *err)
     return st == ISO_E_NOT_FOUND ? ISO_OK : st;
 }
 
+/* Finding out where the vectors lie is worth it when many have been looked up. */
+static void use_places(iso_searcher *s, iso_txn *txn)
+{
+    enum { SHARE = 256 };
+    if (!s->places && s->looked_up < iso_vindex_count(s->index) / SHARE) return;
+    if (!s->places) {
+        iso_places *found = NULL;
+        pthread_mutex_lock(&s->lock);
+        if (!s->places && s->looked_up >= 0) {
+            if (iso_places_find(txn, &found, NULL) == ISO_OK) s->places = found;
+            else s->looked_up = INT64_MIN; /* never */
+        }
+        pthread_mutex_unlock(&s->lock);
+    }
+    (void)iso_txn_use_places(txn, s->places);
+}
+
 /* Candidates of the index, best first, `scores` its own, wrong by `slack` at most. Those that cannot be among the k best any
  * more are not looked up. The vectors of some are on their way from memory at a time. */
 static iso_status take_candidates(const query *q, hits *list, int64_t n, const uint64_t *ids, const float *scores, double slack, iso_error *err)
 {
-    enum { BATCH = 16 };
+    enum { BATCH = 16, AHEAD = 2 * BATCH };
     const size_t k = (size_t)q->k, bytes = sizeof(float) * (size_t)q->s->dim;
     double least = -INFINITY; /* the k-th best score is no lower */
     size_t known = 0;
-    for (int64_t i = 0; i < n;) {
+    int64_t i = 0;
+    for (int64_t ahead = 0; i < n;) {
         const float *z[BATCH];
         uint64_t id[BATCH];
         int some = 0, most = list->count + BATCH <= k ? BATCH : list->count < k ? (int)(k - list->count) : 1;
@@ -150,6 +168,7 @@ static iso_status take_candidates(const query *q, hits *list, int64_t n, const u
                 n = i;
                 break;
             }
+            for (; ahead < n && ahead < i + AHEAD; ahead++) iso_item_vector_ahead(q->txn, ids[ahead]);
             iso_status st = iso_item_vector(q->txn, ids[i], &z[some], err);
             if (st == ISO_E_NOT_FOUND) continue; /* gone since */
             if (st != ISO_OK) return st;
@@ -161,6 +180,7 @@ static iso_status take_candidates(const query *q, hits *list, int64_t n, const u
             if (st != ISO_OK) return st;
         }
     }
+    if (!q->s->places) q->s->looked_up += i;
     return ISO_OK;
 }
 
@@ -232,6 +252,7 @@ iso_status iso_search(iso_searcher *s, const double *w, double offset, int64_t k
         free(single);
         return st;
     }
+    use_places(s, q.txn);
     st = take_extras(&q, &list, err);
     if (st == ISO_OK && (uint64_t)k > (uint64_t)INT64_MAX / 32) st = take_all(&q, &list, err);
     else if (st == ISO_OK && iso_vindex_count(s->index) > 0) st = take_from_index(&q, &list, &certain, err);

@@ -245,6 +245,7 @@ void iso_searcher_free(iso_searcher *s)
     free(s->extra_id);
     free(s->extra);
     iso_scorer_free(s->scorer);
+    iso_places_free(s->places);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -259,6 +260,11 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
     if (st != ISO_OK) return st;
     st = iso_store_info_get(txn, &info, err);
     if (st == ISO_OK && info.generation != s->generation) st = adopt_changes(s, txn, &info, err);
+    if (!iso_txn_use_places(txn, s->places)) {
+        iso_places_free(s->places);
+        s->places = NULL;
+        s->looked_up = 0;
+    }
     iso_txn_abort(txn);
     if (st == ISO_OK && s->scorer && s->scored != info.generation) {
         iso_scorer_free(s->scorer);

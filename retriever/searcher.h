@@ -3,6 +3,9 @@
 #define ISO_SEARCHER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
+
+#include "indexer/store_places.h"
 #include "retriever/scorer.h"
 #include "retriever/search.h"
 #include "retriever/vindex.h"
@@ -17,9 +20,11 @@ struct iso_searcher {
     float *extra;         /* [extras, dim], as stored */
     int64_t removed;      /* positions of the index whose items are gone */
     char note[1200];
-    pthread_mutex_t lock; /* over the two below */
+    pthread_mutex_t lock; /* over the four below */
     iso_scorer *scorer;   /* of contrast; NULL until it is asked for, and again when the database has changed */
     uint64_t scored;      /* the generation that it knows */
+    _Atomic(iso_places *) places; /* NULL until look-ups have been many, and again when the database has changed */
+    _Atomic int64_t looked_up;    /* vectors; without places */
 };
 
 /* The database's scorer of contrast; the searcher's own. Thread-safe. */

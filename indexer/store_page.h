@@ -1,0 +1,30 @@
+/* store_page.h: a page of data.mdb as LMDB 0.9 lays it out on a 64-bit little-endian machine, from a reader's side; store_layout.h says what the
+ * parts are. For store_pages.c and store_places.c. */
+#ifndef ISO_STORE_PAGE_H
+#define ISO_STORE_PAGE_H
+
+#include "indexer/store_internal.h"
+
+enum {
+    PAGE_HEADER = 16, NODE_HEADER = 8, DB_SIZE = 48, DEPTH_MAX = 32,
+    P_BRANCH = 1, P_LEAF = 2, P_OVERFLOW = 4, P_META = 8,
+    F_BIGDATA = 1, F_SUBDATA = 2, INTEGER_KEYS = 8
+};
+
+/* What a table's record says of its tree. */
+typedef struct tree { uint32_t flags, depth; uint64_t entries, root; } tree;
+
+static inline uint16_t get_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+
+static inline tree tree_at(const uint8_t *p)
+{
+    return (tree){.flags = get_u16(p + 4), .depth = get_u16(p + 6), .entries = iso_get_u64(p + 32), .root = iso_get_u64(p + 40)};
+}
+
+/* The page that a branch's node leads to. */
+static inline uint64_t child_of(const uint8_t *node) { return (uint64_t)get_u16(node) | (uint64_t)get_u16(node + 2) << 16 | (uint64_t)get_u16(node + 4) << 32; }
+
+/* A leaf's node: bytes of its data. */
+static inline uint32_t data_size(const uint8_t *node) { return (uint32_t)get_u16(node) | (uint32_t)get_u16(node + 2) << 16; }
+
+#endif
