@@ -27,7 +27,7 @@ void benchsearch_pages_free(void *p, size_t bytes);
 
 /* Reads `bytes` at p once, by all threads of OpenMP, with the widest loads there are; in one of several ways (how < BENCHSEARCH_WAYS),
  * since which is the fastest differs between processors. Returns seconds. */
-enum { BENCHSEARCH_WAYS = 5 };
+enum { BENCHSEARCH_WAYS = 6 };
 double benchsearch_read(const void *p, size_t bytes, int how);
 
 /* Reads a file into fresh memory (benchsearch_pages) by all threads, then the memory once as above: seconds of both, and its size. */

@@ -43,13 +43,13 @@ void benchsearch_pages_free(void *p, size_t bytes)
 
 enum { LINE = 64, STEP = 4 * LINE };
 
-/* A thread's part as `streams` places read in turn: each trains a prefetcher of its own. `ahead`: bytes to fetch before they are
- * needed, 0: the processor guesses well enough. */
+/* A thread's part, whole or piece by piece, as `streams` places read in turn: each trains a prefetcher of its own. `ahead`: bytes to fetch
+ * before they are needed, 0: the processor guesses well enough. `piece`: bytes, 0: whole. */
 typedef struct way {
     int streams;
-    size_t ahead;
+    size_t ahead, piece;
 } way;
-static const way ways[BENCHSEARCH_WAYS] = {{1, 0}, {2, 0}, {4, 0}, {4, 512}, {1, 2048}};
+static const way ways[BENCHSEARCH_WAYS] = {{1, 0, 0}, {2, 0, 0}, {4, 0, 0}, {4, 512, 0}, {1, 2048, 0}, {4, 0, 4 << 20}};
 
 #if defined(__x86_64__)
 __attribute__((target("avx512f"))) static uint64_t read_avx512(const char *p, size_t part, way w)
@@ -117,7 +117,8 @@ double benchsearch_read(const void *p, size_t bytes, int how)
     {
         size_t n = (size_t)omp_get_num_threads(), me = (size_t)omp_get_thread_num();
         size_t from = bytes / n * me / LINE * LINE, to = me + 1 == n ? bytes : bytes / n * (me + 1) / LINE * LINE;
-        sum |= read_part((const char *)p + from, to - from, ways[how]);
+        const size_t piece = ways[how].piece ? ways[how].piece : to - from;
+        for (; from < to; from += piece) sum |= read_part((const char *)p + from, piece < to - from ? piece : to - from, ways[how]);
     }
     __asm__ volatile("" : : "r"(sum)); /* somebody might look: nothing is left out */
     return iso_now() - start;

@@ -12,9 +12,11 @@
 #include "base/memory.h"
 
 enum {
-    BLOCK = 256,       /* scores held at a time: they stay in the innermost cache */
-    PIECE = 512 << 10, /* bytes of rows that a thread takes at a time: a slower one takes fewer pieces */
-    LANES = 16         /* partial sums of a portable row; the others have more */
+    BLOCK = 4096,            /* scores held at a time: they stay in the innermost cache */
+    PIECE_LEAST = 512 << 10, /* bytes of rows that a thread takes at a time: a slower one takes fewer pieces */
+    PIECE_MOST = 4 << 20,
+    PIECES = 16,             /* of a thread, where that allows */
+    LANES = 16               /* partial sums of a portable row; the others have more */
 };
 
 int iso_code_bytes(iso_code code) { return code == ISO_CODE_F32 ? 4 : code == ISO_CODE_F16 ? 2 : 1; }
@@ -107,7 +109,7 @@ KERNEL(f16)
 KERNEL(u8)
 
 const iso_scan_kernels iso_scan_portable = {
-    {scores_f32, scores_f16, scores_u8}, portable_half_store, portable_half_load};
+    {scores_f32, scores_f16, scores_u8}, {NULL}, portable_half_store, portable_half_load};
 
 /* ---- the choice ---- */
 
@@ -247,19 +249,33 @@ void iso_best_sort(iso_best *b)
 /* Threads for n rows: each with some pieces to take, and heaps that together hold no more than half of the rows. */
 static int threads_for(int64_t n, size_t stride, int64_t k)
 {
-    int64_t threads = omp_get_max_threads(), pieces = (int64_t)((size_t)n * stride / (PIECE / 2)) + 1;
+    int64_t threads = omp_get_max_threads(), pieces = (int64_t)((size_t)n * stride / (PIECE_LEAST / 2)) + 1;
     if (threads > pieces) threads = pieces;
     if (threads > n / (2 * k)) threads = n / (2 * k);
     return threads < 1 ? 1 : (int)threads;
 }
 
-static void scan_piece(const iso_scan_query *q, iso_scan_kernel *score, const uint8_t *rows, size_t stride,
-                       int64_t from, int64_t to, iso_best *best)
+static int64_t rows_of_piece(int64_t n, size_t stride, int threads)
 {
+    size_t bytes = (size_t)n * stride / (size_t)(PIECES * threads);
+    if (bytes < PIECE_LEAST) bytes = PIECE_LEAST;
+    return (int64_t)((bytes < PIECE_MOST ? bytes : PIECE_MOST) / stride) + 1;
+}
+
+static void scan_piece(const iso_scan_query *q, const uint8_t *rows, size_t stride, int64_t from, int64_t to, iso_best *best)
+{
+    enum { PLACES = 4, EACH = BLOCK / PLACES };
     float scores[BLOCK];
-    for (int64_t i = from; i < to; i += BLOCK) {
-        int64_t n = to - i < BLOCK ? to - i : BLOCK;
-        score(q, rows + (size_t)i * stride, NULL, n, scores);
+    iso_scan_places *places = kernels()->places[q->code];
+    const int64_t apart = places ? (to - from) / PLACES : 0;
+    for (int64_t i = 0; i < apart; i += EACH) {
+        const int64_t n = apart - i < EACH ? apart - i : EACH;
+        places(q, rows + (size_t)(from + i) * stride, apart, n, scores);
+        for (int64_t k = 0; k < PLACES; k++) iso_best_offer(best, scores + k * n, n, from + k * apart + i, NULL);
+    }
+    for (int64_t i = from + PLACES * apart; i < to; i += BLOCK) {
+        const int64_t n = to - i < BLOCK ? to - i : BLOCK;
+        kernels()->scores[q->code](q, rows + (size_t)i * stride, NULL, n, scores);
         iso_best_offer(best, scores, n, i, NULL);
     }
 }
@@ -274,8 +290,7 @@ iso_status iso_scan_best(const iso_scan_query *q, const void *rows, int64_t n, i
     if (k > n) k = n;
     const size_t stride = (size_t)q->dim * (size_t)iso_code_bytes(q->code);
     const int threads = threads_for(n, stride, k);
-    const int64_t piece = (int64_t)(PIECE / stride) + 1, pieces = (n + piece - 1) / piece;
-    iso_scan_kernel *score = kernels()->scores[q->code];
+    const int64_t piece = rows_of_piece(n, stride, threads), pieces = (n + piece - 1) / piece;
     iso_best all = {k, 0, out};
     iso_best *part = iso_calloc((size_t)threads, sizeof *part);
     iso_ranked *heaps = malloc(sizeof *heaps * (size_t)k * (size_t)(threads - 1) + 1);
@@ -290,7 +305,7 @@ iso_status iso_scan_best(const iso_scan_query *q, const void *rows, int64_t n, i
         iso_best mine = part[omp_get_thread_num()]; /* not in memory that the others write */
 #pragma omp for schedule(dynamic) nowait
         for (int64_t p = 0; p < pieces; p++)
-            scan_piece(q, score, rows, stride, p * piece, p + 1 < pieces ? (p + 1) * piece : n, &mine);
+            scan_piece(q, rows, stride, p * piece, p + 1 < pieces ? (p + 1) * piece : n, &mine);
         part[omp_get_thread_num()] = mine;
     }
     all = part[0];

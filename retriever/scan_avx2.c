@@ -23,14 +23,11 @@ INLINE __m128 sum4(__m256 a, __m256 b, __m256 c, __m256 d)
     return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
 }
 
-/* Short rows are done with before the processor has asked for the next ones. */
-#define STREAM_AHEAD(bytes) ((bytes) < 4 ? 2048 : 0)
-
 /* Four rows at a time: of rows one behind the other from four places, as a processor foresees four slow streams better than a fast
- * one; of scattered rows as they come, with the next ones asked for.
+ * one, the better the longer they are, and without being asked; of scattered rows as they come, with the next ones asked for.
  *
  * dot_CODE: the 8 partial sums of a row, `ahead` (0: none) as in iso_scan_fetch; what is left of it at the end goes through memory of ours, as nothing behind a row
- * may be read. CODE_scores: the kernel. */
+ * may be read. places_CODE, scores_CODE: the kernels. */
 #define KERNEL(code, bytes) \
     INLINE __m256 dot_##code(const float *w, const uint8_t *row, int dim, size_t ahead) \
     { \
@@ -57,22 +54,25 @@ INLINE __m128 sum4(__m256 a, __m256 b, __m256 c, __m256 d)
         } \
         return _mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3)); \
     } \
+    TARGET static void places_##code(const iso_scan_query *q, const uint8_t *rows, int64_t apart, int64_t n, float *scores) \
+    { \
+        const size_t stride = (size_t)q->dim * bytes, next = (size_t)apart * stride; \
+        const __m128 bias = _mm_set1_ps(q->bias); \
+        for (int64_t i = 0; i < n; i++, rows += stride) { \
+            __m256 a = dot_##code(q->weight, rows, q->dim, 0), b = dot_##code(q->weight, rows + next, q->dim, 0); \
+            __m256 c = dot_##code(q->weight, rows + 2 * next, q->dim, 0), d = dot_##code(q->weight, rows + 3 * next, q->dim, 0); \
+            float sum[4]; \
+            _mm_storeu_ps(sum, _mm_add_ps(sum4(a, b, c, d), bias)); \
+            for (int k = 0; k < 4; k++) scores[i + k * n] = sum[k]; \
+        } \
+    } \
     TARGET static void scores_##code(const iso_scan_query *q, const uint8_t *rows, const int32_t *at, int64_t n, \
                                      float *scores) \
     { \
         const iso_scan_rows r = iso_scan_rows_of(q, rows, at, n); \
         const __m128 bias = _mm_set1_ps(q->bias); \
         const int64_t quarter = at ? 0 : n / 4; \
-        for (int64_t i = 0; i < quarter; i++) { \
-            const uint8_t *row = iso_scan_row(&r, i); \
-            const size_t next = (size_t)quarter * r.stride; \
-            __m256 a = dot_##code(q->weight, row, q->dim, STREAM_AHEAD(bytes)), b = dot_##code(q->weight, row + next, q->dim, STREAM_AHEAD(bytes)); \
-            __m256 c = dot_##code(q->weight, row + 2 * next, q->dim, STREAM_AHEAD(bytes)); \
-            __m256 d = dot_##code(q->weight, row + 3 * next, q->dim, STREAM_AHEAD(bytes)); \
-            float sum[4]; \
-            _mm_storeu_ps(sum, _mm_add_ps(sum4(a, b, c, d), bias)); \
-            for (int k = 0; k < 4; k++) scores[i + k * quarter] = sum[k]; \
-        } \
+        places_##code(q, rows, quarter, quarter, scores); \
         iso_scan_begin(&r); \
         for (int64_t i = 4 * quarter; i < n; i += 4) { \
             __m256 a = dot_##code(q->weight, iso_scan_row(&r, i), q->dim, iso_scan_ahead(&r, i)); \
@@ -105,5 +105,5 @@ TARGET static void half_load(int64_t n, const uint16_t *x, float *out)
     for (; i < n; i++) out[i] = iso_half_to_float(x[i]);
 }
 
-const iso_scan_kernels iso_scan_avx2 = {{scores_f32, scores_f16, scores_u8}, half_store, half_load};
+const iso_scan_kernels iso_scan_avx2 = {{scores_f32, scores_f16, scores_u8}, {places_f32, places_f16, places_u8}, half_store, half_load};
 #endif

@@ -102,5 +102,5 @@ TARGET static void half_load(int64_t n, const uint16_t *x, float *out)
     }
 }
 
-const iso_scan_kernels iso_scan_avx512 = {{scores_f32, scores_f16, scores_u8}, half_store, half_load};
+const iso_scan_kernels iso_scan_avx512 = {{scores_f32, scores_f16, scores_u8}, {NULL}, half_store, half_load};
 #endif

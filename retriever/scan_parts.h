@@ -18,8 +18,12 @@ enum { ISO_SCAN_AHEAD = 8192, ISO_SCAN_AHEAD_SCATTERED = 4096 };
 /* scores[i] = <weight, row at[i] or i> + bias. */
 typedef void iso_scan_kernel(const iso_scan_query *q, const uint8_t *rows, const int32_t *at, int64_t n, float *scores);
 
+/* scores[k * n + i] of row k * apart + i, for k = 0 ... 3: rows of four places in turn. */
+typedef void iso_scan_places(const iso_scan_query *q, const uint8_t *rows, int64_t apart, int64_t n, float *scores);
+
 typedef struct iso_scan_kernels {
     iso_scan_kernel *scores[3]; /* by iso_code */
+    iso_scan_places *places[3]; /* NULL: no faster than rows one behind the other */
     void (*half_store)(int64_t n, const float *x, uint16_t *out);
     void (*half_load)(int64_t n, const uint16_t *x, float *out);
 } iso_scan_kernels;
