@@ -147,7 +147,9 @@ static void test_layers(void **unused)
         /* several chunks of an image; of a batch; many images */
         {1, 96, 128, 32, 64, 2, 1, 0}, {37, 16, 16, 8, 16, 2, 1, 0}, {90, 4, 4, 8, 16, 2, 1, 0}, {1, 12, 1000, 8, 8, 2, 1, 0},
         /* more weights than a thread has for itself, more channels than a block is deep */
-        {3, 8, 8, 72, 264, 2, 1, 0}, {1, 8, 6, 136, 520, 2, 1, 0}, {33, 8, 8, 64, 256, 2, 1, 0}};
+        {3, 8, 8, 72, 264, 2, 1, 0}, {1, 8, 6, 136, 520, 2, 1, 0}, {33, 8, 8, 64, 256, 2, 1, 0},
+        /* so many that they are brought to the points as they are multiplied */
+        {2, 8, 8, 264, 136, 2, 1, 0}, {1, 13, 13, 136, 264, 2, 0, 5}, {2, 14, 12, 72, 296, 2, 0, 5}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (!iso_gemm_isa_use(names[i])) continue;
         for (size_t k = 0; k < sizeof layers / sizeof *layers; k++) all_three(&layers[k]);

@@ -20,6 +20,7 @@ enum {
     MIN_ROWS = 32,            /* so many tiles pay for reading the weights from the third-level cache */
     OWN_BYTES = 320 << 10,    /* a thread's matrices */
     OWN_WEIGHTS = 8 << 20,    /* more than so many bytes of weights are shared by all threads */
+    CACHED = 16 << 20,        /* more go to memory when they are written */
     SUM_ROWS = 128,           /* conv_w: they are the depth of its products */
     KEPT_ROWS = 512,          /* are multiplied, MIN_ROWS at a time, before they are joined, where products at the points take no more than */
     KEPT_BYTES = 256 << 10,
@@ -27,6 +28,10 @@ enum {
     SHARED_ROWS = 192,
     BLOCK_O = 32,             /* of conv_w: channels of y and of x, times the points, in the second-level cache */
     BLOCK_X = 64,
+    PASSES = 2,               /* chunks for which weights are better brought to the points anew than kept there */
+    PASSING_PANELS = 4,       /* that a block of the operand is multiplied by */
+    PASSING_BYTES = 384 << 10, /* of it */
+    PASSING_LEAST = 64,
     SETS = 16,                /* of strips, whose sums are kept apart */
     SKEW = 16,                /* numbers between what would lie a power of two apart: all points would meet in one set of a cache */
     FEW = 1 << 16             /* weights that are summed in double: see wide_bytes in conv.c */
@@ -42,10 +47,12 @@ typedef struct job {
     int64_t rows;             /* tiles of a chunk */
     bool own;                 /* threads have chunks of their own */
     bool prepared;            /* the weights are at the points already */
+    bool passing;             /* they are brought there as they are multiplied, a panel's block at a time, for every chunk anew */
     bool wide;                /* conv_w: a slice, whose sums are wanted as they are */
     int width;                /* of a panel */
     /* conv, conv_x */
     int64_t depth, columns;   /* of the matrices at the points */
+    int64_t block;            /* depths of passing weights */
     int64_t unit;             /* strips that one thread must do: those of an image, at least */
     iso_winograd_products m;
     /* conv_w */
@@ -55,7 +62,7 @@ typedef struct job {
     int64_t kept;             /* chunks that are summed at the points before they are joined */
     /* workspace */
     int64_t left, right;      /* conv, conv_x: the operand and m; conv_w: both operands */
-    int64_t product;          /* conv_w: a thread's block */
+    int64_t product;          /* a thread's block: conv_w's results, passing weights */
     int64_t weights;          /* at the points */
     int64_t shared;           /* the weights, or the sets' sums */
 } job;
@@ -109,16 +116,25 @@ static void cut_into_chunks(job *j, int64_t rows)
     j->unit = iso_max64(j->chunk, g->tiles_h);
 }
 
+/* Of a block's matrices of passing weights. */
+static int64_t passing_apart(const job *j) { return j->block * j->width + SKEW; }
+
 static void describe_conv(job *j)
 {
     const bool forward = j->op == ISO_OP_CONV;
     j->depth = forward ? j->channels : j->o;
     j->columns = forward ? j->o : j->channels;
     j->weights = j->grid.points * weights_of(j, NULL).apart;
-    j->shared = j->prepared ? 0 : j->weights;
     j->own = j->weights * (int64_t)sizeof(float) <= OWN_WEIGHTS;
     const int64_t tile_bytes = j->grid.points * (j->o + j->channels) * (int64_t)sizeof(float);
     cut_into_chunks(j, j->own ? iso_min64(iso_max64(OWN_BYTES / tile_bytes, MIN_ROWS), SHARED_ROWS) : SHARED_ROWS);
+    j->passing = !j->prepared && j->weights * (int64_t)sizeof(float) > CACHED && iso_ceil_div(j->strips, j->chunk) <= PASSES;
+    j->shared = j->prepared || j->passing ? 0 : j->weights;
+    if (j->passing) {
+        j->block = ISO_WINOGRAD_DEPTH;
+        while (j->block > PASSING_LEAST && j->rows * j->block * j->grid.side * (int64_t)sizeof(float) > PASSING_BYTES) j->block /= 2;
+        j->product = j->grid.side * passing_apart(j) + PASSING_PANELS * iso_winograd_taps(&j->grid) * j->block * j->width;
+    }
     (void)place_rows(j, NULL, &j->left);
     j->m.apart = j->columns + SKEW;
     j->m.pitch = j->grid.points * j->m.apart;
@@ -148,7 +164,6 @@ static void describe_conv_w(job *j)
 
 static double cost_of(const job *j)
 {
-    enum { CACHED = 16 << 20 };
     const double tiles = (double)(j->strips * j->grid.tiles_w), points = j->grid.points, rate = 2.0 * j->isa->lanes;
     int64_t multiplied = 0; /* residues, at all points */
     for (int q = 0; q < j->grid.points; q++)
@@ -157,6 +172,7 @@ static double cost_of(const job *j)
     const double transform = 4.0 / j->isa->lanes; /* cycles a number */
     double cost = 1.1 * tiles * weights / rate + tiles * points * (double)(j->o + j->channels) * transform;
     if (j->op == ISO_OP_CONV_W) cost += weights * transform * (double)iso_ceil_div(j->strips, j->chunk);
+    else if (j->passing) cost += weights * transform * (double)iso_ceil_div(j->strips, j->chunk);
     else cost += weights * (transform + (4 * weights > CACHED ? 5.0 : 0.0)); /* written and read again */
     return cost;
 }
@@ -264,29 +280,75 @@ static int64_t depths_from(const job *j, int64_t q, int64_t k)
     return iso_min64(end, block) - k;
 }
 
+/* The operand at a point, from depth k on, times a panel of the weights; to: the rows of the results. */
+static void multiply_panel(const job *j, int64_t rows, const iso_winograd_place *a, int64_t q, int64_t k, int64_t deep, int64_t panel, const float *right,
+                           float *const *to)
+{
+    const int64_t tiles = iso_ceil_div(rows, j->isa->mr), height = rows / tiles, higher = rows % tiles;
+    const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
+    const float *left = a->at + a->point[q] + iso_winograd_column(a, k);
+    const iso_gemm_kernel *kernel = j->isa->kernel[0][n > j->isa->lanes];
+    const bool add = k > next_depth(j, q, 0);
+    if (j->op == ISO_OP_CONV_X && zeros(j, q, panel * j->width, n)) return;
+    for (int64_t tile = 0, i = 0, h; tile < tiles; tile++, i += h) { /* of equal heights: two rows take as long as four */
+        h = height + (tile < higher);
+        kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add);
+    }
+}
+
+static void find_rows(const iso_winograd_products *m, int64_t q, int64_t rows, float **to)
+{
+    for (int64_t i = 0; i < rows; i++) to[i] = m->at + i * m->pitch + q * m->apart;
+}
+
 /* The operand times this crew member's panels of the weights: every so many, counted on from point to point, as some cost more. */
 static void multiply_panels(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
 {
-    const int64_t panels = iso_winograd_panels(u), left_over = panels % c->size, tiles = iso_ceil_div(rows, j->isa->mr), height = rows / tiles, higher = rows % tiles;
+    const int64_t panels = iso_winograd_panels(u), left_over = panels % c->size;
     float *to[MAX_ROWS];
     for (int64_t q = 0, first = c->rank; q < j->grid.points; q++, first += first < left_over ? c->size - left_over : -left_over) {
-        bool add = false;
-        for (int64_t i = 0; i < rows; i++) to[i] = m->at + i * m->pitch + q * m->apart;
-        for (int64_t k = next_depth(j, q, 0), deep; k < j->depth; k = next_depth(j, q, k + deep), add = true) {
+        find_rows(m, q, rows, to);
+        for (int64_t k = next_depth(j, q, 0), deep; k < j->depth; k = next_depth(j, q, k + deep)) {
             deep = depths_from(j, q, k);
-            const float *left = a->at + a->point[q] + iso_winograd_column(a, k);
-            for (int64_t panel = first; panel < panels; panel += c->size) {
-                const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
-                const float *right = u->at + iso_winograd_weight(u, q, k, panel);
-                if (j->op == ISO_OP_CONV_X && zeros(j, q, panel * j->width, n)) continue;
-                const iso_gemm_kernel *kernel = j->isa->kernel[0][n > j->isa->lanes];
-                for (int64_t tile = 0, i = 0, h; tile < tiles; tile++, i += h) { /* of equal heights: two rows take as long as four */
-                    h = height + (tile < higher);
-                    kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add);
-                }
-            }
+            for (int64_t panel = first; panel < panels; panel += c->size)
+                multiply_panel(j, rows, a, q, k, deep, panel, u->at + iso_winograd_weight(u, q, k, panel), to);
         }
     }
+}
+
+static iso_winograd_part part_of(const job *j, int64_t depth, int64_t end, int64_t panel)
+{
+    const int64_t column = panel * j->width;
+    return (iso_winograd_part){depth, end - depth, column, iso_min64(j->width, j->columns - column)};
+}
+
+/* The same with weights that are brought to the points on the way: what they are there, many times their own size, goes to memory no more. A
+ * row of points at a time, so that a block of the operand stays in the second-level cache for some panels. */
+static void multiply_passing(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const float *w, const iso_winograd_products *m)
+{
+    const int64_t panels = iso_ceil_div(j->columns, j->width), groups = iso_ceil_div(panels, PASSING_PANELS), apart = passing_apart(j);
+    const int64_t taken = iso_winograd_taps(&j->grid) * j->block * j->width;
+    const int side = j->grid.side;
+    float *to[MAX_ROWS], *taps = c->product + side * apart;
+    for (int64_t start = 0; start < j->depth; start += j->block)
+        for (int64_t group = (c->rank + start / j->block) % c->size; group < groups; group += c->size) {
+            const int64_t end = iso_min64(start + j->block, j->depth);
+            const int64_t first = group * PASSING_PANELS, last = iso_min64(first + PASSING_PANELS, panels);
+            for (int64_t panel = first; panel < last; panel++)
+                iso_winograd_take_w(&j->grid, w, j->op == ISO_OP_CONV_X, part_of(j, start, end, panel), j->width, taps + (panel - first) * taken);
+            for (int row = 0; row < side; row++)
+                for (int64_t panel = first; panel < last; panel++) {
+                    iso_winograd_split_w(&j->grid, taps + (panel - first) * taken, part_of(j, start, end, panel), row, j->width, c->product, apart);
+                    for (int i = 0; i < side; i++) {
+                        const int64_t q = row * side + i;
+                        find_rows(m, q, rows, to);
+                        for (int64_t k = next_depth(j, q, start), deep; k < end; k = next_depth(j, q, k + deep)) {
+                            deep = iso_min64(depths_from(j, q, k), end - k);
+                            multiply_panel(j, rows, a, q, k, deep, panel, c->product + i * apart + (k - start) * j->width, to);
+                        }
+                    }
+                }
+        }
 }
 
 /* The part of x's join that is this crew member's: images, and where there are fewer of them than members, channels. */
@@ -334,7 +396,8 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
             else iso_winograd_split_y(g, call->in[0].data, strip + k, &a, k * g->tiles_w);
         }
         meet(c);
-        multiply_panels(j, c, rows, &a, u, &m);
+        if (j->passing) multiply_passing(j, c, rows, &a, call->in[1].data, &m);
+        else multiply_panels(j, c, rows, &a, u, &m);
         meet(c);
         if (j->op == ISO_OP_CONV_X) join_x(j, c, &m, strip, count, call->out.data);
         else
@@ -412,7 +475,16 @@ static void add_sets(const job *j, const double *sums, int64_t results, float *o
 static void split_weights(iso_op op, const job *j, const float *w, const iso_winograd_weights *u)
 {
 #pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < iso_winograd_panels(u); panel++) iso_winograd_split_w(&j->grid, w, u, panel, op == ISO_OP_CONV_X);
+    for (int64_t panel = 0; panel < iso_winograd_panels(u); panel++)
+        for (int64_t start = 0, end; start < u->depth; start = end) {
+            enum { SOME = 32 }; /* divides ISO_WINOGRAD_DEPTH */
+            float taps[ISO_WINOGRAD_TAPS * SOME * ISO_GEMM_NR_MAX];
+            end = iso_min64(start + SOME, u->depth);
+            const iso_winograd_part part = part_of(j, start, end, panel);
+            iso_winograd_take_w(&j->grid, w, op == ISO_OP_CONV_X, part, u->width, taps);
+            for (int row = 0; row < j->grid.side; row++)
+                iso_winograd_split_w(&j->grid, taps, part, row, u->width, u->at + iso_winograd_weight(u, row * j->grid.side, start, panel), u->apart);
+        }
 }
 
 size_t iso_winograd_prepared(iso_op op, const iso_call *call, int *form)
@@ -453,7 +525,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
     float *shared = call->workspace, *parts = shared + round_up(j.shared, 16);
     float *products = parts + (j.own ? threads : 1) * part_size(&j);
     iso_winograd_weights u = {.at = NULL};
-    if (op != ISO_OP_CONV_W) u = weights_of(&j, j.prepared ? call->prepared.data : shared);
+    if (op != ISO_OP_CONV_W && !j.passing) u = weights_of(&j, j.prepared ? call->prepared.data : shared);
     const int64_t results = iso_shape_count(&call->out.shape);
 #pragma omp parallel num_threads(threads)
     {
@@ -464,7 +536,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
         iso_chain_begin(&tail, call->tail, op == ISO_OP_CONV ? j.o : j.grid.s.c);
         if (j.own) c.rank = 0, c.size = 1;
         if (op != ISO_OP_CONV_W) {
-            if (!j.prepared) split_weights(op, &j, call->in[1].data, &u);
+            if (!j.prepared && !j.passing) split_weights(op, &j, call->in[1].data, &u);
             if (j.own) {
 #pragma omp for schedule(dynamic, 1)
                 for (int64_t strip = 0; strip < j.strips; strip += j.unit)

@@ -5,7 +5,7 @@
 
 typedef float vec8 __attribute__((vector_size(32)));
 #define INLINE static inline __attribute__((always_inline))
-enum { LANES = ISO_WINOGRAD_LANES, SIDE = 7 /* points along an axis, at most */, TAPS_MAX = 9 };
+enum { LANES = ISO_WINOGRAD_LANES, SIDE = 7 /* points along an axis, at most */ };
 #define TAPS(n) ((n) == 3 || (n) == 5 ? 3 : 2) /* weights along an axis */
 #define POINTS(n) ((n) + TAPS(n) - 1)          /* points along an axis, and pixels of x that a tile meets */
 
@@ -484,25 +484,6 @@ ISO_CLONES void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winogr
 
 /* --- weights */
 
-/* Two by two or three by three weights at `taps` to the points, `apart` numbers from one another. NULL: zeros. */
-INLINE void split_taps(const int n, const float *const *taps, float *to, int64_t apart)
-{
-    const int side = POINTS(n), all = TAPS(n) * TAPS(n), taps_n = TAPS(n);
-    vec8 in[TAPS_MAX], half[SIDE * 3], out[SIDE];
-#pragma GCC unroll 9
-    for (int i = 0; i < all; i++) {
-        in[i] = (vec8){0};
-        if (taps[i]) load(&in[i], taps[i]);
-    }
-#pragma GCC unroll 3
-    for (int j = 0; j < taps_n; j++) to_points(n, OF_W, in + j, TAPS(n), half + j, TAPS(n));
-    ONE_BY_ONE for (int i = 0; i < side; i++) {
-        to_points(n, OF_W, half + TAPS(n) * i, 1, out, 1);
-#pragma GCC unroll 7
-        for (int j = 0; j < side; j++) store(to + (i * POINTS(n) + j) * apart, &out[j]);
-    }
-}
-
 /* Where a weight of a residue is; -1 where its kernel has none. */
 INLINE int64_t tap_of(const int n, const iso_conv_sizes *s, int64_t o, int64_t residue, int64_t tap)
 {
@@ -510,57 +491,81 @@ INLINE int64_t tap_of(const int n, const iso_conv_sizes *s, int64_t o, int64_t r
     return u < s->kh && v < s->kw ? ((o * s->kh + u) * s->kw + v) * s->c : -1;
 }
 
-INLINE void split_w_panel(const int n, const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel)
+INLINE int64_t o_apart(const iso_conv_sizes *s) { return s->kh * s->kw * s->c; }
+
+/* Weights as they lie: eight channels of x at a time. */
+INLINE void take_rows(const int n, const iso_conv_sizes *s, const float *w, iso_winograd_part p, int width, float *taps)
 {
-    const int all = TAPS(n) * TAPS(n);
-    const iso_conv_sizes *s = &g->s;
-    for (int64_t o = 0; o < s->o; o++) {
-        float *at = to->at + iso_winograd_weight(to, 0, o, panel);
-        for (int j = 0; j < to->width && panel * to->width + j < to->columns; j += LANES) {
-            const int64_t column = panel * to->width + j;
-            const float *taps[TAPS_MAX];
-            for (int t = 0; t < all; t++) {
-                const int64_t tap = tap_of(n, s, o, column / s->c, t);
-                taps[t] = tap < 0 ? NULL : w + tap + column % s->c;
+    const vec8 none = {0};
+    for (int64_t j = 0; j < p.columns; j += LANES)
+        for (int t = 0; t < TAPS(n) * TAPS(n); t++) {
+            const int64_t tap = tap_of(n, s, p.depth, (p.column + j) / s->c, t);
+            const float *from = w + tap + (p.column + j) % s->c;
+            float *to = taps + t * p.depths * width + j;
+            for (int64_t k = 0; k < p.depths; k++, from += o_apart(s), to += width) {
+                if (tap < 0) store(to, &none);
+                else memcpy(to, from, sizeof none);
             }
-            split_taps(n, taps, at + j, to->apart);
         }
+}
+
+/* Weights whose channels of x are depths: eight by four of them transposed at a time. */
+INLINE void take_turned(const int n, const iso_conv_sizes *s, const float *w, iso_winograd_part p, int width, float *taps)
+{
+    for (int64_t k = 0; k < p.depths; k += LANES)
+        for (int t = 0; t < TAPS(n) * TAPS(n); t++) {
+            const int64_t tap = tap_of(n, s, p.column, (p.depth + k) / s->c, t);
+            const float *from = w + tap + (p.depth + k) % s->c;
+            float *to = taps + (t * p.depths + k) * width;
+            if (tap < 0) memset(to, 0, (size_t)(LANES * width) * sizeof *to);
+            for (int64_t j = 0; tap >= 0 && j < p.columns; j += 4)
+                for (int i = 0; i < LANES; i += 4) iso_transpose4(from + j * o_apart(s) + i, o_apart(s), to + i * width + j, width);
+        }
+}
+
+ISO_CLONES void iso_winograd_take_w(const iso_winograd_grid *g, const float *w, bool conv_x, iso_winograd_part p, int width, float *taps)
+{
+    if (conv_x) WITH_N(take_rows, &g->s, w, p, width, taps);
+    else WITH_N(take_turned, &g->s, w, p, width, taps);
+}
+
+/* Row r of the points of weights taken. */
+INLINE void split_w_row(const int n, const int r, const float *taps, iso_winograd_part p, int width, float *at, int64_t apart)
+{
+    const int side = POINTS(n), across = TAPS(n);
+    const int64_t next = p.depths * width;
+    for (int64_t k = 0; k < p.depths; k++, taps += width, at += width)
+        for (int64_t j = 0; j < p.columns; j += LANES) {
+            vec8 row[3], in[3], out[SIDE];
+#pragma GCC unroll 3
+            for (int v = 0; v < across; v++) {
+#pragma GCC unroll 3
+                for (int u = 0; u < across; u++) load(&in[u], taps + (u * TAPS(n) + v) * next + j);
+                to_points(n, OF_W, in, 1, out, 1);
+                row[v] = out[r];
+            }
+            to_points(n, OF_W, row, 1, out, 1);
+#pragma GCC unroll 7
+            for (int q = 0; q < side; q++) store(at + q * apart + j, &out[q]);
+        }
+}
+
+INLINE void split_w(const int n, const float *taps, iso_winograd_part p, int r, int width, float *at, int64_t apart)
+{
+    switch (r) { /* a constant: what other rows need is not computed */
+        case 0: split_w_row(n, 0, taps, p, width, at, apart); break;
+        case 1: split_w_row(n, 1, taps, p, width, at, apart); break;
+        case 2: split_w_row(n, 2, taps, p, width, at, apart); break;
+        case 3: if (POINTS(n) > 3) split_w_row(n, 3, taps, p, width, at, apart); break;
+        case 4: if (POINTS(n) > 3) split_w_row(n, 4, taps, p, width, at, apart); break;
+        case 5: if (POINTS(n) > 5) split_w_row(n, 5, taps, p, width, at, apart); break;
+        default: if (POINTS(n) > 5) split_w_row(n, 6, taps, p, width, at, apart);
     }
 }
 
-INLINE void split_w_turned(const int n, const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel)
+ISO_CLONES void iso_winograd_split_w(const iso_winograd_grid *g, const float *taps, iso_winograd_part p, int row, int width, float *at, int64_t apart)
 {
-    const int all = TAPS(n) * TAPS(n);
-    enum { WIDE = ISO_GEMM_NR_MAX };
-    const iso_conv_sizes *s = &g->s;
-    const int64_t o0 = panel * to->width;
-    const int width = (int)iso_min64(to->width, s->o - o0);
-    for (int64_t k = 0; k < to->depth; k += LANES) {
-        _Alignas(32) float turned[TAPS_MAX][LANES][WIDE];
-        bool there[TAPS_MAX];
-        for (int t = 0; t < all; t++) {
-            const int64_t tap = tap_of(n, s, o0, k / s->c, t), o_apart = s->kh * s->kw * s->c;
-            const float *from = w + tap + k % s->c;
-            there[t] = tap >= 0;
-            if (!there[t]) continue;
-            for (int j = 0; j < width; j += 4)
-                for (int i = 0; i < LANES; i += 4) iso_transpose4(from + j * o_apart + i, o_apart, &turned[t][i][j], WIDE);
-        }
-        for (int i = 0; i < LANES; i++) {
-            float *at = to->at + iso_winograd_weight(to, 0, k + i, panel);
-            for (int j = 0; j < width; j += LANES) {
-                const float *taps[TAPS_MAX];
-                for (int t = 0; t < all; t++) taps[t] = there[t] ? &turned[t][i][j] : NULL;
-                split_taps(n, taps, at + j, to->apart);
-            }
-        }
-    }
-}
-
-ISO_CLONES void iso_winograd_split_w(const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel, bool conv_x)
-{
-    if (conv_x) WITH_N(split_w_panel, g, w, to, panel);
-    else WITH_N(split_w_turned, g, w, to, panel);
+    WITH_N(split_w, taps, p, row, width, at, apart);
 }
 
 /* sum (+)= *v: four doubles at a time, as registers hold them; of eight, gcc goes through the stack. */

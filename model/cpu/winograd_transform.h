@@ -11,6 +11,7 @@
 
 enum {
     ISO_WINOGRAD_POINTS = 49, /* at most */
+    ISO_WINOGRAD_TAPS = 9,    /* weights of a residue, at most */
     ISO_WINOGRAD_STRIDE = 4,  /* at most */
     ISO_WINOGRAD_CHANNELS = 4096, /* of x or y, at most */
     ISO_WINOGRAD_LANES = 8,
@@ -98,8 +99,15 @@ static inline int64_t iso_winograd_weight(const iso_winograd_weights *u, int64_t
     const int64_t start = depth / ISO_WINOGRAD_DEPTH * ISO_WINOGRAD_DEPTH, deep = iso_min64(ISO_WINOGRAD_DEPTH, u->depth - start);
     return q * u->apart + (start * iso_winograd_panels(u) + panel * deep + depth - start) * u->width;
 }
-/* G w, one panel: for conv_x depths are y's channels and columns x's, for conv it is the other way round. */
-void iso_winograd_split_w(const iso_winograd_grid *g, const float *w, const iso_winograd_weights *to, int64_t panel, bool conv_x);
+/* A part of these matrices: for conv_x depths are y's channels and columns x's, for conv it is the other way round. Both come in eights. */
+typedef struct iso_winograd_part {
+    int64_t depth, depths, column, columns; /* the first ones, and how many; at most `width` columns */
+} iso_winograd_part;
+/* G w in two steps: the weights of a part, [taps, p.depths, width], where there are so many taps a residue; and a row of points of these: the value
+ * of the row's point q at depth p.depth + k and column p.column + j to at[q * apart + k * width + j]. */
+void iso_winograd_take_w(const iso_winograd_grid *g, const float *w, bool conv_x, iso_winograd_part p, int width, float *taps);
+void iso_winograd_split_w(const iso_winograd_grid *g, const float *taps, iso_winograd_part p, int row, int width, float *at, int64_t apart);
+static inline int64_t iso_winograd_taps(const iso_winograd_grid *g) { return (int64_t)(g->side - g->n + 1) * (g->side - g->n + 1); }
 
 /* w (+)= G' m for o's `o` to o+no-1 and x's channels first to first+n-1 (multiples of eight): m [points, no, pitch], points `apart` numbers from one
  * another. To out, or where that is NULL to sum; both of w's shape. */
