@@ -492,7 +492,7 @@ size_t iso_winograd_prepared(iso_op op, const iso_call *call, int *form)
     job j;
     if (op == ISO_OP_CONV_W || !describe(op, call, &j)) return 0;
     *form = j.grid.n;
-    return (size_t)j.weights * sizeof(float);
+    return j.passing ? 0 : (size_t)j.weights * sizeof(float);
 }
 
 void iso_winograd_prepare(iso_op op, const iso_call *call)

@@ -30,7 +30,8 @@ size_t iso_winograd_workspace(iso_op op, const iso_call *call);
 double iso_winograd_cost(iso_op op, const iso_call *call);
 /* Where that is finite: as the kernel of a backend, with the call's tail. Results do not depend on the threads. */
 void iso_winograd_run(iso_op op, const iso_call *call);
-/* For iso_backend.prepare: G w, of conv and conv_x. 0 bytes where Winograd's is not one for these weights. */
+/* For iso_backend.prepare: G w, of conv and conv_x. 0 bytes where Winograd's is not one for these weights, or *form is set and they are as well brought
+ * to the points as they are multiplied. */
 size_t iso_winograd_prepared(iso_op op, const iso_call *call, int *form);
 void iso_winograd_prepare(iso_op op, const iso_call *call);
 /* For iso_slicing.images: 0 where the weights are so many that threads better share them. */
