@@ -194,23 +194,26 @@ typedef struct range {
     int64_t m0, m1, n0, n1;
 } range;
 
-/* The tiles of one block of C; A has been packed `rows` rows at a time. */
+/* The tiles of one block of C; A has been packed `rows` rows at a time. Columns outside, so that a panel of B stays in the first-level cache; where
+ * there are few depths, C is most of what is moved, and is written in rows as long as the block. */
 static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buffers *w, int ni, int rows, int height, int64_t n0,
                            int nj, int nk, bool add)
 {
-    const int width = 2 * isa->lanes;
+    enum { FEW = 64 };
+    const int width = 2 * isa->lanes, run = nk <= FEW ? nj : width;
     const int64_t panel = g->a_by_depth ? ISO_GEMM_KC * ISO_GEMM_PANEL : (int64_t)height * ISO_GEMM_LDA;
-    for (int j = 0; j < nj; j += width) {
-        const int n = nj - j < width ? nj - j : width;
-        const iso_gemm_kernel *kernel = isa->kernel[g->a_by_depth][n > isa->lanes];
+    for (int j0 = 0; j0 < nj; j0 += run)
         for (int p = 0; p < ni; p += rows) {
             const int end = ni - p < rows ? ni : p + rows;
             for (int i = p; i < end; i += height) {
                 const int h = end - i < height ? end - i : height;
-                kernel[h - 1](nk, w->a + p / rows * panel + i - p, w->b + (int64_t)j * nk, w->rows + i, n0 + j, n, add);
+                for (int j = j0; j < j0 + run && j < nj; j += width) {
+                    const int n = nj - j < width ? nj - j : width;
+                    isa->kernel[g->a_by_depth][n > isa->lanes][h - 1](nk, w->a + p / rows * panel + i - p, w->b + (int64_t)j * nk, w->rows + i, n0 + j, n,
+                                                                     add);
+                }
             }
         }
-    }
 }
 
 void iso_gemm_rows(const iso_gemm *g, int64_t m0, int ni, float **rows)
