@@ -322,32 +322,38 @@ static iso_winograd_part part_of(const job *j, int64_t depth, int64_t end, int64
     return (iso_winograd_part){depth, end - depth, column, iso_min64(j->width, j->columns - column)};
 }
 
-/* The same with weights that are brought to the points on the way: what they are there, many times their own size, goes to memory no more. A
- * row of points at a time, so that a block of the operand stays in the second-level cache for some panels. */
+/* A row of points: weights of a panel, depths start ... end-1, to these points, and the operand times them. */
+static void multiply_row(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const float *taps, int row, int64_t start, int64_t end,
+                         int64_t panel, const iso_winograd_products *m)
+{
+    const int64_t apart = passing_apart(j);
+    float *to[MAX_ROWS];
+    iso_winograd_split_w(&j->grid, taps, part_of(j, start, end, panel), row, j->width, c->product, apart);
+    for (int i = 0; i < j->grid.side; i++) {
+        const int64_t q = row * j->grid.side + i;
+        find_rows(m, q, rows, to);
+        for (int64_t k = next_depth(j, q, start), deep; k < end; k = next_depth(j, q, k + deep)) {
+            deep = iso_min64(depths_from(j, q, k), end - k);
+            multiply_panel(j, rows, a, q, k, deep, panel, c->product + i * apart + (k - start) * j->width, to);
+        }
+    }
+}
+
+/* multiply_panels with weights that are brought to the points on the way: what they are there, many times their own size, goes to memory no more.
+ * A row of points at a time, so that a block of the operand stays in the second-level cache for some panels. */
 static void multiply_passing(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const float *w, const iso_winograd_products *m)
 {
-    const int64_t panels = iso_ceil_div(j->columns, j->width), groups = iso_ceil_div(panels, PASSING_PANELS), apart = passing_apart(j);
-    const int64_t taken = iso_winograd_taps(&j->grid) * j->block * j->width;
-    const int side = j->grid.side;
-    float *to[MAX_ROWS], *taps = c->product + side * apart;
+    const int64_t panels = iso_ceil_div(j->columns, j->width), together = iso_min64(iso_ceil_div(panels, c->size), PASSING_PANELS);
+    const int64_t groups = iso_ceil_div(panels, together), taken = iso_winograd_taps(&j->grid) * j->block * j->width;
+    float *taps = c->product + j->grid.side * passing_apart(j);
     for (int64_t start = 0; start < j->depth; start += j->block)
-        for (int64_t group = (c->rank + start / j->block) % c->size; group < groups; group += c->size) {
-            const int64_t end = iso_min64(start + j->block, j->depth);
-            const int64_t first = group * PASSING_PANELS, last = iso_min64(first + PASSING_PANELS, panels);
+        for (int64_t group = c->rank; group < groups; group += c->size) { /* the same for every block, as these are added up */
+            const int64_t end = iso_min64(start + j->block, j->depth), first = group * together, last = iso_min64(first + together, panels);
             for (int64_t panel = first; panel < last; panel++)
                 iso_winograd_take_w(&j->grid, w, j->op == ISO_OP_CONV_X, part_of(j, start, end, panel), j->width, taps + (panel - first) * taken);
-            for (int row = 0; row < side; row++)
-                for (int64_t panel = first; panel < last; panel++) {
-                    iso_winograd_split_w(&j->grid, taps + (panel - first) * taken, part_of(j, start, end, panel), row, j->width, c->product, apart);
-                    for (int i = 0; i < side; i++) {
-                        const int64_t q = row * side + i;
-                        find_rows(m, q, rows, to);
-                        for (int64_t k = next_depth(j, q, start), deep; k < end; k = next_depth(j, q, k + deep)) {
-                            deep = iso_min64(depths_from(j, q, k), end - k);
-                            multiply_panel(j, rows, a, q, k, deep, panel, c->product + i * apart + (k - start) * j->width, to);
-                        }
-                    }
-                }
+            for (int row = 0; row < j->grid.side; row++)
+                for (int64_t panel = first; panel < last; panel++)
+                    multiply_row(j, c, rows, a, taps + (panel - first) * taken, row, start, end, panel, m);
         }
 }
 
