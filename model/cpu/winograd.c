@@ -316,7 +316,7 @@ static void multiply_panels(const job *j, const crew *c, int64_t rows, const iso
     }
 }
 
-static iso_winograd_part part_of(const job *j, int64_t depth, int64_t end, int64_t panel)
+static iso_winograd_part weights_part(const job *j, int64_t depth, int64_t end, int64_t panel)
 {
     const int64_t column = panel * j->width;
     return (iso_winograd_part){depth, end - depth, column, iso_min64(j->width, j->columns - column)};
@@ -328,7 +328,7 @@ static void multiply_row(const job *j, const crew *c, int64_t rows, const iso_wi
 {
     const int64_t apart = passing_apart(j);
     float *to[MAX_ROWS];
-    iso_winograd_split_w(&j->grid, taps, part_of(j, start, end, panel), row, j->width, c->product, apart);
+    iso_winograd_split_w(&j->grid, taps, weights_part(j, start, end, panel), row, j->width, c->product, apart);
     for (int i = 0; i < j->grid.side; i++) {
         const int64_t q = row * j->grid.side + i;
         find_rows(m, q, rows, to);
@@ -350,7 +350,7 @@ static void multiply_passing(const job *j, const crew *c, int64_t rows, const is
         for (int64_t group = c->rank; group < groups; group += c->size) { /* the same for every block, as these are added up */
             const int64_t end = iso_min64(start + j->block, j->depth), first = group * together, last = iso_min64(first + together, panels);
             for (int64_t panel = first; panel < last; panel++)
-                iso_winograd_take_w(&j->grid, w, j->op == ISO_OP_CONV_X, part_of(j, start, end, panel), j->width, taps + (panel - first) * taken);
+                iso_winograd_take_w(&j->grid, w, j->op == ISO_OP_CONV_X, weights_part(j, start, end, panel), j->width, taps + (panel - first) * taken);
             for (int row = 0; row < j->grid.side; row++)
                 for (int64_t panel = first; panel < last; panel++)
                     multiply_row(j, c, rows, a, taps + (panel - first) * taken, row, start, end, panel, m);
@@ -486,7 +486,7 @@ static void split_weights(iso_op op, const job *j, const float *w, const iso_win
             enum { SOME = 32 }; /* divides ISO_WINOGRAD_DEPTH */
             float taps[ISO_WINOGRAD_TAPS * SOME * ISO_GEMM_NR_MAX];
             end = iso_min64(start + SOME, u->depth);
-            const iso_winograd_part part = part_of(j, start, end, panel);
+            const iso_winograd_part part = weights_part(j, start, end, panel);
             iso_winograd_take_w(&j->grid, w, op == ISO_OP_CONV_X, part, u->width, taps);
             for (int row = 0; row < j->grid.side; row++)
                 iso_winograd_split_w(&j->grid, taps, part, row, u->width, u->at + iso_winograd_weight(u, row * j->grid.side, start, panel), u->apart);
