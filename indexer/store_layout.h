@@ -1,5 +1,5 @@
 /* store_layout.h: pages of data.mdb as LMDB 0.9 lays them out on a 64-bit little-endian machine, for store_fill.c; nothing
- * else includes it. store_pages.c says the same from the reader's side, on its own.
+ * else includes it. store_page.h says the same from the reader's side, on its own.
  *
  * A page: its number, its flags, `lower` behind the offsets of its nodes, `upper` where the nodes begin. A leaf's node: size
  * of the data, flags, size of the key, the key, the data, or the page where long data begin. A branch's: page, size of the

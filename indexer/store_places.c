@@ -85,7 +85,7 @@ static int look(iso_txn *t, iso_places *p, MDB_val *vector, tree *of)
     if (!rc) memcpy(&p->probe, key.mv_data, KEY);
     mdb_cursor_close(c);
     p->psize = stat.ms_psize;
-    *of = tree_at(record.mv_data);
+    if (!rc) *of = tree_at(record.mv_data);
     return rc;
 }
 
@@ -93,15 +93,17 @@ static iso_status find(iso_txn *t, iso_places *p, iso_error *err)
 {
     MDB_envinfo env;
     MDB_val vector;
-    tree of;
+    tree of = {0};
     int major, minor, rc = look(t, p, &vector, &of);
     if (rc && rc != MDB_NOTFOUND && rc != MDB_INCOMPATIBLE) return iso_lmdb_fail(err, rc, t->store->dir, "read");
     mdb_version(&major, &minor, NULL);
     if (rc || t->write || major != 0 || minor != 9 || p->psize > (size_t)sysconf(_SC_PAGESIZE) || mdb_env_info(t->store->env, &env)) return strange(err);
     const uint8_t *leaf = page_of(vector.mv_data, p->psize);
     p->probe_page = iso_get_u64(leaf);
+    const uint64_t pages = env.me_mapsize / p->psize;
+    if (p->probe_page >= pages) return strange(err);
     if (vector.mv_size != p->vector || get_u16(leaf + 10) != P_LEAF || of.depth < 1 || of.depth > DEPTH_MAX) return strange(err);
-    reading r = {p, leaf - p->probe_page * p->psize, env.me_mapsize / p->psize, of.depth};
+    reading r = {p, leaf - p->probe_page * p->psize, pages, of.depth};
     iso_status st = read_tree(&r, of.root, 0, 0, err);
     if (st == ISO_OK) p->first[0] = p->probe;
     return st;

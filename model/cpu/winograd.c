@@ -1,7 +1,7 @@
 /* winograd.c: see winograd.h. What is multiplied when, by whom, and in how much memory; winograd_transform.c has the transforms.
  *
- * Tiles are taken in chunks of whole strips. conv and conv_x transform the weights first; then for each chunk: split one image,
- * multiply at each point, join the other. conv_w splits both images and multiplies and joins block by block. Where the weights
+ * Tiles are taken in chunks of whole strips. conv and conv_x transform the weights first, or where they are many and the chunks few, block by
+ * block as they are multiplied (`passing`); for each chunk: split one image, multiply at each point, join the other. conv_w splits both images and multiplies and joins block by block. Where the weights
  * are few every thread has chunks of its own, whose matrices stay in its cache; else all threads do one chunk together, so that
  * the weights are read once for many tiles. The arithmetic is the same. */
 #include "model/cpu/winograd.h"
@@ -280,18 +280,28 @@ static int64_t depths_from(const job *j, int64_t q, int64_t k)
     return iso_min64(end, block) - k;
 }
 
+/* Rows in tiles of equal heights: two rows take as long as four. */
+typedef struct tiling {
+    int64_t rows, tiles, height, higher; /* so many of them are one row higher */
+} tiling;
+
+static tiling tiling_of(const job *j, int64_t rows)
+{
+    const int64_t tiles = iso_ceil_div(rows, j->isa->mr);
+    return (tiling){rows, tiles, rows / tiles, rows % tiles};
+}
+
 /* The operand at a point, from depth k on, times a panel of the weights; to: the rows of the results. */
-static void multiply_panel(const job *j, int64_t rows, const iso_winograd_place *a, int64_t q, int64_t k, int64_t deep, int64_t panel, const float *right,
+static void multiply_panel(const job *j, const tiling *by, const iso_winograd_place *a, int64_t q, int64_t k, int64_t deep, int64_t panel, const float *right,
                            float *const *to)
 {
-    const int64_t tiles = iso_ceil_div(rows, j->isa->mr), height = rows / tiles, higher = rows % tiles;
     const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
     const float *left = a->at + a->point[q] + iso_winograd_column(a, k);
     const iso_gemm_kernel *kernel = j->isa->kernel[0][n > j->isa->lanes];
     const bool add = k > next_depth(j, q, 0);
     if (j->op == ISO_OP_CONV_X && zeros(j, q, panel * j->width, n)) return;
-    for (int64_t tile = 0, i = 0, h; tile < tiles; tile++, i += h) { /* of equal heights: two rows take as long as four */
-        h = height + (tile < higher);
+    for (int64_t tile = 0, i = 0, h; tile < by->tiles; tile++, i += h) {
+        h = by->height + (tile < by->higher);
         kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add);
     }
 }
@@ -302,16 +312,16 @@ static void find_rows(const iso_winograd_products *m, int64_t q, int64_t rows, f
 }
 
 /* The operand times this crew member's panels of the weights: every so many, counted on from point to point, as some cost more. */
-static void multiply_panels(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
+static void multiply_panels(const job *j, const crew *c, const tiling *by, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
 {
     const int64_t panels = iso_winograd_panels(u), left_over = panels % c->size;
     float *to[MAX_ROWS];
     for (int64_t q = 0, first = c->rank; q < j->grid.points; q++, first += first < left_over ? c->size - left_over : -left_over) {
-        find_rows(m, q, rows, to);
+        find_rows(m, q, by->rows, to);
         for (int64_t k = next_depth(j, q, 0), deep; k < j->depth; k = next_depth(j, q, k + deep)) {
             deep = depths_from(j, q, k);
             for (int64_t panel = first; panel < panels; panel += c->size)
-                multiply_panel(j, rows, a, q, k, deep, panel, u->at + iso_winograd_weight(u, q, k, panel), to);
+                multiply_panel(j, by, a, q, k, deep, panel, u->at + iso_winograd_weight(u, q, k, panel), to);
         }
     }
 }
@@ -323,7 +333,7 @@ static iso_winograd_part weights_part(const job *j, int64_t depth, int64_t end, 
 }
 
 /* A row of points: weights of a panel, depths start ... end-1, to these points, and the operand times them. */
-static void multiply_row(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const float *taps, int row, int64_t start, int64_t end,
+static void multiply_row(const job *j, const crew *c, const tiling *by, const iso_winograd_place *a, const float *taps, int row, int64_t start, int64_t end,
                          int64_t panel, const iso_winograd_products *m)
 {
     const int64_t apart = passing_apart(j);
@@ -331,17 +341,17 @@ static void multiply_row(const job *j, const crew *c, int64_t rows, const iso_wi
     iso_winograd_split_w(&j->grid, taps, weights_part(j, start, end, panel), row, j->width, c->product, apart);
     for (int i = 0; i < j->grid.side; i++) {
         const int64_t q = row * j->grid.side + i;
-        find_rows(m, q, rows, to);
+        find_rows(m, q, by->rows, to);
         for (int64_t k = next_depth(j, q, start), deep; k < end; k = next_depth(j, q, k + deep)) {
             deep = iso_min64(depths_from(j, q, k), end - k);
-            multiply_panel(j, rows, a, q, k, deep, panel, c->product + i * apart + (k - start) * j->width, to);
+            multiply_panel(j, by, a, q, k, deep, panel, c->product + i * apart + (k - start) * j->width, to);
         }
     }
 }
 
 /* multiply_panels with weights that are brought to the points on the way: what they are there, many times their own size, goes to memory no more.
  * A row of points at a time, so that a block of the operand stays in the second-level cache for some panels. */
-static void multiply_passing(const job *j, const crew *c, int64_t rows, const iso_winograd_place *a, const float *w, const iso_winograd_products *m)
+static void multiply_passing(const job *j, const crew *c, const tiling *by, const iso_winograd_place *a, const float *w, const iso_winograd_products *m)
 {
     const int64_t panels = iso_ceil_div(j->columns, j->width), together = iso_min64(iso_ceil_div(panels, c->size), PASSING_PANELS);
     const int64_t groups = iso_ceil_div(panels, together), taken = iso_winograd_taps(&j->grid) * j->block * j->width;
@@ -353,7 +363,7 @@ static void multiply_passing(const job *j, const crew *c, int64_t rows, const is
                 iso_winograd_take_w(&j->grid, w, j->op == ISO_OP_CONV_X, weights_part(j, start, end, panel), j->width, taps + (panel - first) * taken);
             for (int row = 0; row < j->grid.side; row++)
                 for (int64_t panel = first; panel < last; panel++)
-                    multiply_row(j, c, rows, a, taps + (panel - first) * taken, row, start, end, panel, m);
+                    multiply_row(j, c, by, a, taps + (panel - first) * taken, row, start, end, panel, m);
         }
 }
 
@@ -395,15 +405,16 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
     const iso_winograd_place a = place_rows(j, c->left, &size);
     const iso_winograd_products m = {c->right, j->m.pitch, j->m.apart};
     for (int64_t strip = strips.first; strip < strips.last; strip += j->chunk) {
-        const int64_t count = iso_min64(j->chunk, strips.last - strip), rows = count * g->tiles_w;
+        const int64_t count = iso_min64(j->chunk, strips.last - strip);
+        const tiling by = tiling_of(j, count * g->tiles_w);
         const range mine = share(c, count);
         for (int64_t k = mine.first; k < mine.last; k++) {
             if (j->op == ISO_OP_CONV) iso_winograd_split_x(g, call->in[0].data, strip + k, j->channels, &a, k * g->tiles_w);
             else iso_winograd_split_y(g, call->in[0].data, strip + k, &a, k * g->tiles_w);
         }
         meet(c);
-        if (j->passing) multiply_passing(j, c, rows, &a, call->in[1].data, &m);
-        else multiply_panels(j, c, rows, &a, u, &m);
+        if (j->passing) multiply_passing(j, c, &by, &a, call->in[1].data, &m);
+        else multiply_panels(j, c, &by, &a, u, &m);
         meet(c);
         if (j->op == ISO_OP_CONV_X) join_x(j, c, &m, strip, count, call->out.data);
         else
