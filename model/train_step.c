@@ -56,8 +56,7 @@ static void build_vae(iso_train_step *s, const iso_net *net, const iso_objective
     iso_node kl = iso_mean_all(g, iso_gaussian_kl(g, mu, log_sigma));
     iso_node loss = iso_add(g, nll, iso_scale(g, kl, o->kl_weight));
     if (with_ratio) {
-        iso_node mixed = iso_mixup(g, z, s->perm, s->delta);
-        iso_flat f = iso_flat_manifold(g, iso_net_decode(g, net, mixed), mixed, s->v);
+        iso_flat f = iso_flat_manifold(g, iso_probe_decoder(g, net, z, s->perm, s->delta, s->v));
         add_distortion(s, f.distortion);
         if (o->goal == ISO_GOAL_ISOMETRIC) loss = iso_add(g, loss, iso_scale(g, f.distortion.ratio, o->alpha));
         if (o->goal == ISO_GOAL_FLAT_MANIFOLD) loss = iso_add(g, loss, iso_scale(g, f.loss, o->alpha));

@@ -29,9 +29,9 @@ static void relaxed_distortion(golden *t)
     iso_net net;
     if (!golden_net(t, &net)) return;
     iso_node z = golden_input(t, "z", 2), delta = golden_input(t, "delta", 2), v = golden_input(t, "v", 2);
-    iso_node mixed = iso_mixup(g, z, golden_index(t, "perm", rows(t, z)), delta);
-    iso_distortion d = iso_relaxed_distortion(g, iso_net_decode(g, &net, mixed), mixed, v);
-    golden_output(t, "out.z_augmented", mixed);
+    iso_node perm = golden_index(t, "perm", rows(t, z));
+    iso_distortion d = iso_relaxed_distortion(g, iso_probe_decoder(g, &net, z, perm, delta, v));
+    golden_output(t, "out.z_augmented", iso_mixup(g, z, perm, delta));
     golden_output(t, "out.Jv", torch_rows(g, d.jv));
     golden_output(t, "out.JTJv", d.jtjv);
     golden_output(t, "out.trG", d.trace);
@@ -45,8 +45,7 @@ static void flat_manifold(golden *t)
     iso_net net;
     if (!golden_net(t, &net)) return;
     iso_node z = golden_input(t, "z", 2), delta = golden_input(t, "delta", 2), v = golden_input(t, "v", 2);
-    iso_node mixed = iso_mixup(g, z, golden_index(t, "perm", rows(t, z)), delta);
-    iso_flat f = iso_flat_manifold(g, iso_net_decode(g, &net, mixed), mixed, v);
+    iso_flat f = iso_flat_manifold(g, iso_probe_decoder(g, &net, z, golden_index(t, "perm", rows(t, z)), delta, v));
     golden_output(t, "out.c", f.c);
     golden_loss(t, "out.loss", f.loss);
 }

@@ -8,7 +8,7 @@ iso_flattening iso_flatten(iso_graph *g, const iso_net *net, iso_node z, iso_nod
     f.code = iso_flow_forward(g, net, z); // [B, m]
     f.mixed = iso_mixup(g, f.code, perm, delta);
     iso_node x = iso_net_decode(g, net, iso_flow_inverse(g, net, f.mixed));
-    f.distortion = iso_relaxed_distortion(g, x, f.mixed, v);
+    f.distortion = iso_relaxed_distortion(g, iso_probe_codes(x, f.mixed, v));
     f.norm = iso_mean_all(g, iso_sum_rows(g, iso_square(g, f.code))); // E|i(z)|^2
     f.loss = iso_add(g, f.distortion.ratio, iso_scale(g, f.norm, beta));
     return f;

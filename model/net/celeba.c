@@ -51,16 +51,15 @@ static iso_node conv(iso_graph *g, const layer *l, iso_node x)
     return iso_add(g, iso_conv(g, x, w, l->stride, l->pad), b);
 }
 
-/* ConvTranspose2d is the input gradient of the convolution from `out` to `in` channels; y [B, h, w, in] -> [B, H, W, out] */
+/* ConvTranspose2d without its bias is the input gradient of the convolution from `out` to `in` channels; y [B, h, w, in] -> [B, H, W, out] */
 static iso_node conv_transpose(iso_graph *g, const layer *l, iso_node y)
 {
     iso_node w = parameter(g, l, "weight", iso_shape4(l->inputs, l->outputs, l->kernel, l->kernel));
-    iso_node b = parameter(g, l, "bias", iso_shape1(l->outputs));
     iso_shape s = iso_node_shape(g, y);
     int64_t height = (s.dim[1] - 1) * l->stride - 2 * l->pad + l->kernel;
     int64_t width = (s.dim[2] - 1) * l->stride - 2 * l->pad + l->kernel;
     w = iso_permute(g, w, 0, 2, 3, 1); // [in, kh, kw, out]
-    return iso_add(g, iso_conv_x(g, y, w, l->stride, l->pad, height, width), b);
+    return iso_conv_x(g, y, w, l->stride, l->pad, height, width);
 }
 
 iso_node iso_celeba_encode(iso_graph *g, const iso_net *net, iso_node x)
@@ -78,7 +77,7 @@ iso_node iso_celeba_encode(iso_graph *g, const iso_net *net, iso_node x)
     return iso_reshape(g, x, iso_shape2(s.dim[0], encoder_outputs(net)));
 }
 
-iso_node iso_celeba_decode(iso_graph *g, const iso_net *net, iso_node z)
+iso_node iso_celeba_decode_first(iso_graph *g, const iso_net *net, iso_node z)
 {
     if (z == ISO_NONE) return ISO_NONE;
     iso_shape s = iso_node_shape(g, z);
@@ -86,9 +85,17 @@ iso_node iso_celeba_decode(iso_graph *g, const iso_net *net, iso_node z)
         return iso_graph_fail(g, "the decoder takes [B, %d], not %s", net->latent, iso_shape_text(&s, (char[96]){0}));
     layer layers[LAYERS];
     decoder_layers(net, layers);
-    iso_node x = iso_reshape(g, z, iso_shape4(s.dim[0], 1, 1, net->latent));
+    return conv_transpose(g, &layers[0], iso_reshape(g, z, iso_shape4(s.dim[0], 1, 1, net->latent)));
+}
+
+iso_node iso_celeba_decode_rest(iso_graph *g, const iso_net *net, iso_node x)
+{
+    if (x == ISO_NONE) return ISO_NONE;
+    layer layers[LAYERS];
+    decoder_layers(net, layers);
     for (int i = 0; i < LAYERS; i++) {
-        x = conv_transpose(g, &layers[i], x);
+        if (i > 0) x = conv_transpose(g, &layers[i], x);
+        x = iso_add(g, x, parameter(g, &layers[i], "bias", iso_shape1(layers[i].outputs)));
         x = i < LAYERS - 1 ? iso_relu(g, x) : iso_tanh(g, x);
     }
     return x;

@@ -27,31 +27,61 @@ iso_node iso_activation(iso_graph *g, const char *name, iso_node x)
     return activations[i].build ? activations[i].build(g, x) : x;
 }
 
-iso_node iso_linear(iso_graph *g, const char *name, iso_node x, int64_t outputs)
+static iso_node parameter(iso_graph *g, const char *layer, const char *what, iso_shape shape)
 {
-    char weight[48], bias[48];
-    snprintf(weight, sizeof weight, "%s.weight", name);
-    snprintf(bias, sizeof bias, "%s.bias", name);
-    if (x == ISO_NONE) return ISO_NONE;
-    int64_t inputs = iso_node_shape(g, x).dim[1];
-    iso_node w = iso_state(g, weight, iso_shape2(outputs, inputs));
-    iso_node b = iso_state(g, bias, iso_shape1(outputs));
-    return iso_add(g, iso_matmul(g, x, w, false, true), b);
+    char name[48];
+    snprintf(name, sizeof name, "%s.%s", layer, what);
+    return iso_state(g, name, shape);
 }
 
-iso_node iso_mlp(iso_graph *g, const char *prefix, int layers, const int *sizes, const char *act, const char *out, iso_node x)
+/* x W^T */
+static iso_node multiply(iso_graph *g, const char *layer, iso_node x, int64_t outputs)
 {
+    if (x == ISO_NONE) return ISO_NONE;
+    return iso_matmul(g, x, parameter(g, layer, "weight", iso_shape2(outputs, iso_node_shape(g, x).dim[1])), false, true);
+}
+
+static iso_node add_bias(iso_graph *g, const char *layer, iso_node x)
+{
+    return x == ISO_NONE ? ISO_NONE : iso_add(g, x, parameter(g, layer, "bias", iso_shape1(iso_node_shape(g, x).dim[1])));
+}
+
+iso_node iso_linear(iso_graph *g, const char *name, iso_node x, int64_t outputs)
+{
+    return add_bias(g, name, multiply(g, name, x, outputs));
+}
+
+/* The name of the layer that gives size i. */
+static const char *layer_name(const char *prefix, int i, char name[32])
+{
+    snprintf(name, 32, "%s.%d", prefix, 2 * (i - 1));
+    return name;
+}
+
+iso_node iso_mlp_first(iso_graph *g, const char *prefix, const int *sizes, iso_node x)
+{
+    char name[32];
     if (x == ISO_NONE) return ISO_NONE;
     iso_shape shape = iso_node_shape(g, x);
     if (shape.ndim != 2 || shape.dim[1] != sizes[0])
         return iso_graph_fail(g, "%s takes [B, %d], not %s", prefix, sizes[0], iso_shape_text(&shape, (char[96]){0}));
+    return multiply(g, layer_name(prefix, 1, name), x, sizes[1]);
+}
+
+iso_node iso_mlp_rest(iso_graph *g, const char *prefix, int layers, const int *sizes, const char *act, const char *out, iso_node x)
+{
     for (int i = 1; i < layers; i++) {
         char name[32];
-        snprintf(name, sizeof name, "%s.%d", prefix, 2 * (i - 1));
-        x = iso_linear(g, name, x, sizes[i]);
-        x = iso_activation(g, i < layers - 1 ? act : out, x);
+        layer_name(prefix, i, name);
+        if (i > 1) x = multiply(g, name, x, sizes[i]);
+        x = iso_activation(g, i < layers - 1 ? act : out, add_bias(g, name, x));
     }
     return x;
+}
+
+iso_node iso_mlp(iso_graph *g, const char *prefix, int layers, const int *sizes, const char *act, const char *out, iso_node x)
+{
+    return iso_mlp_rest(g, prefix, layers, sizes, act, out, iso_mlp_first(g, prefix, sizes, x));
 }
 
 void iso_linear_params(iso_param_list *list, const char *layer, int64_t inputs, int64_t outputs)
@@ -64,7 +94,6 @@ void iso_mlp_params(iso_param_list *list, const char *prefix, int layers, const 
 {
     for (int i = 1; i < layers; i++) {
         char name[32];
-        snprintf(name, sizeof name, "%s.%d", prefix, 2 * (i - 1));
-        iso_linear_params(list, name, sizes[i - 1], sizes[i]);
+        iso_linear_params(list, layer_name(prefix, i, name), sizes[i - 1], sizes[i]);
     }
 }

@@ -161,12 +161,23 @@ void iso_net_encode(iso_graph *g, const iso_net *net, iso_node x, iso_node *mu, 
     *log_sigma = iso_slice(g, h, 1, net->latent, net->latent);
 }
 
-iso_node iso_net_decode(iso_graph *g, const iso_net *net, iso_node z)
+iso_node iso_net_decode_first(iso_graph *g, const iso_net *net, iso_node z)
 {
     if (net->classes) return iso_graph_fail(g, "a supervised net has no decoder");
-    if (net->arch == ISO_ARCH_CELEBA) return iso_celeba_decode(g, net, z);
+    if (net->arch == ISO_ARCH_CELEBA) return iso_celeba_decode_first(g, net, z);
     if (net->arch == ISO_ARCH_PCA) return iso_graph_fail(g, "principal components have no decoder");
-    return iso_mlp(g, "decoder", net->layers, net->size, net->act, net->out, z);
+    return iso_mlp_first(g, "decoder", net->size, z);
+}
+
+iso_node iso_net_decode_rest(iso_graph *g, const iso_net *net, iso_node h)
+{
+    if (net->arch == ISO_ARCH_CELEBA) return iso_celeba_decode_rest(g, net, h);
+    return iso_mlp_rest(g, "decoder", net->layers, net->size, net->act, net->out, h);
+}
+
+iso_node iso_net_decode(iso_graph *g, const iso_net *net, iso_node z)
+{
+    return iso_net_decode_rest(g, net, iso_net_decode_first(g, net, z));
 }
 
 /* [2B, m], the images' codes and then their mirror images', to [B, m]. */

@@ -29,6 +29,9 @@ ISO_CHECK iso_status iso_flow_init(iso_model *m, uint64_t seed, iso_error *err);
 void iso_net_encode(iso_graph *g, const iso_net *net, iso_node x, iso_node *mu, iso_node *log_sigma);
 /* z [B, m] -> [B, 64, 64, 3] (celeba) or [B, D] (mlp) */
 iso_node iso_net_decode(iso_graph *g, const iso_net *net, iso_node z);
+/* The same in two steps: the first layer without its bias, linear in z, [B, 8, 8, 8w] or [B, size[1]]; and the rest. */
+iso_node iso_net_decode_first(iso_graph *g, const iso_net *net, iso_node z);
+iso_node iso_net_decode_rest(iso_graph *g, const iso_net *net, iso_node h);
 /* RealNVP (methods.md 6); z, y [B, m]. */
 iso_node iso_flow_forward(iso_graph *g, const iso_net *net, iso_node z);
 iso_node iso_flow_inverse(iso_graph *g, const iso_net *net, iso_node y);
@@ -46,6 +49,9 @@ iso_node iso_net_vector(iso_graph *g, const iso_net *net, iso_node x);
 /* Linear layers prefix.0, prefix.2, ... from sizes[0] to sizes[layers - 1], `act` between them and `out` at the end.
  * x [B, sizes[0]] -> [B, sizes[layers - 1]]. */
 iso_node iso_mlp(iso_graph *g, const char *prefix, int layers, const int *sizes, const char *act, const char *out, iso_node x);
+/* The same in two steps: x times the first weight, [B, sizes[1]]; and the rest. */
+iso_node iso_mlp_first(iso_graph *g, const char *prefix, const int *sizes, iso_node x);
+iso_node iso_mlp_rest(iso_graph *g, const char *prefix, int layers, const int *sizes, const char *act, const char *out, iso_node x);
 /* relu | tanh | softplus | sigmoid | linear; an unknown name is an error in the graph. */
 iso_node iso_activation(iso_graph *g, const char *name, iso_node x);
 bool iso_activation_known(const char *name);
@@ -56,7 +62,8 @@ iso_node iso_linear(iso_graph *g, const char *name, iso_node x, int64_t outputs)
 iso_node iso_unit_rows(iso_graph *g, iso_node z);
 
 iso_node iso_celeba_encode(iso_graph *g, const iso_net *net, iso_node x); /* [B, 64, 64, 3] -> [B, 2m]; supervised: [B, m] */
-iso_node iso_celeba_decode(iso_graph *g, const iso_net *net, iso_node z); /* [B, m] -> [B, 64, 64, 3] */
+iso_node iso_celeba_decode_first(iso_graph *g, const iso_net *net, iso_node z); /* [B, m] -> [B, 8, 8, 8w], without the bias */
+iso_node iso_celeba_decode_rest(iso_graph *g, const iso_net *net, iso_node x);  /* [B, 8, 8, 8w] -> [B, 64, 64, 3] */
 
 /* weight (x - mean), where x is flattened as PyTorch does it, channels first: [B, 64, 64, 3] -> [B, m] */
 iso_node iso_pca_encode(iso_graph *g, const iso_net *net, iso_node x);
