@@ -22,7 +22,8 @@ enum {
     OWN_WEIGHTS = 8 << 20,    /* more than so many bytes of weights are shared by all threads */
     CACHED = 16 << 20,        /* more go to memory when they are written */
     SUM_ROWS = 128,           /* conv_w: they are the depth of its products */
-    KEPT_ROWS = 512,          /* are multiplied, MIN_ROWS at a time, before they are joined, where products at the points take no more than */
+    ONE_ROWS = 64,            /* of a layer that is one block */
+    KEPT_ROWS = 512,          /* are multiplied, so many at a time, before they are joined, where products at the points take no more than */
     KEPT_BYTES = 256 << 10,
     SLAB = 32,                /* of x's channels: all of them, for so many tiles, would leave the second-level cache */
     SHARED_ROWS = 192,
@@ -154,7 +155,7 @@ static void describe_conv_w(job *j)
     const bool one = j->o <= j->block_o && j->channels <= j->block_x && j->product * (int64_t)sizeof(float) <= KEPT_BYTES;
     j->slab = j->own && !one ? iso_min64(j->block_x, SLAB) : j->channels;
     j->block_x = iso_min64(j->block_x, j->slab);
-    cut_into_chunks(j, j->own ? one ? MIN_ROWS : SUM_ROWS : SHARED_ROWS);
+    cut_into_chunks(j, j->own ? one ? ONE_ROWS : SUM_ROWS : SHARED_ROWS);
     j->kept = one ? iso_max64(KEPT_ROWS / j->rows, 1) : 1;
     j->sets = j->own && !j->wide ? (int)iso_min64(SETS, iso_ceil_div(j->strips, j->chunk)) : 1;
     j->shared = j->own && !j->wide ? 2 * j->sets * results : 0;

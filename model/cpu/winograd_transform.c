@@ -104,44 +104,62 @@ INLINE void put_line(const int n, const operand of, const vec8 *from, float *col
     for (int q = 0; q < side; q++) store(column + point[q], &out[q]);
 }
 
-/* Rows r and, where it is not negative, s of what a tile gives along its columns; then along these rows, to their points.
- * Its pixels lie row and pixel apart; where `at` is not NULL, `channel` behind at[i * SIDE + j]. */
-INLINE void split_rows(const int n, const operand of, const int r, const int s, const float *from, int64_t row, int64_t pixel, const float *const *at,
+/* Where a tile's pixels are of which some lie outside. */
+typedef struct cut {
+    const float *row[SIDE];   /* of the image, or of zeros */
+    int64_t first, last;      /* columns first ... last-1 lie in the image */
+} cut;
+
+/* Column j of a tile: its pixels lie row apart; where k is not NULL, `offset` behind k's. False: it is all zeros. */
+INLINE bool load_column(const int across, const float *from, int64_t row, const cut *k, int64_t offset, const int j, vec8 *in)
+{
+    if (k && (j < k->first || j >= k->last)) return false;
+#pragma GCC unroll 7
+    for (int i = 0; i < across; i++) load(&in[i], k ? k->row[i] + offset : from + i * row);
+    return true;
+}
+
+/* Rows r and, where it is not negative, s of what a tile gives along its columns; then along these rows, to their points. Its pixels lie row and pixel
+ * apart; where k is not NULL, `channel` behind k's. */
+INLINE void split_rows(const int n, const operand of, const int r, const int s, const float *from, int64_t row, int64_t pixel, const cut *k,
                        int64_t channel, float *column, const int64_t *point)
 {
     const int across = length_of(n, of);
     vec8 first[SIDE], second[SIDE];
     forget();
 #pragma GCC unroll 7
-    for (int j = 0; j < across; j++, from += pixel) {
+    for (int j = 0; j < across; j++, from += pixel, channel += pixel) {
         vec8 in[SIDE], out[SIDE];
-#pragma GCC unroll 7
-        for (int i = 0; i < across; i++) load(&in[i], at ? at[i * SIDE + j] + channel : from + i * row);
-        to_points(n, of, in, 1, out, 1);
-        first[j] = out[r];
-        if (s >= 0) second[j] = out[s];
+        if (load_column(across, from, row, k, channel, j, in)) {
+            to_points(n, of, in, 1, out, 1);
+            first[j] = out[r];
+            if (s >= 0) second[j] = out[s];
+        } else {
+            first[j] = second[j] = (vec8){0};
+        }
     }
     put_line(n, of, first, column, point + r * POINTS(n));
     if (s >= 0) put_line(n, of, second, column, point + s * POINTS(n));
 }
 
 /* A whole tile. Of seven rows of points, four readings would cost more than writing the columns' results down. */
-INLINE void split_tile(const int n, const operand of, const float *from, int64_t row, int64_t pixel, const float *const *at, int64_t channel,
+INLINE void split_tile(const int n, const operand of, const float *from, int64_t row, int64_t pixel, const cut *k, int64_t channel,
                        float *column, const int64_t *point)
 {
     const int side = POINTS(n), across = length_of(n, of);
     if (side <= 5) {
-        split_rows(n, of, 0, 1, from, row, pixel, at, channel, column, point);
-        split_rows(n, of, 2, side > 3 ? 3 : -1, from, row, pixel, at, channel, column, point);
-        if (side > 3) split_rows(n, of, 4, -1, from, row, pixel, at, channel, column, point);
+        split_rows(n, of, 0, 1, from, row, pixel, k, channel, column, point);
+        split_rows(n, of, 2, side > 3 ? 3 : -1, from, row, pixel, k, channel, column, point);
+        if (side > 3) split_rows(n, of, 4, -1, from, row, pixel, k, channel, column, point);
         return;
     }
     vec8 half[SIDE * SIDE];
-    ONE_BY_ONE for (int j = 0; j < across; j++, from += pixel) {
+    ONE_BY_ONE for (int j = 0; j < across; j++, from += pixel, channel += pixel) {
         vec8 in[SIDE];
+        if (load_column(across, from, row, k, channel, j, in)) to_points(n, of, in, 1, half + j, SIDE);
+        else
 #pragma GCC unroll 7
-        for (int i = 0; i < across; i++) load(&in[i], at ? at[i * SIDE + j] + channel : from + i * row);
-        to_points(n, of, in, 1, half + j, SIDE);
+            for (int r = 0; r < side; r++) half[r * SIDE + j] = (vec8){0};
     }
     ONE_BY_ONE for (int r = 0; r < side; r++) put_line(n, of, half + r * SIDE, column, point + r * POINTS(n));
 }
@@ -176,8 +194,8 @@ INLINE strip strip_of(const iso_winograd_grid *g, const int n, int64_t number)
     return (strip){number / g->tiles_h, number % g->tiles_h * n};
 }
 
-/* A pixel that lies outside. */
-static const float no_pixel[ISO_WINOGRAD_CHANNELS];
+/* A row of a tile that lies outside; never written, but a constant would be so many bytes of the program's file. */
+static float no_row[SIDE * ISO_WINOGRAD_STRIDE * ISO_WINOGRAD_CHANNELS];
 
 /* Pixels first ... last-1 of a tile's side lie in the image. */
 typedef struct inside {
@@ -196,34 +214,19 @@ INLINE inside inside_x(int64_t i, int n, const iso_winograd_line *l)
     return (inside){iso_max64(l->first - i, 0), iso_min64(l->last - i, POINTS(n))};
 }
 
-/* The pixels of the next tile are asked for, some lines of the cache with every eight channels of this one: its rows lie too far apart for the
- * processor to foresee them. */
-typedef struct ahead {
-    const float *next;
-    int64_t lines, skip; /* of a row; numbers from its end to the next row */
-    int64_t left, rows;  /* lines of this row, rows after it */
-    int64_t each;        /* lines at a time */
-} ahead;
-
-/* rows of `floats` numbers that lie `row` apart, in `times` parts */
-INLINE ahead ahead_of(const float *first, int64_t rows, int64_t row, int64_t floats, int64_t times)
+/* Pixels of a tile to come, of which the first one's channel c is at `next`, asked for: its rows lie too far apart for the processor to foresee
+ * them. To be read they go to the second-level cache: rows a power of two apart would drive one another out of the first. */
+INLINE void look_ahead(const int rows, const int columns, const float *next, int64_t row, int64_t pixel, int64_t c, const bool write)
 {
-    enum { LINE = 16, MOST = 32 << 10 /* numbers: more would drive this tile out of the second-level cache */ };
-    const int64_t lines = iso_ceil_div(floats, LINE);
-    return (ahead){first, lines, row - lines * LINE, lines, rows * floats <= MOST ? rows : 0, iso_ceil_div(rows * lines, times)};
-}
-
-/* To be read they go to the second-level cache: rows a power of two apart would drive one another out of the first. */
-INLINE void look_ahead(ahead *a, const bool write)
-{
-    for (int64_t i = 0; i < a->each && a->rows > 0; i++) {
-        if (write) __builtin_prefetch(a->next, 1);
-        else __builtin_prefetch(a->next, 0, 1);
-        a->next += 16;
-        if (--a->left > 0) continue;
-        a->left = a->lines;
-        a->next += a->skip;
-        a->rows--;
+    enum { LINE = 16 };
+    for (int i = 0; i < rows && c % LINE == 0; i++, next += row) {
+        const float *at = next;
+        __asm__("" : "+r"(at)); /* all these addresses kept over the channels would leave none of the registers to the transform */
+        for (int j = 0; j < columns; j++, at += pixel) {
+            __asm__("" : "+r"(at));
+            if (write) __builtin_prefetch(at, 1);
+            else __builtin_prefetch(at, 0, 1);
+        }
     }
 }
 
@@ -255,21 +258,19 @@ iso_winograd_grid iso_winograd_grid_of(const iso_conv_sizes *s, int n)
 
 /* --- y */
 
-/* Where the pixels of a tile are: those outside are zeros. */
-INLINE void find_pixels(const int across, const float *from, int64_t row, int64_t pixel, inside h, inside w, const float **at)
+INLINE cut cut_of(const int across, const float *from, int64_t row, inside h, inside w)
 {
-    for (int i = 0; i < across; i++)
-        for (int j = 0; j < across; j++)
-            at[i * SIDE + j] = i >= h.first && i < h.last && j >= w.first && j < w.last ? from + i * row + j * pixel : no_pixel;
+    cut k = {.first = w.first, .last = w.last};
+    for (int i = 0; i < across; i++) k.row[i] = i >= h.first && i < h.last ? from + i * row : no_row;
+    return k;
 }
 
-INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel, inside h, const float *const *at, int64_t channels,
+INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel, const cut *k, int64_t channels,
                          const iso_winograd_place *to, float *tile)
 {
-    ahead next = ahead_of(y + 2 * n * pixel, h.last, row, n * pixel, channels / LANES);
     for (int64_t c = 0; c < channels; c += LANES) {
-        look_ahead(&next, false);
-        split_tile(n, OF_Y, y + c, row, pixel, at, c, tile + iso_winograd_column(to, c), to->point);
+        look_ahead(n, n, y + 2 * n * pixel + c, row, pixel, c, false);
+        split_tile(n, OF_Y, y + c, row, pixel, k, c, tile + iso_winograd_column(to, c), to->point);
     }
 }
 
@@ -279,14 +280,14 @@ INLINE void split_y(const int n, const iso_winograd_grid *g, const float *y, int
     const int64_t pixel = g->s.o, line = g->s.ow * pixel;
     const inside h = inside_y(s.i, n, g->s.oh);
     for (int64_t t = 0; t < g->tiles_w; t++) {
-        const float *from = y + (s.image * g->s.oh + s.i) * line + t * n * pixel, *at[SIDE * SIDE];
+        const float *from = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
         const inside w = inside_y(t * n, n, g->s.ow);
         float *tile = to->at + (row + t) * to->pitch;
         if (h.last == n && w.last == n) {
-            split_y_tile(n, from, line, pixel, h, NULL, g->s.o, to, tile);
+            split_y_tile(n, from, line, pixel, NULL, g->s.o, to, tile);
         } else {
-            find_pixels(n, from, line, pixel, h, w, at);
-            split_y_tile(n, from, line, pixel, h, at, g->s.o, to, tile);
+            const cut k = cut_of(n, from, line, h, w);
+            split_y_tile(n, from, line, pixel, &k, g->s.o, to, tile);
         }
     }
 }
@@ -299,10 +300,9 @@ ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y,
 INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t apart, inside h, inside w, int64_t line, int64_t pixel, float *y)
 {
     const int side = POINTS(n);
-    ahead next = ahead_of(y + 2 * n * pixel, h.last, line, n * pixel, pixel / LANES);
     for (int64_t c = 0; c < pixel; c += LANES) {
         vec8 half[SIDE * SIDE], out[SIDE];
-        look_ahead(&next, true);
+        look_ahead(n, n, y + 2 * n * pixel + c, line, pixel, c, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
             get_column(n, m + j * apart + c, apart, side, OF_Y, half + j);
         }
@@ -345,53 +345,54 @@ typedef struct patch {
     bool no_row, no_column; /* zeros at the last row or column of points */
 } patch;
 
-INLINE patch patch_of(const iso_winograd_grid *g, const int n, strip s, int64_t tile, int64_t p, int64_t q)
+/* Of a strip's first tile, but for what differs along the strip. */
+INLINE patch patch_of(const iso_winograd_grid *g, const int n, strip s, int64_t residue)
 {
     const iso_conv_sizes *z = &g->s;
+    const int64_t p = residue / z->stride, q = residue % z->stride;
     patch a = {.row = z->stride * z->w * z->c, .pixel = z->stride * z->c, .no_row = g->rows[p].fewer, .no_column = g->columns[q].fewer};
     a.h = inside_x(s.i, n, &g->rows[p]);
-    a.w = inside_x(tile * n, n, &g->columns[q]);
-    a.whole = a.h.first == 0 && a.h.last == POINTS(n) && a.w.first == 0 && a.w.last == POINTS(n);
-    a.offset = ((s.image * z->h + s.i * z->stride + p - z->pad) * z->w + tile * n * z->stride + q - z->pad) * z->c;
+    a.offset = ((s.image * z->h + s.i * z->stride + p - z->pad) * z->w + q - z->pad) * z->c;
     return a;
 }
 
-/* The tile after tile t, in as many parts as there are eights among channels c0 ... c1-1: the rows of their residues, one residue's or all. */
-INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, strip s, int64_t t, int64_t c0, int64_t c1)
+INLINE void move_patch(const iso_winograd_grid *g, const int n, int64_t residue, int64_t tile, patch *a)
 {
-    const iso_conv_sizes *z = &g->s;
-    const int64_t line = z->w * z->c, p = c0 / (z->stride * z->c);
-    const bool last = t + 1 == g->tiles_w, one = c1 <= (p + 1) * z->stride * z->c;
-    const int64_t row = (s.i + (last ? n : 0)) * z->stride - z->pad, column = ((last ? 0 : t + 1) * n + TAPS(n) - 1) * z->stride - z->pad;
-    const float *first = x + ((s.image * z->h + row + (one ? p : 0)) * z->w + column) * z->c;
-    return ahead_of(first, POINTS(n) * (one ? 1 : z->stride), line * (one ? z->stride : 1), n * z->stride * z->c, (c1 - c0) / LANES);
+    a->w = inside_x(tile * n, n, &g->columns[residue % g->s.stride]);
+    a->whole = a->h.first == 0 && a->h.last == POINTS(n) && a->w.first == 0 && a->w.last == POINTS(n);
+    if (tile > 0) a->offset += n * a->pixel;
+}
+
+/* What the next tile has besides what this one has. */
+INLINE void look_ahead_x(const int n, const float *x, const patch *a, int64_t c, const bool write)
+{
+    look_ahead(POINTS(n), n, x + a->offset + c + POINTS(n) * a->pixel, a->row, a->pixel, c, write);
 }
 
 /* Channels c0 ... c1-1 of a residue, whose first one is `channel`. */
-INLINE void split_x_tile(const int n, const float *x, const patch *a, const float *const *at, int64_t c0, int64_t c1, int64_t channel,
-                         const iso_winograd_place *to, float *tile, ahead *next)
+INLINE void split_x_tile(const int n, const float *x, const patch *a, const cut *k, int64_t c0, int64_t c1, int64_t channel,
+                         const iso_winograd_place *to, float *tile)
 {
     for (int64_t c = c0; c < c1; c += LANES) {
-        look_ahead(next, false);
-        split_tile(n, OF_X, x + c, a->row, a->pixel, at, c, tile + iso_winograd_column(to, channel + c), to->point);
+        look_ahead_x(n, x, a, c, false);
+        split_tile(n, OF_X, x + a->offset + c, a->row, a->pixel, k, c, tile + iso_winograd_column(to, channel + c), to->point);
     }
 }
 
 INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int64_t number, int64_t last, const iso_winograd_place *to, int64_t row)
 {
     const strip s = strip_of(g, n, number);
-    for (int64_t t = 0; t < g->tiles_w; t++) {
-        ahead next = ahead_x(n, g, x, s, t, to->first, last);
-        float *tile = to->at + (row + t) * to->pitch;
-        for (int64_t r = to->first / g->s.c; r * g->s.c < last; r++) {
-            const int64_t c0 = iso_max64(to->first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
-            const patch a = patch_of(g, n, s, t, r / g->s.stride, r % g->s.stride);
-            const float *at[SIDE * SIDE];
+    for (int64_t r = to->first / g->s.c; r * g->s.c < last; r++) {
+        const int64_t c0 = iso_max64(to->first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
+        patch a = patch_of(g, n, s, r);
+        float *tile = to->at + row * to->pitch;
+        for (int64_t t = 0; t < g->tiles_w; t++, tile += to->pitch) {
+            move_patch(g, n, r, t, &a);
             if (a.whole) {
-                split_x_tile(n, x + a.offset, &a, NULL, c0, c1, r * g->s.c, to, tile, &next);
+                split_x_tile(n, x, &a, NULL, c0, c1, r * g->s.c, to, tile);
             } else {
-                find_pixels(POINTS(n), x + a.offset, a.row, a.pixel, a.h, a.w, at);
-                split_x_tile(n, x + a.offset, &a, at, c0, c1, r * g->s.c, to, tile, &next);
+                const cut k = cut_of(POINTS(n), x + a.offset, a.row, a.h, a.w);
+                split_x_tile(n, x, &a, &k, c0, c1, r * g->s.c, to, tile);
             }
         }
     }
@@ -420,12 +421,12 @@ INLINE void join_x_row(const int n, const bool whole, const patch *a, int again,
 
 /* above, left: whether the tiles there have written the first rows and columns. */
 INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t apart, const patch *a, int64_t first, int64_t last,
-                        bool above, bool left, float *x, ahead *next)
+                        bool above, bool left, float *x)
 {
     const int side = POINTS(n);
     for (int64_t c = first; c < last; c += LANES) {
         vec8 half[SIDE * SIDE];
-        look_ahead(next, true);
+        look_ahead_x(n, x, a, c, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
             const bool none = a->no_column && j == side - 1;
             get_column(n, m + j * apart + c, apart, none ? 0 : a->no_row ? side - 1 : side, OF_X, half + j);
@@ -464,14 +465,14 @@ INLINE void join_x(const int n, const iso_winograd_grid *g, const iso_winograd_p
 {
     const strip s = strip_of(g, n, number);
     if (s.i == 0 && first < g->s.c && g->rest) clear_rest(g, s.image, first, iso_min64(last, g->s.c), x);
-    for (int64_t t = 0; t < g->tiles_w; t++) {
-        ahead next = ahead_x(n, g, x, s, t, first, last);
-        for (int64_t r = first / g->s.c; r * g->s.c < last; r++) {
-            const int64_t c0 = iso_max64(first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
-            const patch a = patch_of(g, n, s, t, r / g->s.stride, r % g->s.stride);
-            const float *from = m->at + (row + t) * m->pitch + r * g->s.c;
-            if (a.whole && s.i > 0 && t > 0) join_x_tile(n, true, from, m->apart, &a, c0, c1, true, true, x, &next);
-            else join_x_tile(n, false, from, m->apart, &a, c0, c1, s.i > 0, t > 0, x, &next);
+    for (int64_t r = first / g->s.c; r * g->s.c < last; r++) {
+        const int64_t c0 = iso_max64(first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
+        patch a = patch_of(g, n, s, r);
+        const float *from = m->at + row * m->pitch + r * g->s.c;
+        for (int64_t t = 0; t < g->tiles_w; t++, from += m->pitch) {
+            move_patch(g, n, r, t, &a);
+            if (a.whole && s.i > 0 && t > 0) join_x_tile(n, true, from, m->apart, &a, c0, c1, true, true, x);
+            else join_x_tile(n, false, from, m->apart, &a, c0, c1, s.i > 0, t > 0, x);
         }
     }
 }
