@@ -8,7 +8,7 @@ enum {
     FEW = 4,
     LANES = 16,     /* of a vector of y's channels; with fewer channels a product is as good */
     MAX_O = 1024,
-    BLOCK = 2 << 10, /* results that a tail follows at once: they are still in the first-level cache */
+    BLOCK = 2 << 10, /* results at once, and then their tail: they are still in the first-level cache */
     SETS = 64,      /* of pixels, whose sums are kept apart: results do not depend on the threads */
     RUN = 256       /* pixels added up in float before they go into a double */
 };
@@ -40,21 +40,40 @@ static void transpose(const float *w, int64_t o, int64_t c, float *to)
         for (int64_t i = 0; i < o; i++) to[f * o + i] = f < c ? w[i * c + f] : 0;
 }
 
-ISO_CLONES static void conv_part(const float *x, const float *w, float *y, int64_t c, int64_t o, range r)
-{
-    for (int64_t p = r.first; p < r.last; p++) {
-        const float *from = x + p * c;
-        const float x0 = from[0], x1 = c > 1 ? from[1] : 0, x2 = c > 2 ? from[2] : 0, x3 = c > 3 ? from[3] : 0;
-        float *to = y + p * o;
-#pragma omp simd
-        for (int64_t i = 0; i < o; i++) to[i] = x0 * w[i] + x1 * w[o + i] + x2 * w[2 * o + i] + x3 * w[3 * o + i];
-    }
-}
-
 /* The compilers' own vectors. */
 typedef float vec8 __attribute__((vector_size(32)));
 typedef float vec4 __attribute__((vector_size(16)));
 #define INLINE static inline __attribute__((always_inline))
+
+/* y's channels, a vector of them for all pixels before the next one. */
+INLINE void conv_range(const int c, const float *x, const float *w, float *y, int64_t o, range r)
+{
+    const int64_t whole = o / 8 * 8;
+    for (int64_t i = 0; i < whole; i += 8) {
+        vec8 b[FEW];
+#pragma GCC unroll 4
+        for (int f = 0; f < c; f++) memcpy(&b[f], w + f * o + i, sizeof b[f]);
+        for (int64_t p = r.first; p < r.last; p++) {
+            vec8 v = x[p * c] * b[0];
+#pragma GCC unroll 4
+            for (int f = 1; f < c; f++) v += x[p * c + f] * b[f];
+            memcpy(y + p * o + i, &v, sizeof v);
+        }
+    }
+    for (int64_t p = r.first; p < r.last; p++)
+        for (int64_t i = whole; i < o; i++) {
+            y[p * o + i] = x[p * c] * w[i];
+            for (int f = 1; f < c; f++) y[p * o + i] += x[p * c + f] * w[f * o + i];
+        }
+}
+
+ISO_CLONES static void conv_part(const float *x, const float *w, float *y, int64_t c, int64_t o, range r)
+{
+    if (c == 1) conv_range(1, x, w, y, o, r);
+    else if (c == 2) conv_range(2, x, w, y, o, r);
+    else if (c == 3) conv_range(3, x, w, y, o, r);
+    else conv_range(4, x, w, y, o, r);
+}
 
 /* The sums of four vectors' lanes. */
 INLINE vec4 sums_of(const vec8 *v)
@@ -147,12 +166,12 @@ ISO_CLONES static void conv_w_part(const float *x, const float *y, double *sum, 
     }
 }
 
-/* Every thread some pixels, of them as many at a time as the tail follows. */
+/* Every thread some pixels, of them a block at a time. */
 static void run(const iso_conv_sizes *s, const iso_call *call,
                 void (*part)(const float *in, const float *w, float *out, int64_t c, int64_t o, range r))
 {
     float w[FEW * MAX_O];
-    const int64_t pixels = s->batch * s->h * s->w, channels = call->out.shape.dim[3], block = call->tail ? iso_max64(BLOCK / channels, 1) : pixels;
+    const int64_t pixels = s->batch * s->h * s->w, channels = call->out.shape.dim[3], block = iso_max64(BLOCK / channels, 1);
     const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
     transpose(call->in[1].data, s->o, s->c, w);
 #pragma omp parallel for num_threads(threads) schedule(static)
