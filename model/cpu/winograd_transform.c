@@ -214,19 +214,34 @@ INLINE inside inside_x(int64_t i, int n, const iso_winograd_line *l)
     return (inside){iso_max64(l->first - i, 0), iso_min64(l->last - i, POINTS(n))};
 }
 
-/* Pixels of a tile to come, of which the first one's channel c is at `next`, asked for: its rows lie too far apart for the processor to foresee
- * them. To be read they go to the second-level cache: rows a power of two apart would drive one another out of the first. */
-INLINE void look_ahead(const int rows, const int columns, const float *next, int64_t row, int64_t pixel, int64_t c, const bool write)
+/* The pixels of the next tile are asked for, some lines of the cache with every eight channels of this one: its rows lie too far apart for the
+ * processor to foresee them. */
+typedef struct ahead {
+    const float *next;
+    int64_t lines, skip; /* of a row; numbers from its end to the next row */
+    int64_t left, rows;  /* lines of this row, rows after it */
+    int64_t each;        /* lines at a time */
+} ahead;
+
+/* rows of `floats` numbers that lie `row` apart, in `times` parts */
+INLINE ahead ahead_of(const float *first, int64_t rows, int64_t row, int64_t floats, int64_t times)
 {
-    enum { LINE = 16 };
-    for (int i = 0; i < rows && c % LINE == 0; i++, next += row) {
-        const float *at = next;
-        __asm__("" : "+r"(at)); /* all these addresses kept over the channels would leave none of the registers to the transform */
-        for (int j = 0; j < columns; j++, at += pixel) {
-            __asm__("" : "+r"(at));
-            if (write) __builtin_prefetch(at, 1);
-            else __builtin_prefetch(at, 0, 1);
-        }
+    enum { LINE = 16, MOST = 32 << 10 /* numbers: more would drive this tile out of the second-level cache */ };
+    const int64_t lines = iso_ceil_div(floats, LINE);
+    return (ahead){first, lines, row - lines * LINE, lines, rows * floats <= MOST ? rows : 0, iso_ceil_div(rows * lines, times)};
+}
+
+/* To be read they go to the second-level cache: rows a power of two apart would drive one another out of the first. */
+INLINE void look_ahead(ahead *a, const bool write)
+{
+    for (int64_t i = 0; i < a->each && a->rows > 0; i++) {
+        if (write) __builtin_prefetch(a->next, 1);
+        else __builtin_prefetch(a->next, 0, 1);
+        a->next += 16;
+        if (--a->left > 0) continue;
+        a->left = a->lines;
+        a->next += a->skip;
+        a->rows--;
     }
 }
 
@@ -268,8 +283,9 @@ INLINE cut cut_of(const int across, const float *from, int64_t row, inside h, in
 INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel, const cut *k, int64_t channels,
                          const iso_winograd_place *to, float *tile)
 {
+    ahead next = ahead_of(y + 2 * n * pixel, n, row, n * pixel, channels / LANES);
     for (int64_t c = 0; c < channels; c += LANES) {
-        look_ahead(n, n, y + 2 * n * pixel + c, row, pixel, c, false);
+        look_ahead(&next, false);
         split_tile(n, OF_Y, y + c, row, pixel, k, c, tile + iso_winograd_column(to, c), to->point);
     }
 }
@@ -300,9 +316,10 @@ ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y,
 INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t apart, inside h, inside w, int64_t line, int64_t pixel, float *y)
 {
     const int side = POINTS(n);
+    ahead next = ahead_of(y + 2 * n * pixel, n, line, n * pixel, pixel / LANES);
     for (int64_t c = 0; c < pixel; c += LANES) {
         vec8 half[SIDE * SIDE], out[SIDE];
-        look_ahead(n, n, y + 2 * n * pixel + c, line, pixel, c, true);
+        look_ahead(&next, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
             get_column(n, m + j * apart + c, apart, side, OF_Y, half + j);
         }
@@ -343,38 +360,47 @@ typedef struct patch {
     inside h, w;
     bool whole;
     bool no_row, no_column; /* zeros at the last row or column of points */
+    const iso_winograd_line *column;
 } patch;
+enum { PATCHES = ISO_WINOGRAD_STRIDE * ISO_WINOGRAD_STRIDE };
 
-/* Of a strip's first tile, but for what differs along the strip. */
-INLINE patch patch_of(const iso_winograd_grid *g, const int n, strip s, int64_t residue)
+/* Those of a strip's first tile, but for what differs along the strip. */
+INLINE void patches_of(const iso_winograd_grid *g, const int n, strip s, patch *a)
 {
     const iso_conv_sizes *z = &g->s;
-    const int64_t p = residue / z->stride, q = residue % z->stride;
-    patch a = {.row = z->stride * z->w * z->c, .pixel = z->stride * z->c, .no_row = g->rows[p].fewer, .no_column = g->columns[q].fewer};
-    a.h = inside_x(s.i, n, &g->rows[p]);
-    a.offset = ((s.image * z->h + s.i * z->stride + p - z->pad) * z->w + q - z->pad) * z->c;
-    return a;
+    for (int64_t p = 0; p < z->stride; p++)
+        for (int64_t q = 0; q < z->stride; q++, a++) {
+            *a = (patch){.row = z->stride * z->w * z->c, .pixel = z->stride * z->c, .no_row = g->rows[p].fewer, .no_column = g->columns[q].fewer};
+            a->h = inside_x(s.i, n, &g->rows[p]);
+            a->offset = ((s.image * z->h + s.i * z->stride + p - z->pad) * z->w + q - z->pad) * z->c;
+            a->column = &g->columns[q];
+        }
 }
 
-INLINE void move_patch(const iso_winograd_grid *g, const int n, int64_t residue, int64_t tile, patch *a)
+INLINE void move_patch(const int n, int64_t tile, patch *a)
 {
-    a->w = inside_x(tile * n, n, &g->columns[residue % g->s.stride]);
+    a->w = inside_x(tile * n, n, a->column);
     a->whole = a->h.first == 0 && a->h.last == POINTS(n) && a->w.first == 0 && a->w.last == POINTS(n);
     if (tile > 0) a->offset += n * a->pixel;
 }
 
-/* What the next tile has besides what this one has. */
-INLINE void look_ahead_x(const int n, const float *x, const patch *a, int64_t c, const bool write)
+/* The tile after tile t, in as many parts as there are eights among channels c0 ... c1-1: the rows of their residues, one residue's or all. */
+INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, strip s, int64_t t, int64_t c0, int64_t c1)
 {
-    look_ahead(POINTS(n), n, x + a->offset + c + POINTS(n) * a->pixel, a->row, a->pixel, c, write);
+    const iso_conv_sizes *z = &g->s;
+    const int64_t line = z->w * z->c, p = c0 / (z->stride * z->c);
+    const bool last = t + 1 == g->tiles_w, one = c1 <= (p + 1) * z->stride * z->c;
+    const int64_t row = (s.i + (last ? n : 0)) * z->stride - z->pad, column = ((last ? 0 : t + 1) * n + TAPS(n) - 1) * z->stride - z->pad;
+    const float *first = x + ((s.image * z->h + row + (one ? p : 0)) * z->w + column) * z->c;
+    return ahead_of(first, POINTS(n) * (one ? 1 : z->stride), line * (one ? z->stride : 1), n * z->stride * z->c, (c1 - c0) / LANES);
 }
 
 /* Channels c0 ... c1-1 of a residue, whose first one is `channel`. */
 INLINE void split_x_tile(const int n, const float *x, const patch *a, const cut *k, int64_t c0, int64_t c1, int64_t channel,
-                         const iso_winograd_place *to, float *tile)
+                         const iso_winograd_place *to, float *tile, ahead *next)
 {
     for (int64_t c = c0; c < c1; c += LANES) {
-        look_ahead_x(n, x, a, c, false);
+        look_ahead(next, false);
         split_tile(n, OF_X, x + a->offset + c, a->row, a->pixel, k, c, tile + iso_winograd_column(to, channel + c), to->point);
     }
 }
@@ -382,17 +408,20 @@ INLINE void split_x_tile(const int n, const float *x, const patch *a, const cut 
 INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int64_t number, int64_t last, const iso_winograd_place *to, int64_t row)
 {
     const strip s = strip_of(g, n, number);
-    for (int64_t r = to->first / g->s.c; r * g->s.c < last; r++) {
-        const int64_t c0 = iso_max64(to->first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
-        patch a = patch_of(g, n, s, r);
-        float *tile = to->at + row * to->pitch;
-        for (int64_t t = 0; t < g->tiles_w; t++, tile += to->pitch) {
-            move_patch(g, n, r, t, &a);
-            if (a.whole) {
-                split_x_tile(n, x, &a, NULL, c0, c1, r * g->s.c, to, tile);
+    patch patches[PATCHES];
+    patches_of(g, n, s, patches);
+    float *tile = to->at + row * to->pitch;
+    for (int64_t t = 0; t < g->tiles_w; t++, tile += to->pitch) {
+        ahead next = ahead_x(n, g, x, s, t, to->first, last);
+        for (int64_t r = to->first / g->s.c; r * g->s.c < last; r++) {
+            const int64_t c0 = iso_max64(to->first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
+            patch *a = &patches[r];
+            move_patch(n, t, a);
+            if (a->whole) {
+                split_x_tile(n, x, a, NULL, c0, c1, r * g->s.c, to, tile, &next);
             } else {
-                const cut k = cut_of(POINTS(n), x + a.offset, a.row, a.h, a.w);
-                split_x_tile(n, x, &a, &k, c0, c1, r * g->s.c, to, tile);
+                const cut k = cut_of(POINTS(n), x + a->offset, a->row, a->h, a->w);
+                split_x_tile(n, x, a, &k, c0, c1, r * g->s.c, to, tile, &next);
             }
         }
     }
@@ -421,12 +450,12 @@ INLINE void join_x_row(const int n, const bool whole, const patch *a, int again,
 
 /* above, left: whether the tiles there have written the first rows and columns. */
 INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t apart, const patch *a, int64_t first, int64_t last,
-                        bool above, bool left, float *x)
+                        bool above, bool left, float *x, ahead *next)
 {
     const int side = POINTS(n);
     for (int64_t c = first; c < last; c += LANES) {
         vec8 half[SIDE * SIDE];
-        look_ahead_x(n, x, a, c, true);
+        look_ahead(next, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
             const bool none = a->no_column && j == side - 1;
             get_column(n, m + j * apart + c, apart, none ? 0 : a->no_row ? side - 1 : side, OF_X, half + j);
@@ -465,14 +494,17 @@ INLINE void join_x(const int n, const iso_winograd_grid *g, const iso_winograd_p
 {
     const strip s = strip_of(g, n, number);
     if (s.i == 0 && first < g->s.c && g->rest) clear_rest(g, s.image, first, iso_min64(last, g->s.c), x);
-    for (int64_t r = first / g->s.c; r * g->s.c < last; r++) {
-        const int64_t c0 = iso_max64(first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
-        patch a = patch_of(g, n, s, r);
-        const float *from = m->at + row * m->pitch + r * g->s.c;
-        for (int64_t t = 0; t < g->tiles_w; t++, from += m->pitch) {
-            move_patch(g, n, r, t, &a);
-            if (a.whole && s.i > 0 && t > 0) join_x_tile(n, true, from, m->apart, &a, c0, c1, true, true, x);
-            else join_x_tile(n, false, from, m->apart, &a, c0, c1, s.i > 0, t > 0, x);
+    patch patches[PATCHES];
+    patches_of(g, n, s, patches);
+    const float *from = m->at + row * m->pitch;
+    for (int64_t t = 0; t < g->tiles_w; t++, from += m->pitch) {
+        ahead next = ahead_x(n, g, x, s, t, first, last);
+        for (int64_t r = first / g->s.c; r * g->s.c < last; r++) {
+            const int64_t c0 = iso_max64(first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
+            patch *a = &patches[r];
+            move_patch(n, t, a);
+            if (a->whole && s.i > 0 && t > 0) join_x_tile(n, true, from + r * g->s.c, m->apart, a, c0, c1, true, true, x, &next);
+            else join_x_tile(n, false, from + r * g->s.c, m->apart, a, c0, c1, s.i > 0, t > 0, x, &next);
         }
     }
 }
