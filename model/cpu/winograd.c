@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "model/cpu/fused.h"
@@ -18,6 +19,7 @@ enum {
     LANES = ISO_WINOGRAD_LANES,
     MAX_ROWS = 512,           /* tiles of a chunk */
     MIN_ROWS = 32,            /* so many tiles pay for reading the weights from the third-level cache */
+    LEAST_ROWS = 16,          /* at the end */
     OWN_BYTES = 320 << 10,    /* a thread's matrices */
     OWN_WEIGHTS = 8 << 20,    /* more than so many bytes of weights are shared by all threads */
     CACHED = 16 << 20,        /* more go to memory when they are written */
@@ -399,6 +401,20 @@ static void follow_x(const job *j, const crew *c, range strips)
     iso_chain_run(c->tail, (first + mine.first) * s->c, (first + mine.last) * s->c);
 }
 
+/* The next strips for one thread of a team, whole images: a unit, and towards the end less, so that no thread waits long for another. */
+static bool take_strips(const job *j, int threads, _Atomic int64_t *next, range *r)
+{
+    const int64_t image = j->grid.tiles_h, least = iso_ceil_div(LEAST_ROWS, image * j->grid.tiles_w) * image;
+    int64_t first = atomic_load(next), last;
+    do {
+        const int64_t left = j->strips - first, share = threads > 1 ? left / image / (2 * threads) * image : left;
+        if (left <= 0) return false;
+        last = first + iso_min64(iso_min64(iso_max64(share, least), j->unit), left);
+    } while (!atomic_compare_exchange_weak(next, &first, last));
+    *r = (range){first, last};
+    return true;
+}
+
 static void convolve(const job *j, const iso_call *call, const crew *c, range strips, const iso_winograd_weights *u)
 {
     const iso_winograd_grid *g = &j->grid;
@@ -545,6 +561,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
     iso_winograd_weights u = {.at = NULL};
     if (op != ISO_OP_CONV_W && !j.passing) u = weights_of(&j, j.prepared ? call->prepared.data : shared);
     const int64_t results = iso_shape_count(&call->out.shape);
+    _Atomic int64_t next = 0;
 #pragma omp parallel num_threads(threads)
     {
         const int rank = omp_get_thread_num();
@@ -556,9 +573,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
         if (op != ISO_OP_CONV_W) {
             if (!j.prepared && !j.passing) split_weights(op, &j, call->in[1].data, &u);
             if (j.own) {
-#pragma omp for schedule(dynamic, 1)
-                for (int64_t strip = 0; strip < j.strips; strip += j.unit)
-                    convolve(&j, call, &c, (range){strip, iso_min64(strip + j.unit, j.strips)}, &u);
+                for (range strips; take_strips(&j, omp_get_num_threads(), &next, &strips);) convolve(&j, call, &c, strips, &u);
             } else {
                 for (int64_t strip = 0; strip < j.strips; strip += j.unit)
                     convolve(&j, call, &c, (range){strip, iso_min64(strip + j.unit, j.strips)}, &u);
