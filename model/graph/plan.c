@@ -174,9 +174,16 @@ static size_t workspace_bytes(const planning *w, int t, const iso_call *call)
     return b->products_workspace(&products);
 }
 
-static iso_status place_values(planning *w, iso_error *err)
+/* How long to keep a small tensor that is read by unit `last` for the last time: bytes that are used again at once would make steps wait that could
+ * run together. */
+static int linger(const planning *w, int last)
 {
     enum { LINGER = 24 };
+    return last + LINGER < w->u.unit_count ? last + LINGER : last;
+}
+
+static iso_status place_values(planning *w, iso_error *err)
+{
     const units *u = &w->u;
     bool *taken = iso_calloc((size_t)w->p->nodes + (size_t)u->unit_count * 2, sizeof *taken);
     if (!taken) return iso_fail_memory(err);
@@ -188,12 +195,12 @@ static iso_status place_values(planning *w, iso_error *err)
     }
     for (int t = 0; t < u->unit_count; t++) {
         iso_node lead = u->unit[t].lead;
+        const size_t sums = iso_planning_sums_bytes(w, t);
         for (int i = 0; i < u->unit[t].count; i++) {
             iso_node n = u->order[u->unit[t].first + i];
             if (!w->stored[n] || w->outside[n]) continue;
             int last = w->last[n] > t ? w->last[n] : t;
-            /* Bytes that are used again at once would make steps wait that could run together. */
-            if (w->small[t] && !w->images[t] && last + LINGER < u->unit_count) last += LINGER;
+            if (w->small[t] && (!w->images[t] || sums)) last = linger(w, last);
             /* A product's result is there before the rest of its unit reads what it reads. */
             const bool early = n == lead || (u->unit[t].products && (planning_is_product(w, n) || n == u->unit[t].sum));
             int s = -1;
@@ -222,8 +229,7 @@ static iso_status place_values(planning *w, iso_error *err)
                 const size_t each = slot_bytes(w, workspace_bytes(w, t, &c));
                 if (each > w->p->together_workspace_each) w->p->together_workspace_each = each;
             }
-            const size_t sums = iso_planning_sums_bytes(w, t);
-            if (sums) w->workspace[t] = add_slot(w, sums, t, t);
+            if (sums) w->workspace[t] = add_slot(w, sums, t, linger(w, t));
             continue;
         }
         planning_call(w, n, &c);
