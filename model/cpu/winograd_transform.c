@@ -616,23 +616,31 @@ INLINE void add_wide(double *sum, const vec8 *v, bool add)
     }
 }
 
-/* Row u of a residue's weights, of y's channel o and x's from `column` on. */
-INLINE void join_w_row(const int n, const iso_conv_sizes *s, const int u, const vec8 *from, int64_t o, int64_t column, bool add, float *out, double *sum)
+/* Where the weights of one of y's channels are for eight of x's from `column` on; -1 where their residue has none. */
+INLINE void find_taps(const int n, const iso_conv_sizes *s, int64_t column, int64_t *at)
+{
+    for (int t = 0; t < TAPS(n) * TAPS(n); t++) {
+        const int64_t tap = tap_of(n, s, 0, column / s->c, t);
+        at[t] = tap < 0 ? -1 : tap + column % s->c;
+    }
+}
+
+/* A row of weights: to out, or where that is NULL to sum. */
+INLINE void join_w_row(const int n, const int64_t *at, const vec8 *from, bool add, float *out, double *sum)
 {
     const int taps = TAPS(n);
     vec8 w[SIDE];
     from_points(n, OF_W, from, 1, w, 1);
 #pragma GCC unroll 3
     for (int v = 0; v < taps; v++) {
-        const int64_t tap = tap_of(n, s, o, column / s->c, u * TAPS(n) + v), at = tap + column % s->c;
-        if (tap < 0) continue;
+        if (at[v] < 0) continue;
         if (out) {
             vec8 was = {0};
-            if (add) load(&was, out + at);
+            if (add) load(&was, out + at[v]);
             was += w[v];
-            store(out + at, &was);
+            store(out + at[v], &was);
         } else {
-            add_wide(sum + at, &w[v], add);
+            add_wide(sum + at[v], &w[v], add);
         }
     }
 }
@@ -640,14 +648,22 @@ INLINE void join_w_row(const int n, const iso_conv_sizes *s, const int u, const 
 INLINE void join_w(const int n, const iso_winograd_grid *g, const float *m, int64_t apart, int64_t pitch, int64_t o0, int64_t no, int64_t first,
                    int64_t count, bool add, float *out, double *sum)
 {
+    enum { SOME = 8 * LANES };
     const int side = POINTS(n), taps = TAPS(n);
-    for (int64_t o = 0; o < no; o++)
-        for (int64_t j = 0; j < count; j += LANES) {
-            vec8 half[3 * SIDE];
-            const float *from = m + o * pitch + j;
-            ONE_BY_ONE for (int k = 0; k < side; k++) get_column(n, from + k * apart, apart, side, OF_W, half + k);
-            ONE_BY_ONE for (int u = 0; u < taps; u++) join_w_row(n, &g->s, u, half + u * side, o0 + o, first + j, add, out, sum);
-        }
+    for (int64_t start = 0, some; start < count; start += some) {
+        int64_t at[SOME / LANES][ISO_WINOGRAD_TAPS];
+        some = iso_min64(SOME, count - start);
+        for (int64_t j = 0; j < some; j += LANES) find_taps(n, &g->s, first + start + j, at[j / LANES]);
+        for (int64_t o = 0; o < no; o++)
+            for (int64_t j = 0; j < some; j += LANES) {
+                vec8 half[3 * SIDE];
+                const float *from = m + o * pitch + start + j;
+                const int64_t base = (o0 + o) * o_apart(&g->s);
+                ONE_BY_ONE for (int k = 0; k < side; k++) get_column(n, from + k * apart, apart, side, OF_W, half + k);
+                ONE_BY_ONE for (int u = 0; u < taps; u++)
+                    join_w_row(n, at[j / LANES] + u * taps, half + u * side, add, out ? out + base : NULL, out ? NULL : sum + base);
+            }
+    }
 }
 
 ISO_CLONES void iso_winograd_join_w(const iso_winograd_grid *g, const float *m, int64_t apart, int64_t pitch, int64_t o, int64_t no, int64_t first,
