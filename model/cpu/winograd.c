@@ -51,7 +51,8 @@ typedef struct job {
     bool own;                 /* threads have chunks of their own */
     bool prepared;            /* the weights are at the points already */
     bool passing;             /* they are brought there as they are multiplied, a panel's block at a time, for every chunk anew */
-    bool wide;                /* conv_w: a slice, whose sums are wanted as they are */
+    bool slice;               /* some images of a batch, done by one thread */
+    bool wide;                /* conv_w: sums are wanted as they are */
     int width;                /* of a panel */
     /* conv, conv_x */
     int64_t depth, columns;   /* of the matrices at the points */
@@ -106,17 +107,28 @@ static iso_winograd_weights weights_of(const job *j, float *at)
 
 /* --- sizes */
 
+/* So many strips that their tiles, about that many, fill the micro-kernel's rows. */
+static int64_t strips_of_full_height(const job *j, int64_t rows)
+{
+    const int64_t width = j->grid.tiles_w;
+    int64_t step = 1;
+    while (step * width % j->isa->mr != 0) step++;
+    return iso_max64((rows + step * width / 2) / (step * width), 1) * step;
+}
+
 /* In chunks of about so many tiles. */
 static void cut_into_chunks(job *j, int64_t rows)
 {
     const iso_winograd_grid *g = &j->grid;
     int64_t strips = iso_max64(rows / g->tiles_w, 1);
-    if (strips >= g->tiles_h) /* whole images, as many in each */
+    if (j->slice && j->op != ISO_OP_CONV_W) /* one thread does them all, whatever images they are of */
+        strips = strips_of_full_height(j, rows);
+    else if (strips >= g->tiles_h) /* whole images, as many in each */
         strips = iso_ceil_div(g->s.batch, iso_ceil_div(g->s.batch, strips / g->tiles_h)) * g->tiles_h;
     else strips = iso_ceil_div(g->tiles_h, iso_ceil_div(g->tiles_h, strips));
     j->chunk = iso_min64(strips, j->strips);
     j->rows = j->chunk * g->tiles_w;
-    j->unit = iso_max64(j->chunk, g->tiles_h);
+    j->unit = j->slice ? j->strips : iso_max64(j->chunk, g->tiles_h);
 }
 
 /* Of a block's matrices of passing weights. */
@@ -200,7 +212,7 @@ static bool describe(iso_op op, const iso_call *call, job *best)
     if (s.batch * s.oh * s.ow == 0 || s.c == 0 || s.o == 0) return false;
     for (int n = taps; n <= taps + 2; n += 2) {
         job j = {.op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c,
-                 .prepared = call->prepared.shape.ndim > 0, .wide = call->wide};
+                 .prepared = call->prepared.shape.ndim > 0, .slice = call->part_of > 0, .wide = call->wide};
         j.grid = iso_winograd_grid_of(&s, n);
         if (j.grid.tiles_w > MAX_ROWS) continue;
         describe_batch(&j, call->part_of ? call->part_of : s.batch);
@@ -383,7 +395,7 @@ static void join_x(const job *j, const crew *c, const iso_winograd_products *m, 
     }
 }
 
-/* What follows on a strip of y, and on the images of x that these strips are. */
+/* What follows on a strip of y, and on the images of x that these strips complete. */
 static void follow_y(const job *j, const crew *c, int64_t strip)
 {
     const iso_winograd_grid *g = &j->grid;
@@ -393,9 +405,9 @@ static void follow_y(const job *j, const crew *c, int64_t strip)
 
 static void follow_x(const job *j, const crew *c, range strips)
 {
-    if (!c->tail->f) return;
     const iso_conv_sizes *s = &j->grid.s;
     const int64_t image = s->h * s->w, first = strips.first / j->grid.tiles_h * image, last = strips.last / j->grid.tiles_h * image;
+    if (!c->tail->f || first == last) return;
     const range mine = share(c, last - first);
     meet(c);
     iso_chain_run(c->tail, (first + mine.first) * s->c, (first + mine.last) * s->c);
@@ -433,14 +445,16 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
         if (j->passing) multiply_passing(j, c, &by, &a, call->in[1].data, &m);
         else multiply_panels(j, c, &by, &a, u, &m);
         meet(c);
-        if (j->op == ISO_OP_CONV_X) join_x(j, c, &m, strip, count, call->out.data);
-        else
+        if (j->op == ISO_OP_CONV_X) {
+            join_x(j, c, &m, strip, count, call->out.data);
+            follow_x(j, c, (range){strip, strip + count});
+        } else {
             for (int64_t k = mine.first; k < mine.last; k++) {
                 iso_winograd_join_y(g, &m, k * g->tiles_w, strip + k, call->out.data);
                 follow_y(j, c, strip + k);
             }
+        }
     }
-    if (j->op == ISO_OP_CONV_X) follow_x(j, c, strips);
 }
 
 /* --- conv_w */
