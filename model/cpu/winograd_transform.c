@@ -110,27 +110,28 @@ typedef struct cut {
     int64_t first, last;      /* columns first ... last-1 lie in the image */
 } cut;
 
-/* Column j of a tile: its pixels lie row apart; where k is not NULL, `offset` behind k's. False: it is all zeros. */
-INLINE bool load_column(const int across, const float *from, int64_t row, const cut *k, int64_t offset, const int j, vec8 *in)
+/* Column j of a tile: its pixels lie `row` bytes apart (which addresses are made of without help, unlike numbers); where k is not NULL, `offset` behind
+ * k's. False: it is all zeros. */
+INLINE bool load_column(const int across, const char *from, int64_t row, const cut *k, int64_t offset, const int j, vec8 *in)
 {
     if (k && (j < k->first || j >= k->last)) return false;
 #pragma GCC unroll 7
-    for (int i = 0; i < across; i++) load(&in[i], k ? k->row[i] + offset : from + i * row);
+    for (int i = 0; i < across; i++) memcpy(&in[i], k ? (const char *)k->row[i] + offset : from + i * row, sizeof in[i]);
     return true;
 }
 
 /* Rows r and, where it is not negative, s of what a tile gives along its columns; then along these rows, to their points. Its pixels lie row and pixel
  * apart; where k is not NULL, `channel` behind k's. */
-INLINE void split_rows(const int n, const operand of, const int r, const int s, const float *from, int64_t row, int64_t pixel, const cut *k,
-                       int64_t channel, float *column, const int64_t *point)
+INLINE void split_rows(const int n, const operand of, const int r, const int s, const char *from, int64_t row, int64_t pixel, const cut *k,
+                       int64_t offset, float *column, const int64_t *point)
 {
     const int across = length_of(n, of);
     vec8 first[SIDE], second[SIDE];
     forget();
 #pragma GCC unroll 7
-    for (int j = 0; j < across; j++, from += pixel, channel += pixel) {
+    for (int j = 0; j < across; j++, from += pixel, offset += pixel) {
         vec8 in[SIDE], out[SIDE];
-        if (load_column(across, from, row, k, channel, j, in)) {
+        if (load_column(across, from, row, k, offset, j, in)) {
             to_points(n, of, in, 1, out, 1);
             first[j] = out[r];
             if (s >= 0) second[j] = out[s];
@@ -143,20 +144,22 @@ INLINE void split_rows(const int n, const operand of, const int r, const int s, 
 }
 
 /* A whole tile. Of seven rows of points, four readings would cost more than writing the columns' results down. */
-INLINE void split_tile(const int n, const operand of, const float *from, int64_t row, int64_t pixel, const cut *k, int64_t channel,
+INLINE void split_tile(const int n, const operand of, const float *numbers, int64_t row, int64_t pixel, const cut *k, int64_t offset,
                        float *column, const int64_t *point)
 {
     const int side = POINTS(n), across = length_of(n, of);
+    const char *from = (const char *)numbers;
+    row *= (int64_t)sizeof(float), pixel *= (int64_t)sizeof(float), offset *= (int64_t)sizeof(float);
     if (side <= 5) {
-        split_rows(n, of, 0, 1, from, row, pixel, k, channel, column, point);
-        split_rows(n, of, 2, side > 3 ? 3 : -1, from, row, pixel, k, channel, column, point);
-        if (side > 3) split_rows(n, of, 4, -1, from, row, pixel, k, channel, column, point);
+        split_rows(n, of, 0, 1, from, row, pixel, k, offset, column, point);
+        split_rows(n, of, 2, side > 3 ? 3 : -1, from, row, pixel, k, offset, column, point);
+        if (side > 3) split_rows(n, of, 4, -1, from, row, pixel, k, offset, column, point);
         return;
     }
     vec8 half[SIDE * SIDE];
-    ONE_BY_ONE for (int j = 0; j < across; j++, from += pixel, channel += pixel) {
+    ONE_BY_ONE for (int j = 0; j < across; j++, from += pixel, offset += pixel) {
         vec8 in[SIDE];
-        if (load_column(across, from, row, k, channel, j, in)) to_points(n, of, in, 1, half + j, SIDE);
+        if (load_column(across, from, row, k, offset, j, in)) to_points(n, of, in, 1, half + j, SIDE);
         else
 #pragma GCC unroll 7
             for (int r = 0; r < side; r++) half[r * SIDE + j] = (vec8){0};
@@ -219,7 +222,7 @@ INLINE inside inside_x(int64_t i, int n, const iso_winograd_line *l)
 typedef struct ahead {
     const float *next;
     int64_t lines, skip; /* of a row; numbers from its end to the next row */
-    int64_t left, rows;  /* lines of this row, rows after it */
+    int64_t left;        /* lines of this row */
     int64_t each;        /* lines at a time */
 } ahead;
 
@@ -228,20 +231,20 @@ INLINE ahead ahead_of(const float *first, int64_t rows, int64_t row, int64_t flo
 {
     enum { LINE = 16, MOST = 32 << 10 /* numbers: more would drive this tile out of the second-level cache */ };
     const int64_t lines = iso_ceil_div(floats, LINE);
-    return (ahead){first, lines, row - lines * LINE, lines, rows * floats <= MOST ? rows : 0, iso_ceil_div(rows * lines, times)};
+    return (ahead){first, lines, row - lines * LINE, lines, rows * floats <= MOST ? iso_ceil_div(rows * lines, iso_ceil_div(times, 2)) : 0};
 }
 
 /* To be read they go to the second-level cache: rows a power of two apart would drive one another out of the first. */
-INLINE void look_ahead(ahead *a, const bool write)
+INLINE void look_ahead(ahead *a, int64_t c, const bool write)
 {
-    for (int64_t i = 0; i < a->each && a->rows > 0; i++) {
+    if (c % (2 * LANES)) return;
+    for (int64_t i = 0; i < a->each; i++) {
         if (write) __builtin_prefetch(a->next, 1);
         else __builtin_prefetch(a->next, 0, 1);
         a->next += 16;
         if (--a->left > 0) continue;
         a->left = a->lines;
         a->next += a->skip;
-        a->rows--;
     }
 }
 
@@ -285,7 +288,7 @@ INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel
 {
     ahead next = ahead_of(y + 2 * n * pixel, n, row, n * pixel, channels / LANES);
     for (int64_t c = 0; c < channels; c += LANES) {
-        look_ahead(&next, false);
+        look_ahead(&next, c, false);
         split_tile(n, OF_Y, y + c, row, pixel, k, c, tile + iso_winograd_column(to, c), to->point);
     }
 }
@@ -319,7 +322,7 @@ INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t a
     ahead next = ahead_of(y + 2 * n * pixel, n, line, n * pixel, pixel / LANES);
     for (int64_t c = 0; c < pixel; c += LANES) {
         vec8 half[SIDE * SIDE], out[SIDE];
-        look_ahead(&next, true);
+        look_ahead(&next, c, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
             get_column(n, m + j * apart + c, apart, side, OF_Y, half + j);
         }
@@ -400,7 +403,7 @@ INLINE void split_x_tile(const int n, const float *x, const patch *a, const cut 
                          const iso_winograd_place *to, float *tile, ahead *next)
 {
     for (int64_t c = c0; c < c1; c += LANES) {
-        look_ahead(next, false);
+        look_ahead(next, c, false);
         split_tile(n, OF_X, x + a->offset + c, a->row, a->pixel, k, c, tile + iso_winograd_column(to, channel + c), to->point);
     }
 }
@@ -455,7 +458,7 @@ INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t a
     const int side = POINTS(n);
     for (int64_t c = first; c < last; c += LANES) {
         vec8 half[SIDE * SIDE];
-        look_ahead(next, true);
+        look_ahead(next, c, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
             const bool none = a->no_column && j == side - 1;
             get_column(n, m + j * apart + c, apart, none ? 0 : a->no_row ? side - 1 : side, OF_X, half + j);
