@@ -43,6 +43,7 @@ static void test_random_expressions(void **state)
         {7, 4, 4, 24, 72, 4, 2, 1},
         {5, 20, 20, 3, 16, 1, 1, 0}, /* colours */
         {4, 15, 15, 16, 32, 5, 2, 0}, /* the encoders' */
+        {3, 4, 710, 8, 8, 4, 2, 1},   /* a strip of them is more tiles than are wanted at a time */
         {6, 9, 9, 6, 10, 3, 1, 1}};  /* cannot be cut: the others are all the same */
     iso_slicing small = *iso_backend_cpu()->slicing;
     small.images = small_slices;

@@ -19,7 +19,7 @@ enum {
     LANES = ISO_WINOGRAD_LANES,
     MAX_ROWS = 512,           /* tiles of a chunk */
     MIN_ROWS = 32,            /* so many tiles pay for reading the weights from the third-level cache */
-    LEAST_ROWS = 16,          /* at the end */
+    LEAST_ROWS = 16,          /* of the last units (take_strips) */
     OWN_BYTES = 320 << 10,    /* a thread's matrices */
     OWN_WEIGHTS = 8 << 20,    /* more than so many bytes of weights are shared by all threads */
     CACHED = 16 << 20,        /* more go to memory when they are written */
@@ -107,22 +107,22 @@ static iso_winograd_weights weights_of(const job *j, float *at)
 
 /* --- sizes */
 
-/* So many strips that their tiles, about that many, fill the micro-kernel's rows. */
+/* So many strips that their tiles, about `rows`, fill the micro-kernel's rows; 0 where it takes far more to do so. */
 static int64_t strips_of_full_height(const job *j, int64_t rows)
 {
-    const int64_t width = j->grid.tiles_w;
     int64_t step = 1;
-    while (step * width % j->isa->mr != 0) step++;
-    return iso_max64((rows + step * width / 2) / (step * width), 1) * step;
+    while (step * j->grid.tiles_w % j->isa->mr != 0) step++;
+    const int64_t tiles = step * j->grid.tiles_w;
+    return (rows + tiles / 2) / tiles * step;
 }
 
 /* In chunks of about so many tiles. */
 static void cut_into_chunks(job *j, int64_t rows)
 {
     const iso_winograd_grid *g = &j->grid;
-    int64_t strips = iso_max64(rows / g->tiles_w, 1);
-    if (j->slice && j->op != ISO_OP_CONV_W) /* one thread does them all, whatever images they are of */
-        strips = strips_of_full_height(j, rows);
+    int64_t strips = iso_max64(rows / g->tiles_w, 1), full = 0;
+    if (j->slice && j->op != ISO_OP_CONV_W) full = strips_of_full_height(j, rows);
+    if (full) strips = full; /* one thread does them all, whatever images they are of */
     else if (strips >= g->tiles_h) /* whole images, as many in each */
         strips = iso_ceil_div(g->s.batch, iso_ceil_div(g->s.batch, strips / g->tiles_h)) * g->tiles_h;
     else strips = iso_ceil_div(g->tiles_h, iso_ceil_div(g->tiles_h, strips));

@@ -110,8 +110,8 @@ typedef struct cut {
     int64_t first, last;      /* columns first ... last-1 lie in the image */
 } cut;
 
-/* Column j of a tile: its pixels lie `row` bytes apart (which addresses are made of without help, unlike numbers); where k is not NULL, `offset` behind
- * k's. False: it is all zeros. */
+/* Column j of a tile: its pixels lie `row` bytes apart (the processor multiplies these by 2 and 4 in an address, numbers by none); where k is not NULL,
+ * `offset` behind k's. False: it is all zeros. */
 INLINE bool load_column(const int across, const char *from, int64_t row, const cut *k, int64_t offset, const int j, vec8 *in)
 {
     if (k && (j < k->first || j >= k->last)) return false;
@@ -121,7 +121,7 @@ INLINE bool load_column(const int across, const char *from, int64_t row, const c
 }
 
 /* Rows r and, where it is not negative, s of what a tile gives along its columns; then along these rows, to their points. Its pixels lie row and pixel
- * apart; where k is not NULL, `channel` behind k's. */
+ * apart; where k is not NULL, `offset` behind k's: in bytes. */
 INLINE void split_rows(const int n, const operand of, const int r, const int s, const char *from, int64_t row, int64_t pixel, const cut *k,
                        int64_t offset, float *column, const int64_t *point)
 {
@@ -143,7 +143,7 @@ INLINE void split_rows(const int n, const operand of, const int r, const int s, 
     if (s >= 0) put_line(n, of, second, column, point + s * POINTS(n));
 }
 
-/* A whole tile. Of seven rows of points, four readings would cost more than writing the columns' results down. */
+/* A whole tile; distances in numbers. Of seven rows of points, four readings would cost more than writing the columns' results down. */
 INLINE void split_tile(const int n, const operand of, const float *numbers, int64_t row, int64_t pixel, const cut *k, int64_t offset,
                        float *column, const int64_t *point)
 {
@@ -198,7 +198,7 @@ INLINE strip strip_of(const iso_winograd_grid *g, const int n, int64_t number)
 }
 
 /* A row of a tile that lies outside; never written, but a constant would be so many bytes of the program's file. */
-static float no_row[SIDE * ISO_WINOGRAD_STRIDE * ISO_WINOGRAD_CHANNELS];
+static float zero_row[SIDE * ISO_WINOGRAD_STRIDE * ISO_WINOGRAD_CHANNELS];
 
 /* Pixels first ... last-1 of a tile's side lie in the image. */
 typedef struct inside {
@@ -217,7 +217,7 @@ INLINE inside inside_x(int64_t i, int n, const iso_winograd_line *l)
     return (inside){iso_max64(l->first - i, 0), iso_min64(l->last - i, POINTS(n))};
 }
 
-/* The pixels of the next tile are asked for, some lines of the cache with every eight channels of this one: its rows lie too far apart for the
+/* The pixels of the next tile are asked for, some lines of the cache with every second eight channels of this one: its rows lie too far apart for the
  * processor to foresee them. */
 typedef struct ahead {
     const float *next;
@@ -226,12 +226,12 @@ typedef struct ahead {
     int64_t each;        /* lines at a time */
 } ahead;
 
-/* rows of `floats` numbers that lie `row` apart, in `times` parts */
-INLINE ahead ahead_of(const float *first, int64_t rows, int64_t row, int64_t floats, int64_t times)
+/* rows of `floats` numbers that lie `row` apart, while so many eights of channels are done */
+INLINE ahead ahead_of(const float *first, int64_t rows, int64_t row, int64_t floats, int64_t eights)
 {
     enum { LINE = 16, MOST = 32 << 10 /* numbers: more would drive this tile out of the second-level cache */ };
     const int64_t lines = iso_ceil_div(floats, LINE);
-    return (ahead){first, lines, row - lines * LINE, lines, rows * floats <= MOST ? iso_ceil_div(rows * lines, iso_ceil_div(times, 2)) : 0};
+    return (ahead){first, lines, row - lines * LINE, lines, rows * floats <= MOST ? iso_ceil_div(rows * lines, iso_ceil_div(eights, 2)) : 0};
 }
 
 /* To be read they go to the second-level cache: rows a power of two apart would drive one another out of the first. */
@@ -279,7 +279,7 @@ iso_winograd_grid iso_winograd_grid_of(const iso_conv_sizes *s, int n)
 INLINE cut cut_of(const int across, const float *from, int64_t row, inside h, inside w)
 {
     cut k = {.first = w.first, .last = w.last};
-    for (int i = 0; i < across; i++) k.row[i] = i >= h.first && i < h.last ? from + i * row : no_row;
+    for (int i = 0; i < across; i++) k.row[i] = i >= h.first && i < h.last ? from + i * row : zero_row;
     return k;
 }
 
@@ -387,7 +387,7 @@ INLINE void move_patch(const int n, int64_t tile, patch *a)
     if (tile > 0) a->offset += n * a->pixel;
 }
 
-/* The tile after tile t, in as many parts as there are eights among channels c0 ... c1-1: the rows of their residues, one residue's or all. */
+/* The tile after tile t, while channels c0 ... c1-1 are done: the rows of their residues, one residue's or all. */
 INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, strip s, int64_t t, int64_t c0, int64_t c1)
 {
     const iso_conv_sizes *z = &g->s;
