@@ -137,10 +137,19 @@ static void all_three(const layer *l, bool must_pass)
     for (int i = 0; i < 3; i++) check(&p[i]);
 }
 
+static void by_all_kernels(const layer *layers, size_t count, bool must_pass)
+{
+    static const char *const names[] = {"portable", "avx2", "avx512"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!iso_gemm_isa_use(names[i])) continue;
+        for (size_t k = 0; k < count; k++) all_three(&layers[k], must_pass);
+    }
+    assert_true(iso_gemm_isa_use(NULL));
+}
+
 static void test_layers(void **unused)
 {
     (void)unused;
-    static const char *const names[] = {"portable", "avx2", "avx512"};
     static const layer layers[] = {
         /* the decoders' */
         {3, 16, 16, 64, 128, 2, 1, 0}, {2, 32, 32, 32, 64, 2, 1, 0}, {2, 64, 64, 16, 32, 2, 1, 0},
@@ -158,24 +167,15 @@ static void test_layers(void **unused)
         {1, 96, 128, 32, 64, 2, 1, 0}, {37, 16, 16, 8, 16, 2, 1, 0}, {90, 4, 4, 8, 16, 2, 1, 0}, {1, 12, 1000, 8, 8, 2, 1, 0},
         /* more weights than a thread has for itself, more channels than a block is deep */
         {3, 8, 8, 72, 264, 2, 1, 0}, {1, 8, 6, 136, 520, 2, 1, 0}, {33, 8, 8, 64, 256, 2, 1, 0}};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (!iso_gemm_isa_use(names[i])) continue;
-        for (size_t k = 0; k < sizeof layers / sizeof *layers; k++) all_three(&layers[k], false);
-    }
-    assert_true(iso_gemm_isa_use(NULL));
+    by_all_kernels(layers, sizeof layers / sizeof *layers, false);
 }
 
 /* So many weights that they are brought to the points as they are multiplied, in several blocks of depths. */
 static void test_passing(void **unused)
 {
     (void)unused;
-    static const char *const names[] = {"portable", "avx2", "avx512"};
     static const layer layers[] = {{1, 16, 16, 264, 456, 2, 1, 0}, {2, 13, 13, 136, 328, 2, 0, 5}, {1, 14, 12, 72, 616, 2, 0, 5}};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (!iso_gemm_isa_use(names[i])) continue;
-        for (size_t k = 0; k < sizeof layers / sizeof *layers; k++) all_three(&layers[k], true);
-    }
-    assert_true(iso_gemm_isa_use(NULL));
+    by_all_kernels(layers, sizeof layers / sizeof *layers, true);
 }
 
 /* What is none of these convolutions is left to others. */

@@ -1,9 +1,9 @@
 /* winograd.c: see winograd.h. What is multiplied when, by whom, and in how much memory; winograd_transform.c has the transforms.
  *
  * Tiles are taken in chunks of whole strips. conv and conv_x transform the weights first, or where they are many and the chunks few, block by
- * block as they are multiplied (`passing`); for each chunk: split one image, multiply at each point, join the other. conv_w splits both images and multiplies and joins block by block. Where the weights
- * are few every thread has chunks of its own, whose matrices stay in its cache; else all threads do one chunk together, so that
- * the weights are read once for many tiles. The arithmetic is the same. */
+ * block as they are multiplied (`passing`); for each chunk: split one image, multiply at each point, join the other. conv_w splits both images and
+ * multiplies and joins block by block. Where the weights are few every thread has chunks of its own, whose matrices stay in its cache; else all
+ * threads do one chunk together, so that the weights are read once for many tiles. The arithmetic is the same. */
 #include "model/cpu/winograd.h"
 
 #include <math.h>

@@ -5,8 +5,6 @@
  *   decoder  ConvT(m, 8w, 8) ConvT(8w, 4w, 4, s2, p1) ConvT(4w, 2w, 4, s2, p1) ConvT(2w, w, 4, s2, p1) ConvT(w, 3, 1)
  *            1 -> 8 -> 16 -> 32 -> 64 -> 64; ReLU between, tanh out
  */
-#include <stdio.h>
-
 #include "model/net/net.h"
 
 typedef struct layer { const char *name; int inputs, outputs, kernel, stride, pad; } layer;
@@ -35,18 +33,11 @@ static void decoder_layers(const iso_net *net, layer out[LAYERS])
     for (int i = 0; i < LAYERS; i++) out[i] = layers[i];
 }
 
-static iso_node parameter(iso_graph *g, const layer *l, const char *what, iso_shape shape)
-{
-    char name[48];
-    snprintf(name, sizeof name, "%s.%s", l->name, what);
-    return iso_state(g, name, shape);
-}
-
 /* Conv2d; x [B, H, W, in] -> [B, OH, OW, out] */
 static iso_node conv(iso_graph *g, const layer *l, iso_node x)
 {
-    iso_node w = parameter(g, l, "weight", iso_shape4(l->outputs, l->inputs, l->kernel, l->kernel));
-    iso_node b = parameter(g, l, "bias", iso_shape1(l->outputs));
+    iso_node w = iso_parameter(g, l->name, "weight", iso_shape4(l->outputs, l->inputs, l->kernel, l->kernel));
+    iso_node b = iso_parameter(g, l->name, "bias", iso_shape1(l->outputs));
     w = iso_permute(g, w, 0, 2, 3, 1); // [out, kh, kw, in]
     return iso_add(g, iso_conv(g, x, w, l->stride, l->pad), b);
 }
@@ -54,7 +45,7 @@ static iso_node conv(iso_graph *g, const layer *l, iso_node x)
 /* ConvTranspose2d without its bias is the input gradient of the convolution from `out` to `in` channels; y [B, h, w, in] -> [B, H, W, out] */
 static iso_node conv_transpose(iso_graph *g, const layer *l, iso_node y)
 {
-    iso_node w = parameter(g, l, "weight", iso_shape4(l->inputs, l->outputs, l->kernel, l->kernel));
+    iso_node w = iso_parameter(g, l->name, "weight", iso_shape4(l->inputs, l->outputs, l->kernel, l->kernel));
     iso_shape s = iso_node_shape(g, y);
     int64_t height = (s.dim[1] - 1) * l->stride - 2 * l->pad + l->kernel;
     int64_t width = (s.dim[2] - 1) * l->stride - 2 * l->pad + l->kernel;
@@ -95,7 +86,7 @@ iso_node iso_celeba_decode_rest(iso_graph *g, const iso_net *net, iso_node x)
     decoder_layers(net, layers);
     for (int i = 0; i < LAYERS; i++) {
         if (i > 0) x = conv_transpose(g, &layers[i], x);
-        x = iso_add(g, x, parameter(g, &layers[i], "bias", iso_shape1(layers[i].outputs)));
+        x = iso_add(g, x, iso_parameter(g, layers[i].name, "bias", iso_shape1(layers[i].outputs)));
         x = i < LAYERS - 1 ? iso_relu(g, x) : iso_tanh(g, x);
     }
     return x;

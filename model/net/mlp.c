@@ -27,7 +27,7 @@ iso_node iso_activation(iso_graph *g, const char *name, iso_node x)
     return activations[i].build ? activations[i].build(g, x) : x;
 }
 
-static iso_node parameter(iso_graph *g, const char *layer, const char *what, iso_shape shape)
+iso_node iso_parameter(iso_graph *g, const char *layer, const char *what, iso_shape shape)
 {
     char name[48];
     snprintf(name, sizeof name, "%s.%s", layer, what);
@@ -38,12 +38,12 @@ static iso_node parameter(iso_graph *g, const char *layer, const char *what, iso
 static iso_node multiply(iso_graph *g, const char *layer, iso_node x, int64_t outputs)
 {
     if (x == ISO_NONE) return ISO_NONE;
-    return iso_matmul(g, x, parameter(g, layer, "weight", iso_shape2(outputs, iso_node_shape(g, x).dim[1])), false, true);
+    return iso_matmul(g, x, iso_parameter(g, layer, "weight", iso_shape2(outputs, iso_node_shape(g, x).dim[1])), false, true);
 }
 
 static iso_node add_bias(iso_graph *g, const char *layer, iso_node x)
 {
-    return x == ISO_NONE ? ISO_NONE : iso_add(g, x, parameter(g, layer, "bias", iso_shape1(iso_node_shape(g, x).dim[1])));
+    return x == ISO_NONE ? ISO_NONE : iso_add(g, x, iso_parameter(g, layer, "bias", iso_shape1(iso_node_shape(g, x).dim[1])));
 }
 
 iso_node iso_linear(iso_graph *g, const char *name, iso_node x, int64_t outputs)

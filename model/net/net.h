@@ -46,6 +46,8 @@ iso_node iso_net_vector(iso_graph *g, const iso_net *net, iso_node x);
 
 /* --- the parts that nets are made of */
 
+/* The state layer.what: a parameter of a layer. */
+iso_node iso_parameter(iso_graph *g, const char *layer, const char *what, iso_shape shape);
 /* Linear layers prefix.0, prefix.2, ... from sizes[0] to sizes[layers - 1], `act` between them and `out` at the end.
  * x [B, sizes[0]] -> [B, sizes[layers - 1]]. */
 iso_node iso_mlp(iso_graph *g, const char *prefix, int layers, const int *sizes, const char *act, const char *out, iso_node x);
