@@ -25,7 +25,7 @@ static iso_node moment(iso_graph *g, const char *kind, iso_node param)
     char text[96];
     int n = snprintf(text, sizeof text, "adam.%s.%s", kind, name);
     if (n < 0 || (size_t)n >= sizeof text) return iso_graph_fail(g, "the name of parameter %s is too long", name);
-    return iso_state(g, text, iso_node_shape(g, param));
+    return iso_state_like(g, text, param);
 }
 
 /* Fills the moments' assignments and returns by how much the parameter goes down. */

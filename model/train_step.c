@@ -107,7 +107,7 @@ static iso_status build_updates(iso_train_step *s, const iso_net *net, const iso
     }
     iso_net_params(net, count, param);
     for (int i = 0; i < count; i++)
-        if (iso_objective_trains(o, param[i].name)) node[trained++] = iso_state(g, param[i].name, param[i].shape);
+        if (iso_objective_trains(o, param[i].name)) node[trained++] = iso_parameter_named(g, param[i].name, param[i].shape);
     iso_node loss = s->term[ISO_TERM_LOSS], one = iso_one(g);
     iso_vjp(g, 1, &loss, &one, trained, node, gradient);
     s->adam = iso_adam_inputs(g);

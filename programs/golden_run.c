@@ -253,7 +253,7 @@ void golden_loss(golden *t, const char *name, iso_node loss)
     if (sources > 0 && iso_graph_check(t->graph, NULL) == ISO_OK) {
         iso_node one = iso_one(t->graph);
         iso_vjp(t->graph, 1, &loss, &one, sources, source, gradient);
-        for (int i = 0; i < sources; i++) add_output(t, tensor[i], gradient[i]);
+        for (int i = 0; i < sources; i++) add_output(t, tensor[i], iso_state_restored(t->graph, source[i], gradient[i]));
     }
     free(tensor);
     free(source);
@@ -270,7 +270,7 @@ static iso_status check_params(golden *t, iso_error *err)
         char full[80], have[192], want[96];
         snprintf(full, sizeof full, "param.%s", iso_node_name(t->graph, i));
         const iso_st_tensor *tensor = iso_st_find(t->file, full);
-        iso_shape shape = iso_node_shape(t->graph, i);
+        iso_shape shape = iso_state_shape(t->graph, i);
         if (!tensor) return iso_fail(err, ISO_E_FORMAT, "the file has no %s", full);
         if (!iso_st_is_shape(tensor, &shape))
             return iso_fail(err, ISO_E_FORMAT, "%s is %s where the network has %s", full, iso_st_shape_text(tensor, have),

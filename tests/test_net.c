@@ -60,7 +60,7 @@ static void check_states(const iso_net *net)
     int n = iso_net_params(net, 128, param), states = 0;
     for (int i = 0; i < iso_graph_size(g); i++) {
         if (iso_node_op(g, i) != ISO_OP_STATE) continue;
-        iso_shape shape = iso_node_shape(g, i);
+        iso_shape shape = iso_state_shape(g, i);
         int k = 0;
         while (k < n && strcmp(param[k].name, iso_node_name(g, i)) != 0) k++;
         assert_true(k < n && iso_shape_equal(&param[k].shape, &shape));
@@ -100,7 +100,7 @@ static void supervised_states(void **state)
     int n = iso_net_params(&supervised, 64, param), states = 0;
     for (int i = 0; i < iso_graph_size(g); i++) {
         if (iso_node_op(g, i) != ISO_OP_STATE) continue;
-        iso_shape shape = iso_node_shape(g, i);
+        iso_shape shape = iso_state_shape(g, i);
         int k = 0;
         while (k < n && strcmp(param[k].name, iso_node_name(g, i)) != 0) k++;
         assert_true(k < n && iso_shape_equal(&param[k].shape, &shape));

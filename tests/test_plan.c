@@ -433,6 +433,63 @@ static void test_frozen(void **state)
     }
 }
 
+/* A state that is kept permuted is the permutation of one that is not; vars take and give both in the same order; what is like it is kept as it is; and
+ * a plan wants it as the vars have it. */
+static void test_permuted_states(void **state)
+{
+    (void)state;
+    enum { N = 2 * 3 * 4 * 5 };
+    const iso_shape shape = iso_shape4(2, 3, 4, 5), kept = iso_shape4(2, 4, 5, 3);
+    iso_backend backends[] = {*iso_backend_reference(), fused_backend(true), *iso_backend_cpu()};
+    for (int b = 0; b < 3; b++) {
+        iso_error err = {0};
+        iso_graph *g = iso_graph_create();
+        iso_node plain = iso_state(g, "plain", shape), w = iso_state_permuted(g, "w", shape, 0, 2, 3, 1), like = iso_state_like(g, "like", w);
+        const iso_shape node = iso_node_shape(g, w), listed = iso_state_shape(g, w);
+        assert_true(iso_shape_equal(&node, &kept) && iso_shape_equal(&listed, &shape));
+        assert_int_equal(iso_state_permuted(g, "w", shape, 0, 2, 3, 1), w);
+        assert_int_equal(iso_state_permuted(g, "plain", shape, 0, 1, 2, 3), plain);
+        iso_node outputs[] = {iso_sub(g, w, iso_permute(g, plain, 0, 2, 3, 1)), iso_state_restored(g, w, w)};
+        iso_assign assign = {like, iso_shift(g, iso_scale(g, w, 2), 1)};
+        iso_node needed[] = {outputs[0], like};
+        iso_vars *vars = NULL;
+        iso_plan *plan = NULL;
+        assert_int_equal(iso_vars_create(&backends[b], &vars, &err), ISO_OK);
+        assert_int_equal(iso_vars_add_states(vars, g, 2, needed, &err), ISO_OK);
+        for (int i = 0; i < iso_vars_count(vars); i++) {
+            const iso_shape in_vars = iso_vars_shape(vars, i);
+            assert_true(iso_shape_equal(&in_vars, &shape));
+        }
+        float v[N], got[N];
+        iso_draw_normal((iso_draw){seed, 1, 0}, N, v);
+        assert_int_equal(iso_vars_write(vars, "plain", v, N, &err), ISO_OK);
+        assert_int_equal(iso_vars_write(vars, "w", v, N, &err), ISO_OK);
+        iso_plan_spec spec = {.vars = vars, .output_count = 2, .outputs = outputs, .assign_count = 1, .assigns = &assign};
+        assert_int_equal(iso_plan_create(g, &spec, &plan, &err), ISO_OK);
+        iso_plan_run(plan);
+        assert_int_equal(iso_plan_read(plan, outputs[0], got, N, &err), ISO_OK);
+        for (int i = 0; i < N; i++) assert_true(got[i] == 0);
+        assert_int_equal(iso_plan_read(plan, outputs[1], got, N, &err), ISO_OK);
+        assert_memory_equal(got, v, sizeof v);
+        assert_int_equal(iso_vars_read(vars, "w", got, N, &err), ISO_OK);
+        assert_memory_equal(got, v, sizeof v);
+        assert_int_equal(iso_vars_read(vars, "like", got, N, &err), ISO_OK);
+        for (int i = 0; i < N; i++) assert_true(got[i] == (float)(2.0 * v[i] + 1.0) || got[i] == 2.0f * v[i] + 1.0f);
+        iso_plan_free(plan);
+        iso_vars_free(vars);
+        /* as it is in the vars, permuted in the graph; and the other way round */
+        assert_int_equal(iso_vars_create(&backends[b], &vars, &err), ISO_OK);
+        assert_int_equal(iso_vars_add(vars, "w", shape, &err), ISO_OK);
+        spec = (iso_plan_spec){.vars = vars, .output_count = 1, .outputs = &w};
+        assert_int_equal(iso_plan_create(g, &spec, &plan, &err), ISO_E_ARGUMENT);
+        assert_int_equal(iso_vars_add_states(vars, g, 1, &w, &err), ISO_E_ARGUMENT);
+        iso_vars_free(vars);
+        iso_state_permuted(g, "w", shape, 0, 3, 2, 1);
+        assert_int_equal(iso_graph_check(g, &err), ISO_E_ARGUMENT);
+        iso_graph_free(g);
+    }
+}
+
 static void test_planning_refuses(void **state)
 {
     (void)state;
@@ -493,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_difference_is_seen),
         cmocka_unit_test(test_assignments_read_old_values),
         cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_permuted_states),
         cmocka_unit_test(test_planning_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -144,8 +144,9 @@ static rig make_rig(void)
     r.code = iso_celeba_encode(r.g, &r.net, r.x); /* before it is divided by its norm */
     iso_node param[12], out[16] = {r.s.loss, r.s.accuracy, r.s.logits, r.code}, one = iso_one(r.g);
     assert_int_equal(iso_model_count(r.model), 12);
-    for (int i = 0; i < 12; i++) param[i] = iso_state(r.g, iso_model_name(r.model, i), iso_model_shape(r.model, i));
+    for (int i = 0; i < 12; i++) param[i] = iso_parameter_named(r.g, iso_model_name(r.model, i), iso_model_shape(r.model, i));
     iso_vjp(r.g, 1, &r.s.loss, &one, 12, param, r.gradient);
+    for (int i = 0; i < 12; i++) r.gradient[i] = iso_state_restored(r.g, param[i], r.gradient[i]);
     for (int i = 0; i < 12; i++) out[4 + i] = r.gradient[i];
     if (iso_graph_check(r.g, &err) || iso_vars_create(iso_backend_reference(), &r.vars, &err) ||
         iso_vars_add_states(r.vars, r.g, 16, out, &err) || iso_model_to_vars(r.model, r.vars, &err))

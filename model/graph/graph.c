@@ -206,9 +206,11 @@ iso_node iso_graph_intern(iso_graph *g, iso_op op, iso_dtype dtype, iso_node a, 
 
 /* --- sources */
 
-static iso_node source(iso_graph *g, iso_op op, iso_dtype dtype, const char *name, iso_shape shape)
+iso_node iso_graph_source(iso_graph *g, iso_op op, iso_dtype dtype, const char *name, iso_shape shape, const iso_attr *attr)
 {
+    const iso_attr none = {.f = 0};
     char a[96], b[96];
+    if (!attr) attr = &none;
     for (int i = 0; i < shape.ndim; i++)
         if (shape.dim[i] < 1)
             return iso_graph_fail(g, "%s \"%s\": shape %s has an empty axis", iso_op_name(op), name,
@@ -220,22 +222,23 @@ static iso_node source(iso_graph *g, iso_op op, iso_dtype dtype, const char *nam
             return iso_graph_fail(g, "\"%s\" is a %s of shape %s already, not a %s of shape %s", name,
                                   iso_op_name(n->op), iso_shape_text(&n->shape, a), iso_op_name(op),
                                   iso_shape_text(&shape, b));
+        if (memcmp(n->attr.i, attr->i, sizeof attr->i)) return iso_graph_fail(g, "\"%s\" is a state with its axes in another order already", name);
         return (iso_node)i;
     }
-    return iso_graph_intern(g, op, dtype, ISO_NONE, ISO_NONE, &shape, NULL, name);
+    return iso_graph_intern(g, op, dtype, ISO_NONE, ISO_NONE, &shape, attr, name);
 }
 
 iso_node iso_input(iso_graph *g, const char *name, iso_shape shape)
 {
-    return source(g, ISO_OP_INPUT, ISO_REAL, name, shape);
+    return iso_graph_source(g, ISO_OP_INPUT, ISO_REAL, name, shape, NULL);
 }
 iso_node iso_state(iso_graph *g, const char *name, iso_shape shape)
 {
-    return source(g, ISO_OP_STATE, ISO_REAL, name, shape);
+    return iso_graph_source(g, ISO_OP_STATE, ISO_REAL, name, shape, NULL);
 }
 iso_node iso_input_index(iso_graph *g, const char *name, int64_t count)
 {
-    return source(g, ISO_OP_INPUT, ISO_INDEX, name, iso_shape1(count));
+    return iso_graph_source(g, ISO_OP_INPUT, ISO_INDEX, name, iso_shape1(count), NULL);
 }
 
 iso_node iso_const(iso_graph *g, double value, iso_shape shape)

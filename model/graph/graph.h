@@ -82,6 +82,12 @@ const char *iso_op_name(iso_op op);
 iso_node iso_input(iso_graph *g, const char *name, iso_shape shape);
 iso_node iso_input_index(iso_graph *g, const char *name, int64_t count);
 iso_node iso_state(iso_graph *g, const char *name, iso_shape shape);
+/* iso_permute of a state of `shape` that is kept so: no run moves it. Plans' vars take it and give it (iso_vars_write, iso_vars_read) in the order of
+ * `shape`, under which they list it. */
+iso_node iso_state_permuted(iso_graph *g, const char *name, iso_shape shape, int a, int b, int c, int d);
+iso_node iso_state_like(iso_graph *g, const char *name, iso_node state);  /* another one, of the same shape and kept as this one is */
+iso_shape iso_state_shape(const iso_graph *g, iso_node state);            /* as the vars list it */
+iso_node iso_state_restored(iso_graph *g, iso_node state, iso_node x);    /* x, of the state node's shape, in the order in which the vars list it */
 iso_node iso_const(iso_graph *g, double value, iso_shape shape);
 iso_node iso_one(iso_graph *g); /* the scalar 1, the usual cotangent of a loss */
 

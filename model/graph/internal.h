@@ -49,6 +49,13 @@ extern const op_row iso_op_table[ISO_OP_COUNT];
 iso_node iso_graph_intern(iso_graph *g, iso_op op, iso_dtype dtype, iso_node a, iso_node b, const iso_shape *shape,
                           const iso_attr *attr, const char *name);
 
+/* An input or state: a new one, or the one of that name, which must be the same. attr: of a permuted state the axes; NULL: none. */
+iso_node iso_graph_source(iso_graph *g, iso_op op, iso_dtype dtype, const char *name, iso_shape shape, const iso_attr *attr);
+/* Whether a state is kept permuted (iso_state_permuted): attr.i are its axes then. */
+static inline bool iso_node_permuted(const node *n) { return n->op == ISO_OP_STATE && n->attr.i[0] + n->attr.i[1] != 0; }
+/* The order that undoes one of so many axes. */
+void iso_axes_inverse(const int64_t axis[ISO_MAX_DIMS], int ndim, int64_t inverse[ISO_MAX_DIMS]);
+
 /* True, and *value set, for a constant. */
 bool iso_node_constant(const iso_graph *g, iso_node n, double *value);
 /* NumPy broadcasting of two shapes; false when they do not fit. */

@@ -99,26 +99,49 @@ iso_node iso_rule_vjp_RESHAPE(iso_graph *g, iso_node n, int w, iso_node c)
     return iso_reshape(g, c, g->at[g->at[n].in[w]].shape);
 }
 
-static iso_node permute(iso_graph *g, iso_node x, const int64_t axis[ISO_MAX_DIMS])
+void iso_axes_inverse(const int64_t axis[ISO_MAX_DIMS], int ndim, int64_t inverse[ISO_MAX_DIMS])
 {
-    double v;
-    if (x == ISO_NONE) return ISO_NONE;
-    iso_shape from = g->at[x].shape, to = from;
-    iso_attr attr = {.i = {-1, -1, -1, -1}};
+    for (int d = 0; d < ISO_MAX_DIMS; d++) inverse[d] = -1;
+    for (int d = 0; d < ndim; d++) inverse[axis[d]] = d;
+}
+
+typedef struct permutation {
+    iso_shape to;
+    iso_attr attr;
+    bool identity;
+} permutation;
+
+/* False, and the graph has the error, where the axes are none of the shape. */
+static bool permutation_of(iso_graph *g, iso_shape from, const int64_t axis[ISO_MAX_DIMS], permutation *p)
+{
     unsigned seen = 0;
-    bool identity = true;
+    *p = (permutation){.to = from, .attr.i = {-1, -1, -1, -1}, .identity = true};
     for (int d = 0; d < ISO_MAX_DIMS; d++) {
         int64_t a = axis[d];
         bool inside = d < from.ndim;
-        if (inside ? a < 0 || a >= from.ndim || (seen >> a & 1) : a != -1)
-            return iso_graph_fail(g, "permute: the axes are not a permutation of %d", from.ndim);
+        if (inside ? a < 0 || a >= from.ndim || (seen >> a & 1) : a != -1) {
+            iso_graph_fail(g, "permute: the axes are not a permutation of %d", from.ndim);
+            return false;
+        }
         if (!inside) continue;
         seen |= 1u << a;
-        to.dim[d] = from.dim[a];
-        attr.i[d] = a;
-        identity = identity && a == d;
+        p->to.dim[d] = from.dim[a];
+        p->attr.i[d] = a;
+        p->identity = p->identity && a == d;
     }
-    if (identity) return x;
+    return true;
+}
+
+static iso_node permute(iso_graph *g, iso_node x, const int64_t axis[ISO_MAX_DIMS])
+{
+    double v;
+    permutation p;
+    if (x == ISO_NONE) return ISO_NONE;
+    const iso_shape from = g->at[x].shape;
+    if (!permutation_of(g, from, axis, &p)) return ISO_NONE;
+    if (p.identity) return x;
+    const iso_shape to = p.to;
+    const iso_attr attr = p.attr;
     if (iso_node_constant(g, x, &v)) return iso_const(g, v, to);
     if (g->at[x].op == ISO_OP_PERMUTE) { /* two in a row are one */
         int64_t both[ISO_MAX_DIMS] = {-1, -1, -1, -1};
@@ -140,10 +163,43 @@ iso_node iso_rule_jvp_PERMUTE(iso_graph *g, iso_node n, const iso_node *t)
 }
 iso_node iso_rule_vjp_PERMUTE(iso_graph *g, iso_node n, int w, iso_node c)
 {
-    int64_t inverse[ISO_MAX_DIMS] = {-1, -1, -1, -1};
+    int64_t inverse[ISO_MAX_DIMS];
     (void)w;
-    for (int d = 0; d < g->at[n].shape.ndim; d++) inverse[g->at[n].attr.i[d]] = d;
+    iso_axes_inverse(g->at[n].attr.i, g->at[n].shape.ndim, inverse);
     return permute(g, c, inverse);
+}
+
+/* --- states that are kept permuted */
+
+iso_node iso_state_permuted(iso_graph *g, const char *name, iso_shape shape, int a, int b, int c, int d)
+{
+    permutation p;
+    if (!permutation_of(g, shape, (int64_t[ISO_MAX_DIMS]){a, b, c, d}, &p)) return ISO_NONE;
+    return iso_graph_source(g, ISO_OP_STATE, ISO_REAL, name, p.to, p.identity ? NULL : &p.attr);
+}
+
+iso_node iso_state_like(iso_graph *g, const char *name, iso_node state)
+{
+    if (state == ISO_NONE) return ISO_NONE;
+    if (g->at[state].op != ISO_OP_STATE) return iso_graph_fail(g, "\"%s\" is to be like a %s, which is no state", name, iso_op_name(g->at[state].op));
+    const iso_attr attr = g->at[state].attr;
+    return iso_graph_source(g, ISO_OP_STATE, ISO_REAL, name, g->at[state].shape, &attr);
+}
+
+iso_node iso_state_restored(iso_graph *g, iso_node state, iso_node x)
+{
+    int64_t inverse[ISO_MAX_DIMS];
+    if (x == ISO_NONE || state == ISO_NONE || !iso_node_permuted(&g->at[state])) return x;
+    iso_axes_inverse(g->at[state].attr.i, g->at[state].shape.ndim, inverse);
+    return permute(g, x, inverse);
+}
+
+iso_shape iso_state_shape(const iso_graph *g, iso_node state)
+{
+    iso_shape shape = iso_node_shape(g, state);
+    if (state == ISO_NONE || !iso_node_permuted(&g->at[state])) return shape;
+    for (int d = 0; d < shape.ndim; d++) shape.dim[g->at[state].attr.i[d]] = g->at[state].shape.dim[d];
+    return shape;
 }
 
 /* --- slice and pad */

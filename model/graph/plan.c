@@ -98,7 +98,7 @@ static iso_status place_sources(planning *w, iso_error *err)
         if (v < 0)
             return iso_fail(err, ISO_E_ARGUMENT, "the plan needs the state \"%s\", which the vars lack",
                             at(w, n)->name);
-        if (!iso_shape_equal(&w->spec->vars->at[v].shape, &at(w, n)->shape))
+        if (!iso_var_fits(&w->spec->vars->at[v], w->g, n))
             return iso_fail(err, ISO_E_ARGUMENT, "the state \"%s\" has another shape in the vars", at(w, n)->name);
         w->outside[n] = w->spec->vars->at[v].data;
     }

@@ -26,9 +26,9 @@ ISO_CHECK iso_status iso_vars_add(iso_vars *v, const char *name, iso_shape shape
 ISO_CHECK iso_status iso_vars_add_states(iso_vars *v, const iso_graph *g, int count, const iso_node *outputs, iso_error *err);
 int iso_vars_count(const iso_vars *v);
 const char *iso_vars_name(const iso_vars *v, int i);
-iso_shape iso_vars_shape(const iso_vars *v, int i);
+iso_shape iso_vars_shape(const iso_vars *v, int i); /* of a permuted state iso_state_shape */
 int iso_vars_find(const iso_vars *v, const char *name); /* -1: none */
-/* Whole tensors, converted to and from the backend's precision. count must be the tensor's. */
+/* Whole tensors in the order of iso_vars_shape, converted to and from the backend's precision. count must be the tensor's. */
 ISO_CHECK iso_status iso_vars_write(iso_vars *v, const char *name, const float *data, int64_t count, iso_error *err);
 ISO_CHECK iso_status iso_vars_read(const iso_vars *v, const char *name, float *data, int64_t count, iso_error *err);
 size_t iso_vars_bytes(const iso_vars *v);

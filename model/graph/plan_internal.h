@@ -8,9 +8,14 @@
 typedef struct iso_var {
     char *name;
     iso_shape shape;
+    bool permuted;   /* kept as the permutation of `shape` by these axes, else as it is */
+    iso_attr axes;
     void *data;
     size_t bytes;
 } iso_var;
+
+/* Whether a state is kept as the variable is. */
+bool iso_var_fits(const iso_var *v, const iso_graph *g, iso_node state);
 
 struct iso_vars {
     const iso_backend *backend;

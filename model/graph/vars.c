@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <omp.h>
+
 #include "base/memory.h"
 #include "model/graph/plan_internal.h"
 
@@ -43,19 +45,24 @@ size_t iso_vars_bytes(const iso_vars *v)
     return sum;
 }
 
-iso_status iso_vars_add(iso_vars *v, const char *name, iso_shape shape, iso_error *err)
+/* axes: NULL where it is kept as it is. */
+static iso_status add(iso_vars *v, const char *name, iso_shape shape, const iso_attr *axes, iso_error *err)
 {
     char a[96], b[96];
     int known = iso_vars_find(v, name);
     if (known >= 0) {
-        if (iso_shape_equal(&v->at[known].shape, &shape)) return ISO_OK;
-        return iso_fail(err, ISO_E_ARGUMENT, "\"%s\" has shape %s already, not %s", name,
-                        iso_shape_text(&v->at[known].shape, a), iso_shape_text(&shape, b));
+        const iso_var *was = &v->at[known];
+        if (!iso_shape_equal(&was->shape, &shape))
+            return iso_fail(err, ISO_E_ARGUMENT, "\"%s\" has shape %s already, not %s", name, iso_shape_text(&was->shape, a), iso_shape_text(&shape, b));
+        if (was->permuted != (axes != NULL) || (axes && memcmp(was->axes.i, axes->i, sizeof axes->i)))
+            return iso_fail(err, ISO_E_ARGUMENT, "\"%s\" is kept with its axes in another order already", name);
+        return ISO_OK;
     }
     if (!iso_grow(&v->at, &v->capacity, v->count + 1, sizeof *v->at)) return iso_fail_memory(err);
     size_t bytes = (size_t)iso_shape_count(&shape) * v->backend->real_size;
     iso_var *at = &v->at[v->count];
-    *at = (iso_var){.name = strdup(name), .shape = shape, .data = v->backend->alloc(bytes), .bytes = bytes};
+    *at = (iso_var){.name = strdup(name), .shape = shape, .permuted = axes != NULL, .data = v->backend->alloc(bytes), .bytes = bytes};
+    if (axes) at->axes = *axes;
     if (!at->name || !at->data) {
         free(at->name);
         if (at->data) v->backend->release(at->data, bytes);
@@ -63,6 +70,24 @@ iso_status iso_vars_add(iso_vars *v, const char *name, iso_shape shape, iso_erro
     }
     v->count++;
     return ISO_OK;
+}
+
+iso_status iso_vars_add(iso_vars *v, const char *name, iso_shape shape, iso_error *err)
+{
+    return add(v, name, shape, NULL, err);
+}
+
+static iso_status add_state(iso_vars *v, const iso_graph *g, iso_node n, iso_error *err)
+{
+    return add(v, g->at[n].name, iso_state_shape(g, n), iso_node_permuted(&g->at[n]) ? &g->at[n].attr : NULL, err);
+}
+
+bool iso_var_fits(const iso_var *v, const iso_graph *g, iso_node state)
+{
+    const iso_shape shape = iso_state_shape(g, state);
+    const bool permuted = iso_node_permuted(&g->at[state]);
+    return iso_shape_equal(&v->shape, &shape) && v->permuted == permuted &&
+           (!permuted || !memcmp(v->axes.i, g->at[state].attr.i, sizeof v->axes.i));
 }
 
 iso_status iso_vars_add_states(iso_vars *v, const iso_graph *g, int count, const iso_node *outputs, iso_error *err)
@@ -77,7 +102,7 @@ iso_status iso_vars_add_states(iso_vars *v, const iso_graph *g, int count, const
         for (int k = 0; needed[n] && k < ISO_MAX_INPUTS; k++)
             if (g->at[n].in[k] != ISO_NONE) needed[g->at[n].in[k]] = true;
     for (size_t n = 0; st == ISO_OK && n < g->count; n++)
-        if (needed[n] && g->at[n].op == ISO_OP_STATE) st = iso_vars_add(v, g->at[n].name, g->at[n].shape, err);
+        if (needed[n] && g->at[n].op == ISO_OP_STATE) st = add_state(v, g, (iso_node)n, err);
     free(needed);
     return st;
 }
@@ -141,17 +166,65 @@ static iso_status find_var(const iso_vars *v, const char *name, int64_t count, c
     return ISO_OK;
 }
 
+/* --- permuted ones */
+
+/* On the backend, by all threads: from and to lie in its memory. */
+static void permute(const iso_backend *b, const void *from, const iso_shape *shape, const int64_t *axes, void *to)
+{
+    iso_call call = {.in[0] = {(void *)from, *shape}, .out = {to, *shape}, .threads = omp_get_max_threads()};
+    for (int d = 0; d < ISO_MAX_DIMS; d++) call.attr.i[d] = axes[d];
+    for (int d = 0; d < shape->ndim; d++) call.out.shape.dim[d] = shape->dim[axes[d]];
+    b->kernel[ISO_OP_PERMUTE](&call);
+    if (b->device) b->device->wait(NULL);
+}
+
+static bool is_host(const iso_backend *b) { return !b->put && b->real_size == sizeof(float); }
+
+static iso_status write_permuted(const iso_backend *b, const iso_var *at, const float *data, iso_error *err)
+{
+    if (is_host(b)) {
+        permute(b, data, &at->shape, at->axes.i, at->data);
+        return ISO_OK;
+    }
+    void *staged = b->alloc(at->bytes);
+    if (!staged) return iso_fail_memory(err);
+    const iso_status st = iso_real_put(b, staged, data, false, iso_shape_count(&at->shape), err);
+    if (st == ISO_OK) permute(b, staged, &at->shape, at->axes.i, at->data);
+    b->release(staged, at->bytes);
+    return st;
+}
+
+static iso_status read_permuted(const iso_backend *b, const iso_var *at, float *data, iso_error *err)
+{
+    int64_t inverse[ISO_MAX_DIMS];
+    iso_shape kept = at->shape;
+    for (int d = 0; d < kept.ndim; d++) kept.dim[d] = at->shape.dim[at->axes.i[d]];
+    iso_axes_inverse(at->axes.i, kept.ndim, inverse);
+    if (is_host(b)) {
+        permute(b, at->data, &kept, inverse, data);
+        return ISO_OK;
+    }
+    void *staged = b->alloc(at->bytes);
+    if (!staged) return iso_fail_memory(err);
+    permute(b, at->data, &kept, inverse, staged);
+    const iso_status st = iso_real_get(b, data, staged, false, iso_shape_count(&kept), err);
+    b->release(staged, at->bytes);
+    return st;
+}
+
 iso_status iso_vars_write(iso_vars *v, const char *name, const float *data, int64_t count, iso_error *err)
 {
     const iso_var *at = NULL;
     iso_status st = find_var(v, name, count, &at, err);
-    return st != ISO_OK ? st : iso_real_put(v->backend, at->data, data, false, count, err);
+    if (st != ISO_OK) return st;
+    return at->permuted ? write_permuted(v->backend, at, data, err) : iso_real_put(v->backend, at->data, data, false, count, err);
 }
 
 iso_status iso_vars_read(const iso_vars *v, const char *name, float *data, int64_t count, iso_error *err)
 {
     const iso_var *at = NULL;
     iso_status st = find_var(v, name, count, &at, err);
-    if (st == ISO_OK) st = iso_real_get(v->backend, data, at->data, false, count, err);
+    if (st != ISO_OK) return st;
+    st = at->permuted ? read_permuted(v->backend, at, data, err) : iso_real_get(v->backend, data, at->data, false, count, err);
     return st == ISO_OK && v->backend->device ? v->backend->device->check(err) : st;
 }

@@ -38,7 +38,6 @@ static iso_node conv(iso_graph *g, const layer *l, iso_node x)
 {
     iso_node w = iso_parameter(g, l->name, "weight", iso_shape4(l->outputs, l->inputs, l->kernel, l->kernel));
     iso_node b = iso_parameter(g, l->name, "bias", iso_shape1(l->outputs));
-    w = iso_permute(g, w, 0, 2, 3, 1); // [out, kh, kw, in]
     return iso_add(g, iso_conv(g, x, w, l->stride, l->pad), b);
 }
 
@@ -49,7 +48,6 @@ static iso_node conv_transpose(iso_graph *g, const layer *l, iso_node y)
     iso_shape s = iso_node_shape(g, y);
     int64_t height = (s.dim[1] - 1) * l->stride - 2 * l->pad + l->kernel;
     int64_t width = (s.dim[2] - 1) * l->stride - 2 * l->pad + l->kernel;
-    w = iso_permute(g, w, 0, 2, 3, 1); // [in, kh, kw, out]
     return iso_conv_x(g, y, w, l->stride, l->pad, height, width);
 }
 

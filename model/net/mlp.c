@@ -27,11 +27,16 @@ iso_node iso_activation(iso_graph *g, const char *name, iso_node x)
     return activations[i].build ? activations[i].build(g, x) : x;
 }
 
+iso_node iso_parameter_named(iso_graph *g, const char *name, iso_shape shape)
+{
+    return shape.ndim == 4 ? iso_state_permuted(g, name, shape, 0, 2, 3, 1) : iso_state(g, name, shape);
+}
+
 iso_node iso_parameter(iso_graph *g, const char *layer, const char *what, iso_shape shape)
 {
     char name[48];
     snprintf(name, sizeof name, "%s.%s", layer, what);
-    return iso_state(g, name, shape);
+    return iso_parameter_named(g, name, shape);
 }
 
 /* x W^T */

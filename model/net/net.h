@@ -1,7 +1,7 @@
 /* net.h: the papers' networks as expressions over named parameters.
  *
  * Parameters are states named as in the model file, in PyTorch layouts (Linear [out, in], Conv2d [out, in, kh, kw],
- * ConvTranspose2d [in, out, kh, kw]); the builders permute them to the engine's channels-last forms inside the graph.
+ * ConvTranspose2d [in, out, kh, kw]); convolutions' weights are kept in the engine's channels-last forms, [out, kh, kw, in] and [in, kh, kw, out].
  * Images are [B, 64, 64, 3]; MLP data are [B, D]. A net that iso_net_check refuses must not be built.
  * Builders report errors in the graph (iso_graph_check). */
 #ifndef ISO_NET_H
@@ -46,7 +46,9 @@ iso_node iso_net_vector(iso_graph *g, const iso_net *net, iso_node x);
 
 /* --- the parts that nets are made of */
 
-/* The state layer.what: a parameter of a layer. */
+/* The state `name`, or layer.what: a parameter of PyTorch's shape. A convolution's weights, those with four axes, are the node with channels last
+ * (iso_state_permuted). */
+iso_node iso_parameter_named(iso_graph *g, const char *name, iso_shape shape);
 iso_node iso_parameter(iso_graph *g, const char *layer, const char *what, iso_shape shape);
 /* Linear layers prefix.0, prefix.2, ... from sizes[0] to sizes[layers - 1], `act` between them and `out` at the end.
  * x [B, sizes[0]] -> [B, sizes[layers - 1]]. */
