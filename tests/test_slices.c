@@ -75,6 +75,76 @@ static void test_random_expressions(void **state)
     assert_true(iso_gemm_isa_use(NULL));
 }
 
+/* A gradient through a layer and the gradient of its weights, from the same x: y = conv(x), w' = conv_w(x, t), with x and t results of other steps. */
+static outcome run_gradients(const iso_backend *b, const layer *l, int threads)
+{
+    iso_error err = {0};
+    outcome o = {.stats = {0}};
+    iso_graph *g = iso_graph_create();
+    iso_node in = iso_input(g, "y", y_shape(l)), w = iso_state(g, "w", w_shape(l));
+    iso_node x = iso_relu(g, iso_conv_x(g, in, w, (int)l->stride, (int)l->pad, l->h, l->w)), t = iso_tanh(g, in);
+    iso_node out[] = {iso_mul(g, iso_step(g, in), iso_conv(g, x, w, (int)l->stride, (int)l->pad)),
+                      iso_scale(g, iso_conv_w(g, x, t, (int)l->stride, (int)l->pad, l->kernel, l->kernel), 0.5)};
+    iso_vars *vars = NULL;
+    iso_plan *plan = NULL;
+    assert_int_equal(iso_vars_create(b, &vars, &err), ISO_OK);
+    assert_int_equal(iso_vars_add_states(vars, g, 2, out, &err), ISO_OK);
+    const iso_shape shape[] = {w_shape(l), y_shape(l)};
+    float *v[2];
+    for (uint32_t i = 0; i < 2; i++) v[i] = normal(seed, 3000 + i, 0, iso_shape_count(&shape[i]));
+    const iso_plan_spec spec = {.vars = vars, .output_count = 2, .outputs = out, .threads = threads};
+    assert_int_equal(iso_vars_write(vars, "w", v[0], iso_shape_count(&shape[0]), &err), ISO_OK);
+    assert_int_equal(iso_plan_create(g, &spec, &plan, &err), ISO_OK);
+    assert_int_equal(iso_plan_write(plan, in, v[1], iso_shape_count(&shape[1]), &err), ISO_OK);
+    for (int twice = 0; twice < 2; twice++) iso_plan_run(plan);
+    for (int i = 0; i < 2; i++) {
+        const iso_shape s = iso_node_shape(g, out[i]);
+        o.bytes[i] = (size_t)iso_shape_count(&s) * sizeof(float);
+        o.value[i] = malloc(o.bytes[i]);
+        assert_non_null(o.value[i]);
+        assert_int_equal(iso_plan_read(plan, out[i], o.value[i], iso_shape_count(&s), &err), ISO_OK);
+        free(v[i]);
+    }
+    for (int i = 2; i < KEPT; i++) assert_non_null(o.value[i] = malloc(1));
+    o.stats = iso_plan_describe(plan);
+    iso_plan_free(plan);
+    iso_vars_free(vars);
+    iso_graph_free(g);
+    return o;
+}
+
+/* Their slices are done together: all but the last two of conv_w's are no steps. */
+static void test_along(void **state)
+{
+    (void)state;
+    static const layer layers[] = {{9, 16, 16, 16, 32, 4, 2, 1}, {16, 8, 16, 8, 16, 4, 2, 1}, {11, 16, 32, 24, 40, 4, 2, 1}};
+    iso_slicing small = *iso_backend_cpu()->slicing, alone;
+    small.images = small_slices;
+    alone = small;
+    alone.along = NULL;
+    iso_backend cut = *iso_backend_cpu(), each = cut;
+    cut.slicing = &small;
+    each.slicing = &alone;
+    assert_true(iso_gemm_isa_use("avx2") || iso_gemm_isa_use("portable"));
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
+        for (per_slice = 1; per_slice <= 3; per_slice++) {
+            outcome first = run_gradients(&cut, &layers[i], 1), without = run_gradients(&each, &layers[i], 1), exact = run_gradients(iso_backend_reference(), &layers[i], 1);
+            if (first.stats.steps >= without.stats.steps) fail_msg("layer %zu: no slices are done along with others", i);
+            if (!(apart(&first, &exact) <= 1e-4)) fail_msg("layer %zu is off by %g", i, apart(&first, &exact));
+            assert_memory_equal(first.value[0], without.value[0], first.bytes[0]);
+            assert_true(first.stats.flops == without.stats.flops && first.stats.gemm_flops == without.stats.gemm_flops);
+            for (int threads = 2; threads <= 4; threads++) {
+                outcome other = run_gradients(&cut, &layers[i], threads);
+                if (!same(&other, &first)) fail_msg("layer %zu: %d threads change the values", i, threads);
+                release(&other);
+            }
+            release(&first);
+            release(&without);
+            release(&exact);
+        }
+    assert_true(iso_gemm_isa_use(NULL));
+}
+
 /* A large layer is cut by the backend itself, into slices that leave threads enough, whatever their number; a small one is not. */
 static void test_large_layers(void **state)
 {
@@ -107,6 +177,6 @@ static void test_wrong_is_seen(void **state)
 int main(void)
 {
     printf("seed %llu\n", (unsigned long long)seed);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_expressions), cmocka_unit_test(test_large_layers), cmocka_unit_test(test_wrong_is_seen)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_expressions), cmocka_unit_test(test_along), cmocka_unit_test(test_large_layers), cmocka_unit_test(test_wrong_is_seen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -178,6 +178,57 @@ static void test_passing(void **unused)
     by_all_kernels(layers, sizeof layers / sizeof *layers, true);
 }
 
+/* A slice of conv that does one of conv_w along with it: y has the bits that it has alone, and the doubles are the sums, or added to what is there. */
+static void check_along(const layer *l)
+{
+    const int64_t k = 2 * l->stride;
+    const iso_shape x = shape4(l->b, l->h, l->w, l->c), w = shape4(l->o, k, k, l->c);
+    const iso_shape y = shape4(l->b, (l->h + 2 * l->pad - k) / l->stride + 1, (l->w + 2 * l->pad - k) / l->stride + 1, l->o);
+    problem conv = make(ISO_OP_CONV, x, w, y, (iso_attr){.i = {l->stride, l->pad}});
+    problem sums = make(ISO_OP_CONV_W, x, y, w, (iso_attr){.i = {l->stride, l->pad, k, k}});
+    conv.real.part_of = sums.real.part_of = 2 * l->b;
+    run(&conv, 1);
+    float *alone = take(conv.count * sizeof *alone);
+    memcpy(alone, conv.real.out.data, conv.count * sizeof *alone);
+    memcpy(sums.real.in[0].data, conv.real.in[0].data, (size_t)iso_shape_count(&x) * sizeof(float));
+    memcpy(sums.exact.in[0].data, conv.exact.in[0].data, (size_t)iso_shape_count(&x) * sizeof(double));
+    iso_backend_reference()->kernel[ISO_OP_CONV_W](&sums.exact);
+    iso_call along = sums.real;
+    double *wide = take(sums.count * sizeof *wide);
+    along.in[0].data = conv.real.in[0].data;
+    along.out.data = wide;
+    along.wide = true;
+    along.threads = 1;
+    assert_true(iso_winograd_along(&conv.real, &along));
+    conv.real.along = &along;
+    for (int times = 1; times <= 2; times++) {
+        along.add = times > 1;
+        run(&conv, 1);
+        assert_memory_equal(alone, conv.real.out.data, conv.count * sizeof *alone);
+        for (size_t i = 0; i < sums.count; i++) ((float *)sums.real.out.data)[i] = (float)(wide[i] / times);
+        const double error = error_of(&sums);
+        if (!(error <= 4e-6)) fail_msg("conv_w along with conv: error %g", error);
+    }
+    free(alone);
+    free(wide);
+    release(&conv);
+    release(&sums);
+}
+
+static void test_along(void **unused)
+{
+    (void)unused;
+    static const char *const names[] = {"portable", "avx2", "avx512"};
+    /* the decoders'; one chunk and several, whole images and strips, cut tiles, blocks of channels that are not full */
+    static const layer layers[] = {{4, 64, 64, 16, 32, 2, 1, 0}, {8, 32, 32, 32, 64, 2, 1, 0}, {1, 4, 4, 8, 8, 2, 1, 0}, {3, 20, 12, 24, 40, 2, 1, 0},
+                                   {2, 18, 30, 40, 8, 2, 1, 0},  {7, 13, 17, 8, 72, 2, 0, 0}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!iso_gemm_isa_use(names[i])) continue;
+        for (size_t k = 0; k < sizeof layers / sizeof *layers; k++) check_along(&layers[k]);
+    }
+    assert_true(iso_gemm_isa_use(NULL));
+}
+
 /* What is none of these convolutions is left to others. */
 static void test_refused(void **unused)
 {
@@ -209,6 +260,7 @@ static void test_wrong_is_seen(void **unused)
 int main(void)
 {
     printf("seed %llu\n", (unsigned long long)state);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers), cmocka_unit_test(test_passing), cmocka_unit_test(test_refused), cmocka_unit_test(test_wrong_is_seen)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers), cmocka_unit_test(test_passing), cmocka_unit_test(test_along), cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_wrong_is_seen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -305,3 +305,8 @@ int64_t iso_cpu_conv_images(iso_op op, const iso_call *call)
     if (by == BY_WINOGRAD) return iso_winograd_images(op, call);
     return by == BY_FEW ? iso_cpu_slice_images(s.batch, 1, s.h * s.w * (s.c + s.o)) : 0;
 }
+
+bool iso_cpu_conv_along(const iso_call *conv, const iso_call *conv_w)
+{
+    return way_of(ISO_OP_CONV, conv) == BY_WINOGRAD && way_of(ISO_OP_CONV_W, conv_w) == BY_WINOGRAD && iso_winograd_along(conv, conv_w);
+}

@@ -69,7 +69,8 @@ static int64_t cpu_images(iso_op op, const iso_call *call)
     return op == ISO_OP_CONV || op == ISO_OP_CONV_X || op == ISO_OP_CONV_W ? iso_cpu_conv_images(op, call) : 0;
 }
 
-static const iso_slicing slicing = {.images = cpu_images, .join = iso_cpu_join, .bytes = ISO_CPU_SLICE / 2}; /* of the one tensor; convolutions count two */
+static const iso_slicing slicing = {.images = cpu_images, .along = iso_cpu_conv_along, .join = iso_cpu_join,
+                                    .bytes = ISO_CPU_SLICE / 2}; /* of the one tensor; convolutions count two */
 
 static const iso_backend cpu = {
     .name = "cpu",

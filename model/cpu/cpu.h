@@ -80,6 +80,7 @@ void iso_cpu_conv_x(const iso_call *call);
 void iso_cpu_conv_w(const iso_call *call);
 size_t iso_cpu_conv_prepared(iso_op op, const iso_call *call, int *form); /* iso_backend.prepared, of CONV and CONV_X */
 int64_t iso_cpu_conv_images(iso_op op, const iso_call *call);             /* iso_slicing.images */
+bool iso_cpu_conv_along(const iso_call *conv, const iso_call *conv_w);    /* iso_slicing.along */
 
 /* reduce.c */
 void iso_cpu_sum(const iso_call *call);

@@ -96,7 +96,7 @@ typedef void (*iso_gemm_kernel)(int64_t depth, const float *a, const float *b, f
 typedef struct iso_gemm_isa {
     const char *name;
     int mr, lanes; /* tile height; the tile is two vectors of `lanes` wide */
-    iso_gemm_kernel kernel[2][2][ISO_GEMM_MR_MAX]; /* [A by depth][vectors - 1][height - 1] */
+    iso_gemm_kernel kernel[3][2][ISO_GEMM_MR_MAX]; /* [A by rows; by depth; and rows of B ISO_GEMM_LDA apart][vectors - 1][height - 1] */
     bool tiles;    /* products large enough go to gemm_amx.c */
 } iso_gemm_isa;
 extern const iso_gemm_isa iso_gemm_amx, iso_gemm_avx512, iso_gemm_avx2, iso_gemm_portable;

@@ -31,7 +31,7 @@ INLINE void save_part(float *c, VEC v0, VEC v1, int n, bool add)
     }
 #define MUL(i)                                             \
     if (i < height) {                                      \
-        VEC x = SPLAT(a + (by_depth ? i : i * ISO_GEMM_LDA)); \
+        VEC x = SPLAT(a + (way ? i : i * ISO_GEMM_LDA));   \
         p##i = MULADD(x, b0, p##i);                        \
         if (vectors > 1) q##i = MULADD(x, b1, q##i);       \
     }
@@ -47,7 +47,7 @@ INLINE void save_part(float *c, VEC v0, VEC v1, int n, bool add)
     }
 #define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)
 
-INLINE void micro(const int height, const int vectors, const bool by_depth, int64_t depth, const float *a, const float *b,
+INLINE void micro(const int height, const int vectors, const int way, int64_t depth, const float *a, const float *b,
                   float *const *c, int64_t column, int n, bool add)
 {
     const bool whole = n == vectors * LANES;
@@ -59,18 +59,18 @@ INLINE void micro(const int height, const int vectors, const bool by_depth, int6
     for (int64_t k = 0; k < depth; k++) {
         VEC b0 = LOAD(b), b1 = vectors > 1 ? LOAD(b + LANES) : ZERO;
         EACH_ROW(MUL)
-        a += by_depth ? ISO_GEMM_PANEL : 1;
-        b += 2 * LANES;
+        a += way ? ISO_GEMM_PANEL : 1;
+        b += way == 2 ? ISO_GEMM_LDA : 2 * LANES;
         (void)b1;
     }
     EACH_ROW(SAVE)
 }
 
-#define KERNEL(by_depth, vectors, height)                                                                                \
-    static TARGET void micro_##by_depth##_##vectors##_##height(int64_t depth, const float *a, const float *b, float *const *c, \
-                                                               int64_t column, int n, bool add)                          \
-    {                                                                                                                    \
-        micro(height, vectors, by_depth, depth, a, b, c, column, n, add);                                                \
+#define KERNEL(way, vectors, height)                                                                                          \
+    static TARGET void micro_##way##_##vectors##_##height(int64_t depth, const float *a, const float *b, float *const *c, \
+                                                          int64_t column, int n, bool add)                                \
+    {                                                                                                                     \
+        micro(height, vectors, way, depth, a, b, c, column, n, add);                                                      \
     }
 #define KERNELS_6(d, v) KERNEL(d, v, 1) KERNEL(d, v, 2) KERNEL(d, v, 3) KERNEL(d, v, 4) KERNEL(d, v, 5) KERNEL(d, v, 6)
 #define KERNELS_14(d, v)                                                                                            \

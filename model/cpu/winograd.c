@@ -25,10 +25,13 @@ enum {
     CACHED = 16 << 20,        /* more go to memory when they are written */
     SUM_ROWS = 128,           /* conv_w: they are the depth of its products */
     ONE_ROWS = 64,            /* of a layer that is one block */
+    APART_BYTES = 8 << 20,    /* conv_w whose threads each make y's operand: at most so many bytes of both operands, */
+    APART_CHANNELS = 160,     /* and so many of x's channels to each thread but one pay for it */
     KEPT_ROWS = 512,          /* are multiplied, so many at a time, before they are joined, where products at the points take no more than */
     KEPT_BYTES = 256 << 10,
     SLAB = 32,                /* of x's channels: all of them, for so many tiles, would leave the second-level cache */
     SHARED_ROWS = 192,
+    ALONG_ROWS = 48,          /* of a conv that does a conv_w along with it: they are the depth of its products */
     BLOCK_O = 32,             /* of conv_w: channels of y and of x, times the points, in the second-level cache */
     BLOCK_X = 64,
     PASSES = 2,               /* chunks for which weights are better brought to the points anew than kept there */
@@ -63,10 +66,15 @@ typedef struct job {
     int sets;
     int64_t block_o, block_x;
     int64_t slab;             /* channels of x at a time */
+    int64_t shares;           /* not own: of x's channels, each done by one thread */
+    bool apart;               /* each thread has y's operand for itself */
     int64_t kept;             /* chunks that are summed at the points before they are joined */
+    /* both */
+    bool along;               /* the conv_w is done along with the conv (iso_call.along) */
     /* workspace */
     int64_t left, right;      /* conv, conv_x: the operand and m; conv_w: both operands */
-    int64_t product;          /* a thread's block: conv_w's results, passing weights */
+    int64_t other;            /* y's operand of the conv_w that is done along with it */
+    int64_t product;          /* a thread's block: conv_w's results (all of them, along with a conv), passing weights */
     int64_t weights;          /* at the points */
     int64_t shared;           /* the weights, or the sets' sums */
 } job;
@@ -121,7 +129,7 @@ static void cut_into_chunks(job *j, int64_t rows)
 {
     const iso_winograd_grid *g = &j->grid;
     int64_t strips = iso_max64(rows / g->tiles_w, 1), full = 0;
-    if (j->slice && j->op != ISO_OP_CONV_W) full = strips_of_full_height(j, rows);
+    if (j->slice && (j->op != ISO_OP_CONV_W || j->along)) full = strips_of_full_height(j, rows);
     if (full) strips = full; /* one thread does them all, whatever images they are of */
     else if (strips >= g->tiles_h) /* whole images, as many in each */
         strips = iso_ceil_div(g->s.batch, iso_ceil_div(g->s.batch, strips / g->tiles_h)) * g->tiles_h;
@@ -142,7 +150,8 @@ static void describe_conv(job *j)
     j->weights = j->grid.points * weights_of(j, NULL).apart;
     j->own = j->weights * (int64_t)sizeof(float) <= OWN_WEIGHTS;
     const int64_t tile_bytes = j->grid.points * (j->o + j->channels) * (int64_t)sizeof(float);
-    cut_into_chunks(j, j->own ? iso_min64(iso_max64(OWN_BYTES / tile_bytes, MIN_ROWS), SHARED_ROWS) : SHARED_ROWS);
+    if (j->along) cut_into_chunks(j, ALONG_ROWS);
+    else cut_into_chunks(j, j->own ? iso_min64(iso_max64(OWN_BYTES / tile_bytes, MIN_ROWS), SHARED_ROWS) : SHARED_ROWS);
     j->passing = !j->prepared && j->weights * (int64_t)sizeof(float) > CACHED && iso_ceil_div(j->strips, j->chunk) <= PASSES;
     j->shared = j->prepared || j->passing ? 0 : j->weights;
     if (j->passing) {
@@ -156,10 +165,24 @@ static void describe_conv(job *j)
     j->right = j->rows * j->m.pitch;
 }
 
+/* Of conv_w's results. */
+static int64_t blocks_of(const job *j) { return iso_ceil_div(j->o, j->block_o) * iso_ceil_div(j->channels, j->block_x); }
+
 /* Of a block's matrices at the points. */
 static int64_t product_apart(const job *j) { return j->block_o * j->block_x + SKEW; }
 
-static void describe_conv_w(job *j)
+/* Residues that differ in their zeros are each shared, others as one: so many channels. */
+static int64_t shared_channels(const job *j) { return j->grid.zeros && j->grid.s.c / j->width >= j->shares ? j->grid.s.c : j->channels; }
+
+/* SUM_ROWS, or fewer where chunks of whole images, an even number of them, can then be taken by two threads. */
+static int64_t even_rows(const job *j)
+{
+    const int64_t tiles = j->grid.tiles_h * j->grid.tiles_w, all = j->strips * j->grid.tiles_w, pairs = iso_ceil_div(all, 2 * SUM_ROWS);
+    const int64_t rows = iso_ceil_div(j->grid.s.batch, 2 * pairs) * tiles;
+    return j->slice || rows > SUM_ROWS || rows < LEAST_ROWS ? SUM_ROWS : rows;
+}
+
+static void describe_conv_w(job *j, int64_t threads)
 {
     const int64_t results = j->o * j->grid.s.kh * j->grid.s.kw * j->grid.s.c;
     j->block_o = iso_min64(BLOCK_O, round_up(j->o, ISO_GEMM_PANEL));
@@ -167,14 +190,16 @@ static void describe_conv_w(job *j)
     j->product = j->grid.points * product_apart(j);
     j->own = results <= FEW;
     const bool one = j->o <= j->block_o && j->channels <= j->block_x && j->product * (int64_t)sizeof(float) <= KEPT_BYTES;
-    j->slab = j->own && !one ? iso_min64(j->block_x, SLAB) : j->channels;
+    j->slab = j->own && !one && !j->along ? iso_min64(j->block_x, SLAB) : j->channels;
     j->block_x = iso_min64(j->block_x, j->slab);
-    cut_into_chunks(j, j->own ? one ? ONE_ROWS : SUM_ROWS : SHARED_ROWS);
+    cut_into_chunks(j, j->along ? ALONG_ROWS : one ? ONE_ROWS : j->own ? even_rows(j) : SHARED_ROWS);
     j->kept = one ? iso_max64(KEPT_ROWS / j->rows, 1) : 1;
     j->sets = j->own && !j->wide ? (int)iso_min64(SETS, iso_ceil_div(j->strips, j->chunk)) : 1;
     j->shared = j->own && !j->wide ? 2 * j->sets * results : 0;
     (void)place_panels(j, NULL, j->o, ISO_GEMM_PANEL, &j->left);
-    (void)place_panels(j, NULL, j->slab, j->width, &j->right);
+    j->shares = threads;
+    (void)place_panels(j, NULL, j->own ? j->slab : j->block_x, j->width, &j->right);
+    j->apart = !j->own && (threads - 1) * APART_CHANNELS <= j->channels && (j->left + j->right) * (int64_t)sizeof(float) <= APART_BYTES;
 }
 
 static double cost_of(const job *j)
@@ -192,57 +217,85 @@ static double cost_of(const job *j)
     return cost;
 }
 
-static void describe_batch(job *j, int64_t batch)
+static void describe_batch(job *j, int64_t batch, int64_t threads)
 {
     j->grid.s.batch = batch;
     j->strips = batch * j->grid.tiles_h;
-    if (j->op == ISO_OP_CONV_W) describe_conv_w(j);
+    if (j->op == ISO_OP_CONV_W) describe_conv_w(j, iso_max64(threads, 1));
     else describe_conv(j);
 }
 
-/* False where this is none for Winograd. Slices have tiles as the whole has them. */
+/* False where this is none for Winograd. Slices have tiles as the whole has them. best->along says whether it is done along with another. */
 static bool describe(iso_op op, const iso_call *call, job *best)
 {
     const iso_conv_sizes s = iso_conv_sizes_of_call(op, call);
     const iso_gemm_isa *isa = iso_gemm_isa_get();
+    const bool along = best->along;
     double least = INFINITY;
     const int64_t taps = iso_ceil_div(s.kh, s.stride);
     if (isa->tiles || taps < 2 || taps > 3 || iso_ceil_div(s.kw, s.stride) != taps || s.c % LANES != 0 || s.o % LANES != 0) return false;
     if (s.stride > ISO_WINOGRAD_STRIDE || s.c > ISO_WINOGRAD_CHANNELS || s.o > ISO_WINOGRAD_CHANNELS) return false;
     if (s.batch * s.oh * s.ow == 0 || s.c == 0 || s.o == 0) return false;
     for (int n = taps; n <= taps + 2; n += 2) {
-        job j = {.op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c,
+        job j = {.along = along, .op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c,
                  .prepared = call->prepared.shape.ndim > 0, .slice = call->part_of > 0, .wide = call->wide};
         j.grid = iso_winograd_grid_of(&s, n);
         if (j.grid.tiles_w > MAX_ROWS) continue;
-        describe_batch(&j, call->part_of ? call->part_of : s.batch);
+        describe_batch(&j, call->part_of ? call->part_of : s.batch, call->threads);
         const double cost = cost_of(&j);
         if (cost >= least) continue;
         least = cost;
         *best = j;
     }
-    if (call->part_of && least < INFINITY) describe_batch(best, s.batch);
+    if (call->part_of && least < INFINITY) describe_batch(best, s.batch, call->threads);
     return least < INFINITY;
 }
 
 double iso_winograd_cost(iso_op op, const iso_call *call)
 {
-    job j;
+    job j = {.along = false};
     return describe(op, call, &j) ? cost_of(&j) : INFINITY;
 }
 
-/* What each thread has, or all together: floats. */
+/* A conv and the conv_w that is done along with it, chunk by chunk: x is brought to the points once for both. False where they cannot. */
+static bool describe_along(const iso_call *call, const iso_call *along, job *conv, job *sums)
+{
+    *conv = *sums = (job){.along = true};
+    if (!describe(ISO_OP_CONV, call, conv) || !describe(ISO_OP_CONV_W, along, sums)) return false;
+    if (!conv->own || !sums->own || !sums->wide || conv->grid.n != sums->grid.n || conv->chunk != sums->chunk) return false;
+    conv->other = sums->left;
+    conv->product = blocks_of(sums) * round_up(sums->product, 16);
+    return true;
+}
+
+bool iso_winograd_along(const iso_call *call, const iso_call *along)
+{
+    job conv, sums;
+    return describe_along(call, along, &conv, &sums);
+}
+
+/* Which operands all threads have together. Of a conv_w's x each has its channels. */
+static bool shares_left(const job *j) { return !j->own && !j->apart; }
+static bool shares_right(const job *j) { return !j->own && j->op != ISO_OP_CONV_W; }
+
+/* What each thread has, but for what they share: floats. */
 static int64_t part_size(const job *j)
 {
-    return round_up(j->left, 16) + round_up(j->right, 16);
+    return (shares_left(j) ? 0 : round_up(j->left, 16)) + (shares_right(j) ? 0 : round_up(j->right, 16)) + round_up(j->other, 16);
+}
+
+/* What they share, behind the weights or sums. */
+static int64_t shared_size(const job *j)
+{
+    return (shares_left(j) ? round_up(j->left, 16) : 0) + (shares_right(j) ? round_up(j->right, 16) : 0);
 }
 
 size_t iso_winograd_workspace(iso_op op, const iso_call *call)
 {
-    job j;
-    if (!describe(op, call, &j)) return 0;
+    job j = {.along = false}, sums;
+    if (!(call->along ? describe_along(call, call->along, &j, &sums) : describe(op, call, &j))) return 0;
     const int64_t threads = call->threads < 1 ? 1 : call->threads;
-    return (size_t)(round_up(j.shared, 16) + (j.own ? threads : 1) * part_size(&j) + threads * j.product) * sizeof(float);
+    return (size_t)(round_up(j.shared, 16) + shared_size(&j) + threads * (part_size(&j) + j.product)) * sizeof(float);
 }
 
 /* --- conv and conv_x */
@@ -250,7 +303,7 @@ size_t iso_winograd_workspace(iso_op op, const iso_call *call)
 /* Who of how many does a part; and their matrices. */
 typedef struct crew {
     int rank, size;
-    float *left, *right, *product;
+    float *left, *right, *other, *product;
     iso_chain *tail; /* its own */
 } crew;
 
@@ -326,19 +379,25 @@ static void find_rows(const iso_winograd_products *m, int64_t q, int64_t rows, f
     for (int64_t i = 0; i < rows; i++) to[i] = m->at + i * m->pitch + q * m->apart;
 }
 
-/* The operand times this crew member's panels of the weights: every so many, counted on from point to point, as some cost more. */
+/* The operand at a point times every so many panels of the weights. */
+static void multiply_point(const job *j, const tiling *by, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m, int64_t q,
+                           int64_t first, int64_t step)
+{
+    float *to[MAX_ROWS];
+    find_rows(m, q, by->rows, to);
+    for (int64_t k = next_depth(j, q, 0), deep; k < j->depth; k = next_depth(j, q, k + deep)) {
+        deep = depths_from(j, q, k);
+        for (int64_t panel = first; panel < iso_winograd_panels(u); panel += step)
+            multiply_panel(j, by, a, q, k, deep, panel, u->at + iso_winograd_weight(u, q, k, panel), to);
+    }
+}
+
+/* This crew member's panels: every so many, counted on from point to point, as some cost more. */
 static void multiply_panels(const job *j, const crew *c, const tiling *by, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
 {
-    const int64_t panels = iso_winograd_panels(u), left_over = panels % c->size;
-    float *to[MAX_ROWS];
-    for (int64_t q = 0, first = c->rank; q < j->grid.points; q++, first += first < left_over ? c->size - left_over : -left_over) {
-        find_rows(m, q, by->rows, to);
-        for (int64_t k = next_depth(j, q, 0), deep; k < j->depth; k = next_depth(j, q, k + deep)) {
-            deep = depths_from(j, q, k);
-            for (int64_t panel = first; panel < panels; panel += c->size)
-                multiply_panel(j, by, a, q, k, deep, panel, u->at + iso_winograd_weight(u, q, k, panel), to);
-        }
-    }
+    const int64_t left_over = iso_winograd_panels(u) % c->size;
+    for (int64_t q = 0, first = c->rank; q < j->grid.points; q++, first += first < left_over ? c->size - left_over : -left_over)
+        multiply_point(j, by, a, u, m, q, first, c->size);
 }
 
 static iso_winograd_part weights_part(const job *j, int64_t depth, int64_t end, int64_t panel)
@@ -427,7 +486,135 @@ static bool take_strips(const job *j, int threads, _Atomic int64_t *next, range 
     return true;
 }
 
-static void convolve(const job *j, const iso_call *call, const crew *c, range strips, const iso_winograd_weights *u)
+/* --- conv_w */
+
+/* Some of the weights: y's channels o ... o+no-1, of x's nx from x on; where their sums at the points are. */
+typedef struct block {
+    int64_t o, no, x, nx;
+    float *product;
+} block;
+
+/* Number k of those of x's channels first ... end-1. */
+static block block_of(const job *j, int64_t k, int64_t first, int64_t end, float *product)
+{
+    const int64_t across = iso_ceil_div(end - first, j->block_x);
+    block b = {.o = k / across * j->block_o, .x = first + k % across * j->block_x, .product = product};
+    b.no = iso_min64(j->block_o, j->o - b.o);
+    b.nx = iso_min64(j->block_x, end - b.x);
+    return b;
+}
+
+/* One block of weights at a point, from a chunk's operands. */
+static void multiply_block(const job *j, int64_t q, int64_t rows, const iso_winograd_place *y, const iso_winograd_place *x, const block *b, bool add)
+{
+    const int tiles = (int)iso_ceil_div(ISO_GEMM_PANEL, j->isa->mr), height = (int)iso_ceil_div(ISO_GEMM_PANEL, tiles);
+    float *to[BLOCK_O];
+    for (int64_t i = 0; i < b->no; i++) to[i] = b->product + q * product_apart(j) + i * j->block_x;
+    for (int64_t k = 0; k < b->nx; k += j->width) {
+        const int n = (int)iso_min64(j->width, b->nx - k);
+        const float *right = x->at + x->point[q] + iso_winograd_column(x, b->x + k);
+        if (zeros(j, q, b->x + k, n)) continue;
+        const iso_gemm_kernel *kernel = j->isa->kernel[x->pitch == ISO_GEMM_LDA ? 2 : 1][n > j->isa->lanes];
+        for (int64_t i = 0; i < b->no; i += ISO_GEMM_PANEL) {
+            const float *left = y->at + y->point[q] + iso_winograd_column(y, b->o + i);
+            const int panel = (int)iso_min64(ISO_GEMM_PANEL, b->no - i);
+            for (int h = 0; h < panel; h += height)
+                kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, add);
+        }
+    }
+}
+
+static void join_block(const job *j, const block *b, bool add, float *out, double *sum)
+{
+    iso_winograd_join_w(&j->grid, b->product, product_apart(j), j->block_x, b->o, b->no, b->x, b->nx, add, out, sum);
+}
+
+/* A thread's own strips. */
+static void sum_weights(const job *j, const iso_call *call, const crew *c, range strips, float *out, double *sum)
+{
+    const iso_winograd_grid *g = &j->grid;
+    int64_t size;
+    const iso_winograd_place y = place_panels(j, c->left, j->o, ISO_GEMM_PANEL, &size);
+    iso_winograd_place x = place_panels(j, c->right, j->slab, j->width, &size);
+    for (int64_t strip = strips.first, chunks = 0; strip < strips.last; strip += j->chunk, chunks++) {
+        const int64_t count = iso_min64(j->chunk, strips.last - strip);
+        const bool first = chunks % j->kept == 0, last = chunks % j->kept == j->kept - 1 || strip + count == strips.last;
+        for (int64_t k = 0; k < count; k++) iso_winograd_split_y(g, call->in[1].data, strip + k, &y, k * g->tiles_w);
+        for (x.first = 0; x.first < j->channels; x.first += j->slab) {
+            const int64_t end = iso_min64(x.first + j->slab, j->channels), blocks = iso_ceil_div(j->o, j->block_o) * iso_ceil_div(end - x.first, j->block_x);
+            for (int64_t k = 0; k < count; k++) iso_winograd_split_x(g, call->in[0].data, strip + k, end, &x, k * g->tiles_w);
+            for (int64_t k = 0; k < blocks; k++) {
+                const block b = block_of(j, k, x.first, end, c->product);
+                for (int q = 0; q < g->points; q++) multiply_block(j, q, count * g->tiles_w, &y, &x, &b, !first);
+                if (last) join_block(j, &b, call->add || chunks >= j->kept, out, sum);
+            }
+        }
+    }
+}
+
+/* A chunk's part of the weights of some of x's channels: x.first ... last-1. */
+static void sum_channels(const job *j, const iso_call *call, const crew *c, const iso_winograd_place *y, iso_winograd_place x, int64_t last, range chunk)
+{
+    const int64_t blocks = iso_ceil_div(j->o, j->block_o) * iso_ceil_div(last - x.first, j->block_x), rows = (chunk.last - chunk.first) * j->grid.tiles_w;
+    for (int64_t k = chunk.first; k < chunk.last; k++)
+        iso_winograd_split_x(&j->grid, call->in[0].data, k, last, &x, (k - chunk.first) * j->grid.tiles_w);
+    for (int64_t k = 0; k < blocks; k++) {
+        const block b = block_of(j, k, x.first, last, c->product);
+        for (int q = 0; q < j->grid.points; q++) multiply_block(j, q, rows, y, &x, &b, false);
+        join_block(j, &b, call->add || chunk.first > 0, call->out.data, NULL);
+    }
+}
+
+/* All strips, by all members: each does some of x's channels, which no other one reads. y's operand is everybody's: they make it together, or where the
+ * job is done apart each for itself. */
+static void sum_together(const job *j, const iso_call *call, const crew *c)
+{
+    const int64_t n = shared_channels(j), panels = iso_ceil_div(n, j->width);
+    int64_t size;
+    const iso_winograd_place y = place_panels(j, c->left, j->o, ISO_GEMM_PANEL, &size);
+    iso_winograd_place x = place_panels(j, c->right, j->block_x, j->width, &size);
+    for (int64_t strip = 0; strip < j->strips; strip += j->chunk) {
+        const range chunk = {strip, iso_min64(strip + j->chunk, j->strips)};
+        const range mine = j->apart ? (range){0, chunk.last - strip} : share(c, chunk.last - strip);
+        for (int64_t k = mine.first; k < mine.last; k++) iso_winograd_split_y(&j->grid, call->in[1].data, strip + k, &y, k * j->grid.tiles_w);
+        if (!j->apart) meet(c);
+        for (int64_t part = c->rank; part < j->shares; part += c->size)
+            for (int64_t start = 0; start < j->channels; start += n) {
+                const int64_t last = start + iso_min64(panels * (part + 1) / j->shares * j->width, n);
+                for (x.first = start + panels * part / j->shares * j->width; x.first < last; x.first += j->block_x)
+                    sum_channels(j, call, c, &y, x, iso_min64(x.first + j->block_x, last), chunk);
+            }
+        if (!j->apart) meet(c);
+    }
+}
+
+/* --- conv and conv_x, chunk by chunk */
+
+/* A chunk's products by the weights, and what it adds to the weights' gradient, whose x's operand is the same: point by point, while that is in the
+ * first-level cache. */
+static void multiply_both(const job *j, const job *sums, const iso_call *along, const crew *c, const tiling *by, const iso_winograd_place *a,
+                          const iso_winograd_weights *u, const iso_winograd_products *m, range chunk, range strips)
+{
+    const int64_t blocks = blocks_of(sums), apart = round_up(sums->product, 16);
+    int64_t size;
+    const iso_winograd_place y = place_panels(sums, c->other, sums->o, ISO_GEMM_PANEL, &size);
+    for (int64_t k = chunk.first; k < chunk.last; k++)
+        iso_winograd_split_y(&sums->grid, along->in[1].data, k, &y, (k - chunk.first) * sums->grid.tiles_w);
+    for (int q = 0; q < j->grid.points; q++) {
+        multiply_point(j, by, a, u, m, q, 0, 1);
+        for (int64_t k = 0; k < blocks; k++) {
+            const block b = block_of(sums, k, 0, sums->channels, c->product + k * apart);
+            multiply_block(sums, q, by->rows, &y, a, &b, chunk.first > strips.first);
+        }
+    }
+    for (int64_t k = 0; k < blocks && chunk.last == strips.last; k++) {
+        const block b = block_of(sums, k, 0, sums->channels, c->product + k * apart);
+        join_block(sums, &b, along->add, NULL, along->out.data);
+    }
+}
+
+/* sums: the conv_w that is done along with it; NULL. */
+static void convolve(const job *j, const job *sums, const iso_call *call, const crew *c, range strips, const iso_winograd_weights *u)
 {
     const iso_winograd_grid *g = &j->grid;
     int64_t size;
@@ -442,7 +629,8 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
             else iso_winograd_split_y(g, call->in[0].data, strip + k, &a, k * g->tiles_w);
         }
         meet(c);
-        if (j->passing) multiply_passing(j, c, &by, &a, call->in[1].data, &m);
+        if (sums) multiply_both(j, sums, call->along, c, &by, &a, u, &m, (range){strip, strip + count}, strips);
+        else if (j->passing) multiply_passing(j, c, &by, &a, call->in[1].data, &m);
         else multiply_panels(j, c, &by, &a, u, &m);
         meet(c);
         if (j->op == ISO_OP_CONV_X) {
@@ -457,57 +645,7 @@ static void convolve(const job *j, const iso_call *call, const crew *c, range st
     }
 }
 
-/* --- conv_w */
-
-/* One block of weights at all points, from a chunk's operands. */
-static void multiply_block(const job *j, int64_t rows, const iso_winograd_place *y, const iso_winograd_place *x, int64_t o0, int64_t no,
-                           int64_t x0, int64_t nx, bool add, float *product)
-{
-    const int tiles = (int)iso_ceil_div(ISO_GEMM_PANEL, j->isa->mr), height = (int)iso_ceil_div(ISO_GEMM_PANEL, tiles);
-    float *to[BLOCK_O];
-    for (int q = 0; q < j->grid.points; q++) {
-        for (int64_t i = 0; i < no; i++) to[i] = product + q * product_apart(j) + i * j->block_x;
-        for (int64_t k = 0; k < nx; k += j->width) {
-            const int n = (int)iso_min64(j->width, nx - k);
-            const float *right = x->at + x->point[q] + iso_winograd_column(x, x0 + k);
-            if (zeros(j, q, x0 + k, n)) continue;
-            const iso_gemm_kernel *kernel = j->isa->kernel[1][n > j->isa->lanes];
-            for (int64_t i = 0; i < no; i += ISO_GEMM_PANEL) {
-                const float *left = y->at + y->point[q] + iso_winograd_column(y, o0 + i);
-                const int panel = (int)iso_min64(ISO_GEMM_PANEL, no - i);
-                for (int h = 0; h < panel; h += height)
-                    kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, add);
-            }
-        }
-    }
-}
-
-static void sum_weights(const job *j, const iso_call *call, const crew *c, range strips, float *out, double *sum)
-{
-    const iso_winograd_grid *g = &j->grid;
-    int64_t size;
-    const iso_winograd_place y = place_panels(j, c->left, j->o, ISO_GEMM_PANEL, &size);
-    iso_winograd_place x = place_panels(j, c->right, j->slab, j->width, &size);
-    for (int64_t strip = strips.first, chunks = 0; strip < strips.last; strip += j->chunk, chunks++) {
-        const int64_t count = iso_min64(j->chunk, strips.last - strip), rows = count * g->tiles_w;
-        const bool first = chunks % j->kept == 0, last = chunks % j->kept == j->kept - 1 || strip + count == strips.last;
-        const range mine = share(c, count);
-        for (int64_t k = mine.first; k < mine.last; k++) iso_winograd_split_y(g, call->in[1].data, strip + k, &y, k * g->tiles_w);
-        for (x.first = 0; x.first < j->channels; x.first += j->slab) {
-            const int64_t end = iso_min64(x.first + j->slab, j->channels), across = iso_ceil_div(end - x.first, j->block_x);
-            for (int64_t k = mine.first; k < mine.last; k++) iso_winograd_split_x(g, call->in[0].data, strip + k, end, &x, k * g->tiles_w);
-            meet(c);
-            const range blocks = share(c, iso_ceil_div(j->o, j->block_o) * across);
-            for (int64_t k = blocks.first; k < blocks.last; k++) {
-                const int64_t o = k / across * j->block_o, x0 = x.first + k % across * j->block_x;
-                const int64_t no = iso_min64(j->block_o, j->o - o), nx = iso_min64(j->block_x, end - x0);
-                multiply_block(j, rows, &y, &x, o, no, x0, nx, !first, c->product);
-                if (last) iso_winograd_join_w(g, c->product, product_apart(j), j->block_x, o, no, x0, nx, call->add || chunks >= j->kept, out, sum);
-            }
-            meet(c);
-        }
-    }
-}
+/* --- conv_w's sets */
 
 static void add_sets(const job *j, const double *sums, int64_t results, float *out)
 {
@@ -537,7 +675,7 @@ static void split_weights(iso_op op, const job *j, const float *w, const iso_win
 
 size_t iso_winograd_prepared(iso_op op, const iso_call *call, int *form)
 {
-    job j;
+    job j = {.along = false};
     if (op == ISO_OP_CONV_W || !describe(op, call, &j)) return 0;
     *form = j.grid.n;
     return j.passing ? 0 : (size_t)j.weights * sizeof(float);
@@ -545,7 +683,7 @@ size_t iso_winograd_prepared(iso_op op, const iso_call *call, int *form)
 
 void iso_winograd_prepare(iso_op op, const iso_call *call)
 {
-    job j;
+    job j = {.along = false};
     if (!describe(op, call, &j)) return;
     const iso_winograd_weights u = weights_of(&j, call->prepared.data);
 #pragma omp parallel num_threads(call->threads < 1 ? 1 : call->threads)
@@ -556,7 +694,7 @@ void iso_winograd_prepare(iso_op op, const iso_call *call)
 
 int64_t iso_winograd_images(iso_op op, const iso_call *call)
 {
-    job j;
+    job j = {.along = false};
     if (!describe(op, call, &j) || !j.own) return 0;
     const iso_conv_sizes *s = &j.grid.s;
     const int64_t tiles = j.grid.tiles_h * j.grid.tiles_w, rows = op == ISO_OP_CONV_W ? SUM_ROWS : MIN_ROWS;
@@ -567,11 +705,13 @@ int64_t iso_winograd_images(iso_op op, const iso_call *call)
 
 void iso_winograd_run(iso_op op, const iso_call *call)
 {
-    job j;
-    if (!describe(op, call, &j)) return;
+    job j = {.along = false};
+    job sums;
+    const job *along = call->along ? &sums : NULL;
+    if (!(along ? describe_along(call, call->along, &j, &sums) : describe(op, call, &j))) return;
     const int threads = call->threads < 1 ? 1 : call->threads;
-    float *shared = call->workspace, *parts = shared + round_up(j.shared, 16);
-    float *products = parts + (j.own ? threads : 1) * part_size(&j);
+    float *shared = call->workspace, *operands = shared + round_up(j.shared, 16), *parts = operands + shared_size(&j);
+    float *products = parts + threads * part_size(&j);
     iso_winograd_weights u = {.at = NULL};
     if (op != ISO_OP_CONV_W && !j.passing) u = weights_of(&j, j.prepared ? call->prepared.data : shared);
     const int64_t results = iso_shape_count(&call->out.shape);
@@ -579,18 +719,21 @@ void iso_winograd_run(iso_op op, const iso_call *call)
 #pragma omp parallel num_threads(threads)
     {
         const int rank = omp_get_thread_num();
-        float *part = parts + (j.own ? rank : 0) * part_size(&j);
+        float *part = parts + rank * part_size(&j);
         iso_chain tail;
-        crew c = {rank, omp_get_num_threads(), part, part + round_up(j.left, 16), products + rank * j.product, &tail};
+        crew c = {.rank = rank, .size = omp_get_num_threads(), .product = products + rank * j.product, .tail = &tail};
+        c.left = shares_left(&j) ? operands : part;
+        c.right = shares_right(&j) ? operands + round_up(j.left, 16) : shares_left(&j) ? part : part + round_up(j.left, 16);
+        c.other = part + part_size(&j) - round_up(j.other, 16);
         iso_chain_begin(&tail, call->tail, op == ISO_OP_CONV ? j.o : j.grid.s.c);
         if (j.own) c.rank = 0, c.size = 1;
         if (op != ISO_OP_CONV_W) {
             if (!j.prepared && !j.passing) split_weights(op, &j, call->in[1].data, &u);
             if (j.own) {
-                for (range strips; take_strips(&j, omp_get_num_threads(), &next, &strips);) convolve(&j, call, &c, strips, &u);
+                for (range strips; take_strips(&j, omp_get_num_threads(), &next, &strips);) convolve(&j, along, call, &c, strips, &u);
             } else {
                 for (int64_t strip = 0; strip < j.strips; strip += j.unit)
-                    convolve(&j, call, &c, (range){strip, iso_min64(strip + j.unit, j.strips)}, &u);
+                    convolve(&j, along, call, &c, (range){strip, iso_min64(strip + j.unit, j.strips)}, &u);
             }
         } else if (j.own) {
             double *sums = j.wide ? call->out.data : (double *)shared;
@@ -599,7 +742,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
                 sum_weights(&j, call, &c, (range){set * j.strips / j.sets, (set + 1) * j.strips / j.sets}, NULL, sums + set * results);
             if (!j.wide) add_sets(&j, sums, results, call->out.data);
         } else {
-            sum_weights(&j, call, &c, (range){0, j.strips}, call->out.data, NULL);
+            sum_together(&j, call, &c);
         }
     }
 }

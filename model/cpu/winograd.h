@@ -36,5 +36,7 @@ size_t iso_winograd_prepared(iso_op op, const iso_call *call, int *form);
 void iso_winograd_prepare(iso_op op, const iso_call *call);
 /* For iso_slicing.images: 0 where the weights are so many that threads better share them. */
 int64_t iso_winograd_images(iso_op op, const iso_call *call);
+/* For iso_slicing.along. */
+bool iso_winograd_along(const iso_call *conv, const iso_call *conv_w);
 
 #endif

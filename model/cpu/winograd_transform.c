@@ -283,12 +283,19 @@ INLINE cut cut_of(const int across, const float *from, int64_t row, inside h, in
     return k;
 }
 
-INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel, const cut *k, int64_t channels,
-                         const iso_winograd_place *to, float *tile)
+/* The tile two after tile t of a strip, which may be one of the next strip's, while all its channels are done. */
+INLINE ahead ahead_y(const int n, const iso_winograd_grid *g, const float *y, strip s, int64_t t)
 {
-    ahead next = ahead_of(y + 2 * n * pixel, n, row, n * pixel, channels / LANES);
+    int64_t row = s.image * g->s.oh + s.i, tile = t + 2;
+    for (; tile >= g->tiles_w; tile -= g->tiles_w) row += n;
+    return ahead_of(y + (row * g->s.ow + tile * n) * g->s.o, n, g->s.ow * g->s.o, n * g->s.o, g->s.o / LANES);
+}
+
+INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel, const cut *k, int64_t channels,
+                         const iso_winograd_place *to, float *tile, ahead *next)
+{
     for (int64_t c = 0; c < channels; c += LANES) {
-        look_ahead(&next, c, false);
+        look_ahead(next, c, false);
         split_tile(n, OF_Y, y + c, row, pixel, k, c, tile + iso_winograd_column(to, c), to->point);
     }
 }
@@ -302,11 +309,12 @@ INLINE void split_y(const int n, const iso_winograd_grid *g, const float *y, int
         const float *from = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
         const inside w = inside_y(t * n, n, g->s.ow);
         float *tile = to->at + (row + t) * to->pitch;
+        ahead next = ahead_y(n, g, y, s, t);
         if (h.last == n && w.last == n) {
-            split_y_tile(n, from, line, pixel, NULL, g->s.o, to, tile);
+            split_y_tile(n, from, line, pixel, NULL, g->s.o, to, tile, &next);
         } else {
             const cut k = cut_of(n, from, line, h, w);
-            split_y_tile(n, from, line, pixel, &k, g->s.o, to, tile);
+            split_y_tile(n, from, line, pixel, &k, g->s.o, to, tile, &next);
         }
     }
 }
@@ -316,13 +324,13 @@ ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y,
     WITH_N(split_y, g, y, strip, to, row);
 }
 
-INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t apart, inside h, inside w, int64_t line, int64_t pixel, float *y)
+INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t apart, inside h, inside w, int64_t line, int64_t pixel, float *y,
+                        ahead *next)
 {
     const int side = POINTS(n);
-    ahead next = ahead_of(y + 2 * n * pixel, n, line, n * pixel, pixel / LANES);
     for (int64_t c = 0; c < pixel; c += LANES) {
         vec8 half[SIDE * SIDE], out[SIDE];
-        look_ahead(&next, c, true);
+        look_ahead(next, c, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
             get_column(n, m + j * apart + c, apart, side, OF_Y, half + j);
         }
@@ -345,8 +353,9 @@ INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_p
         const inside w = inside_y(t * n, n, g->s.ow);
         const float *from = m->at + (row + t) * m->pitch;
         float *to = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
-        if (h.last == n && w.last == n) join_y_tile(n, true, from, m->apart, h, w, line, pixel, to);
-        else join_y_tile(n, false, from, m->apart, h, w, line, pixel, to);
+        ahead next = ahead_y(n, g, y, s, t);
+        if (h.last == n && w.last == n) join_y_tile(n, true, from, m->apart, h, w, line, pixel, to, &next);
+        else join_y_tile(n, false, from, m->apart, h, w, line, pixel, to, &next);
     }
 }
 
@@ -392,8 +401,10 @@ INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, st
 {
     const iso_conv_sizes *z = &g->s;
     const int64_t line = z->w * z->c, p = c0 / (z->stride * z->c);
-    const bool last = t + 1 == g->tiles_w, one = c1 <= (p + 1) * z->stride * z->c;
-    const int64_t row = (s.i + (last ? n : 0)) * z->stride - z->pad, column = ((last ? 0 : t + 1) * n + TAPS(n) - 1) * z->stride - z->pad;
+    const bool one = c1 <= (p + 1) * z->stride * z->c;
+    int64_t i = s.i, tile = t + 2;
+    for (; tile >= g->tiles_w; tile -= g->tiles_w) i += n;
+    const int64_t row = i * z->stride - z->pad, column = (tile * n + TAPS(n) - 1) * z->stride - z->pad;
     const float *first = x + ((s.image * z->h + row + (one ? p : 0)) * z->w + column) * z->c;
     return ahead_of(first, POINTS(n) * (one ? 1 : z->stride), line * (one ? z->stride : 1), n * z->stride * z->c, (c1 - c0) / LANES);
 }

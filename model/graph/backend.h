@@ -35,6 +35,7 @@ typedef struct iso_call {
     /* Of a slice (iso_slicing): */
     int64_t part_of;     /* it is some images of a call with so many, and is computed as that would be; 0: a whole call */
     bool wide, add;      /* out are doubles, sums that are not rounded yet; what is there is added to */
+    const struct iso_call *along; /* of a conv: a conv_w of the same in[0], for as many images, that it does as well (iso_slicing.along); NULL */
 } iso_call;
 
 typedef void (*iso_kernel)(const iso_call *call);
@@ -116,6 +117,8 @@ enum { ISO_PUBLISH_TENSORS = 32, ISO_PUBLISH_REALS = 16 }; /* at most, and of ea
 typedef struct iso_slicing {
     /* Images of a slice of a call; 0: better whole. By shapes and attributes alone, not by the threads: results may depend on it. */
     int64_t (*images)(iso_op op, const iso_call *call);
+    /* Whether the kernel of a slice of conv does one of conv_w, of the same in[0], along with it (iso_call.along). NULL: never. */
+    bool (*along)(const iso_call *conv, const iso_call *conv_w);
     iso_kernel join; /* out = the sum of in[0], doubles [lots, out's elements] */
     size_t bytes;    /* of an operand, about, in a slice of a sum or of an elementwise chain */
 } iso_slicing;

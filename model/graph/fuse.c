@@ -405,6 +405,16 @@ static int count_reads(const forming *f, int group, int only)
     return c.count;
 }
 
+/* A conv_w comes right after a conv of the same x, which may do it along with its own (iso_slicing.along). */
+static int after_conv(const forming *f, int conv_w, int key)
+{
+    for (int n = 0; n < f->n; n++)
+        if (f->group[n] != -1 && f->g->at[n].op == ISO_OP_CONV && f->root[f->g->at[n].in[0]] == f->root[f->g->at[conv_w].in[0]] &&
+            key < 2 * f->high[f->group[n]])
+            key = 2 * f->high[f->group[n]] + 1;
+    return key;
+}
+
 /* Kahn's algorithm, smallest last handle first: the order in which the expression was written. Units that assign a state
  * run as soon as they can: that frees a gradient. */
 static iso_status order_units(forming *f, const bool *direct, units *u, iso_error *err)
@@ -415,9 +425,11 @@ static iso_status order_units(forming *f, const bool *direct, units *u, iso_erro
     for (int n = 0; st == ISO_OK && n < f->n; n++) {
         if (f->group[n] != n) continue;
         list[groups++] = n;
-        key[n] = f->high[n];
+        key[n] = 2 * f->high[n];
         waits[n] = count_reads(f, n, -1);
     }
+    for (int n = 0; st == ISO_OK && n < f->n; n++)
+        if (f->group[n] == n && f->g->at[n].op == ISO_OP_CONV_W && f->spec->vars->backend->slicing) key[n] = after_conv(f, n, key[n]);
     for (int i = 0; st == ISO_OK && i < f->spec->assign_count; i++)
         if (direct[i]) key[f->group[f->spec->assigns[i].value]] = -1;
     int placed = 0;

@@ -223,13 +223,13 @@ static iso_status place_values(planning *w, iso_error *err)
         iso_status st = ISO_OK;
         if (u->unit[t].fused && !u->unit[t].products && u->unit[t].lead == ISO_NONE) continue;
         iso_node n = planning_lead(w, t);
-        iso_call c;
+        iso_call c, along;
         if (w->small[t]) {
-            for (int i = 0; iso_planning_small_call(w, t, i, &c); i++) {
+            for (int i = 0; iso_planning_small_call(w, t, i, &c, &along); i++) {
                 const size_t each = slot_bytes(w, workspace_bytes(w, t, &c));
                 if (each > w->p->together_workspace_each) w->p->together_workspace_each = each;
             }
-            if (sums) w->workspace[t] = add_slot(w, sums, t, linger(w, t));
+            if (sums) w->workspace[t] = add_slot(w, sums, iso_planning_sums_from(w, t), linger(w, t));
             continue;
         }
         planning_call(w, n, &c);
@@ -376,15 +376,16 @@ static iso_status allocate(planning *w, iso_error *err)
     w->together = -1;
     w->once = iso_calloc(t, sizeof *w->once);
     w->images = iso_calloc(t, sizeof *w->images);
+    w->along = iso_calloc(t, sizeof *w->along);
     w->weights = iso_calloc(t, sizeof *w->weights);
     w->weights_of = iso_calloc(t, sizeof *w->weights_of);
     p->at = iso_calloc(n, sizeof *p->at);
     p->copy = iso_calloc((size_t)w->spec->assign_count, sizeof *p->copy);
-    bool ok = w->last && w->stored && w->full && w->slot_of && w->outside && w->slots && w->workspace && w->small && w->once && w->images && w->weights &&
+    bool ok = w->last && w->stored && w->full && w->slot_of && w->outside && w->slots && w->workspace && w->small && w->once && w->images && w->along && w->weights &&
               w->weights_of && p->at && p->copy;
     if (!ok) return iso_fail_memory(err);
     for (size_t i = 0; i < n; i++) w->last[i] = w->slot_of[i] = -1;
-    for (size_t i = 0; i < t; i++) w->workspace[i] = -1;
+    for (size_t i = 0; i < t; i++) w->workspace[i] = w->along[i] = -1;
     return ISO_OK;
 }
 
@@ -397,6 +398,7 @@ static iso_status lay_out(planning *w, iso_error *err)
     iso_planning_mark_slices(w);
     mark_small(w);
     iso_planning_mark_others(w);
+    iso_planning_mark_along(w);
     iso_planning_find_weights(w);
     for (int i = 0; i < w->spec->assign_count; i++) w->stored[w->spec->assigns[i].state] = true;
     if ((st = place_sources(w, err)) != ISO_OK || (st = place_values(w, err)) != ISO_OK) return st;
@@ -445,6 +447,7 @@ static iso_status make(const iso_graph *g, const iso_plan_spec *spec, bool measu
     free(w.once);
     free(w.fixed);
     free(w.images);
+    free(w.along);
     free(w.weights);
     free(w.weights_of);
     free(w.small);
@@ -485,5 +488,6 @@ void iso_plan_free(iso_plan *p)
     free(p->inputs);
     free(p->ops);
     free(p->products);
+    free(p->along);
     free(p);
 }

@@ -71,6 +71,7 @@ struct iso_plan {
     iso_fused_input *inputs; /* of all fused steps */
     iso_fused_step *ops;
     iso_products *products; /* of all steps that have them */
+    iso_call *along; /* what calls of slices do along with theirs */
     void *arena;
     iso_plan_stats stats;
     int64_t runs;

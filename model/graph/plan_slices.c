@@ -8,6 +8,7 @@
 
 enum {
     LOTS = 4,            /* of sums over images: so many slices may add at once */
+    APART = 2,           /* so many of the last slices are not done along with others: threads have both to do */
     MOST_SUMS = 1 << 16
 };
 
@@ -31,7 +32,26 @@ static const iso_shape *cut_shape(const planning *w, int t)
     return sums_images(w, t) ? &at(w, n->in[0])->shape : &n->shape;
 }
 
-static int64_t slices_of(const planning *w, int t) { return (cut_shape(w, t)->dim[0] + w->images[t] - 1) / w->images[t]; }
+/* The images that are left for the last slice; where all slices would be full ones, half of one, as the last two are then halves: a thread that finds
+ * no more to do waits for what another one has begun. */
+static int64_t last_images(const planning *w, int t)
+{
+    const int64_t n = w->images[t], rest = cut_shape(w, t)->dim[0] % n;
+    return rest ? rest : n % 2 ? n : n / 2;
+}
+
+static int64_t slices_of(const planning *w, int t)
+{
+    const int64_t n = w->images[t], batch = cut_shape(w, t)->dim[0];
+    return batch / n + (last_images(w, t) < n);
+}
+
+/* The first image of a slice, or behind the last one the batch. */
+static int64_t slice_from(const planning *w, int t, int64_t slice)
+{
+    const int64_t slices = slices_of(w, t), batch = cut_shape(w, t)->dim[0];
+    return slice == slices ? batch : slice == slices - 1 ? batch - last_images(w, t) : slice * w->images[t];
+}
 
 static int64_t lots_of(const planning *w, int t) { return slices_of(w, t) < LOTS ? slices_of(w, t) : LOTS; }
 
@@ -87,15 +107,49 @@ static void cut_shapes(const planning *w, int t, int64_t images, iso_call *c)
     if (!c->wide) c->out.shape.dim[0] = images;
 }
 
-bool iso_planning_small_call(const planning *w, int t, int which, iso_call *c)
+/* Whether the slices of unit t, a convolution, can do those of unit `sums`: its operands are there, and the kernel does both. */
+static bool goes_along(const planning *w, int t, int sums)
+{
+    const node *a = at(w, planning_lead(w, t)), *b = at(w, planning_lead(w, sums));
+    const bool fits = is_kernel(w, t) && is_kernel(w, sums) && a->op == ISO_OP_CONV && b->op == ISO_OP_CONV_W && w->images[t] &&
+                      w->images[t] == w->images[sums] && w->along[t] < 0 && w->u.root[a->in[0]] == w->u.root[b->in[0]] &&
+                      w->u.of[w->u.root[b->in[1]]] < t;
+    iso_call c, along;
+    if (!fits || !iso_shape_equal(&at(w, a->in[0])->shape, &at(w, b->in[0])->shape)) return false;
+    planning_call(w, planning_lead(w, t), &c);
+    planning_call(w, planning_lead(w, sums), &along);
+    cut_shapes(w, t, w->images[t], &c);
+    cut_shapes(w, sums, w->images[t], &along);
+    return w->p->backend->slicing->along(&c, &along);
+}
+
+void iso_planning_mark_along(planning *w)
+{
+    for (int sums = 0; w->sliced && w->p->backend->slicing->along && sums < w->u.unit_count; sums++)
+        for (int t = 0; t < sums && w->along[sums] < 0; t++)
+            if (goes_along(w, t, sums)) w->along[t] = sums, w->along[sums] = t;
+}
+
+/* The unit whose slices do those of unit t; -1. */
+static int done_by(const planning *w, int t) { return sums_images(w, t) ? w->along[t] : -1; }
+
+static int done_along(const planning *w, int t) { return sums_images(w, t) ? -1 : w->along[t]; }
+
+bool iso_planning_small_call(const planning *w, int t, int which, iso_call *c, iso_call *along)
 {
     planning_call(w, planning_lead(w, t), c);
     c->prepared = iso_planning_prepared(w, t);
     c->threads = 1;
     if (!w->images[t]) return which == 0;
-    const int64_t rest = cut_shape(w, t)->dim[0] % w->images[t];
-    cut_shapes(w, t, which == 0 ? w->images[t] : rest, c);
-    return which == 0 || (which == 1 && rest > 0);
+    const int64_t images = which == 0 ? w->images[t] : last_images(w, t);
+    cut_shapes(w, t, images, c);
+    if (done_along(w, t) >= 0) {
+        planning_call(w, planning_lead(w, done_along(w, t)), along);
+        cut_shapes(w, done_along(w, t), images, along);
+        along->threads = 1;
+        c->along = along;
+    }
+    return which < 2;
 }
 
 size_t iso_planning_sums_bytes(const planning *w, int t)
@@ -104,20 +158,28 @@ size_t iso_planning_sums_bytes(const planning *w, int t)
     return (size_t)(lots_of(w, t) * iso_shape_count(&at(w, planning_lead(w, t))->shape)) * sizeof(double);
 }
 
+int iso_planning_sums_from(const planning *w, int t) { return done_by(w, t) < 0 ? t : done_by(w, t); }
+
 /* --- steps */
 
-int iso_planning_slices(const planning *w, int t) { return (int)slices_of(w, t) + sums_images(w, t); }
+/* The first slice that is a step of its own: of those done along with others all but the last ones are none. */
+static int64_t first_slice(const planning *w, int t) 
+{
+    return done_by(w, t) >= 0 && slices_of(w, t) > APART ? slices_of(w, t) - APART : 0;
+}
+
+int iso_planning_slices(const planning *w, int t) { return (int)(slices_of(w, t) - first_slice(w, t)) + sums_images(w, t); }
 
 static void move(const planning *w, iso_tensor *t, int64_t from)
 {
     t->data = planning_row(w, t->data, from, iso_shape_count(&t->shape) / t->shape.dim[0]);
 }
 
-static void cut_call(const planning *w, int t, int64_t slice, int64_t from, int64_t to, step *s)
+/* Makes a whole call one of images from ... to-1. */
+static void cut_call(const planning *w, int t, int64_t slice, int64_t from, int64_t to, iso_call *c)
 {
-    iso_call *c = &s->call;
     move(w, &c->in[0], from);
-    if (s->op == ISO_OP_CONV_W) move(w, &c->in[1], from);
+    if (at(w, planning_lead(w, t))->op == ISO_OP_CONV_W) move(w, &c->in[1], from);
     if (!sums_images(w, t)) move(w, &c->out, from);
     cut_shapes(w, t, to - from, c);
     if (!c->wide) return;
@@ -125,26 +187,41 @@ static void cut_call(const planning *w, int t, int64_t slice, int64_t from, int6
     c->out.data = (char *)w->p->arena + w->slots[w->workspace[t]].offset + (size_t)(slice % LOTS * iso_shape_count(&c->out.shape)) * sizeof(double);
 }
 
+/* The call of a slice that another unit's slice does along with its own. */
+static const iso_call *call_along(planning *w, int t, int64_t slice, int64_t from, int64_t to)
+{
+    iso_call *c = w->next_along++;
+    planning_placed_call(w, planning_lead(w, t), c);
+    c->threads = 1;
+    cut_call(w, t, slice, from, to, c);
+    return c;
+}
+
 int iso_planning_cut(planning *w, int t, step *s)
 {
     const step whole = *s;
-    const int64_t batch = cut_shape(w, t)->dim[0], slices = slices_of(w, t);
-    for (int64_t i = 0; i < slices; i++) {
-        const int64_t from = i * w->images[t], to = from + w->images[t] < batch ? from + w->images[t] : batch;
-        step *part = &s[i];
+    const int64_t batch = cut_shape(w, t)->dim[0], slices = slices_of(w, t), first = first_slice(w, t);
+    const int along = done_along(w, t);
+    for (int64_t i = first; i < slices; i++) {
+        const int64_t from = slice_from(w, t, i), to = slice_from(w, t, i + 1);
+        step *part = &s[i - first];
         *part = whole;
         part->position = (double)from / (double)batch;
         part->flops = whole.flops * (double)(to - from) / (double)batch;
-        if (part->kernel) cut_call(w, t, i, from, to, part);
+        if (part->kernel) cut_call(w, t, i, from, to, &part->call);
+        if (along >= 0 && i < first_slice(w, along)) {
+            part->call.along = call_along(w, along, i, from, to);
+            part->flops += iso_op_flops(ISO_OP_CONV_W, part->call.along);
+        }
         if (part->fused.steps) iso_planning_cut_fused(w, &part->fused, from, to);
         if (part->call.tail) part->call.tail = &part->fused;
     }
     if (!sums_images(w, t)) return (int)slices;
-    step *join = &s[slices];
+    step *join = &s[slices - first];
     *join = (step){.op = ISO_OP_SUM, .kernel = w->p->backend->slicing->join, .small = true, .joins = true};
     join->call.out = whole.call.out;
     join->call.in[0] = (iso_tensor){(char *)w->p->arena + w->slots[w->workspace[t]].offset,
                                     iso_shape2(lots_of(w, t), iso_shape_count(&whole.call.out.shape))};
     join->call.threads = 1;
-    return (int)slices + 1;
+    return (int)(slices - first) + 1;
 }

@@ -194,12 +194,13 @@ static int cut(planning *w, int parts, step *s)
 static iso_status allocate_steps(planning *w, iso_error *err)
 {
     iso_plan *p = w->p;
-    size_t steps = 0, products = 0, operands = 0, ops = 0;
+    size_t steps = 0, products = 0, operands = 0, ops = 0, along = 0;
     for (int t = 0; t < w->u.unit_count; t++) {
         const unit *un = &w->u.unit[t];
         const size_t parts = (size_t)iso_planning_parts(w, t), written = parts > 1 ? parts + 1 : 1, nodes = (size_t)un->count;
         steps += parts + (w->weights_of[t] >= 0);
         products += un->products ? written : 0;
+        along += w->along[t] >= 0 ? parts : 0;
         operands += written * nodes * ISO_MAX_INPUTS;
         ops += written * nodes * 3; /* a node, and the masks it reads */
     }
@@ -207,7 +208,8 @@ static iso_status allocate_steps(planning *w, iso_error *err)
     p->products = w->next_products = iso_calloc(products, sizeof *p->products);
     p->inputs = w->next_input = iso_calloc(operands, sizeof *p->inputs);
     p->ops = w->next_op = iso_calloc(ops, sizeof *p->ops);
-    return p->step && p->products && p->inputs && p->ops ? ISO_OK : iso_fail_memory(err);
+    p->along = w->next_along = iso_calloc(along, sizeof *p->along);
+    return p->step && p->products && p->inputs && p->ops && p->along ? ISO_OK : iso_fail_memory(err);
 }
 
 static iso_status build_call(planning *w, int t, step *s, iso_error *err)
@@ -215,15 +217,12 @@ static iso_status build_call(planning *w, int t, step *s, iso_error *err)
     iso_plan *p = w->p;
     const iso_node n = planning_lead(w, t);
     const iso_fused *tail = s->call.tail;
-    planning_call(w, n, &s->call);
+    planning_placed_call(w, n, &s->call);
     s->call.tail = tail;
     s->call.prepared = iso_planning_prepared(w, t);
     s->op = at(w, n)->op;
     s->kernel = p->backend->kernel[s->op];
     if (!s->kernel) return iso_fail(err, ISO_E_UNSUPPORTED, "the %s backend has no %s", p->backend->name, iso_op_name(s->op));
-    for (int k = 0; k < ISO_MAX_INPUTS; k++)
-        if (at(w, n)->in[k] != ISO_NONE) s->call.in[k].data = planning_address(w, at(w, n)->in[k]);
-    s->call.out.data = planning_address(w, n);
     s->call.workspace = w->workspace[t] < 0 ? NULL : (char *)p->arena + w->slots[w->workspace[t]].offset;
     if (w->small[t]) s->call.threads = 1;
     const double flops = iso_op_flops(s->op, &s->call);

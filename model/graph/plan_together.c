@@ -78,6 +78,11 @@ static int ranges_of(const iso_plan *p, const step *s, range *list)
             add_range(list, &n, s->call.in[k].data,
                       (size_t)iso_shape_count(&s->call.in[k].shape) * (s->joins ? sizeof(double) : is_index(s->op, k) ? sizeof(int64_t) : each), false);
     }
+    if (s->call.along) { /* its in[0] is the call's */
+        const iso_call *c = s->call.along;
+        add_range(list, &n, c->in[1].data, (size_t)iso_shape_count(&c->in[1].shape) * each, false);
+        add_range(list, &n, c->out.data, (size_t)iso_shape_count(&c->out.shape) * sizeof(double), true);
+    }
     for (int i = 0; s->products && i < s->products->count; i++) {
         const iso_products *of = s->products;
         add_range(list, &n, of->a[i].data, (size_t)iso_shape_count(&of->a[i].shape) * each, false);

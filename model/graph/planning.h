@@ -38,6 +38,8 @@ typedef struct planning {
     int *weights_of; /* [units] which a unit multiplies by; -1: as they are, or by none */
     bool sliced;     /* some units are cut into slices (plan_slices.c) */
     int64_t *images; /* [units] of a slice; 0: not cut */
+    int *along;      /* [units] the unit of a conv_w that a conv's slices do along with theirs (iso_slicing.along), and of that one the conv's; -1 */
+    iso_call *next_along;
     iso_fused_input *next_input;
     iso_fused_step *next_op;
     iso_products *next_products;
@@ -84,17 +86,29 @@ static inline void *planning_address(const planning *w, iso_node n)
     return w->slot_of[r] < 0 ? NULL : (char *)w->p->arena + w->slots[w->slot_of[r]].offset;
 }
 
+/* The same with addresses, once they are known. */
+static inline void planning_placed_call(const planning *w, iso_node n, iso_call *c)
+{
+    planning_call(w, n, c);
+    for (int k = 0; k < ISO_MAX_INPUTS; k++)
+        if (planning_node(w, n)->in[k] != ISO_NONE) c->in[k].data = planning_address(w, planning_node(w, n)->in[k]);
+    c->out.data = planning_address(w, n);
+}
+
 /* plan_weights.c: which weights are prepared, after small units are known; a unit's, without their address before they have one, ndim 0 where they
  * are as they are; the step that makes them. */
 void iso_planning_find_weights(planning *w);
 iso_tensor iso_planning_prepared(const planning *w, int t);
 void iso_planning_prepare(const planning *w, const prepared_weights *of, step *s);
 
-/* plan_slices.c: which units are cut as the backend wants it, then which others with them; a small unit's calls without addresses, one for each size
- * that its slices have, until false; bytes of a unit's sums over images. */
+/* plan_slices.c: which units are cut as the backend wants it, then which others with them, and which are done along with others; a small unit's calls
+ * without addresses, one for each size that its slices have, until false, with room for the one done along with it; bytes of a unit's sums over
+ * images, and the first unit that adds to them. */
 void iso_planning_mark_slices(planning *w);
 void iso_planning_mark_others(planning *w);
-bool iso_planning_small_call(const planning *w, int t, int which, iso_call *c);
+void iso_planning_mark_along(planning *w);
+bool iso_planning_small_call(const planning *w, int t, int which, iso_call *c, iso_call *along);
+int iso_planning_sums_from(const planning *w, int t);
 size_t iso_planning_sums_bytes(const planning *w, int t);
 /* Steps that a unit becomes; makes them of its whole one, and returns how many. */
 int iso_planning_slices(const planning *w, int t);
