@@ -2,8 +2,9 @@
  *
  * Tiles are taken in chunks of whole strips. conv and conv_x transform the weights first, or where they are many and the chunks few, block by
  * block as they are multiplied (`passing`); for each chunk: split one image, multiply at each point, join the other. conv_w splits both images and
- * multiplies and joins block by block. Where the weights are few every thread has chunks of its own, whose matrices stay in its cache; else all
- * threads do one chunk together, so that the weights are read once for many tiles. The arithmetic is the same. */
+ * multiplies and joins block by block; a conv of the same x may do that with its own chunks (`along`). Where the weights are few every thread has
+ * chunks of its own, whose matrices stay in its cache; else all threads do one chunk together, so that the weights are read once for many tiles, and
+ * of a conv_w each does some of x's channels. The arithmetic is the same. */
 #include "model/cpu/winograd.h"
 
 #include <math.h>
@@ -25,8 +26,8 @@ enum {
     CACHED = 16 << 20,        /* more go to memory when they are written */
     SUM_ROWS = 128,           /* conv_w: they are the depth of its products */
     ONE_ROWS = 64,            /* of a layer that is one block */
-    APART_BYTES = 8 << 20,    /* conv_w whose threads each make y's operand: at most so many bytes of both operands, */
-    APART_CHANNELS = 160,     /* and so many of x's channels to each thread but one pay for it */
+    SEPARATE_BYTES = 8 << 20, /* conv_w whose threads each make y's operand: at most so many bytes of both operands, */
+    SEPARATE_CHANNELS = 160,  /* and so many of x's channels to each thread but one pay for it */
     KEPT_ROWS = 512,          /* are multiplied, so many at a time, before they are joined, where products at the points take no more than */
     KEPT_BYTES = 256 << 10,
     SLAB = 32,                /* of x's channels: all of them, for so many tiles, would leave the second-level cache */
@@ -67,7 +68,7 @@ typedef struct job {
     int64_t block_o, block_x;
     int64_t slab;             /* channels of x at a time */
     int64_t shares;           /* not own: of x's channels, each done by one thread */
-    bool apart;               /* each thread has y's operand for itself */
+    bool separate;            /* each thread has y's operand for itself */
     int64_t kept;             /* chunks that are summed at the points before they are joined */
     /* both */
     bool along;               /* the conv_w is done along with the conv (iso_call.along) */
@@ -199,7 +200,7 @@ static void describe_conv_w(job *j, int64_t threads)
     (void)place_panels(j, NULL, j->o, ISO_GEMM_PANEL, &j->left);
     j->shares = threads;
     (void)place_panels(j, NULL, j->own ? j->slab : j->block_x, j->width, &j->right);
-    j->apart = !j->own && (threads - 1) * APART_CHANNELS <= j->channels && (j->left + j->right) * (int64_t)sizeof(float) <= APART_BYTES;
+    j->separate = !j->own && (threads - 1) * SEPARATE_CHANNELS <= j->channels && (j->left + j->right) * (int64_t)sizeof(float) <= SEPARATE_BYTES;
 }
 
 static double cost_of(const job *j)
@@ -275,7 +276,7 @@ bool iso_winograd_along(const iso_call *call, const iso_call *along)
 }
 
 /* Which operands all threads have together. Of a conv_w's x each has its channels. */
-static bool shares_left(const job *j) { return !j->own && !j->apart; }
+static bool shares_left(const job *j) { return !j->own && !j->separate; }
 static bool shares_right(const job *j) { return !j->own && j->op != ISO_OP_CONV_W; }
 
 /* What each thread has, but for what they share: floats. */
@@ -359,10 +360,19 @@ static tiling tiling_of(const job *j, int64_t rows)
     return (tiling){rows, tiles, rows / tiles, rows % tiles};
 }
 
+/* A chunk's operand, the weights, NULL where they are brought to the points on the way, and the results. */
+typedef struct factors {
+    tiling by;
+    iso_winograd_place a;
+    const iso_winograd_weights *u;
+    iso_winograd_products m;
+} factors;
+
 /* The operand at a point, from depth k on, times a panel of the weights; to: the rows of the results. */
-static void multiply_panel(const job *j, const tiling *by, const iso_winograd_place *a, int64_t q, int64_t k, int64_t deep, int64_t panel, const float *right,
-                           float *const *to)
+static void multiply_panel(const job *j, const factors *f, int64_t q, int64_t k, int64_t deep, int64_t panel, const float *right, float *const *to)
 {
+    const iso_winograd_place *a = &f->a;
+    const tiling *by = &f->by;
     const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
     const float *left = a->at + a->point[q] + iso_winograd_column(a, k);
     const iso_gemm_kernel *kernel = j->isa->kernel[0][n > j->isa->lanes];
@@ -374,30 +384,30 @@ static void multiply_panel(const job *j, const tiling *by, const iso_winograd_pl
     }
 }
 
-static void find_rows(const iso_winograd_products *m, int64_t q, int64_t rows, float **to)
+static void find_rows(const factors *f, int64_t q, float **to)
 {
-    for (int64_t i = 0; i < rows; i++) to[i] = m->at + i * m->pitch + q * m->apart;
+    for (int64_t i = 0; i < f->by.rows; i++) to[i] = f->m.at + i * f->m.pitch + q * f->m.apart;
 }
 
 /* The operand at a point times every so many panels of the weights. */
-static void multiply_point(const job *j, const tiling *by, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m, int64_t q,
-                           int64_t first, int64_t step)
+static void multiply_point(const job *j, const factors *f, int64_t q, int64_t first, int64_t step)
 {
+    const iso_winograd_weights *u = f->u;
     float *to[MAX_ROWS];
-    find_rows(m, q, by->rows, to);
+    find_rows(f, q, to);
     for (int64_t k = next_depth(j, q, 0), deep; k < j->depth; k = next_depth(j, q, k + deep)) {
         deep = depths_from(j, q, k);
         for (int64_t panel = first; panel < iso_winograd_panels(u); panel += step)
-            multiply_panel(j, by, a, q, k, deep, panel, u->at + iso_winograd_weight(u, q, k, panel), to);
+            multiply_panel(j, f, q, k, deep, panel, u->at + iso_winograd_weight(u, q, k, panel), to);
     }
 }
 
 /* This crew member's panels: every so many, counted on from point to point, as some cost more. */
-static void multiply_panels(const job *j, const crew *c, const tiling *by, const iso_winograd_place *a, const iso_winograd_weights *u, const iso_winograd_products *m)
+static void multiply_panels(const job *j, const crew *c, const factors *f)
 {
-    const int64_t left_over = iso_winograd_panels(u) % c->size;
+    const int64_t left_over = iso_winograd_panels(f->u) % c->size;
     for (int64_t q = 0, first = c->rank; q < j->grid.points; q++, first += first < left_over ? c->size - left_over : -left_over)
-        multiply_point(j, by, a, u, m, q, first, c->size);
+        multiply_point(j, f, q, first, c->size);
 }
 
 static iso_winograd_part weights_part(const job *j, int64_t depth, int64_t end, int64_t panel)
@@ -407,25 +417,24 @@ static iso_winograd_part weights_part(const job *j, int64_t depth, int64_t end, 
 }
 
 /* A row of points: weights of a panel, depths start ... end-1, to these points, and the operand times them. */
-static void multiply_row(const job *j, const crew *c, const tiling *by, const iso_winograd_place *a, const float *taps, int row, int64_t start, int64_t end,
-                         int64_t panel, const iso_winograd_products *m)
+static void multiply_row(const job *j, const crew *c, const factors *f, const float *taps, int row, int64_t start, int64_t end, int64_t panel)
 {
     const int64_t apart = passing_apart(j);
     float *to[MAX_ROWS];
     iso_winograd_split_w(&j->grid, taps, weights_part(j, start, end, panel), row, j->width, c->product, apart);
     for (int i = 0; i < j->grid.side; i++) {
         const int64_t q = row * j->grid.side + i;
-        find_rows(m, q, by->rows, to);
+        find_rows(f, q, to);
         for (int64_t k = next_depth(j, q, start), deep; k < end; k = next_depth(j, q, k + deep)) {
             deep = iso_min64(depths_from(j, q, k), end - k);
-            multiply_panel(j, by, a, q, k, deep, panel, c->product + i * apart + (k - start) * j->width, to);
+            multiply_panel(j, f, q, k, deep, panel, c->product + i * apart + (k - start) * j->width, to);
         }
     }
 }
 
 /* multiply_panels with weights that are brought to the points on the way: what they are there, many times their own size, goes to memory no more.
  * A row of points at a time, so that a block of the operand stays in the second-level cache for some panels. */
-static void multiply_passing(const job *j, const crew *c, const tiling *by, const iso_winograd_place *a, const float *w, const iso_winograd_products *m)
+static void multiply_passing(const job *j, const crew *c, const factors *f, const float *w)
 {
     const int64_t panels = iso_ceil_div(j->columns, j->width), together = iso_min64(iso_ceil_div(panels, c->size), PASSING_PANELS);
     const int64_t groups = iso_ceil_div(panels, together), taken = iso_winograd_taps(&j->grid) * j->block * j->width;
@@ -437,7 +446,7 @@ static void multiply_passing(const job *j, const crew *c, const tiling *by, cons
                 iso_winograd_take_w(&j->grid, w, j->op == ISO_OP_CONV_X, weights_part(j, start, end, panel), j->width, taps + (panel - first) * taken);
             for (int row = 0; row < j->grid.side; row++)
                 for (int64_t panel = first; panel < last; panel++)
-                    multiply_row(j, c, by, a, taps + (panel - first) * taken, row, start, end, panel, m);
+                    multiply_row(j, c, f, taps + (panel - first) * taken, row, start, end, panel);
         }
 }
 
@@ -565,8 +574,8 @@ static void sum_channels(const job *j, const iso_call *call, const crew *c, cons
     }
 }
 
-/* All strips, by all members: each does some of x's channels, which no other one reads. y's operand is everybody's: they make it together, or where the
- * job is done apart each for itself. */
+/* All strips, by all members: each does some of x's channels, which no other one reads. y's operand is everybody's: they make it together, or separately
+ * each for itself. */
 static void sum_together(const job *j, const iso_call *call, const crew *c)
 {
     const int64_t n = shared_channels(j), panels = iso_ceil_div(n, j->width);
@@ -575,16 +584,16 @@ static void sum_together(const job *j, const iso_call *call, const crew *c)
     iso_winograd_place x = place_panels(j, c->right, j->block_x, j->width, &size);
     for (int64_t strip = 0; strip < j->strips; strip += j->chunk) {
         const range chunk = {strip, iso_min64(strip + j->chunk, j->strips)};
-        const range mine = j->apart ? (range){0, chunk.last - strip} : share(c, chunk.last - strip);
+        const range mine = j->separate ? (range){0, chunk.last - strip} : share(c, chunk.last - strip);
         for (int64_t k = mine.first; k < mine.last; k++) iso_winograd_split_y(&j->grid, call->in[1].data, strip + k, &y, k * j->grid.tiles_w);
-        if (!j->apart) meet(c);
+        if (!j->separate) meet(c);
         for (int64_t part = c->rank; part < j->shares; part += c->size)
             for (int64_t start = 0; start < j->channels; start += n) {
                 const int64_t last = start + iso_min64(panels * (part + 1) / j->shares * j->width, n);
                 for (x.first = start + panels * part / j->shares * j->width; x.first < last; x.first += j->block_x)
                     sum_channels(j, call, c, &y, x, iso_min64(x.first + j->block_x, last), chunk);
             }
-        if (!j->apart) meet(c);
+        if (!j->separate) meet(c);
     }
 }
 
@@ -592,8 +601,7 @@ static void sum_together(const job *j, const iso_call *call, const crew *c)
 
 /* A chunk's products by the weights, and what it adds to the weights' gradient, whose x's operand is the same: point by point, while that is in the
  * first-level cache. */
-static void multiply_both(const job *j, const job *sums, const iso_call *along, const crew *c, const tiling *by, const iso_winograd_place *a,
-                          const iso_winograd_weights *u, const iso_winograd_products *m, range chunk, range strips)
+static void multiply_both(const job *j, const job *sums, const iso_call *along, const crew *c, const factors *f, range chunk, range strips)
 {
     const int64_t blocks = blocks_of(sums), apart = round_up(sums->product, 16);
     int64_t size;
@@ -601,10 +609,10 @@ static void multiply_both(const job *j, const job *sums, const iso_call *along, 
     for (int64_t k = chunk.first; k < chunk.last; k++)
         iso_winograd_split_y(&sums->grid, along->in[1].data, k, &y, (k - chunk.first) * sums->grid.tiles_w);
     for (int q = 0; q < j->grid.points; q++) {
-        multiply_point(j, by, a, u, m, q, 0, 1);
+        multiply_point(j, f, q, 0, 1);
         for (int64_t k = 0; k < blocks; k++) {
             const block b = block_of(sums, k, 0, sums->channels, c->product + k * apart);
-            multiply_block(sums, q, by->rows, &y, a, &b, chunk.first > strips.first);
+            multiply_block(sums, q, f->by.rows, &y, &f->a, &b, chunk.first > strips.first);
         }
     }
     for (int64_t k = 0; k < blocks && chunk.last == strips.last; k++) {
@@ -618,27 +626,26 @@ static void convolve(const job *j, const job *sums, const iso_call *call, const 
 {
     const iso_winograd_grid *g = &j->grid;
     int64_t size;
-    const iso_winograd_place a = place_rows(j, c->left, &size);
-    const iso_winograd_products m = {c->right, j->m.pitch, j->m.apart};
+    factors f = {.a = place_rows(j, c->left, &size), .u = u, .m = {c->right, j->m.pitch, j->m.apart}};
     for (int64_t strip = strips.first; strip < strips.last; strip += j->chunk) {
         const int64_t count = iso_min64(j->chunk, strips.last - strip);
-        const tiling by = tiling_of(j, count * g->tiles_w);
         const range mine = share(c, count);
+        f.by = tiling_of(j, count * g->tiles_w);
         for (int64_t k = mine.first; k < mine.last; k++) {
-            if (j->op == ISO_OP_CONV) iso_winograd_split_x(g, call->in[0].data, strip + k, j->channels, &a, k * g->tiles_w);
-            else iso_winograd_split_y(g, call->in[0].data, strip + k, &a, k * g->tiles_w);
+            if (j->op == ISO_OP_CONV) iso_winograd_split_x(g, call->in[0].data, strip + k, j->channels, &f.a, k * g->tiles_w);
+            else iso_winograd_split_y(g, call->in[0].data, strip + k, &f.a, k * g->tiles_w);
         }
         meet(c);
-        if (sums) multiply_both(j, sums, call->along, c, &by, &a, u, &m, (range){strip, strip + count}, strips);
-        else if (j->passing) multiply_passing(j, c, &by, &a, call->in[1].data, &m);
-        else multiply_panels(j, c, &by, &a, u, &m);
+        if (sums) multiply_both(j, sums, call->along, c, &f, (range){strip, strip + count}, strips);
+        else if (j->passing) multiply_passing(j, c, &f, call->in[1].data);
+        else multiply_panels(j, c, &f);
         meet(c);
         if (j->op == ISO_OP_CONV_X) {
-            join_x(j, c, &m, strip, count, call->out.data);
+            join_x(j, c, &f.m, strip, count, call->out.data);
             follow_x(j, c, (range){strip, strip + count});
         } else {
             for (int64_t k = mine.first; k < mine.last; k++) {
-                iso_winograd_join_y(g, &m, k * g->tiles_w, strip + k, call->out.data);
+                iso_winograd_join_y(g, &f.m, k * g->tiles_w, strip + k, call->out.data);
                 follow_y(j, c, strip + k);
             }
         }

@@ -405,7 +405,8 @@ static int count_reads(const forming *f, int group, int only)
     return c.count;
 }
 
-/* A conv_w comes right after a conv of the same x, which may do it along with its own (iso_slicing.along). */
+/* A conv_w comes right after a conv of the same x, whose slices may do it along with theirs (iso_slicing.along). Keys are twice the handles, so that one
+ * fits between two. */
 static int after_conv(const forming *f, int conv_w, int key)
 {
     for (int n = 0; n < f->n; n++)

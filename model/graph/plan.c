@@ -99,7 +99,7 @@ static iso_status place_sources(planning *w, iso_error *err)
             return iso_fail(err, ISO_E_ARGUMENT, "the plan needs the state \"%s\", which the vars lack",
                             at(w, n)->name);
         if (!iso_var_fits(&w->spec->vars->at[v], w->g, n))
-            return iso_fail(err, ISO_E_ARGUMENT, "the state \"%s\" has another shape in the vars", at(w, n)->name);
+            return iso_fail(err, ISO_E_ARGUMENT, "the state \"%s\" has another shape in the vars, or its axes in another order", at(w, n)->name);
         w->outside[n] = w->spec->vars->at[v].data;
     }
     return ISO_OK;

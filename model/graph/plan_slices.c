@@ -163,7 +163,7 @@ int iso_planning_sums_from(const planning *w, int t) { return done_by(w, t) < 0 
 /* --- steps */
 
 /* The first slice that is a step of its own: of those done along with others all but the last ones are none. */
-static int64_t first_slice(const planning *w, int t) 
+static int64_t first_slice(const planning *w, int t)
 {
     return done_by(w, t) >= 0 && slices_of(w, t) > APART ? slices_of(w, t) - APART : 0;
 }
