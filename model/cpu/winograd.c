@@ -66,7 +66,7 @@ typedef struct job {
     /* conv_w */
     int sets;
     int64_t block_o, block_x;
-    int64_t slab;             /* channels of x at a time */
+    int64_t slab;             /* channels of x at a time; not own: of one residue, which lie together in an image */
     int64_t shares;           /* not own: of x's channels, each done by one thread */
     bool separate;            /* each thread has y's operand for itself */
     int64_t kept;             /* chunks that are summed at the points before they are joined */
@@ -191,7 +191,7 @@ static void describe_conv_w(job *j, int64_t threads)
     j->product = j->grid.points * product_apart(j);
     j->own = results <= FEW;
     const bool one = j->o <= j->block_o && j->channels <= j->block_x && j->product * (int64_t)sizeof(float) <= KEPT_BYTES;
-    j->slab = j->own && !one && !j->along ? iso_min64(j->block_x, SLAB) : j->channels;
+    j->slab = !j->own ? iso_max64(j->block_x, round_up(j->grid.s.c, j->width)) : one || j->along ? j->channels : iso_min64(j->block_x, SLAB);
     j->block_x = iso_min64(j->block_x, j->slab);
     cut_into_chunks(j, j->along ? ALONG_ROWS : one ? ONE_ROWS : j->own ? even_rows(j) : SHARED_ROWS);
     j->kept = one ? iso_max64(KEPT_ROWS / j->rows, 1) : 1;
@@ -199,7 +199,7 @@ static void describe_conv_w(job *j, int64_t threads)
     j->shared = j->own && !j->wide ? 2 * j->sets * results : 0;
     (void)place_panels(j, NULL, j->o, ISO_GEMM_PANEL, &j->left);
     j->shares = threads;
-    (void)place_panels(j, NULL, j->own ? j->slab : j->block_x, j->width, &j->right);
+    (void)place_panels(j, NULL, j->slab, j->width, &j->right);
     j->separate = !j->own && (threads - 1) * SEPARATE_CHANNELS <= j->channels && (j->left + j->right) * (int64_t)sizeof(float) <= SEPARATE_BYTES;
 }
 
@@ -581,7 +581,7 @@ static void sum_together(const job *j, const iso_call *call, const crew *c)
     const int64_t n = shared_channels(j), panels = iso_ceil_div(n, j->width);
     int64_t size;
     const iso_winograd_place y = place_panels(j, c->left, j->o, ISO_GEMM_PANEL, &size);
-    iso_winograd_place x = place_panels(j, c->right, j->block_x, j->width, &size);
+    iso_winograd_place x = place_panels(j, c->right, j->slab, j->width, &size);
     for (int64_t strip = 0; strip < j->strips; strip += j->chunk) {
         const range chunk = {strip, iso_min64(strip + j->chunk, j->strips)};
         const range mine = j->separate ? (range){0, chunk.last - strip} : share(c, chunk.last - strip);
@@ -590,8 +590,8 @@ static void sum_together(const job *j, const iso_call *call, const crew *c)
         for (int64_t part = c->rank; part < j->shares; part += c->size)
             for (int64_t start = 0; start < j->channels; start += n) {
                 const int64_t last = start + iso_min64(panels * (part + 1) / j->shares * j->width, n);
-                for (x.first = start + panels * part / j->shares * j->width; x.first < last; x.first += j->block_x)
-                    sum_channels(j, call, c, &y, x, iso_min64(x.first + j->block_x, last), chunk);
+                for (x.first = start + panels * part / j->shares * j->width; x.first < last; x.first += j->slab)
+                    sum_channels(j, call, c, &y, x, iso_min64(x.first + j->slab, last), chunk);
             }
         if (!j->separate) meet(c);
     }

@@ -45,6 +45,20 @@ size_t iso_vars_bytes(const iso_vars *v)
     return sum;
 }
 
+/* Of a state that is kept permuted; NULL. */
+static const iso_attr *axes_of(const iso_graph *g, iso_node state) { return iso_node_permuted(&g->at[state]) ? &g->at[state].attr : NULL; }
+
+static bool kept_by(const iso_var *v, const iso_attr *axes)
+{
+    return v->permuted == (axes != NULL) && (!axes || !memcmp(v->axes.i, axes->i, sizeof axes->i));
+}
+
+bool iso_var_fits(const iso_var *v, const iso_graph *g, iso_node state)
+{
+    const iso_shape shape = iso_state_shape(g, state);
+    return iso_shape_equal(&v->shape, &shape) && kept_by(v, axes_of(g, state));
+}
+
 /* axes: NULL where it is kept as it is. */
 static iso_status add(iso_vars *v, const char *name, iso_shape shape, const iso_attr *axes, iso_error *err)
 {
@@ -54,9 +68,7 @@ static iso_status add(iso_vars *v, const char *name, iso_shape shape, const iso_
         const iso_var *was = &v->at[known];
         if (!iso_shape_equal(&was->shape, &shape))
             return iso_fail(err, ISO_E_ARGUMENT, "\"%s\" has shape %s already, not %s", name, iso_shape_text(&was->shape, a), iso_shape_text(&shape, b));
-        if (was->permuted != (axes != NULL) || (axes && memcmp(was->axes.i, axes->i, sizeof axes->i)))
-            return iso_fail(err, ISO_E_ARGUMENT, "\"%s\" is kept with its axes in another order already", name);
-        return ISO_OK;
+        return kept_by(was, axes) ? ISO_OK : iso_fail(err, ISO_E_ARGUMENT, "\"%s\" is kept with its axes in another order already", name);
     }
     if (!iso_grow(&v->at, &v->capacity, v->count + 1, sizeof *v->at)) return iso_fail_memory(err);
     size_t bytes = (size_t)iso_shape_count(&shape) * v->backend->real_size;
@@ -77,19 +89,6 @@ iso_status iso_vars_add(iso_vars *v, const char *name, iso_shape shape, iso_erro
     return add(v, name, shape, NULL, err);
 }
 
-static iso_status add_state(iso_vars *v, const iso_graph *g, iso_node n, iso_error *err)
-{
-    return add(v, g->at[n].name, iso_state_shape(g, n), iso_node_permuted(&g->at[n]) ? &g->at[n].attr : NULL, err);
-}
-
-bool iso_var_fits(const iso_var *v, const iso_graph *g, iso_node state)
-{
-    const iso_shape shape = iso_state_shape(g, state);
-    const bool permuted = iso_node_permuted(&g->at[state]);
-    return iso_shape_equal(&v->shape, &shape) && v->permuted == permuted &&
-           (!permuted || !memcmp(v->axes.i, g->at[state].attr.i, sizeof v->axes.i));
-}
-
 iso_status iso_vars_add_states(iso_vars *v, const iso_graph *g, int count, const iso_node *outputs, iso_error *err)
 {
     iso_status st = iso_graph_check(g, err);
@@ -102,7 +101,8 @@ iso_status iso_vars_add_states(iso_vars *v, const iso_graph *g, int count, const
         for (int k = 0; needed[n] && k < ISO_MAX_INPUTS; k++)
             if (g->at[n].in[k] != ISO_NONE) needed[g->at[n].in[k]] = true;
     for (size_t n = 0; st == ISO_OK && n < g->count; n++)
-        if (needed[n] && g->at[n].op == ISO_OP_STATE) st = add_state(v, g, (iso_node)n, err);
+        if (needed[n] && g->at[n].op == ISO_OP_STATE)
+            st = add(v, g->at[n].name, iso_state_shape(g, (iso_node)n), axes_of(g, (iso_node)n), err);
     free(needed);
     return st;
 }
