@@ -31,11 +31,9 @@ typedef struct expression {
     iso_node output[KEPT];
 } expression;
 
-/* sums: also with gradients of the weights and sums over images, some of which are read again. */
-static expression random_expression(const layer *l, uint64_t seed, uint32_t number, bool sums)
+/* Without its outputs. */
+static expression begin_expression(const layer *l)
 {
-    iso_draw d = {seed, number, 0};
-    uint64_t at = 0;
     expression e = {.g = iso_graph_create()};
     iso_graph *g = e.g;
     e.input[0] = iso_input(g, "x", x_shape(l));
@@ -44,6 +42,16 @@ static expression random_expression(const layer *l, uint64_t seed, uint32_t numb
     e.input[3] = iso_input(g, "of y", iso_shape1(l->o));
     e.input[4] = iso_input(g, "rows", (iso_shape){3, {l->h, 1, 1}});
     e.weights = iso_state(g, "w", w_shape(l));
+    return e;
+}
+
+/* sums: also with gradients of the weights and sums over images, some of which are read again. */
+static expression random_expression(const layer *l, uint64_t seed, uint32_t number, bool sums)
+{
+    iso_draw d = {seed, number, 0};
+    uint64_t at = 0;
+    expression e = begin_expression(l);
+    iso_graph *g = e.g;
     /* Values of x's shape are of one kind, of y's of the other. */
     iso_node kind[2][NODES] = {{e.input[0]}, {e.input[1]}}, last[NODES];
     int count[2] = {1, 1};
@@ -92,11 +100,11 @@ static float *normal(uint64_t seed, uint32_t stream, uint32_t number, int64_t n)
     return v;
 }
 
-static outcome run_expression(const iso_backend *backend, const layer *l, uint64_t seed, uint32_t number, bool sums, int threads, bool frozen)
+/* Numbers for its inputs are drawn; the expression's graph is freed. */
+static outcome run_expression(const iso_backend *backend, const layer *l, expression e, uint64_t seed, uint32_t number, int threads, bool frozen)
 {
     iso_error err = {0};
     outcome o = {.stats = {0}};
-    expression e = random_expression(l, seed, number, sums);
     iso_vars *vars = NULL;
     iso_plan *plan = NULL;
     const int64_t weights = l->o * l->kernel * l->kernel * l->c;

@@ -31,7 +31,7 @@ static int64_t small_slices(iso_op op, const iso_call *call)
 
 static outcome run(const iso_backend *b, const layer *l, uint32_t number, bool sums, int threads, bool frozen)
 {
-    return run_expression(b, l, seed, number, sums, threads, frozen);
+    return run_expression(b, l, random_expression(l, seed, number, sums), seed, number, threads, frozen);
 }
 
 static void test_random_expressions(void **state)
@@ -78,39 +78,13 @@ static void test_random_expressions(void **state)
 /* A gradient through a layer and the gradient of its weights, from the same x: y = conv(x), w' = conv_w(x, t), with x and t results of other steps. */
 static outcome run_gradients(const iso_backend *b, const layer *l, int threads)
 {
-    iso_error err = {0};
-    outcome o = {.stats = {0}};
-    iso_graph *g = iso_graph_create();
-    iso_node in = iso_input(g, "y", y_shape(l)), w = iso_state(g, "w", w_shape(l));
-    iso_node x = iso_relu(g, iso_conv_x(g, in, w, (int)l->stride, (int)l->pad, l->h, l->w)), t = iso_tanh(g, in);
-    iso_node out[] = {iso_mul(g, iso_step(g, in), iso_conv(g, x, w, (int)l->stride, (int)l->pad)),
-                      iso_scale(g, iso_conv_w(g, x, t, (int)l->stride, (int)l->pad, l->kernel, l->kernel), 0.5)};
-    iso_vars *vars = NULL;
-    iso_plan *plan = NULL;
-    assert_int_equal(iso_vars_create(b, &vars, &err), ISO_OK);
-    assert_int_equal(iso_vars_add_states(vars, g, 2, out, &err), ISO_OK);
-    const iso_shape shape[] = {w_shape(l), y_shape(l)};
-    float *v[2];
-    for (uint32_t i = 0; i < 2; i++) v[i] = normal(seed, 3000 + i, 0, iso_shape_count(&shape[i]));
-    const iso_plan_spec spec = {.vars = vars, .output_count = 2, .outputs = out, .threads = threads};
-    assert_int_equal(iso_vars_write(vars, "w", v[0], iso_shape_count(&shape[0]), &err), ISO_OK);
-    assert_int_equal(iso_plan_create(g, &spec, &plan, &err), ISO_OK);
-    assert_int_equal(iso_plan_write(plan, in, v[1], iso_shape_count(&shape[1]), &err), ISO_OK);
-    for (int twice = 0; twice < 2; twice++) iso_plan_run(plan);
-    for (int i = 0; i < 2; i++) {
-        const iso_shape s = iso_node_shape(g, out[i]);
-        o.bytes[i] = (size_t)iso_shape_count(&s) * sizeof(float);
-        o.value[i] = malloc(o.bytes[i]);
-        assert_non_null(o.value[i]);
-        assert_int_equal(iso_plan_read(plan, out[i], o.value[i], iso_shape_count(&s), &err), ISO_OK);
-        free(v[i]);
-    }
-    for (int i = 2; i < KEPT; i++) assert_non_null(o.value[i] = malloc(1));
-    o.stats = iso_plan_describe(plan);
-    iso_plan_free(plan);
-    iso_vars_free(vars);
-    iso_graph_free(g);
-    return o;
+    expression e = begin_expression(l);
+    iso_graph *g = e.g;
+    iso_node x = iso_relu(g, iso_conv_x(g, e.input[1], e.weights, (int)l->stride, (int)l->pad, l->h, l->w)), t = iso_tanh(g, e.input[1]);
+    const iso_node out[] = {iso_mul(g, iso_step(g, e.input[1]), iso_conv(g, x, e.weights, (int)l->stride, (int)l->pad)),
+                            iso_scale(g, iso_conv_w(g, x, t, (int)l->stride, (int)l->pad, l->kernel, l->kernel), 0.5)};
+    for (int i = 0; i < KEPT; i++) e.output[i] = out[i % 2];
+    return run_expression(b, l, e, seed, 0, threads, false);
 }
 
 /* Their slices are done together: all but the last two of conv_w's are no steps. */

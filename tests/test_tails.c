@@ -14,7 +14,7 @@ static const uint64_t seed = 4711;
 
 static outcome run(const iso_backend *backend, const layer *l, uint32_t number, int threads)
 {
-    return run_expression(backend, l, seed, number, false, threads, false);
+    return run_expression(backend, l, random_expression(l, seed, number, false), seed, number, threads, false);
 }
 
 static void test_random_expressions(void **state)

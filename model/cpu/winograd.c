@@ -730,7 +730,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
         iso_chain tail;
         crew c = {.rank = rank, .size = omp_get_num_threads(), .product = products + rank * j.product, .tail = &tail};
         c.left = shares_left(&j) ? operands : part;
-        c.right = shares_right(&j) ? operands + round_up(j.left, 16) : shares_left(&j) ? part : part + round_up(j.left, 16);
+        c.right = shares_right(&j) ? operands + round_up(j.left, 16) : part + (shares_left(&j) ? 0 : round_up(j.left, 16));
         c.other = part + part_size(&j) - round_up(j.other, 16);
         iso_chain_begin(&tail, call->tail, op == ISO_OP_CONV ? j.o : j.grid.s.c);
         if (j.own) c.rank = 0, c.size = 1;

@@ -217,7 +217,7 @@ INLINE inside inside_x(int64_t i, int n, const iso_winograd_line *l)
     return (inside){iso_max64(l->first - i, 0), iso_min64(l->last - i, POINTS(n))};
 }
 
-/* The pixels of the next tile are asked for, some lines of the cache with every second eight channels of this one: its rows lie too far apart for the
+/* The pixels of a tile to come are asked for, some lines of the cache with every second eight channels of this one: its rows lie too far apart for the
  * processor to foresee them. */
 typedef struct ahead {
     const float *next;
@@ -283,12 +283,20 @@ INLINE cut cut_of(const int across, const float *from, int64_t row, inside h, in
     return k;
 }
 
-/* The tile two after tile t of a strip, which may be one of the next strip's, while all its channels are done. */
+/* The tile two after tile t of a strip, which may be one of the next strip's: its first row and column of y, as if images went on below their ends. */
+INLINE void two_on(const int n, const iso_winograd_grid *g, strip s, int64_t t, int64_t *row, int64_t *column)
+{
+    int64_t tile = t + 2;
+    for (*row = s.i; tile >= g->tiles_w; tile -= g->tiles_w) *row += n;
+    *column = tile * n;
+}
+
+/* That tile, while all channels of tile t are done. */
 INLINE ahead ahead_y(const int n, const iso_winograd_grid *g, const float *y, strip s, int64_t t)
 {
-    int64_t row = s.image * g->s.oh + s.i, tile = t + 2;
-    for (; tile >= g->tiles_w; tile -= g->tiles_w) row += n;
-    return ahead_of(y + (row * g->s.ow + tile * n) * g->s.o, n, g->s.ow * g->s.o, n * g->s.o, g->s.o / LANES);
+    int64_t i, j;
+    two_on(n, g, s, t, &i, &j);
+    return ahead_of(y + ((s.image * g->s.oh + i) * g->s.ow + j) * g->s.o, n, g->s.ow * g->s.o, n * g->s.o, g->s.o / LANES);
 }
 
 INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel, const cut *k, int64_t channels,
@@ -396,15 +404,15 @@ INLINE void move_patch(const int n, int64_t tile, patch *a)
     if (tile > 0) a->offset += n * a->pixel;
 }
 
-/* The tile after tile t, while channels c0 ... c1-1 are done: the rows of their residues, one residue's or all. */
+/* The same tile, while channels c0 ... c1-1 are done: the rows of their residues, one residue's or all. */
 INLINE ahead ahead_x(const int n, const iso_winograd_grid *g, const float *x, strip s, int64_t t, int64_t c0, int64_t c1)
 {
     const iso_conv_sizes *z = &g->s;
     const int64_t line = z->w * z->c, p = c0 / (z->stride * z->c);
     const bool one = c1 <= (p + 1) * z->stride * z->c;
-    int64_t i = s.i, tile = t + 2;
-    for (; tile >= g->tiles_w; tile -= g->tiles_w) i += n;
-    const int64_t row = i * z->stride - z->pad, column = (tile * n + TAPS(n) - 1) * z->stride - z->pad;
+    int64_t i, j;
+    two_on(n, g, s, t, &i, &j);
+    const int64_t row = i * z->stride - z->pad, column = (j + TAPS(n) - 1) * z->stride - z->pad;
     const float *first = x + ((s.image * z->h + row + (one ? p : 0)) * z->w + column) * z->c;
     return ahead_of(first, POINTS(n) * (one ? 1 : z->stride), line * (one ? z->stride : 1), n * z->stride * z->c, (c1 - c0) / LANES);
 }
