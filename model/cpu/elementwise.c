@@ -128,20 +128,19 @@ UNARY(relu, x <= 0.0f ? 0.0f : x)
 UNARY(step, x > 0.0f ? 1.0f : 0.0f)
 
 /* Two ops in one pass. */
-ISO_CLONES static void run_step_mul(int64_t n, const float *a, const float *b, float *out)
-{
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) out[i] = (a[i] > 0.0f ? 1.0f : 0.0f) * b[i];
-}
-
-ISO_CLONES static void run_add_relu(int64_t n, const float *a, const float *b, float *out)
-{
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        const float x = a[i] + b[i];
-        out[i] = x <= 0.0f ? 0.0f : x;
+#define PAIR(name, expression)                                                                            \
+    ISO_CLONES static void run_##name(int64_t n, const float *a, const float *b, float f, float *out)     \
+    {                                                                                                     \
+        (void)f;                                                                                          \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) out[i] = (expression);                        \
     }
-}
+
+PAIR(step_mul, (a[i] > 0.0f ? 1.0f : 0.0f) * b[i])
+PAIR(add_relu, a[i] + b[i] <= 0.0f ? 0.0f : a[i] + b[i])
+PAIR(scale_add, f * a[i] + b[i])
+PAIR(mul_scale, f * (a[i] * b[i]))
+PAIR(sqrt_mul, sqrtf(a[i]) * b[i])
+PAIR(shift_div, b[i] / (a[i] + f))
 
 void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, float f, float *out)
 {
@@ -164,15 +163,25 @@ void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, f
     }
 }
 
-bool iso_elementwise_pairs(iso_op first, iso_op second)
+typedef void (*pair)(int64_t n, const float *a, const float *b, float f, float *out);
+
+/* k: which operand of the second the first is. NULL: these are no pair. */
+static pair pair_of(iso_op first, iso_op second, int k)
 {
-    return (first == ISO_OP_STEP && second == ISO_OP_MUL) || (first == ISO_OP_ADD && second == ISO_OP_RELU);
+    if (first == ISO_OP_STEP && second == ISO_OP_MUL) return run_step_mul;
+    if (first == ISO_OP_ADD && second == ISO_OP_RELU) return run_add_relu;
+    if (first == ISO_OP_SCALE && second == ISO_OP_ADD) return run_scale_add;
+    if (first == ISO_OP_MUL && second == ISO_OP_SCALE) return run_mul_scale;
+    if (first == ISO_OP_SQRT && second == ISO_OP_MUL) return run_sqrt_mul;
+    if (first == ISO_OP_SHIFT && second == ISO_OP_DIV && k == 1) return run_shift_div;
+    return NULL;
 }
 
-void iso_elementwise_run_pair(iso_op first, int64_t n, const float *a, const float *b, float *out)
+bool iso_elementwise_pairs(iso_op first, iso_op second, int k) { return pair_of(first, second, k) != NULL; }
+
+void iso_elementwise_run_pair(iso_op first, iso_op second, int k, int64_t n, const float *a, const float *b, float f, float *out)
 {
-    if (first == ISO_OP_STEP) run_step_mul(n, a, b, out);
-    else run_add_relu(n, a, b, out);
+    pair_of(first, second, k)(n, a, b, f, out);
 }
 
 ISO_CLONES void iso_elementwise_fill(int64_t n, float value, float *out)

@@ -11,10 +11,10 @@
 
 /* out[i] = op(a[i], b[i]); b is NULL for unary ops, f is attr.f. out may be a or b, no other overlap. */
 void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, float f, float *out);
-/* Whether `second` of what `first` gives can be had in one pass, with the same bits: a mask times b, relu of a sum. Then out[i] = second(first(a[i], b[i]))
- * or, for a mask, first(a[i]) b[i]. */
-bool iso_elementwise_pairs(iso_op first, iso_op second);
-void iso_elementwise_run_pair(iso_op first, int64_t n, const float *a, const float *b, float *out);
+/* Whether `second`, whose operand k is what `first` gives, can be had in one pass with it, with the same bits. Then a is first's first operand, b the
+ * other one that the two have, if any, and f the attr.f of the one that has any. */
+bool iso_elementwise_pairs(iso_op first, iso_op second, int k);
+void iso_elementwise_run_pair(iso_op first, iso_op second, int k, int64_t n, const float *a, const float *b, float f, float *out);
 void iso_elementwise_fill(int64_t n, float value, float *out);
 void iso_elementwise_copy(int64_t n, const float *a, float *out);
 

@@ -113,7 +113,7 @@ static void find_pairs(iso_chain *p)
         for (int k = 0; k < 2 && p->with[s] < 0; k++) {
             const int first = operand[k] - f->inputs;
             if (first < 0 || readers[operand[k]] != 1 || f->step[first].out || p->with[first] >= 0) continue;
-            if (!iso_elementwise_pairs(f->step[first].op, f->step[s].op)) continue;
+            if (!iso_elementwise_pairs(f->step[first].op, f->step[s].op, k)) continue;
             p->from[operand[k]] = PAIRED;
             p->with[s] = first;
         }
@@ -179,9 +179,9 @@ static void spread(const iso_shape *shape, const int64_t *stride, const float *d
 static void run_pair(const iso_chain *p, int s, int64_t n, const float *const *value, float *out)
 {
     const iso_fused_step *second = &p->f->step[s], *first = &p->f->step[p->with[s]];
-    int other = first->b;
-    if (other < 0) other = second->a == p->f->inputs + p->with[s] ? second->b : second->a;
-    iso_elementwise_run_pair(first->op, n, value[first->a], value[other], out);
+    const int k = second->a == p->f->inputs + p->with[s] ? 0 : 1, other = first->b >= 0 ? first->b : k == 0 ? second->b : second->a;
+    const bool has = first->op == ISO_OP_SCALE || first->op == ISO_OP_SHIFT;
+    iso_elementwise_run_pair(first->op, second->op, k, n, value[first->a], other >= 0 ? value[other] : NULL, (float)(has ? first : second)->f, out);
 }
 
 static void run_tile(iso_chain *p, int64_t start, int64_t n)

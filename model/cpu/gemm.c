@@ -48,11 +48,19 @@ ISO_CLONES void iso_gemm_spread_row(const float *src, int ni, int nk, int tile, 
     spread_row(src, ni, nk, tile, to);
 }
 
-ISO_CLONES void iso_gemm_pack_b_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+ISO_CLONES void iso_gemm_spread_rows(const iso_gemm_matrix *m, int64_t i0, int ni, int64_t k0, int some, int nk, int tile, float *to)
 {
-    const iso_gemm_matrix *m = operand;
-    for (int k = 0; k < nk; k++)
-        spread_row(m->data + (k0 + k) * m->pitch + i0, ni, nk, tile, dst + (size_t)k * tile);
+    if (ni == tile || ni == 2 * tile) { /* few of a row: a tile after the other */
+        for (int i = 0; i < ni; i += tile)
+            for (int k = 0; k < some; k++) iso_copy_tile(to + (size_t)i * nk + (size_t)k * tile, m->data + (k0 + k) * m->pitch + i0 + i, tile);
+    } else {
+        for (int k = 0; k < some; k++) spread_row(m->data + (k0 + k) * m->pitch + i0, ni, nk, tile, to + (size_t)k * tile);
+    }
+}
+
+void iso_gemm_pack_b_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
+{
+    iso_gemm_spread_rows(operand, i0, ni, k0, nk, nk, tile, dst);
 }
 
 /* y = x transposed, 8 x 8. */
@@ -163,11 +171,15 @@ const iso_gemm_isa *iso_gemm_isa_get(void)
 
 /* --- the product */
 
-/* What one thread packs into. */
+enum { MAX_LINES = 16 };
+
+/* What one thread packs into, and where it finds what it need not pack. */
 typedef struct buffers {
     _Alignas(64) float a[ISO_GEMM_MC * ISO_GEMM_LDA];
     _Alignas(64) float b[ISO_GEMM_KC * ISO_GEMM_NC];
     float *rows[ISO_GEMM_MC];
+    const float *a_rows[ISO_GEMM_MC], *b_rows[ISO_GEMM_KC];
+    iso_gemm_lines lines[MAX_LINES];
 } buffers;
 
 /* Tiles of A that fit into the buffer. By depth they take ISO_GEMM_PANEL floats a step whatever their height. */
@@ -194,23 +206,63 @@ typedef struct range {
     int64_t m0, m1, n0, n1;
 } range;
 
-/* The tiles of one block of C; A has been packed `rows` rows at a time. Columns outside, so that a panel of B stays in the first-level cache; where
- * there are few depths, C is most of what is moved, and is written in rows as long as the block. */
-static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buffers *w, int ni, int rows, int height, int64_t n0,
-                           int nj, int nk, bool add)
+/* Lines that are asked for while tiles are multiplied. */
+typedef struct asking {
+    const iso_gemm_lines *list, *end;
+    int64_t row; /* of list[0]'s first column that is left */
+    int64_t column;
+} asking;
+
+/* For so many lines more. False: all have been asked for. */
+static bool ask(asking *q, int lines)
 {
-    enum { FEW = 64 };
+    if (q->list == q->end) return false;
+    const iso_gemm_lines *of = q->list;
+    const char *at = of->at + q->row * of->pitch + q->column * ISO_GEMM_LINE;
+    if (lines > of->rows - q->row) lines = (int)(of->rows - q->row);
+    for (int i = 0; i < lines; i++) __builtin_prefetch(at + i * of->pitch, 0, 2);
+    q->row += lines;
+    if (q->row == of->rows) {
+        q->row = 0;
+        if (++q->column == of->columns) {
+            q->column = 0;
+            q->list++;
+        }
+    }
+    return true;
+}
+
+/* A block of B: column j's first number is at[j * step], its next one pitch later. Packed, or as it lies. */
+typedef struct block_b {
+    const float *at;
+    int64_t pitch, step;
+} block_b;
+
+/* The tiles of one block of C; A is packed `rows` rows at a time, or (a_rows) lies where it is. Columns outside, so that a panel of B stays in the
+ * first-level cache; where there are few depths, C is most of what is moved, and is written in rows as long as the block. */
+static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, buffers *w, const float *const *a_rows, int ni, int rows, int height, block_b b,
+                           int64_t n0, int nj, int nk, bool add, asking *own, asking *callers)
+{
+    enum { FEW = 64, DEPTHS_A_LINE = 8, NEAR_DEPTH = 256 };
     const int width = 2 * isa->lanes, run = nk <= FEW ? nj : width;
+    const int most = g->a_by_depth ? (int)iso_ceil_div(nk, iso_ceil_div(nk, NEAR_DEPTH)) : nk;
+    const int way = g->a_by_depth ? ISO_GEMM_BY_DEPTH : a_rows || b.step == 1 ? ISO_GEMM_AS_IT_LIES : ISO_GEMM_BY_ROWS;
     const int64_t panel = g->a_by_depth ? ISO_GEMM_KC * ISO_GEMM_PANEL : (int64_t)height * ISO_GEMM_LDA;
     for (int j0 = 0; j0 < nj; j0 += run)
-        for (int p = 0; p < ni; p += rows) {
-            const int end = ni - p < rows ? ni : p + rows;
-            for (int i = p; i < end; i += height) {
-                const int h = end - i < height ? end - i : height;
-                for (int j = j0; j < j0 + run && j < nj; j += width) {
-                    const int n = nj - j < width ? nj - j : width;
-                    isa->kernel[g->a_by_depth][n > isa->lanes][h - 1](nk, w->a + p / rows * panel + i - p, w->b + (int64_t)j * nk, w->rows + i, n0 + j, n,
-                                                                     add);
+        for (int k = 0, deep; k < nk; k += deep) {
+            deep = nk - k < most ? nk - k : most;
+            for (int p = 0; p < ni; p += rows) {
+                const int end = ni - p < rows ? ni : p + rows;
+                for (int i = p; i < end; i += height) {
+                    const int h = end - i < height ? end - i : height;
+                    const float *a = a_rows ? a_rows[i] : w->a + p / rows * panel + (g->a_by_depth ? k * ISO_GEMM_PANEL : k) + i - p;
+                    const int64_t a_pitch = !a_rows ? ISO_GEMM_LDA : h > 1 ? a_rows[i + 1] - a : 0;
+                    for (int j = j0; j < j0 + run && j < nj; j += width) {
+                        const int n = nj - j < width ? nj - j : width;
+                        if (!ask(own, deep / DEPTHS_A_LINE)) (void)ask(callers, deep / DEPTHS_A_LINE);
+                        isa->kernel[way][n > isa->lanes][h - 1](deep, a, b.at + j * b.step + k * b.pitch, w->rows + i, n0 + j, n, add || k > 0, a_pitch,
+                                                                b.pitch);
+                    }
                 }
             }
         }
@@ -235,9 +287,68 @@ void iso_gemm_add_wide(const iso_gemm *g, int64_t m0, int ni, int64_t n0, int nj
     }
 }
 
+/* Rows 0 ... h-1 are equally far apart, and no farther than that. */
+static bool evenly_apart(const float *const *rows, int h, int64_t most)
+{
+    for (int i = 1; i < h; i++) {
+        const int64_t pitch = rows[i] - rows[i - 1];
+        if (!rows[0] || pitch < 0 || pitch > most || pitch != rows[1] - rows[0]) return false;
+    }
+    return true;
+}
+
+/* Rows of A where they lie; those of a tile that are not evenly apart are copied. False: A must be packed. */
+static bool find_a(const iso_gemm *g, int64_t m0, int ni, int64_t k0, int nk, int height, buffers *w)
+{
+    if (g->a_by_depth || g->find_a(g->a, m0, ni, k0, nk, w->a_rows) < nk) return false;
+    for (int i = 0; i < ni; i++)
+        if (!w->a_rows[i] || w->a_rows[i] == iso_gemm_mixed) return false;
+    for (int i = 0; i < ni; i += height) {
+        const int h = ni - i < height ? ni - i : height;
+        if (evenly_apart(w->a_rows + i, h, ISO_GEMM_LDA)) continue;
+        for (int k = i; k < i + h; k++)
+            w->a_rows[k] = memcpy(w->a + (size_t)k * ISO_GEMM_LDA, w->a_rows[k], (size_t)nk * sizeof(float));
+    }
+    return true;
+}
+
+/* What lies at nk depths, numbers i ... i+n-1 of each, to be asked for. */
+static int lines_of(iso_gemm_find find, const void *operand, int64_t i, int n, int64_t k0, int nk, const float **rows, iso_gemm_lines *lines)
+{
+    int count = 0;
+    if (n <= 0 || !find || find(operand, i, n, k0, nk, rows) < n) return 0;
+    for (int k = 0; k < nk; k++)
+        if (!rows[k]) return 0;
+    for (int k = 0, same; k < nk && count < MAX_LINES; k += same) {
+        const int64_t pitch = k + 1 < nk ? rows[k + 1] - rows[k] : 0;
+        for (same = 1; k + same < nk && rows[k + same] - rows[k + same - 1] == pitch;) same++;
+        lines[count++] = (iso_gemm_lines){(const char *)rows[k], pitch * (int64_t)sizeof(float), same, iso_ceil_div(n * (int64_t)sizeof(float), ISO_GEMM_LINE)};
+    }
+    return count;
+}
+
+/* The same so many numbers on. */
+static asking asking_on(iso_gemm_lines *lines, int count, int64_t numbers)
+{
+    for (int i = 0; i < count; i++) lines[i].at += numbers * (int64_t)sizeof(float);
+    return (asking){.list = lines, .end = lines + count};
+}
+
+/* A block of B that is small and lies by rows that are evenly apart is read where it lies. */
+static block_b place_b(const iso_gemm *g, int64_t n0, int nj, int64_t k0, int nk, int width, buffers *w)
+{
+    enum { SMALL = 1 << 16, NEAR = 256 };
+    if (!g->a_by_depth && g->find_b && !g->b_by_columns && nj % width == 0 && g->n * g->k <= SMALL && g->find_b(g->b, n0, nj, k0, nk, w->b_rows) == nj &&
+        evenly_apart(w->b_rows, nk, NEAR))
+        return (block_b){w->b_rows[0], nk > 1 ? w->b_rows[1] - w->b_rows[0] : 0, 1};
+    g->pack_b(g->b, n0, nj, k0, nk, width, w->b);
+    return (block_b){w->b, width, nk};
+}
+
 /* One thread's part of C. */
 static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, buffers *w)
 {
+    enum { MANY = 128, /* depths */ FEW = 2 };
     const int width = 2 * isa->lanes;
     const int64_t rows = r.m1 - r.m0, columns = r.n1 - r.n0;
     if (rows <= 0 || columns <= 0) return;
@@ -247,18 +358,32 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
         together = ISO_GEMM_PANEL;
         height = (int)iso_ceil_div(together, iso_ceil_div(together, isa->mr));
     }
-    const int64_t block_m = (int64_t)block_tiles(g->a_by_depth, together) * together;
-    const int64_t block_n = iso_ceil_div(iso_ceil_div(columns, iso_ceil_div(columns, ISO_GEMM_NC)), width) * width;
+    int64_t block_m = (int64_t)block_tiles(g->a_by_depth, together) * together, most_n = ISO_GEMM_NC;
+    const bool whole = g->k > MANY && g->k <= ISO_GEMM_KC; /* the smaller operand is packed once and stays in the second-level cache */
+    const bool a_stays = whole && rows <= block_m && rows <= columns, b_stays = whole && columns <= MANY && !a_stays && g->a_by_depth;
+    if (a_stays) most_n = width * FEW;
+    if (b_stays) block_m = together * FEW;
+    const int64_t block_n = iso_ceil_div(iso_ceil_div(columns, iso_ceil_div(columns, most_n)), width) * width;
+    const float *const *a_rows = NULL;
+    asking own = {0}, callers = {.list = g->ahead, .end = g->ahead + g->ahead_count};
+    int lines = 0;
+    if (a_stays && !g->b_by_columns && block_n < columns) lines = lines_of(g->find_b, g->b, r.n0, (int)block_n, 0, (int)g->k, w->b_rows, w->lines);
+    if (b_stays && block_m < rows) lines = lines_of(g->find_a, g->a, r.m0, (int)block_m, 0, (int)g->k, w->b_rows, w->lines);
     for (int64_t n0 = r.n0; n0 < r.n1; n0 += block_n) {
         int nj = (int)iso_min64(block_n, r.n1 - n0);
         for (int64_t k0 = 0; k0 < g->k; k0 += ISO_GEMM_KC) {
             int nk = (int)iso_min64(ISO_GEMM_KC, g->k - k0);
-            g->pack_b(g->b, n0, nj, k0, nk, width, w->b);
+            const block_b b = place_b(g, n0, nj, k0, nk, width, w);
+            if (a_stays) own = asking_on(w->lines, lines, block_n);
             for (int64_t m0 = r.m0; m0 < r.m1; m0 += block_m) {
                 int ni = (int)iso_min64(block_m, r.m1 - m0);
-                g->pack_a(g->a, m0, ni, k0, nk, together, w->a);
+                if (!a_stays || n0 == r.n0) {
+                    a_rows = nk > MANY && find_a(g, m0, ni, k0, nk, height, w) ? w->a_rows : NULL;
+                    if (!a_rows) g->pack_a(g->a, m0, ni, k0, nk, together, w->a);
+                }
+                if (b_stays) own = asking_on(w->lines, lines, block_m);
                 iso_gemm_rows(g, m0, ni, w->rows);
-                multiply_block(g, isa, w, ni, together, height, n0, nj, nk, g->add || (k0 > 0 && !g->wide));
+                multiply_block(g, isa, w, a_rows, ni, together, height, b, n0, nj, nk, g->add || (k0 > 0 && !g->wide), &own, &callers);
                 if (g->wide) iso_gemm_add_wide(g, m0, ni, n0, nj, w->rows, k0 == 0, k0 + nk == g->k);
             }
         }

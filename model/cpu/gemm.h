@@ -25,6 +25,7 @@
 #define ISO_GEMM_NR_MAX 32
 #define ISO_AMX_RATE 84.0                /* multiply-adds of floats a cycle on the tile unit (gemm_amx.h), as measured */
 #define ISO_GEMM_PANEL 16                /* pitch of a tile of A stored depth first */
+#define ISO_GEMM_LINE 64                 /* bytes of a line of the cache */
 
 /* Fills a packed block with rows (of A) or columns (of B) i0 ... i0+ni-1 at depths k0 ... k0+nk-1.
  * A, by rows:  dst[i * ISO_GEMM_LDA + k].
@@ -44,6 +45,12 @@ typedef struct iso_gemm_matrix {
     const float *data;
     int64_t pitch; /* elements from one row, as it lies in memory, to the next */
 } iso_gemm_matrix;
+
+/* Lines of the cache: columns of `rows` of them, `pitch` bytes apart. */
+typedef struct iso_gemm_lines {
+    const char *at;
+    int64_t pitch, rows, columns;
+} iso_gemm_lines;
 
 typedef struct iso_gemm {
     int64_t m, n, k;
@@ -65,6 +72,8 @@ typedef struct iso_gemm {
     int64_t part_of;           /* this is a part of a product of so many rows, and is to be computed as that would be; 0: is none */
     double *wide;              /* [m, n]: here the blocks of depth are added up in double; for long sums that nearly cancel,
                                 * as gradients of small layers are. NULL: in C. Not together with `add`. */
+    const iso_gemm_lines *ahead; /* what the caller reads next, [ahead_count]: asked for while multiplying */
+    int ahead_count;
 } iso_gemm;
 
 /* Packers of plain matrices (operand: iso_gemm_matrix). */
@@ -78,6 +87,8 @@ int iso_gemm_find_depth(const void *operand, int64_t i0, int ni, int64_t k0, int
 
 /* For packers of B: columns of one depth, dense at src, spread over the tiles; `to` is that depth's row of the first tile. */
 void iso_gemm_spread_row(const float *src, int ni, int nk, int tile, float *to);
+/* The same for `some` depths of a plain matrix, from k0 on. */
+void iso_gemm_spread_rows(const iso_gemm_matrix *m, int64_t i0, int ni, int64_t k0, int some, int nk, int tile, float *to);
 
 /* For those that multiply: where rows i0 ... of C begin, and the double sums (wide): C's rows of this block are added to them,
  * and with the last block the sums go back into C. */
@@ -91,12 +102,22 @@ double iso_gemm_cost(const iso_gemm *g); /* about how many cycles of one thread 
 /* Several products of similar size, whose results don't overlap: whole ones to each thread where that comes out even. */
 void iso_gemm_run_all(const iso_gemm *g, int count, int threads, void *workspace);
 
-/* A micro-kernel: c[i][column ... column+n) (+)= sum over k of a(i, k) b[k * 2 lanes + j], for i < its height. */
-typedef void (*iso_gemm_kernel)(int64_t depth, const float *a, const float *b, float *const *c, int64_t column, int n, bool add);
+/* How a micro-kernel reads a tile's operands. */
+enum {
+    ISO_GEMM_BY_ROWS,       /* A by rows, B packed: a(i, k) is a[i * ISO_GEMM_LDA + k], b(k, j) is b[k * 2 lanes + j] */
+    ISO_GEMM_BY_DEPTH,      /* A by depth: a[k * ISO_GEMM_PANEL + i] */
+    ISO_GEMM_BOTH_BY_DEPTH, /* the same, and rows of B ISO_GEMM_LDA apart */
+    ISO_GEMM_AS_IT_LIES,    /* a[i * a_pitch + k], b[k * b_pitch + j] */
+    ISO_GEMM_WAYS
+};
+
+/* A micro-kernel: c[i][column ... column+n) (+)= sum over k of a(i, k) b(k, j), for i < its height. Reads whole vectors of b. */
+typedef void (*iso_gemm_kernel)(int64_t depth, const float *a, const float *b, float *const *c, int64_t column, int n, bool add, int64_t a_pitch,
+                                int64_t b_pitch);
 typedef struct iso_gemm_isa {
     const char *name;
     int mr, lanes; /* tile height; the tile is two vectors of `lanes` wide */
-    iso_gemm_kernel kernel[3][2][ISO_GEMM_MR_MAX]; /* [A by rows; by depth; and rows of B ISO_GEMM_LDA apart][vectors - 1][height - 1] */
+    iso_gemm_kernel kernel[ISO_GEMM_WAYS][2][ISO_GEMM_MR_MAX]; /* [..][vectors - 1][height - 1] */
     bool tiles;    /* products large enough go to gemm_amx.c */
 } iso_gemm_isa;
 extern const iso_gemm_isa iso_gemm_amx, iso_gemm_avx512, iso_gemm_avx2, iso_gemm_portable;

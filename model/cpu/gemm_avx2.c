@@ -21,9 +21,11 @@ KERNELS_6(1, 1)
 KERNELS_6(1, 2)
 KERNELS_6(2, 1)
 KERNELS_6(2, 2)
+KERNELS_6(3, 1)
+KERNELS_6(3, 2)
 
 const iso_gemm_isa iso_gemm_avx2 = {
-    "avx2", 6, LANES, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}, {{NAMES_6(2, 1)}, {NAMES_6(2, 2)}}}, false};
+    "avx2", 6, LANES, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}, {{NAMES_6(2, 1)}, {NAMES_6(2, 2)}}, {{NAMES_6(3, 1)}, {NAMES_6(3, 2)}}}, false};
 #else
 typedef int iso_gemm_avx2_not_here; /* ISO C wants something in a file */
 #endif

@@ -21,8 +21,10 @@ KERNELS_14(1, 1)
 KERNELS_14(1, 2)
 KERNELS_14(2, 1)
 KERNELS_14(2, 2)
+KERNELS_14(3, 1)
+KERNELS_14(3, 2)
 
-#define KERNELS {{{NAMES_14(0, 1)}, {NAMES_14(0, 2)}}, {{NAMES_14(1, 1)}, {NAMES_14(1, 2)}}, {{NAMES_14(2, 1)}, {NAMES_14(2, 2)}}}
+#define KERNELS {{{NAMES_14(0, 1)}, {NAMES_14(0, 2)}}, {{NAMES_14(1, 1)}, {NAMES_14(1, 2)}}, {{NAMES_14(2, 1)}, {NAMES_14(2, 2)}}, {{NAMES_14(3, 1)}, {NAMES_14(3, 2)}}}
 const iso_gemm_isa iso_gemm_avx512 = {"avx512", 14, LANES, KERNELS, false};
 const iso_gemm_isa iso_gemm_amx = {"amx", 14, LANES, KERNELS, true}; /* for the products that do not fill its tiles */
 #else

@@ -31,7 +31,7 @@ INLINE void save_part(float *c, VEC v0, VEC v1, int n, bool add)
     }
 #define MUL(i)                                             \
     if (i < height) {                                      \
-        VEC x = SPLAT(a + (way ? i : i * ISO_GEMM_LDA));   \
+        VEC x = SPLAT(a + (by_depth ? i : i * a_rows));    \
         p##i = MULADD(x, b0, p##i);                        \
         if (vectors > 1) q##i = MULADD(x, b1, q##i);       \
     }
@@ -47,10 +47,12 @@ INLINE void save_part(float *c, VEC v0, VEC v1, int n, bool add)
     }
 #define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)
 
-INLINE void micro(const int height, const int vectors, const int way, int64_t depth, const float *a, const float *b,
-                  float *const *c, int64_t column, int n, bool add)
+INLINE void micro(const int height, const int vectors, const int way, int64_t depth, const float *a, const float *b, float *const *c,
+                  int64_t column, int n, bool add, int64_t a_pitch, int64_t b_pitch)
 {
-    const bool whole = n == vectors * LANES;
+    const bool whole = n == vectors * LANES, by_depth = way == ISO_GEMM_BY_DEPTH || way == ISO_GEMM_BOTH_BY_DEPTH;
+    const int64_t a_rows = way == ISO_GEMM_AS_IT_LIES ? a_pitch : ISO_GEMM_LDA;
+    const int64_t b_rows = way == ISO_GEMM_AS_IT_LIES ? b_pitch : way == ISO_GEMM_BOTH_BY_DEPTH ? ISO_GEMM_LDA : 2 * LANES;
     EACH_ROW(DECLARE)
     if (FETCH_TO_STORE || add) {
         EACH_ROW(FETCH)
@@ -59,18 +61,18 @@ INLINE void micro(const int height, const int vectors, const int way, int64_t de
     for (int64_t k = 0; k < depth; k++) {
         VEC b0 = LOAD(b), b1 = vectors > 1 ? LOAD(b + LANES) : ZERO;
         EACH_ROW(MUL)
-        a += way ? ISO_GEMM_PANEL : 1;
-        b += way == 2 ? ISO_GEMM_LDA : 2 * LANES;
+        a += by_depth ? ISO_GEMM_PANEL : 1;
+        b += b_rows;
         (void)b1;
     }
     EACH_ROW(SAVE)
 }
 
-#define KERNEL(way, vectors, height)                                                                                          \
-    static TARGET void micro_##way##_##vectors##_##height(int64_t depth, const float *a, const float *b, float *const *c, \
-                                                          int64_t column, int n, bool add)                                \
-    {                                                                                                                     \
-        micro(height, vectors, way, depth, a, b, c, column, n, add);                                                      \
+#define KERNEL(way, vectors, height)                                                                                                      \
+    static TARGET void micro_##way##_##vectors##_##height(int64_t depth, const float *a, const float *b, float *const *c, int64_t column, \
+                                                          int n, bool add, int64_t a_pitch, int64_t b_pitch)                              \
+    {                                                                                                                                     \
+        micro(height, vectors, way, depth, a, b, c, column, n, add, a_pitch, b_pitch);                                                    \
     }
 #define KERNELS_6(d, v) KERNEL(d, v, 1) KERNEL(d, v, 2) KERNEL(d, v, 3) KERNEL(d, v, 4) KERNEL(d, v, 5) KERNEL(d, v, 6)
 #define KERNELS_14(d, v)                                                                                            \

@@ -32,6 +32,8 @@ KERNELS_6(1, 1)
 KERNELS_6(1, 2)
 KERNELS_6(2, 1)
 KERNELS_6(2, 2)
+KERNELS_6(3, 1)
+KERNELS_6(3, 2)
 
 const iso_gemm_isa iso_gemm_portable = {
-    "portable", 6, LANES, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}, {{NAMES_6(2, 1)}, {NAMES_6(2, 2)}}}, false};
+    "portable", 6, LANES, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}, {{NAMES_6(2, 1)}, {NAMES_6(2, 2)}}, {{NAMES_6(3, 1)}, {NAMES_6(3, 2)}}}, false};

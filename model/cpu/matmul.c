@@ -38,43 +38,60 @@ typedef struct joined {
     int64_t each;
 } joined;
 
-static const float *row_of(const joined *j, int64_t i)
+/* Of `count` rows from i on those that lie in one matrix: its rows `first` ... */
+typedef struct piece {
+    const iso_gemm_matrix *of;
+    int64_t first;
+    int count;
+} piece;
+
+static piece piece_of(const joined *j, int64_t i, int count)
 {
-    const iso_gemm_matrix *m = &j->part[i / j->each];
-    return m->data + i % j->each * m->pitch;
+    const int64_t first = i % j->each;
+    return (piece){&j->part[i / j->each], first, (int)iso_min64(count, j->each - first)};
 }
 
 static int find_joined_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at)
 {
-    for (int i = 0; i < ni; i++) at[i] = row_of(operand, i0 + i) + k0;
+    piece p;
+    for (int i = 0; i < ni; i += p.count) {
+        p = piece_of(operand, i0 + i, ni - i);
+        (void)iso_gemm_find_rows(p.of, p.first, p.count, k0, nk, at + i);
+    }
     return nk;
 }
 
 static int find_joined_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at)
 {
-    for (int k = 0; k < nk; k++) at[k] = row_of(operand, k0 + k) + i0;
+    (void)find_joined_rows(operand, k0, nk, i0, ni, at);
     return ni;
 }
 
 static void pack_joined_a_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
-    (void)tile;
-    for (int i = 0; i < ni; i++) memcpy(dst + (size_t)i * ISO_GEMM_LDA, row_of(operand, i0 + i) + k0, (size_t)nk * sizeof(float));
+    piece p;
+    for (int i = 0; i < ni; i += p.count) {
+        p = piece_of(operand, i0 + i, ni - i);
+        iso_gemm_pack_a_rows(p.of, p.first, p.count, k0, nk, tile, dst + (size_t)i * ISO_GEMM_LDA);
+    }
 }
 
 static void pack_joined_a_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
-    const joined *j = operand;
-    for (int k = 0, n; k < nk; k += n) {
-        const int64_t within = (k0 + k) % j->each;
-        n = (int)iso_min64(nk - k, j->each - within);
-        iso_gemm_pack_a_depth(&j->part[(k0 + k) / j->each], i0, ni, within, n, tile, dst + k * ISO_GEMM_PANEL);
+    piece p;
+    for (int k = 0; k < nk; k += p.count) {
+        p = piece_of(operand, k0 + k, nk - k);
+        iso_gemm_pack_a_depth(p.of, i0, ni, p.first, p.count, tile, dst + k * ISO_GEMM_PANEL);
     }
 }
 
 static void pack_joined_b_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, int tile, float *dst)
 {
-    for (int k = 0; k < nk; k++) iso_gemm_spread_row(row_of(operand, k0 + k) + i0, ni, nk, tile, dst + (size_t)k * tile);
+    piece p;
+    for (int k = 0; k < nk; k += p.count) {
+        p = piece_of(operand, k0 + k, nk - k);
+        iso_gemm_spread_rows(p.of, i0, ni, p.first, p.count, nk, tile, dst + (size_t)k * tile);
+    }
 }
 
 static joined join(int count, const iso_tensor *of)
@@ -123,8 +140,29 @@ static void turn(iso_gemm *g)
     g->turned = true;
 }
 
+/* What is asked for while multiplying: what the tail of a sum reads, then what comes next. */
+typedef struct lines {
+    iso_gemm_lines at[ISO_FUSED_MAX_INPUTS + sizeof ((iso_ahead *)0)->range / sizeof ((iso_ahead *)0)->range[0]];
+    int count;
+} lines;
+
+static void add_lines(lines *l, const void *at, size_t bytes)
+{
+    l->at[l->count++] = (iso_gemm_lines){at, ISO_GEMM_LINE, (int64_t)(bytes / ISO_GEMM_LINE), 1};
+}
+
+static void find_lines(const iso_products *p, lines *l)
+{
+    l->count = 0;
+    for (int i = 1; p->sum && i < p->tail->inputs; i++)
+        if (p->tail->input[i].dense) add_lines(l, p->tail->input[i].data, (size_t)p->tail->count * sizeof(float));
+    for (int i = 0; p->ahead && i < p->ahead->count; i++) add_lines(l, p->ahead->range[i].at, p->ahead->range[i].bytes);
+}
+
 static void multiply(const iso_products *p, const results *r)
 {
+    lines ahead;
+    find_lines(p, &ahead);
     const joined a = join(p->count, p->a), b = join(p->sum ? p->count : 1, p->b);
     const int64_t depth = p->a[0].shape.dim[p->transpose_a ? 0 : 1];
     iso_gemm g = gemm_of(r->m * result_count(p), r->n, depth * (p->sum ? p->count : 1), p->transpose_a, p->transpose_b);
@@ -133,6 +171,8 @@ static void multiply(const iso_products *p, const results *r)
     g.c_rows = rows_of_results;
     g.c_context = r;
     g.part_of = p->part_of * p->count;
+    g.ahead = ahead.at;
+    g.ahead_count = ahead.count;
     if (p->transpose_a) {
         g.pack_a = pack_joined_a_depth;
         g.find_a = find_joined_depth;

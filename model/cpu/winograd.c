@@ -375,12 +375,12 @@ static void multiply_panel(const job *j, const factors *f, int64_t q, int64_t k,
     const tiling *by = &f->by;
     const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
     const float *left = a->at + a->point[q] + iso_winograd_column(a, k);
-    const iso_gemm_kernel *kernel = j->isa->kernel[0][n > j->isa->lanes];
+    const iso_gemm_kernel *kernel = j->isa->kernel[ISO_GEMM_BY_ROWS][n > j->isa->lanes];
     const bool add = k > next_depth(j, q, 0);
     if (j->op == ISO_OP_CONV_X && zeros(j, q, panel * j->width, n)) return;
     for (int64_t tile = 0, i = 0, h; tile < by->tiles; tile++, i += h) {
         h = by->height + (tile < by->higher);
-        kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add);
+        kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add, 0, 0);
     }
 }
 
@@ -523,12 +523,12 @@ static void multiply_block(const job *j, int64_t q, int64_t rows, const iso_wino
         const int n = (int)iso_min64(j->width, b->nx - k);
         const float *right = x->at + x->point[q] + iso_winograd_column(x, b->x + k);
         if (zeros(j, q, b->x + k, n)) continue;
-        const iso_gemm_kernel *kernel = j->isa->kernel[x->pitch == ISO_GEMM_LDA ? 2 : 1][n > j->isa->lanes];
+        const iso_gemm_kernel *kernel = j->isa->kernel[x->pitch == ISO_GEMM_LDA ? ISO_GEMM_BOTH_BY_DEPTH : ISO_GEMM_BY_DEPTH][n > j->isa->lanes];
         for (int64_t i = 0; i < b->no; i += ISO_GEMM_PANEL) {
             const float *left = y->at + y->point[q] + iso_winograd_column(y, b->o + i);
             const int panel = (int)iso_min64(ISO_GEMM_PANEL, b->no - i);
             for (int h = 0; h < panel; h += height)
-                kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, add);
+                kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, add, 0, 0);
         }
     }
 }

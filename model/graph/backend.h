@@ -70,6 +70,15 @@ struct iso_fused {
 /* A step's `out` may be the data of a dense input (in-place): element i of it is read only for element i.
  * Loads of a tile happen before its stores. Two outputs never share memory. */
 
+/* What a thread reads next: a kernel may ask for it beforehand. */
+typedef struct iso_ahead {
+    int count;
+    struct {
+        const void *at;
+        size_t bytes;
+    } range[16];
+} iso_ahead;
+
 /* Small products done at once by one thread, and elementwise ops on what they give while that is in the cache:
  *     not sum: result i = a_i b_0: as one product of the a's on top of each other, so b is read once;
  *     sum:     result 0 = the sum of a_i' b_i: as one product of the depths one after another.
@@ -84,6 +93,7 @@ typedef struct iso_products {
     void *out[ISO_PRODUCTS_MAX];   /* where the results are stored; NULL where only the tail reads them */
     const iso_fused *tail;         /* its first inputs are the results, with these addresses; steps 0: none */
     void *workspace;               /* iso_backend.products_workspace bytes */
+    const iso_ahead *ahead;        /* NULL: not known */
 } iso_products;
 
 /* What a backend adds whose memory and clock are not the host's. All of it. One thread at a time. */

@@ -17,10 +17,18 @@ typedef struct iso_var {
 /* Whether a state is kept as the variable is. */
 bool iso_var_fits(const iso_var *v, const iso_graph *g, iso_node state);
 
+/* Memory of one large tensor, or of many small ones: these together take huge pages, too, where the backend has them. */
+typedef struct iso_block {
+    char *data;
+    size_t bytes, used;
+} iso_block;
+
 struct iso_vars {
     const iso_backend *backend;
     iso_var *at;
     size_t count, capacity;
+    iso_block *block;
+    size_t block_count, block_capacity;
 };
 
 iso_status iso_real_put(const iso_backend *b, void *to, const void *host, bool host_double, int64_t count,
@@ -126,8 +134,8 @@ void iso_together_free(iso_plan *p);
 int iso_together_longest(const iso_plan *p);
 /* Does the run that begins at this step; returns its steps, 0 where none begins. */
 int iso_together_run(iso_plan *p, int step);
-/* One step; a small one with this workspace. */
-void iso_step_run(const iso_plan *p, const step *s, void *workspace);
+/* One step; a small one with this workspace. ahead: iso_products.ahead. */
+void iso_step_run(const iso_plan *p, const step *s, void *workspace, const iso_ahead *ahead);
 
 /* --- memory: slots with lifetimes, laid out in one arena */
 typedef struct slot {

@@ -7,10 +7,11 @@
 #include "base/progress.h"
 #include "model/graph/plan_internal.h"
 
-void iso_step_run(const iso_plan *p, const step *s, void *workspace)
+void iso_step_run(const iso_plan *p, const step *s, void *workspace, const iso_ahead *ahead)
 {
     if (s->products) {
         iso_products of = *s->products;
+        of.ahead = ahead;
         if (s->small) of.workspace = workspace;
         p->backend->products(&of);
     } else if (!s->kernel) {
@@ -38,7 +39,7 @@ static void launch(void *plan)
             i += done - 1;
             continue;
         }
-        iso_step_run(p, s, p->together_workspace);
+        iso_step_run(p, s, p->together_workspace, NULL);
         if (p->profile && device) device->wait(NULL);
         if (p->profile) s->seconds += iso_now() - started;
     }

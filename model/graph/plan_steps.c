@@ -120,7 +120,7 @@ static void build_products(planning *w, int t, step *s)
 int iso_planning_parts(const planning *w, int t)
 {
     enum { ROWS = 32 }; /* at least, of a part */
-    static const double part_flops = 6.5e6, part_ops = 50e3; /* of one product, of a chain */
+    static const double part_flops = 6.5e6, part_ops = 17e3; /* of one product, of a chain */
     const unit *un = &w->u.unit[t];
     const iso_shape *shape = &at(w, planning_lead(w, t))->shape;
     double work = 0;

@@ -19,7 +19,9 @@ enum {
     SHORTEST = 4,   /* fewer are not worth a parallel region */
     WORD = 64,
     SPINS = 2000, /* looks for work before a thread lets others have its core */
-    SMALL_BYTES = 4 << 20
+    SMALL_BYTES = 4 << 20,
+    RANGES_MAX = ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS + 3 * ISO_PRODUCTS_MAX + 1, /* of a step */
+    AHEAD_BYTES = 384 << 10 /* asked for while a step is done: of the second-level cache */
 };
 static const double small_flops = 48e6; /* 0.3 ms of a core */
 
@@ -31,7 +33,7 @@ struct iso_together {
     int *urgent;      /* [count] steps, the one with the longest way to the end first */
     int *rank;        /* [count] where a step is in `urgent` */
     atomic_int *left; /* [count] of this run: predecessors that are not done */
-    _Atomic uint64_t ready[LONGEST / WORD]; /* bits by rank */
+    _Atomic uint64_t ready[LONGEST / WORD], meant[LONGEST / WORD]; /* bits by rank; a thread means to take it next */
 };
 
 static size_t tensor_bytes(const iso_tensor *t) { return (size_t)iso_shape_count(&t->shape) * sizeof(float); }
@@ -67,7 +69,7 @@ static bool is_index(iso_op op, int k) { return k == 1 && (op == ISO_OP_GATHER |
 /* What a step touches; `list` may be NULL: only how many ranges. */
 static int ranges_of(const iso_plan *p, const step *s, range *list)
 {
-    range few[ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS + 3 * ISO_PRODUCTS_MAX + 1];
+    range few[RANGES_MAX];
     const size_t each = p->backend->real_size;
     int n = 0;
     if (!list) list = few;
@@ -233,35 +235,88 @@ int iso_together_longest(const iso_plan *p)
 
 /* --- running */
 
+static uint64_t bit_of(int rank) { return (uint64_t)1 << rank % WORD; }
+
 static void make_ready(iso_together *t, int i)
 {
-    atomic_fetch_or(&t->ready[t->rank[i] / WORD], (uint64_t)1 << t->rank[i] % WORD);
+    atomic_fetch_or(&t->ready[t->rank[i] / WORD], bit_of(t->rank[i]));
 }
 
-/* The most urgent step that is ready, which nobody else then takes; -1: none. */
+/* The most urgent step that is ready, which nobody else then takes; one that another thread means to take only if there is no other. -1: none. */
 static int take(iso_together *t)
 {
-    for (int w = 0; w * WORD < t->count; w++) {
-        uint64_t bits = atomic_load(&t->ready[w]);
-        while (bits) {
-            const uint64_t bit = bits & -bits;
-            if (atomic_fetch_and(&t->ready[w], ~bit) & bit) return t->urgent[w * WORD + __builtin_ctzll(bit)];
-            bits = atomic_load(&t->ready[w]);
+    for (int all = 0; all < 2; all++)
+        for (int w = 0; w * WORD < t->count; w++) {
+            uint64_t bits;
+            while ((bits = atomic_load(&t->ready[w]) & (all ? ~(uint64_t)0 : ~atomic_load(&t->meant[w])))) {
+                const uint64_t bit = bits & -bits;
+                if (atomic_fetch_and(&t->ready[w], ~bit) & bit) return t->urgent[w * WORD + __builtin_ctzll(bit)];
+            }
         }
-    }
     return -1;
+}
+
+/* The rank of the step that the calling thread, which is about to do step i, will take next, if all goes on as it looks now: of those that are ready
+ * or wait for i alone the most urgent one. From now on it is meant. -1: not known. */
+static int mean(iso_together *t, int i)
+{
+    int rank = t->count;
+    for (int w = 0; rank == t->count && w * WORD < t->count; w++) {
+        const uint64_t bits = atomic_load(&t->ready[w]) & ~atomic_load(&t->meant[w]);
+        if (bits) rank = w * WORD + __builtin_ctzll(bits);
+    }
+    for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
+        if (t->rank[t->next[k]] < rank && atomic_load(&t->left[t->next[k]]) == 1) rank = t->rank[t->next[k]];
+    if (rank == t->count) return -1;
+    return atomic_fetch_or(&t->meant[rank / WORD], bit_of(rank)) & bit_of(rank) ? -1 : rank;
+}
+
+static void add_ahead(iso_ahead *a, const range *r)
+{
+    const int most = sizeof a->range / sizeof *a->range;
+    if (a->count == most) return;
+    a->range[a->count].at = (const void *)r->from;
+    a->range[a->count++].bytes = r->to - r->from;
+}
+
+/* What `next` reads and `now` does not write, what is short first. */
+static void look_ahead(const iso_plan *p, const step *now, const step *next, iso_ahead *a)
+{
+    range reads[RANGES_MAX], writes[RANGES_MAX];
+    const int nr = ranges_of(p, next, reads), nw = ranges_of(p, now, writes);
+    size_t bytes = 0;
+    a->count = 0;
+    for (int i = 1; i < nr; i++)
+        for (int k = i; k > 0 && reads[k].to - reads[k].from < reads[k - 1].to - reads[k - 1].from; k--) {
+            const range r = reads[k];
+            reads[k] = reads[k - 1];
+            reads[k - 1] = r;
+        }
+    for (int i = 0; i < nr; i++) {
+        if (reads[i].write || clash(&reads[i], 1, writes, nw)) continue;
+        bytes += reads[i].to - reads[i].from;
+        if (bytes > AHEAD_BYTES) break;
+        add_ahead(a, &reads[i]);
+    }
 }
 
 static void work(const iso_plan *p, iso_together *t, atomic_int *done, void *workspace)
 {
+    int next = -1;
+    iso_ahead ahead = {0};
     for (int idle = 0; atomic_load(done) < t->count;) {
+        if (next >= 0) atomic_fetch_and(&t->meant[next / WORD], ~bit_of(next));
+        next = -1;
         const int i = take(t);
         if (i < 0) {
             if (++idle % SPINS == 0) sched_yield();
             continue;
         }
         idle = 0;
-        iso_step_run(p, &p->step[t->first + i], workspace);
+        const step *s = &p->step[t->first + i];
+        next = s->products ? mean(t, i) : -1;
+        if (next >= 0) look_ahead(p, s, &p->step[t->first + t->urgent[next]], &ahead);
+        iso_step_run(p, s, workspace, next >= 0 ? &ahead : NULL);
         for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
             if (atomic_fetch_sub(&t->left[t->next[k]], 1) == 1) make_ready(t, t->next[k]);
         atomic_fetch_add(done, 1);
@@ -276,6 +331,7 @@ int iso_together_run(iso_plan *p, int step)
     if (!t) return 0;
     atomic_int done = 0;
     memset(t->ready, 0, sizeof t->ready);
+    memset(t->meant, 0, sizeof t->meant);
     for (int i = 0; i < t->count; i++) {
         t->left[i] = t->waits[i];
         if (t->waits[i] == 0) make_ready(t, i);

@@ -19,10 +19,9 @@ iso_status iso_vars_create(const iso_backend *backend, iso_vars **out, iso_error
 void iso_vars_free(iso_vars *v)
 {
     if (!v) return;
-    for (size_t i = 0; i < v->count; i++) {
-        free(v->at[i].name);
-        v->backend->release(v->at[i].data, v->at[i].bytes);
-    }
+    for (size_t i = 0; i < v->count; i++) free(v->at[i].name);
+    for (size_t i = 0; i < v->block_count; i++) v->backend->release(v->block[i].data, v->block[i].bytes);
+    free(v->block);
     free(v->at);
     free(v);
 }
@@ -59,6 +58,29 @@ bool iso_var_fits(const iso_var *v, const iso_graph *g, iso_node state)
     return iso_shape_equal(&v->shape, &shape) && kept_by(v, axes_of(g, state));
 }
 
+static iso_block *add_block(iso_vars *v, size_t bytes)
+{
+    if (!iso_grow(&v->block, &v->block_capacity, v->block_count + 1, sizeof *v->block)) return NULL;
+    iso_block *b = &v->block[v->block_count];
+    *b = (iso_block){.data = v->backend->alloc(bytes), .bytes = bytes};
+    if (!b->data) return NULL;
+    v->block_count++;
+    return b;
+}
+
+/* Zeros; NULL when memory is out. */
+static void *take_bytes(iso_vars *v, size_t bytes)
+{
+    enum { TOGETHER = 2 << 20, SMALL = TOGETHER / 4, ALIGNMENT = 256 };
+    const size_t size = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    iso_block *b = NULL;
+    for (size_t i = v->block_count; i-- > 0 && !b && size <= SMALL;)
+        if (v->block[i].bytes - v->block[i].used >= size) b = &v->block[i];
+    if (!b && !(b = add_block(v, size <= SMALL ? TOGETHER : size))) return NULL;
+    b->used += size;
+    return b->data + b->used - size;
+}
+
 /* axes: NULL where it is kept as it is. */
 static iso_status add(iso_vars *v, const char *name, iso_shape shape, const iso_attr *axes, iso_error *err)
 {
@@ -73,11 +95,10 @@ static iso_status add(iso_vars *v, const char *name, iso_shape shape, const iso_
     if (!iso_grow(&v->at, &v->capacity, v->count + 1, sizeof *v->at)) return iso_fail_memory(err);
     size_t bytes = (size_t)iso_shape_count(&shape) * v->backend->real_size;
     iso_var *at = &v->at[v->count];
-    *at = (iso_var){.name = strdup(name), .shape = shape, .permuted = axes != NULL, .data = v->backend->alloc(bytes), .bytes = bytes};
+    *at = (iso_var){.name = strdup(name), .shape = shape, .permuted = axes != NULL, .data = take_bytes(v, bytes), .bytes = bytes};
     if (axes) at->axes = *axes;
     if (!at->name || !at->data) {
         free(at->name);
-        if (at->data) v->backend->release(at->data, bytes);
         return iso_fail_memory(err);
     }
     v->count++;
