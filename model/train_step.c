@@ -182,7 +182,8 @@ static iso_status make(const iso_net *net, const iso_objective *objective, int64
     for (int i = 0; i < ISO_TERM_COUNT; i++)
         if (s->term[i] != ISO_NONE) outputs[output_count++] = s->term[i];
     iso_plan_spec spec = {.vars = vars, .outputs = outputs, .output_count = output_count, .assigns = assigns,
-                          .assign_count = assign_count, .threads = threads};
+                          .assign_count = assign_count, .threads = threads,
+                          .frozen = flow && train}; /* encoder and decoder */
     if (measure) {
         status = iso_plan_measure(g, &spec, measure, err);
         goto fail; /* in any case: nothing is kept */

@@ -433,6 +433,55 @@ static void test_frozen(void **state)
     }
 }
 
+/* With a state that is assigned, and one that is not: what both give changes from run to run, frozen or not, and what the latter gives alone is computed
+ * by the first run. */
+static void test_frozen_with_assigns(void **state)
+{
+    (void)state;
+    iso_backend backends[] = {*iso_backend_reference(), fused_backend(true), *iso_backend_cpu()};
+    for (int b = 0; b < 3; b++) {
+        iso_error err = {0};
+        iso_graph *g = iso_graph_create();
+        iso_node w = iso_state(g, "w", iso_shape2(4, 4)), u = iso_state(g, "u", iso_shape2(4, 4));
+        iso_node turned = iso_permute(g, iso_square(g, w), 1, 0, -1, -1);
+        iso_node outputs[] = {iso_matmul(g, u, turned, false, false), turned};
+        const iso_assign assign = {u, iso_add(g, u, turned)};
+        for (int frozen = 0; frozen < 2; frozen++) {
+            iso_vars *vars = NULL;
+            iso_plan *plan = NULL;
+            float v[16], square[16], sum[16] = {0}, y[16], expected[16], t[16];
+            assert_int_equal(iso_vars_create(&backends[b], &vars, &err), ISO_OK);
+            assert_int_equal(iso_vars_add_states(vars, g, 2, outputs, &err), ISO_OK);
+            const iso_plan_spec spec = {.vars = vars, .output_count = 2, .outputs = outputs, .assign_count = 1, .assigns = &assign, .threads = 1, .frozen = frozen != 0};
+            assert_int_equal(iso_plan_create(g, &spec, &plan, &err), ISO_OK);
+            iso_draw_normal((iso_draw){seed, 1, 0}, 16, v);
+            assert_int_equal(iso_vars_write(vars, "w", v, 16, &err), ISO_OK);
+            for (int i = 0; i < 16; i++) square[i % 4 * 4 + i / 4] = v[i] * v[i];
+            for (uint32_t run = 0; run < 4; run++) {
+                iso_plan_run(plan);
+                assert_int_equal(iso_plan_read(plan, outputs[0], y, 16, &err), ISO_OK);
+                assert_int_equal(iso_plan_read(plan, outputs[1], t, 16, &err), ISO_OK);
+                for (int i = 0; i < 16; i++) {
+                    expected[i] = 0;
+                    for (int k = 0; k < 4; k++) expected[i] += sum[i / 4 * 4 + k] * square[k * 4 + i % 4];
+                }
+                for (int i = 0; i < 16; i++) {
+                    assert_float_equal(y[i], expected[i], 1e-4 * (1 + fabs(expected[i])));
+                    assert_float_equal(t[i], square[i], 1e-6);
+                    sum[i] += square[i];
+                }
+                if (run != 2) continue;
+                memset(v, 0, sizeof v); /* only those that are not frozen see it */
+                assert_int_equal(iso_vars_write(vars, "w", v, 16, &err), ISO_OK);
+                if (!frozen) memset(square, 0, sizeof square);
+            }
+            iso_plan_free(plan);
+            iso_vars_free(vars);
+        }
+        iso_graph_free(g);
+    }
+}
+
 /* A state that is kept permuted is the permutation of one that is not; vars take and give both in the same order; what is like it is kept as it is; and
  * a plan wants it as the vars have it. */
 static void test_permuted_states(void **state)
@@ -550,6 +599,7 @@ int main(void)
         cmocka_unit_test(test_difference_is_seen),
         cmocka_unit_test(test_assignments_read_old_values),
         cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_frozen_with_assigns),
         cmocka_unit_test(test_permuted_states),
         cmocka_unit_test(test_planning_refuses),
     };

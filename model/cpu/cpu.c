@@ -58,7 +58,9 @@ ELEMENTWISE(STEP, step)
 
 static size_t cpu_prepared(iso_op op, const iso_call *call, int *form)
 {
-    return op == ISO_OP_CONV || op == ISO_OP_CONV_X ? iso_cpu_conv_prepared(op, call, form) : 0;
+    if (op == ISO_OP_CONV || op == ISO_OP_CONV_X) return iso_cpu_conv_prepared(op, call, form);
+    *form = 0;
+    return op == ISO_OP_MATMUL ? iso_cpu_matmul_prepared(call) : 0;
 }
 
 static void prepare_conv(const iso_call *call) { iso_winograd_prepare(ISO_OP_CONV, call); }
@@ -89,7 +91,7 @@ static const iso_backend cpu = {
     .products_workspace = iso_cpu_products_workspace,
     .tails = true,
     .prepared = cpu_prepared,
-    .prepare = {[ISO_OP_CONV] = prepare_conv, [ISO_OP_CONV_X] = prepare_conv_x},
+    .prepare = {[ISO_OP_CONV] = prepare_conv, [ISO_OP_CONV_X] = prepare_conv_x, [ISO_OP_MATMUL] = iso_cpu_matmul_prepare},
     .slicing = &slicing,
     .alloc = cpu_alloc,
     .release = cpu_release,

@@ -73,6 +73,8 @@ void iso_cpu_elementwise(const iso_call *call, iso_op op);
 
 /* matmul.c, conv.c */
 void iso_cpu_matmul(const iso_call *call);
+size_t iso_cpu_matmul_prepared(const iso_call *call); /* iso_backend.prepared, of MATMUL, for products */
+void iso_cpu_matmul_prepare(const iso_call *call);
 void iso_cpu_products(const iso_products *p);
 size_t iso_cpu_products_workspace(const iso_products *p);
 void iso_cpu_conv(const iso_call *call);

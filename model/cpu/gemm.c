@@ -173,6 +173,12 @@ const iso_gemm_isa *iso_gemm_isa_get(void)
 
 enum { MAX_LINES = 16 };
 
+/* A block of B: column j's first number is at[j * step], its next one pitch later. Packed, or as it lies. */
+typedef struct block_b {
+    const float *at;
+    int64_t pitch, step;
+} block_b;
+
 /* What one thread packs into, and where it finds what it need not pack. */
 typedef struct buffers {
     _Alignas(64) float a[ISO_GEMM_MC * ISO_GEMM_LDA];
@@ -213,37 +219,30 @@ typedef struct asking {
     int64_t column;
 } asking;
 
-/* For so many lines more. False: all have been asked for. */
-static bool ask(asking *q, int lines)
+/* So many lines more: where the first one is, and how far they are apart. NULL: all have been asked for. */
+static const char *ask(asking *q, int lines, int64_t *pitch)
 {
-    if (q->list == q->end) return false;
+    if (q->list == q->end) return NULL;
     const iso_gemm_lines *of = q->list;
     const char *at = of->at + q->row * of->pitch + q->column * ISO_GEMM_LINE;
-    if (lines > of->rows - q->row) lines = (int)(of->rows - q->row);
-    for (int i = 0; i < lines; i++) __builtin_prefetch(at + i * of->pitch, 0, 2);
+    *pitch = of->pitch;
     q->row += lines;
-    if (q->row == of->rows) {
+    if (q->row >= of->rows) {
         q->row = 0;
         if (++q->column == of->columns) {
             q->column = 0;
             q->list++;
         }
     }
-    return true;
+    return at;
 }
-
-/* A block of B: column j's first number is at[j * step], its next one pitch later. Packed, or as it lies. */
-typedef struct block_b {
-    const float *at;
-    int64_t pitch, step;
-} block_b;
 
 /* The tiles of one block of C; A is packed `rows` rows at a time, or (a_rows) lies where it is. Columns outside, so that a panel of B stays in the
  * first-level cache; where there are few depths, C is most of what is moved, and is written in rows as long as the block. */
 static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, buffers *w, const float *const *a_rows, int ni, int rows, int height, block_b b,
                            int64_t n0, int nj, int nk, bool add, asking *own, asking *callers)
 {
-    enum { FEW = 64, DEPTHS_A_LINE = 8, NEAR_DEPTH = 256 };
+    enum { FEW = 64, NEAR_DEPTH = 256 };
     const int width = 2 * isa->lanes, run = nk <= FEW ? nj : width;
     const int most = g->a_by_depth ? (int)iso_ceil_div(nk, iso_ceil_div(nk, NEAR_DEPTH)) : nk;
     const int way = g->a_by_depth ? ISO_GEMM_BY_DEPTH : a_rows || b.step == 1 ? ISO_GEMM_AS_IT_LIES : ISO_GEMM_BY_ROWS;
@@ -259,9 +258,11 @@ static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, buffers *
                     const int64_t a_pitch = !a_rows ? ISO_GEMM_LDA : h > 1 ? a_rows[i + 1] - a : 0;
                     for (int j = j0; j < j0 + run && j < nj; j += width) {
                         const int n = nj - j < width ? nj - j : width;
-                        if (!ask(own, deep / DEPTHS_A_LINE)) (void)ask(callers, deep / DEPTHS_A_LINE);
+                        int64_t apart = 0;
+                        const char *ahead = ask(own, deep / ISO_GEMM_STRIDE, &apart);
+                        if (!ahead) ahead = ask(callers, deep / ISO_GEMM_STRIDE, &apart);
                         isa->kernel[way][n > isa->lanes][h - 1](deep, a, b.at + j * b.step + k * b.pitch, w->rows + i, n0 + j, n, add || k > 0, a_pitch,
-                                                                b.pitch);
+                                                                b.pitch, ahead, apart);
                     }
                 }
             }
@@ -327,6 +328,16 @@ static int lines_of(iso_gemm_find find, const void *operand, int64_t i, int n, i
     return count;
 }
 
+/* Panels of a block of B that was packed as a whole, from the second on. */
+static int lines_of_whole(const block_b *b, int panels, int64_t nk, iso_gemm_lines *lines)
+{
+    const int64_t panel = nk * b->pitch * (int64_t)sizeof(float), apart = b->step * b->pitch * (int64_t)sizeof(float);
+    int count = 0;
+    for (int i = 1; i < panels && count < MAX_LINES; i += apart == panel ? panels : 1)
+        lines[count++] = (iso_gemm_lines){(const char *)b->at + i * apart, ISO_GEMM_LINE, (apart == panel ? panels - 1 : 1) * panel / ISO_GEMM_LINE, 1};
+    return count;
+}
+
 /* The same so many numbers on. */
 static asking asking_on(iso_gemm_lines *lines, int count, int64_t numbers)
 {
@@ -334,15 +345,36 @@ static asking asking_on(iso_gemm_lines *lines, int count, int64_t numbers)
     return (asking){.list = lines, .end = lines + count};
 }
 
-/* A block of B that is small and lies by rows that are evenly apart is read where it lies. */
-static block_b place_b(const iso_gemm *g, int64_t n0, int nj, int64_t k0, int nk, int width, buffers *w)
+/* Whether B is small and lies by rows that are near each other: then it is read where it lies. */
+static bool b_lies(const iso_gemm *g, int width)
 {
     enum { SMALL = 1 << 16, NEAR = 256 };
-    if (!g->a_by_depth && g->find_b && !g->b_by_columns && nj % width == 0 && g->n * g->k <= SMALL && g->find_b(g->b, n0, nj, k0, nk, w->b_rows) == nj &&
-        evenly_apart(w->b_rows, nk, NEAR))
+    const float *at[2] = {0};
+    if (g->a_by_depth || !g->find_b || g->b_by_columns || g->n % width != 0 || g->n * g->k > SMALL) return false;
+    return g->find_b(g->b, 0, (int)g->n, 0, g->k < 2 ? 1 : 2, at) == g->n && (g->k < 2 || evenly_apart(at, 2, NEAR));
+}
+
+static block_b place_b(const iso_gemm *g, int64_t n0, int nj, int64_t k0, int nk, int width, buffers *w)
+{
+    if (g->b_packed) return (block_b){g->b_packed + n0 * g->k + k0 * width, width, g->k};
+    if (b_lies(g, width) && g->find_b(g->b, n0, nj, k0, nk, w->b_rows) == nj && evenly_apart(w->b_rows, nk, ISO_GEMM_LDA))
         return (block_b){w->b_rows[0], nk > 1 ? w->b_rows[1] - w->b_rows[0] : 0, 1};
     g->pack_b(g->b, n0, nj, k0, nk, width, w->b);
     return (block_b){w->b, width, nk};
+}
+
+int64_t iso_gemm_whole(const iso_gemm *g)
+{
+    const iso_gemm_isa *isa = iso_gemm_isa_get();
+    const int width = 2 * isa->lanes;
+    return isa->tiles || g->a_by_depth || b_lies(g, width) ? 0 : iso_ceil_div(g->n, width) * width * g->k;
+}
+
+void iso_gemm_pack_whole(const iso_gemm *g, float *dst)
+{
+    const int width = 2 * iso_gemm_isa_get()->lanes;
+    for (int64_t n0 = 0; n0 < g->n; n0 += ISO_GEMM_NC)
+        g->pack_b(g->b, n0, (int)iso_min64(ISO_GEMM_NC, g->n - n0), 0, (int)g->k, width, dst + n0 * g->k);
 }
 
 /* One thread's part of C. */
@@ -367,14 +399,15 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
     const float *const *a_rows = NULL;
     asking own = {0}, callers = {.list = g->ahead, .end = g->ahead + g->ahead_count};
     int lines = 0;
-    if (a_stays && !g->b_by_columns && block_n < columns) lines = lines_of(g->find_b, g->b, r.n0, (int)block_n, 0, (int)g->k, w->b_rows, w->lines);
+    if (a_stays && !g->b_by_columns && !g->b_packed && block_n < columns) lines = lines_of(g->find_b, g->b, r.n0, (int)block_n, 0, (int)g->k, w->b_rows, w->lines);
     if (b_stays && block_m < rows) lines = lines_of(g->find_a, g->a, r.m0, (int)block_m, 0, (int)g->k, w->b_rows, w->lines);
     for (int64_t n0 = r.n0; n0 < r.n1; n0 += block_n) {
         int nj = (int)iso_min64(block_n, r.n1 - n0);
         for (int64_t k0 = 0; k0 < g->k; k0 += ISO_GEMM_KC) {
             int nk = (int)iso_min64(ISO_GEMM_KC, g->k - k0);
             const block_b b = place_b(g, n0, nj, k0, nk, width, w);
-            if (a_stays) own = asking_on(w->lines, lines, block_n);
+            if (g->b_packed) own = (asking){.list = w->lines, .end = w->lines + lines_of_whole(&b, (int)iso_ceil_div(nj, width), nk, w->lines)};
+            else if (a_stays) own = asking_on(w->lines, lines, block_n);
             for (int64_t m0 = r.m0; m0 < r.m1; m0 += block_m) {
                 int ni = (int)iso_min64(block_m, r.m1 - m0);
                 if (!a_stays || n0 == r.n0) {

@@ -25,6 +25,7 @@
 #define ISO_GEMM_NR_MAX 32
 #define ISO_AMX_RATE 84.0                /* multiply-adds of floats a cycle on the tile unit (gemm_amx.h), as measured */
 #define ISO_GEMM_PANEL 16                /* pitch of a tile of A stored depth first */
+#define ISO_GEMM_STRIDE 8                /* depths for a line that is asked for */
 #define ISO_GEMM_LINE 64                 /* bytes of a line of the cache */
 
 /* Fills a packed block with rows (of A) or columns (of B) i0 ... i0+ni-1 at depths k0 ... k0+nk-1.
@@ -58,6 +59,7 @@ typedef struct iso_gemm {
     iso_gemm_pack pack_a, pack_b;
     iso_gemm_find find_a;
     iso_gemm_find find_b;      /* NULL where B does not lie so */
+    const float *b_packed;     /* iso_gemm_pack_whole's; NULL */
     bool b_by_columns;         /* find_b finds columns i0 ... from depth k0 on, all nk depths of them */
     bool a_by_depth;           /* which of the two layouts pack_a writes, and how find_a finds */
     double a_cost, b_cost;     /* cycles to pack an element: for the choice of who computes what */
@@ -85,6 +87,11 @@ void iso_gemm_pack_b_depth(const void *operand, int64_t i0, int ni, int64_t k0, 
 int iso_gemm_find_rows(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at);  /* A [m, k] */
 int iso_gemm_find_depth(const void *operand, int64_t i0, int ni, int64_t k0, int nk, const float **at); /* A [k, m], B [k, n] */
 
+/* B as a whole, for products that have the same one (iso_gemm.b_packed): numbers that it takes; 0 where it is read as it lies, or
+ * not by vectors. */
+int64_t iso_gemm_whole(const iso_gemm *g);
+void iso_gemm_pack_whole(const iso_gemm *g, float *dst);
+
 /* For packers of B: columns of one depth, dense at src, spread over the tiles; `to` is that depth's row of the first tile. */
 void iso_gemm_spread_row(const float *src, int ni, int nk, int tile, float *to);
 /* The same for `some` depths of a plain matrix, from k0 on. */
@@ -111,9 +118,11 @@ enum {
     ISO_GEMM_WAYS
 };
 
-/* A micro-kernel: c[i][column ... column+n) (+)= sum over k of a(i, k) b(k, j), for i < its height. Reads whole vectors of b. */
+/* A micro-kernel: c[i][column ... column+n) (+)= sum over k of a(i, k) b(k, j), for i < its height. Reads whole vectors of b. On the
+ * way it asks for a line of the cache for every ISO_GEMM_STRIDE depths, into the second level, at `ahead` (NULL: none) and so many bytes apart from then
+ * on: many at once would hold up the loads that the product waits for. */
 typedef void (*iso_gemm_kernel)(int64_t depth, const float *a, const float *b, float *const *c, int64_t column, int n, bool add, int64_t a_pitch,
-                                int64_t b_pitch);
+                                int64_t b_pitch, const char *ahead, int64_t ahead_pitch);
 typedef struct iso_gemm_isa {
     const char *name;
     int mr, lanes; /* tile height; the tile is two vectors of `lanes` wide */

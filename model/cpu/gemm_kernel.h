@@ -47,8 +47,17 @@ INLINE void save_part(float *c, VEC v0, VEC v1, int n, bool add)
     }
 #define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)
 
-INLINE void micro(const int height, const int vectors, const int way, int64_t depth, const float *a, const float *b, float *const *c,
-                  int64_t column, int n, bool add, int64_t a_pitch, int64_t b_pitch)
+#define DEPTH                                                        \
+    {                                                                \
+        VEC b0 = LOAD(b), b1 = vectors > 1 ? LOAD(b + LANES) : ZERO; \
+        EACH_ROW(MUL)                                                \
+        a += by_depth ? ISO_GEMM_PANEL : 1;                          \
+        b += b_rows;                                                 \
+        (void)b1;                                                    \
+    }
+
+INLINE void micro(const int height, const int vectors, const int way, int64_t depth, const float *a, const float *b, float *const *c, int64_t column,
+                  int n, bool add, int64_t a_pitch, int64_t b_pitch, const char *ahead, int64_t ahead_pitch)
 {
     const bool whole = n == vectors * LANES, by_depth = way == ISO_GEMM_BY_DEPTH || way == ISO_GEMM_BOTH_BY_DEPTH;
     const int64_t a_rows = way == ISO_GEMM_AS_IT_LIES ? a_pitch : ISO_GEMM_LDA;
@@ -57,22 +66,22 @@ INLINE void micro(const int height, const int vectors, const int way, int64_t de
     if (FETCH_TO_STORE || add) {
         EACH_ROW(FETCH)
     }
-#pragma GCC unroll UNROLL
-    for (int64_t k = 0; k < depth; k++) {
-        VEC b0 = LOAD(b), b1 = vectors > 1 ? LOAD(b + LANES) : ZERO;
-        EACH_ROW(MUL)
-        a += by_depth ? ISO_GEMM_PANEL : 1;
-        b += b_rows;
-        (void)b1;
+    for (; ahead && depth >= ISO_GEMM_STRIDE; depth -= ISO_GEMM_STRIDE, ahead += ahead_pitch) {
+        __builtin_prefetch(ahead, 0, 2);
+#pragma GCC unroll 8
+        for (int k = 0; k < ISO_GEMM_STRIDE; k++) DEPTH
     }
+#pragma GCC unroll UNROLL
+    for (int64_t k = 0; k < depth; k++) DEPTH
     EACH_ROW(SAVE)
 }
 
-#define KERNEL(way, vectors, height)                                                                                                      \
-    static TARGET void micro_##way##_##vectors##_##height(int64_t depth, const float *a, const float *b, float *const *c, int64_t column, \
-                                                          int n, bool add, int64_t a_pitch, int64_t b_pitch)                              \
-    {                                                                                                                                     \
-        micro(height, vectors, way, depth, a, b, c, column, n, add, a_pitch, b_pitch);                                                    \
+#define KERNEL(way, vectors, height)                                                                                                          \
+    static TARGET void micro_##way##_##vectors##_##height(int64_t depth, const float *a, const float *b, float *const *c, int64_t column,     \
+                                                          int n, bool add, int64_t a_pitch, int64_t b_pitch, const char *ahead,               \
+                                                          int64_t ahead_pitch)                                                                \
+    {                                                                                                                                         \
+        micro(height, vectors, way, depth, a, b, c, column, n, add, a_pitch, b_pitch, ahead, ahead_pitch);                                    \
     }
 #define KERNELS_6(d, v) KERNEL(d, v, 1) KERNEL(d, v, 2) KERNEL(d, v, 3) KERNEL(d, v, 4) KERNEL(d, v, 5) KERNEL(d, v, 6)
 #define KERNELS_14(d, v)                                                                                            \

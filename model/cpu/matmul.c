@@ -30,6 +30,34 @@ void iso_cpu_matmul(const iso_call *call)
     }
 }
 
+/* The second operand alone. */
+static iso_gemm gemm_by(const iso_call *call, iso_gemm_matrix *b)
+{
+    const iso_shape *shape = &call->in[1].shape;
+    const bool tb = call->attr.i[1] != 0;
+    *b = (iso_gemm_matrix){call->in[1].data, shape->dim[1]};
+    iso_gemm g = gemm_of(call->out.shape.dim[0], shape->dim[tb ? 0 : 1], shape->dim[tb ? 1 : 0], false, tb);
+    g.b = b;
+    return g;
+}
+
+size_t iso_cpu_matmul_prepared(const iso_call *call)
+{
+    static const float anywhere[1]; /* the address is not known yet */
+    iso_gemm_matrix b;
+    if (call->in[1].shape.ndim != 2 || call->attr.i[0]) return 0;
+    const iso_gemm g = gemm_by(call, &b);
+    b.data = anywhere;
+    return (size_t)iso_gemm_whole(&g) * sizeof(float);
+}
+
+void iso_cpu_matmul_prepare(const iso_call *call)
+{
+    iso_gemm_matrix b;
+    const iso_gemm g = gemm_by(call, &b);
+    iso_gemm_pack_whole(&g, call->prepared.data);
+}
+
 /* --- several: one product of matrices that lie in parts */
 
 /* Matrices of `each` rows, one below the other. */
@@ -181,6 +209,7 @@ static void multiply(const iso_products *p, const results *r)
         turn(&g);
     } else {
         g.b = &b.part[0];
+        g.b_packed = p->prepared.data;
         g.pack_a = pack_joined_a_rows;
         g.find_a = find_joined_rows;
     }

@@ -380,7 +380,7 @@ static void multiply_panel(const job *j, const factors *f, int64_t q, int64_t k,
     if (j->op == ISO_OP_CONV_X && zeros(j, q, panel * j->width, n)) return;
     for (int64_t tile = 0, i = 0, h; tile < by->tiles; tile++, i += h) {
         h = by->height + (tile < by->higher);
-        kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add, 0, 0);
+        kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add, 0, 0, NULL, 0);
     }
 }
 
@@ -528,7 +528,7 @@ static void multiply_block(const job *j, int64_t q, int64_t rows, const iso_wino
             const float *left = y->at + y->point[q] + iso_winograd_column(y, b->o + i);
             const int panel = (int)iso_min64(ISO_GEMM_PANEL, b->no - i);
             for (int h = 0; h < panel; h += height)
-                kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, add, 0, 0);
+                kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, add, 0, 0, NULL, 0);
         }
     }
 }

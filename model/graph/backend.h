@@ -93,6 +93,7 @@ typedef struct iso_products {
     void *out[ISO_PRODUCTS_MAX];   /* where the results are stored; NULL where only the tail reads them */
     const iso_fused *tail;         /* its first inputs are the results, with these addresses; steps 0: none */
     void *workspace;               /* iso_backend.products_workspace bytes */
+    iso_tensor prepared;           /* of those that are no sum: b as iso_backend.prepare wrote it for a MATMUL; ndim 0: as it is */
     const iso_ahead *ahead;        /* NULL: not known */
 } iso_products;
 

@@ -22,13 +22,18 @@ static iso_node read_root(const planning *w, iso_node in)
 static iso_status mark_once(planning *w, iso_error *err)
 {
     if (!w->spec->frozen) return ISO_OK;
-    bool *fixed = w->fixed = iso_calloc((size_t)w->p->nodes, sizeof *fixed);
-    if (!fixed) return iso_fail_memory(err);
+    bool *fixed = w->fixed = iso_calloc((size_t)w->p->nodes, sizeof *fixed), *assigned = iso_calloc((size_t)w->p->nodes, sizeof *assigned);
+    if (!fixed || !assigned) {
+        free(assigned);
+        return iso_fail_memory(err);
+    }
+    for (int i = 0; i < w->spec->assign_count; i++) assigned[w->spec->assigns[i].state] = true;
     for (int n = 0; n < w->p->nodes; n++) {
-        fixed[n] = at(w, n)->op != ISO_OP_INPUT;
+        fixed[n] = at(w, n)->op != ISO_OP_INPUT && !assigned[n];
         for (int k = 0; k < ISO_MAX_INPUTS; k++)
             if (at(w, n)->in[k] != ISO_NONE) fixed[n] = fixed[n] && fixed[at(w, n)->in[k]];
     }
+    free(assigned);
     for (int t = 0; t < w->u.unit_count; t++) {
         const unit *un = &w->u.unit[t];
         w->once[t] = true;
@@ -163,6 +168,27 @@ static void mark_small(planning *w)
         const bool chain = un->fused && un->lead == ISO_NONE && w->p->backend->fused;
         w->small[t] = chain ? iso_together_small_fused(iso_shape_count(&at(w, n)->shape), operands_of(w, t)) : iso_together_small(at(w, n)->op, &c);
     }
+}
+
+/* Products that are expected to have both, or all, threads for themselves. */
+static iso_status mark_lone(planning *w, iso_error *err)
+{
+    int *before = iso_calloc((size_t)w->u.unit_count, sizeof *before), *count = iso_calloc((size_t)w->u.unit_count + 1, sizeof *count);
+    for (int t = 0; before && count && t < w->u.unit_count; t++) {
+        const unit *un = &w->u.unit[t];
+        for (int i = 0; i < un->count; i++)
+            for (int k = 0; k < ISO_MAX_INPUTS; k++) {
+                const iso_node in = at(w, w->u.order[un->first + i])->in[k];
+                const int of = in == ISO_NONE ? -1 : w->u.of[read_root(w, in)];
+                if (of >= 0 && of != t && before[t] < before[of] + (w->u.unit[of].products > 0)) before[t] = before[of] + (w->u.unit[of].products > 0);
+            }
+        count[before[t]] += un->products > 0;
+    }
+    const bool ok = before && count;
+    for (int t = 0; ok && t < w->u.unit_count; t++) w->lone[t] = w->u.unit[t].products && count[before[t]] == 1;
+    free(before);
+    free(count);
+    return ok ? ISO_OK : iso_fail_memory(err);
 }
 
 static size_t workspace_bytes(const planning *w, int t, const iso_call *call)
@@ -332,7 +358,6 @@ static iso_status check_spec(const iso_graph *g, const iso_plan_spec *s, iso_err
 {
     iso_status st = iso_graph_check(g, err);
     if (st != ISO_OK) return st;
-    if (s->frozen && s->assign_count) return iso_fail(err, ISO_E_ARGUMENT, "the plan assigns states that are to be frozen");
     for (int i = 0; i < s->output_count; i++)
         if (s->outputs[i] < 0 || s->outputs[i] >= (int)g->count)
             return iso_fail(err, ISO_E_ARGUMENT, "output %d of the plan is no node", i);
@@ -373,6 +398,7 @@ static iso_status allocate(planning *w, iso_error *err)
     w->slots = iso_calloc(n + 2 * t + 1, sizeof *w->slots);
     w->workspace = iso_calloc(t, sizeof *w->workspace);
     w->small = iso_calloc(t, sizeof *w->small);
+    w->lone = iso_calloc(t, sizeof *w->lone);
     w->together = -1;
     w->once = iso_calloc(t, sizeof *w->once);
     w->images = iso_calloc(t, sizeof *w->images);
@@ -381,7 +407,7 @@ static iso_status allocate(planning *w, iso_error *err)
     w->weights_of = iso_calloc(t, sizeof *w->weights_of);
     p->at = iso_calloc(n, sizeof *p->at);
     p->copy = iso_calloc((size_t)w->spec->assign_count, sizeof *p->copy);
-    bool ok = w->last && w->stored && w->full && w->slot_of && w->outside && w->slots && w->workspace && w->small && w->once && w->images && w->along && w->weights &&
+    bool ok = w->last && w->stored && w->full && w->slot_of && w->outside && w->slots && w->workspace && w->small && w->lone && w->once && w->images && w->along && w->weights &&
               w->weights_of && p->at && p->copy;
     if (!ok) return iso_fail_memory(err);
     for (size_t i = 0; i < n; i++) w->last[i] = w->slot_of[i] = -1;
@@ -397,6 +423,7 @@ static iso_status lay_out(planning *w, iso_error *err)
     if ((st = mark_once(w, err)) != ISO_OK) return st;
     iso_planning_mark_slices(w);
     mark_small(w);
+    if ((st = mark_lone(w, err)) != ISO_OK) return st;
     iso_planning_mark_others(w);
     iso_planning_mark_along(w);
     iso_planning_find_weights(w);
@@ -451,6 +478,7 @@ static iso_status make(const iso_graph *g, const iso_plan_spec *spec, bool measu
     free(w.weights);
     free(w.weights_of);
     free(w.small);
+    free(w.lone);
     if (st == ISO_OK)
         *out = p;
     else

@@ -45,8 +45,8 @@ typedef struct iso_plan_spec {
     int assign_count;
     const iso_assign *assigns;
     int threads;                /* 0: all of OpenMP's */
-    bool frozen;                /* no state changes after the first run, and there are no assigns: what depends on states
-                                 * alone (a weight in the engine's layout) is computed by the first run and kept */
+    bool frozen;                /* states that are not assigned do not change after the first run: what depends on them alone (a weight in
+                                 * the engine's layout) is computed by that run and kept */
 } iso_plan_spec;
 
 typedef struct iso_plan iso_plan;

@@ -105,6 +105,7 @@ static void build_products(planning *w, int t, step *s)
     iso_products *of = s->products = w->next_products++;
     iso_planning_products(w, t, of);
     of->tail = &s->fused;
+    of->prepared = iso_planning_prepared(w, t);
     s->fused.threads = 1;
     of->workspace = w->workspace[t] < 0 ? NULL : (char *)w->p->arena + w->slots[w->workspace[t]].offset;
     for (int i = 0; i < of->count; i++) {
@@ -120,7 +121,7 @@ static void build_products(planning *w, int t, step *s)
 int iso_planning_parts(const planning *w, int t)
 {
     enum { ROWS = 32 }; /* at least, of a part */
-    static const double part_flops = 6.5e6, part_ops = 17e3; /* of one product, of a chain */
+    static const double part_flops = 6.5e6, lone_flops = 3.2e6, part_ops = 17e3; /* of one product, of a chain */
     const unit *un = &w->u.unit[t];
     const iso_shape *shape = &at(w, planning_lead(w, t))->shape;
     double work = 0;
@@ -131,7 +132,7 @@ int iso_planning_parts(const planning *w, int t)
         iso_planning_products(w, t, &of);
         if (of.transpose_a) return 1;
         const iso_call c = {.attr.i = {of.transpose_a, of.transpose_b}, .in = {of.a[0], of.b[0]}, .out.shape = of.shape};
-        work = iso_op_flops(ISO_OP_MATMUL, &c) / part_flops;
+        work = iso_op_flops(ISO_OP_MATMUL, &c) / (w->lone[t] ? lone_flops : part_flops);
     } else {
         work = (double)iso_shape_count(shape) * un->count / part_ops;
     }

@@ -88,7 +88,8 @@ static int ranges_of(const iso_plan *p, const step *s, range *list)
     for (int i = 0; s->products && i < s->products->count; i++) {
         const iso_products *of = s->products;
         add_range(list, &n, of->a[i].data, (size_t)iso_shape_count(&of->a[i].shape) * each, false);
-        if (of->sum || i == 0) add_range(list, &n, of->b[i].data, (size_t)iso_shape_count(&of->b[i].shape) * each, false);
+        const iso_tensor *b = of->prepared.data ? &of->prepared : &of->b[i];
+        if (of->sum || i == 0) add_range(list, &n, b->data, (size_t)iso_shape_count(&b->shape) * each, false);
         add_range(list, &n, of->out[i], (size_t)iso_shape_count(&of->shape) * each, true);
     }
     for (int i = 0; i < s->fused.inputs; i++)

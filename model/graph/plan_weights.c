@@ -6,12 +6,21 @@ enum { MOST = 4 << 20 /* bytes: more cost as much to write and to read again as 
 
 static const node *at(const planning *w, iso_node n) { return planning_node(w, n); }
 
-/* Whether a unit is a convolution, or begins with one, by parameters: as they are, or with other axes first. */
-static bool by_parameters(const planning *w, int t)
+/* The node of a unit that multiplies by weights: a convolution, or the first of products that have the same ones. ISO_NONE. */
+static iso_node multiplies(const planning *w, int t)
 {
-    const node *n = at(w, planning_lead(w, t));
-    if (w->u.unit[t].products || (n->op != ISO_OP_CONV && n->op != ISO_OP_CONV_X)) return false;
-    iso_node from = w->u.root[n->in[1]];
+    const unit *un = &w->u.unit[t];
+    const iso_op op = at(w, planning_lead(w, t))->op;
+    if (!un->products) return op == ISO_OP_CONV || op == ISO_OP_CONV_X ? planning_lead(w, t) : ISO_NONE;
+    for (int i = 0; i < un->count && un->sum == ISO_NONE; i++)
+        if (planning_is_product(w, w->u.order[un->first + i])) return w->u.order[un->first + i];
+    return ISO_NONE;
+}
+
+/* Whether weights are parameters: as they are, or with other axes first. */
+static bool are_parameters(const planning *w, iso_node weights)
+{
+    iso_node from = w->u.root[weights];
     if (at(w, from)->op == ISO_OP_PERMUTE) from = w->u.root[at(w, from)->in[0]];
     return at(w, from)->op == ISO_OP_STATE;
 }
@@ -23,12 +32,13 @@ static bool same(const prepared_weights *a, const prepared_weights *b)
     return equal;
 }
 
-/* Weights that are multiplied by once alone, or take more than they may, are left as they are. */
+/* Weights that are multiplied by once alone, or take more than they may, are left as they are; and those of small products that change: what one
+ * thread brings into its form, another one reads. */
 static void drop(planning *w)
 {
     for (int i = 0; i < w->weights_count; i++) {
         prepared_weights *of = &w->weights[i];
-        const bool worth = of->once ? of->bytes <= MOST_ONCE : of->bytes <= MOST && of->uses > 1;
+        const bool worth = of->once ? of->bytes <= MOST_ONCE : of->bytes <= MOST && of->uses > 1 && of->op != ISO_OP_MATMUL;
         for (int t = 0; t < w->u.unit_count && !worth; t++)
             if (w->weights_of[t] == i) w->weights_of[t] = -1;
         of->first = worth ? of->first : -1;
@@ -39,10 +49,10 @@ void iso_planning_find_weights(planning *w)
 {
     const iso_backend *b = w->p->backend;
     for (int t = 0; t < w->u.unit_count; t++) {
-        const iso_node n = planning_lead(w, t);
+        const iso_node n = multiplies(w, t);
         prepared_weights of = {.first = t, .slot = -1};
         w->weights_of[t] = -1;
-        if (!b->prepared || !by_parameters(w, t)) continue;
+        if (!b->prepared || n == ISO_NONE || !are_parameters(w, at(w, n)->in[1])) continue;
         planning_call(w, n, &of.call);
         of.op = at(w, n)->op;
         of.bytes = b->prepared(of.op, &of.call, &of.form);

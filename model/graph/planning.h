@@ -30,8 +30,9 @@ typedef struct planning {
     int slot_count;
     int *workspace; /* [units] slot or -1 */
     bool *small;    /* [units] for one thread, beside others */
+    bool *lone;     /* [units] of small products: on no other's way from the first step there are as many products, so nothing runs beside them */
     int together;   /* the slot of such units' workspaces; -1: none */
-    bool *fixed;    /* [nodes] with iso_plan_spec.frozen: the same in every run; else NULL */
+    bool *fixed;    /* [nodes] with iso_plan_spec.frozen: the same in every run; NULL without */
     bool *once;     /* [units] computed by the first run alone (iso_plan_spec.frozen) */
     prepared_weights *weights; /* [weights_count] */
     int weights_count;

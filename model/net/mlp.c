@@ -29,7 +29,8 @@ iso_node iso_activation(iso_graph *g, const char *name, iso_node x)
 
 iso_node iso_parameter_named(iso_graph *g, const char *name, iso_shape shape)
 {
-    return shape.ndim == 4 ? iso_state_permuted(g, name, shape, 0, 2, 3, 1) : iso_state(g, name, shape);
+    if (shape.ndim == 4) return iso_state_permuted(g, name, shape, 0, 2, 3, 1);
+    return shape.ndim == 2 && shape.dim[1] > shape.dim[0] ? iso_state_permuted(g, name, shape, 1, 0, -1, -1) : iso_state(g, name, shape);
 }
 
 iso_node iso_parameter(iso_graph *g, const char *layer, const char *what, iso_shape shape)
@@ -43,7 +44,8 @@ iso_node iso_parameter(iso_graph *g, const char *layer, const char *what, iso_sh
 static iso_node multiply(iso_graph *g, const char *layer, iso_node x, int64_t outputs)
 {
     if (x == ISO_NONE) return ISO_NONE;
-    return iso_matmul(g, x, iso_parameter(g, layer, "weight", iso_shape2(outputs, iso_node_shape(g, x).dim[1])), false, true);
+    const int64_t inputs = iso_node_shape(g, x).dim[1];
+    return iso_matmul(g, x, iso_parameter(g, layer, "weight", iso_shape2(outputs, inputs)), false, inputs <= outputs);
 }
 
 static iso_node add_bias(iso_graph *g, const char *layer, iso_node x)
