@@ -173,6 +173,12 @@ const iso_gemm_isa *iso_gemm_isa_get(void)
 
 enum { MAX_LINES = 16 };
 
+/* A block of A: its rows, NULL where they are packed, `together` at a time; tiles are so high. */
+typedef struct block_a {
+    const float *const *rows;
+    int count, together, height;
+} block_a;
+
 /* A block of B: column j's first number is at[j * step], its next one pitch later. Packed, or as it lies. */
 typedef struct block_b {
     const float *at;
@@ -237,31 +243,31 @@ static const char *ask(asking *q, int lines, int64_t *pitch)
     return at;
 }
 
-/* The tiles of one block of C; A is packed `rows` rows at a time, or (a_rows) lies where it is. Columns outside, so that a panel of B stays in the
- * first-level cache; where there are few depths, C is most of what is moved, and is written in rows as long as the block. */
-static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, buffers *w, const float *const *a_rows, int ni, int rows, int height, block_b b,
-                           int64_t n0, int nj, int nk, bool add, asking *own, asking *callers)
+/* The tiles of one block of C. Columns outside, so that a panel of B stays in the first-level cache; where there are few depths, C is most of what is
+ * moved, and is written in rows as long as the block. */
+static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buffers *w, block_a a, block_b b, int64_t n0, int nj, int nk, bool add,
+                           asking *own, asking *callers)
 {
     enum { FEW = 64, NEAR_DEPTH = 256 };
     const int width = 2 * isa->lanes, run = nk <= FEW ? nj : width;
     const int most = g->a_by_depth ? (int)iso_ceil_div(nk, iso_ceil_div(nk, NEAR_DEPTH)) : nk;
-    const int way = g->a_by_depth ? ISO_GEMM_BY_DEPTH : a_rows || b.step == 1 ? ISO_GEMM_AS_IT_LIES : ISO_GEMM_BY_ROWS;
-    const int64_t panel = g->a_by_depth ? ISO_GEMM_KC * ISO_GEMM_PANEL : (int64_t)height * ISO_GEMM_LDA;
+    const int way = g->a_by_depth ? ISO_GEMM_BY_DEPTH : a.rows || b.step == 1 ? ISO_GEMM_AS_IT_LIES : ISO_GEMM_BY_ROWS;
+    const int64_t panel = g->a_by_depth ? ISO_GEMM_KC * ISO_GEMM_PANEL : (int64_t)a.height * ISO_GEMM_LDA;
     for (int j0 = 0; j0 < nj; j0 += run)
         for (int k = 0, deep; k < nk; k += deep) {
             deep = nk - k < most ? nk - k : most;
-            for (int p = 0; p < ni; p += rows) {
-                const int end = ni - p < rows ? ni : p + rows;
-                for (int i = p; i < end; i += height) {
-                    const int h = end - i < height ? end - i : height;
-                    const float *a = a_rows ? a_rows[i] : w->a + p / rows * panel + (g->a_by_depth ? k * ISO_GEMM_PANEL : k) + i - p;
-                    const int64_t a_pitch = !a_rows ? ISO_GEMM_LDA : h > 1 ? a_rows[i + 1] - a : 0;
+            for (int p = 0; p < a.count; p += a.together) {
+                const int end = a.count - p < a.together ? a.count : p + a.together;
+                for (int i = p; i < end; i += a.height) {
+                    const int h = end - i < a.height ? end - i : a.height;
+                    const float *left = a.rows ? a.rows[i] : w->a + p / a.together * panel + (g->a_by_depth ? k * ISO_GEMM_PANEL : 0) + i - p;
+                    const int64_t pitch = !a.rows ? ISO_GEMM_LDA : h > 1 ? a.rows[i + 1] - left : 0;
                     for (int j = j0; j < j0 + run && j < nj; j += width) {
                         const int n = nj - j < width ? nj - j : width;
                         int64_t apart = 0;
                         const char *ahead = ask(own, deep / ISO_GEMM_STRIDE, &apart);
                         if (!ahead) ahead = ask(callers, deep / ISO_GEMM_STRIDE, &apart);
-                        isa->kernel[way][n > isa->lanes][h - 1](deep, a, b.at + j * b.step + k * b.pitch, w->rows + i, n0 + j, n, add || k > 0, a_pitch,
+                        isa->kernel[way][n > isa->lanes][h - 1](deep, left, b.at + j * b.step + k * b.pitch, w->rows + i, n0 + j, n, add || k > 0, pitch,
                                                                 b.pitch, ahead, apart);
                     }
                 }
@@ -380,7 +386,7 @@ void iso_gemm_pack_whole(const iso_gemm *g, float *dst)
 /* One thread's part of C. */
 static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, buffers *w)
 {
-    enum { MANY = 128, /* depths */ FEW = 2 };
+    enum { MANY = 128 /* depths, or columns */, FEW = 2 /* panels */ };
     const int width = 2 * isa->lanes;
     const int64_t rows = r.m1 - r.m0, columns = r.n1 - r.n0;
     if (rows <= 0 || columns <= 0) return;
@@ -391,12 +397,13 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
         height = (int)iso_ceil_div(together, iso_ceil_div(together, isa->mr));
     }
     int64_t block_m = (int64_t)block_tiles(g->a_by_depth, together) * together, most_n = ISO_GEMM_NC;
-    const bool whole = g->k > MANY && g->k <= ISO_GEMM_KC; /* the smaller operand is packed once and stays in the second-level cache */
-    const bool a_stays = whole && rows <= block_m && rows <= columns, b_stays = whole && columns <= MANY && !a_stays && g->a_by_depth;
+    /* The smaller operand is packed once and stays in the second-level cache; of the other one there are few panels at a time. */
+    const bool whole = g->k > MANY && g->k <= ISO_GEMM_KC, a_stays = whole && rows <= block_m && rows <= columns;
+    const bool b_stays = whole && !a_stays && g->a_by_depth && columns <= MANY;
     if (a_stays) most_n = width * FEW;
     if (b_stays) block_m = together * FEW;
     const int64_t block_n = iso_ceil_div(iso_ceil_div(columns, iso_ceil_div(columns, most_n)), width) * width;
-    const float *const *a_rows = NULL;
+    block_a a = {.together = together, .height = height};
     asking own = {0}, callers = {.list = g->ahead, .end = g->ahead + g->ahead_count};
     int lines = 0;
     if (a_stays && !g->b_by_columns && !g->b_packed && block_n < columns) lines = lines_of(g->find_b, g->b, r.n0, (int)block_n, 0, (int)g->k, w->b_rows, w->lines);
@@ -409,15 +416,15 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
             if (g->b_packed) own = (asking){.list = w->lines, .end = w->lines + lines_of_whole(&b, (int)iso_ceil_div(nj, width), nk, w->lines)};
             else if (a_stays) own = asking_on(w->lines, lines, block_n);
             for (int64_t m0 = r.m0; m0 < r.m1; m0 += block_m) {
-                int ni = (int)iso_min64(block_m, r.m1 - m0);
+                a.count = (int)iso_min64(block_m, r.m1 - m0);
                 if (!a_stays || n0 == r.n0) {
-                    a_rows = nk > MANY && find_a(g, m0, ni, k0, nk, height, w) ? w->a_rows : NULL;
-                    if (!a_rows) g->pack_a(g->a, m0, ni, k0, nk, together, w->a);
+                    a.rows = nk > MANY && find_a(g, m0, a.count, k0, nk, height, w) ? w->a_rows : NULL;
+                    if (!a.rows) g->pack_a(g->a, m0, a.count, k0, nk, together, w->a);
                 }
                 if (b_stays) own = asking_on(w->lines, lines, block_m);
-                iso_gemm_rows(g, m0, ni, w->rows);
-                multiply_block(g, isa, w, a_rows, ni, together, height, b, n0, nj, nk, g->add || (k0 > 0 && !g->wide), &own, &callers);
-                if (g->wide) iso_gemm_add_wide(g, m0, ni, n0, nj, w->rows, k0 == 0, k0 + nk == g->k);
+                iso_gemm_rows(g, m0, a.count, w->rows);
+                multiply_block(g, isa, w, a, b, n0, nj, nk, g->add || (k0 > 0 && !g->wide), &own, &callers);
+                if (g->wide) iso_gemm_add_wide(g, m0, a.count, n0, nj, w->rows, k0 == 0, k0 + nk == g->k);
             }
         }
     }

@@ -259,7 +259,7 @@ static int take(iso_together *t)
 
 /* The rank of the step that the calling thread, which is about to do step i, will take next, if all goes on as it looks now: of those that are ready
  * or wait for i alone the most urgent one. From now on it is meant. -1: not known. */
-static int mean(iso_together *t, int i)
+static int intend(iso_together *t, int i)
 {
     int rank = t->count;
     for (int w = 0; rank == t->count && w * WORD < t->count; w++) {
@@ -280,6 +280,14 @@ static void add_ahead(iso_ahead *a, const range *r)
     a->range[a->count++].bytes = r->to - r->from;
 }
 
+/* Whether a range is what a sum's tail reads, which the sum asks for itself. */
+static bool is_for_tail(const step *s, const range *r)
+{
+    for (int i = 0; s->products && s->products->sum && i < s->fused.inputs; i++)
+        if ((uintptr_t)s->fused.input[i].data == r->from) return true;
+    return false;
+}
+
 /* What `next` reads and `now` does not write, what is short first. */
 static void look_ahead(const iso_plan *p, const step *now, const step *next, iso_ahead *a)
 {
@@ -294,7 +302,7 @@ static void look_ahead(const iso_plan *p, const step *now, const step *next, iso
             reads[k - 1] = r;
         }
     for (int i = 0; i < nr; i++) {
-        if (reads[i].write || clash(&reads[i], 1, writes, nw)) continue;
+        if (reads[i].write || clash(&reads[i], 1, writes, nw) || is_for_tail(next, &reads[i])) continue;
         bytes += reads[i].to - reads[i].from;
         if (bytes > AHEAD_BYTES) break;
         add_ahead(a, &reads[i]);
@@ -315,7 +323,7 @@ static void work(const iso_plan *p, iso_together *t, atomic_int *done, void *wor
         }
         idle = 0;
         const step *s = &p->step[t->first + i];
-        next = s->products ? mean(t, i) : -1;
+        next = s->products ? intend(t, i) : -1;
         if (next >= 0) look_ahead(p, s, &p->step[t->first + t->urgent[next]], &ahead);
         iso_step_run(p, s, workspace, next >= 0 ? &ahead : NULL);
         for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)

@@ -46,8 +46,8 @@ iso_node iso_net_vector(iso_graph *g, const iso_net *net, iso_node x);
 
 /* --- the parts that nets are made of */
 
-/* The state `name`, or layer.what: a parameter of PyTorch's shape. A convolution's weights, those with four axes, are the node with channels last
- * (iso_state_permuted). */
+/* The state `name`, or layer.what: a parameter of PyTorch's shape. A convolution's weights, those with four axes, are the node with channels last,
+ * and a linear layer's, if it has more inputs than outputs, the node [in, out] (iso_state_permuted): rows that lie near each other need not be packed. */
 iso_node iso_parameter_named(iso_graph *g, const char *name, iso_shape shape);
 iso_node iso_parameter(iso_graph *g, const char *layer, const char *what, iso_shape shape);
 /* Linear layers prefix.0, prefix.2, ... from sizes[0] to sizes[layers - 1], `act` between them and `out` at the end.
