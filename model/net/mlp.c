@@ -45,7 +45,8 @@ static iso_node multiply(iso_graph *g, const char *layer, iso_node x, int64_t ou
 {
     if (x == ISO_NONE) return ISO_NONE;
     const int64_t inputs = iso_node_shape(g, x).dim[1];
-    return iso_matmul(g, x, iso_parameter(g, layer, "weight", iso_shape2(outputs, inputs)), false, inputs <= outputs);
+    const iso_node w = iso_parameter(g, layer, "weight", iso_shape2(outputs, inputs)); /* [out, in], or [in, out] */
+    return w == ISO_NONE ? ISO_NONE : iso_matmul(g, x, w, false, iso_node_shape(g, w).dim[1] == inputs);
 }
 
 static iso_node add_bias(iso_graph *g, const char *layer, iso_node x)
