@@ -28,8 +28,8 @@ static const double small_flops = 48e6; /* 0.3 ms of a core */
 struct iso_together {
     int first, count; /* steps of the plan */
     int *waits;       /* [count] how many of them a step waits for */
-    int *next_at;     /* [count + 1] where the steps that wait for a step begin in `next` */
-    int *next;
+    int *next_at;     /* [count + 1] those that wait for step i begin in `next` at next_at[i + 1], and end at next_at[i] */
+    int *next;        /* steps; not those that wait for another one of these anyway */
     int *urgent;      /* [count] steps, the one with the longest way to the end first */
     int *rank;        /* [count] where a step is in `urgent` */
     atomic_int *left; /* [count] of this run: predecessors that are not done */
@@ -51,6 +51,8 @@ bool iso_together_small_fused(int64_t count, int operands)
 {
     return count * operands <= SMALL_BYTES / (int64_t)sizeof(float);
 }
+
+static uint64_t bit_of(int n) { return (uint64_t)1 << n % WORD; }
 
 /* --- who waits for whom */
 
@@ -107,20 +109,27 @@ static bool clash(const range *a, int na, const range *b, int nb)
     return false;
 }
 
+/* From the last step to the first, so that it is known who comes behind a follower: a step tells only those whom no other one will. */
 static bool find_followers(iso_together *t, const range *list, const int *at)
 {
+    const size_t words = ((size_t)t->count + WORD - 1) / WORD;
+    uint64_t *behind = iso_calloc((size_t)t->count, words * sizeof *behind); /* [count, words] bits: steps behind a step, at any distance */
     size_t room = 0, n = 0;
-    for (int i = 0; i < t->count; i++) {
-        t->next_at[i] = (int)n;
-        for (int k = i + 1; k < t->count; k++) {
-            if (!clash(list + at[i], at[i + 1] - at[i], list + at[k], at[k + 1] - at[k])) continue;
-            if (!iso_grow(&t->next, &room, n + 1, sizeof *t->next)) return false;
+    bool ok = behind != NULL;
+    for (int i = t->count - 1; ok && i >= 0; i--) {
+        uint64_t *mine = behind + (size_t)i * words;
+        for (int k = i + 1; ok && k < t->count; k++) {
+            if (mine[k / WORD] & bit_of(k) || !clash(list + at[i], at[i + 1] - at[i], list + at[k], at[k + 1] - at[k])) continue;
+            if (!(ok = iso_grow(&t->next, &room, n + 1, sizeof *t->next))) break;
             t->next[n++] = k;
             t->waits[k]++;
+            mine[k / WORD] |= bit_of(k);
+            for (size_t w = 0; w < words; w++) mine[w] |= behind[(size_t)k * words + w];
         }
+        t->next_at[i] = (int)n;
     }
-    t->next_at[t->count] = (int)n;
-    return true;
+    free(behind);
+    return ok;
 }
 
 /* --- which first */
@@ -156,7 +165,7 @@ static bool find_urgency(const iso_plan *p, iso_together *t, const range *list, 
     for (int i = t->count - 1; i >= 0; i--) {
         ways[i].step = i;
         ways[i].position = p->step[t->first + i].position;
-        for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
+        for (int k = t->next_at[i + 1]; k < t->next_at[i]; k++)
             if (ways[i].seconds < ways[t->next[k]].seconds) ways[i].seconds = ways[t->next[k]].seconds;
         ways[i].seconds += seconds_of(&p->step[t->first + i], list + at[i], at[i + 1] - at[i]);
     }
@@ -225,7 +234,7 @@ int iso_together_longest(const iso_plan *p)
         if (!before) return -1;
         for (int i = 0; i < t->count; i++) {
             if (longest < before[i] + 1) longest = before[i] + 1;
-            for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
+            for (int k = t->next_at[i + 1]; k < t->next_at[i]; k++)
                 if (before[t->next[k]] < before[i] + 1) before[t->next[k]] = before[i] + 1;
         }
         sum += longest;
@@ -235,8 +244,6 @@ int iso_together_longest(const iso_plan *p)
 }
 
 /* --- running */
-
-static uint64_t bit_of(int rank) { return (uint64_t)1 << rank % WORD; }
 
 static void make_ready(iso_together *t, int i)
 {
@@ -266,7 +273,7 @@ static int intend(iso_together *t, int i)
         const uint64_t bits = atomic_load(&t->ready[w]) & ~atomic_load(&t->meant[w]);
         if (bits) rank = w * WORD + __builtin_ctzll(bits);
     }
-    for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
+    for (int k = t->next_at[i + 1]; k < t->next_at[i]; k++)
         if (t->rank[t->next[k]] < rank && atomic_load(&t->left[t->next[k]]) == 1) rank = t->rank[t->next[k]];
     if (rank == t->count) return -1;
     return atomic_fetch_or(&t->meant[rank / WORD], bit_of(rank)) & bit_of(rank) ? -1 : rank;
@@ -326,7 +333,7 @@ static void work(const iso_plan *p, iso_together *t, atomic_int *done, void *wor
         next = s->products ? intend(t, i) : -1;
         if (next >= 0) look_ahead(p, s, &p->step[t->first + t->urgent[next]], &ahead);
         iso_step_run(p, s, workspace, next >= 0 ? &ahead : NULL);
-        for (int k = t->next_at[i]; k < t->next_at[i + 1]; k++)
+        for (int k = t->next_at[i + 1]; k < t->next_at[i]; k++)
             if (atomic_fetch_sub(&t->left[t->next[k]], 1) == 1) make_ready(t, t->next[k]);
         atomic_fetch_add(done, 1);
     }
