@@ -120,6 +120,8 @@ $(BUILD)/obj/model/cpu/%.o $(BUILD)/obj/retriever/%.o: optimize := $(optimize_ke
 gemm_kernels := $(BUILD)/obj/model/cpu/gemm_avx512.o $(BUILD)/obj/model/cpu/gemm_avx2.o $(BUILD)/obj/model/cpu/gemm_amx.o
 # Where a loop of theirs begins within a line of the cache is worth up to 8 % of all products.
 $(gemm_kernels): optimize := -O3 -g -fno-math-errno -fno-trapping-math -falign-loops=64
+# One vector an iteration takes one cycle or two, as the loop happens to lie.
+$(BUILD)/obj/model/cpu/elementwise.o $(BUILD)/obj/model/cpu/reduce.o: more := -funroll-loops --param=max-unroll-times=4
 # Sums of products where nobody counts on two roundings.
 $(BUILD)/obj/model/cpu/winograd_transform.o $(BUILD)/obj/model/cpu/conv_few.o $(BUILD)/obj/model/cpu/conv_image.o: more := -ffp-contract=fast
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags Makefile

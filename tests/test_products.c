@@ -213,35 +213,46 @@ static void test_products(void **state)
     assert_true(iso_gemm_isa_use(NULL));
 }
 
-static bool binary(iso_op op) { return iso_op_table[op].inputs == 2; }
-
-/* Two ops in one pass give what they give one after the other. */
-static void test_pairs(void **state)
+/* Several ops in one pass give what they give one after the other. */
+static void test_passes(void **state)
 {
     (void)state;
     enum { N = 203 };
-    float a[N], b[N], between[N], want[N], got[N];
-    int pairs = 0;
-    iso_draw_normal((iso_draw){SEED, 6, 0}, N, a);
-    for (int i = 0; i < N; i++) a[i] = i % 7 == 0 ? 0 : fabsf(a[i]); /* sqrt is one of them */
-    iso_draw_normal((iso_draw){SEED, 6, 1}, N, b);
-    for (int first = 0; first < ISO_OP_COUNT; first++)
-        for (int second = 0; second < ISO_OP_COUNT; second++)
-            for (int k = 0; k < 2; k++) {
-                if (!iso_op_elementwise((iso_op)first) || !iso_op_elementwise((iso_op)second) || !iso_elementwise_pairs((iso_op)first, (iso_op)second, k)) continue;
-                if (k == 1 && !binary((iso_op)second)) continue;
-                assert_false(binary((iso_op)first) && binary((iso_op)second)); /* that would be three operands */
-                pairs++;
-                iso_elementwise_run((iso_op)first, N, a, b, 1.7f, between);
-                iso_elementwise_run((iso_op)second, N, k == 0 ? between : b, k == 0 ? b : between, 1.7f, want);
-                iso_elementwise_run_pair((iso_op)first, (iso_op)second, k, N, a, b, 1.7f, got);
-                assert_memory_equal(want, got, sizeof want);
-            }
-    assert_true(pairs >= 6);
+    static const float numbers[ISO_PASS_OPS] = {1.7f, 0.3f, 2.5f, 0.01f, 1.1f, 0.6f};
+    float value[ISO_PASS_INPUTS + ISO_PASS_OPS][N], got[N];
+    int several = 0, alone = 0;
+    for (int i = 0; i < ISO_PASS_INPUTS; i++) {
+        iso_draw_normal((iso_draw){SEED, 6, (uint64_t)i}, N, value[i]);
+        for (int k = 0; k < N && i == 3; k++) value[i][k] = k % 7 == 0 ? 0 : fabsf(value[i][k]); /* the one that a root is taken of */
+    }
+    for (int p = 0; p < iso_pass_count; p++) {
+        const iso_pass *by = &iso_passes[p];
+        const float *x[ISO_PASS_INPUTS];
+        if (by->ops == 1) alone++;
+        if (by->ops == 1) continue;
+        several++;
+        for (int i = 0; i < by->inputs; i++) x[i] = value[i];
+        for (int i = 0; i < by->ops; i++) {
+            const int a = by->op[i].a, b = by->op[i].b;
+            const float *of[2] = {a < by->inputs ? value[a] : value[ISO_PASS_INPUTS + a - by->inputs],
+                                  b < 0 ? NULL : b < by->inputs ? value[b] : value[ISO_PASS_INPUTS + b - by->inputs]};
+            assert_int_equal(b >= 0, iso_op_table[by->op[i].op].inputs == 2);
+            iso_elementwise_run(by->op[i].op, N, of[0], of[1], numbers[i], value[ISO_PASS_INPUTS + i]);
+        }
+        by->run(N, x, numbers, got);
+        assert_memory_equal(value[ISO_PASS_INPUTS + by->ops - 1], got, sizeof got);
+        memcpy(got, value[0], sizeof got); /* in place */
+        x[0] = got;
+        by->run(N, x, numbers, got);
+        assert_memory_equal(value[ISO_PASS_INPUTS + by->ops - 1], got, sizeof got);
+    }
+    for (int op = 0; op < ISO_OP_COUNT; op++) alone -= iso_op_elementwise((iso_op)op);
+    assert_int_equal(alone, 0);
+    assert_true(several >= 7);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_pairs)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_passes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,16 @@
 
 enum { ALIGNMENT = 64 };
 
+void iso_cpu_each(int threads, int64_t count, void (*part)(void *context, int64_t i), void *context)
+{
+    if (threads > 1) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t i = 0; i < count; i++) part(context, i);
+    } else {
+        for (int64_t i = 0; i < count; i++) part(context, i);
+    }
+}
+
 /* Large tensors come from the system in whole huge pages: a product reads them with far fewer page-table walks. */
 static void *cpu_alloc(size_t bytes)
 {

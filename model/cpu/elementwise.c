@@ -96,92 +96,68 @@ INLINE float tanh1(float x)
     return a < 0.625f ? near : copysignf(far, x);
 }
 
-#define UNARY(name, expression)                                                             \
-    ISO_CLONES static void run_##name(int64_t n, const float *a, float f, float *out)       \
-    {                                                                                       \
-        (void)f;                                                                            \
-        _Pragma("omp simd") for (int64_t i = 0; i < n; i++)                                 \
-        {                                                                                   \
-            float x = a[i];                                                                 \
-            out[i] = (expression);                                                          \
-        }                                                                                   \
+/* --- passes */
+
+#define PASS(name, expression)                                                                                                             \
+    ISO_CLONES static void run_##name(int64_t n, const float *const x[ISO_PASS_INPUTS], const float f[ISO_PASS_OPS], float *out)           \
+    {                                                                                                                                      \
+        const float *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3], *x4 = x[4], f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];                            \
+        (void)x1, (void)x2, (void)x3, (void)x4, (void)f0, (void)f1, (void)f2, (void)f3;                                                              \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) out[i] = (expression);                                                         \
     }
-#define BINARY(name, expression)                                                            \
-    ISO_CLONES static void run_##name(int64_t n, const float *a, const float *b, float *out) \
-    {                                                                                       \
-        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) out[i] = (expression);          \
-    }
+#define A x0[i]
+#define B x1[i]
+#define C x2[i]
+#define D x3[i]
+#define E x4[i]
 
-BINARY(add, a[i] + b[i])
-BINARY(sub, a[i] - b[i])
-BINARY(mul, a[i] * b[i])
-BINARY(div, a[i] / b[i])
-UNARY(scale, f * x)
-UNARY(shift, x + f)
-UNARY(exp, exp1(x))
-UNARY(log, log1(x))
-UNARY(tanh, tanh1(x))
-UNARY(sigmoid, sigmoid1(x))
-UNARY(softplus, softplus1(x))
-UNARY(sqrt, sqrtf(x))
-UNARY(relu, x <= 0.0f ? 0.0f : x)
-UNARY(step, x > 0.0f ? 1.0f : 0.0f)
+PASS(add, A + B)
+PASS(sub, A - B)
+PASS(mul, A * B)
+PASS(div, A / B)
+PASS(scale, f0 * A)
+PASS(shift, A + f0)
+PASS(exp, exp1(A))
+PASS(log, log1(A))
+PASS(tanh, tanh1(A))
+PASS(sigmoid, sigmoid1(A))
+PASS(softplus, softplus1(A))
+PASS(sqrt, sqrtf(A))
+PASS(relu, A <= 0.0f ? 0.0f : A)
+PASS(step, A > 0.0f ? 1.0f : 0.0f)
+PASS(step_mul, (A > 0.0f ? 1.0f : 0.0f) * B)
+PASS(add_relu, A + B <= 0.0f ? 0.0f : A + B)
+PASS(scale_add, f0 * A + B)
+PASS(mul_scale, f1 * (A * B))
+PASS(average, f0 * A + f1 * B)
+PASS(average_products, f0 * A + f2 * (B * C))
+PASS(adam, A - B * C / (sqrtf(D) * E + f3))
 
-/* Two ops in one pass. */
-#define PAIR(name, expression)                                                                            \
-    ISO_CLONES static void run_##name(int64_t n, const float *a, const float *b, float f, float *out)     \
-    {                                                                                                     \
-        (void)f;                                                                                          \
-        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) out[i] = (expression);                        \
-    }
+#define ONE(NAME, name, inputs) {inputs, 1, {{ISO_OP_##NAME, 0, (inputs) == 2 ? 1 : -1}}, run_##name}
+const iso_pass iso_passes[] = {
+    /* Adam's (model/adam.c): the parameter, and its two moments */
+    {5, 6, {{ISO_OP_MUL, 1, 2}, {ISO_OP_SQRT, 3, -1}, {ISO_OP_MUL, 6, 4}, {ISO_OP_SHIFT, 7, -1}, {ISO_OP_DIV, 5, 8}, {ISO_OP_SUB, 0, 9}}, run_adam},
+    {3, 4, {{ISO_OP_SCALE, 0, -1}, {ISO_OP_MUL, 1, 2}, {ISO_OP_SCALE, 4, -1}, {ISO_OP_ADD, 3, 5}}, run_average_products},
+    {2, 3, {{ISO_OP_SCALE, 0, -1}, {ISO_OP_SCALE, 1, -1}, {ISO_OP_ADD, 2, 3}}, run_average},
+    {2, 2, {{ISO_OP_STEP, 0, -1}, {ISO_OP_MUL, 2, 1}}, run_step_mul},
+    {2, 2, {{ISO_OP_ADD, 0, 1}, {ISO_OP_RELU, 2, -1}}, run_add_relu},
+    {2, 2, {{ISO_OP_SCALE, 0, -1}, {ISO_OP_ADD, 2, 1}}, run_scale_add},
+    {2, 2, {{ISO_OP_MUL, 0, 1}, {ISO_OP_SCALE, 2, -1}}, run_mul_scale},
+    ONE(ADD, add, 2), ONE(SUB, sub, 2), ONE(MUL, mul, 2), ONE(DIV, div, 2), ONE(SCALE, scale, 1), ONE(SHIFT, shift, 1), ONE(EXP, exp, 1),
+    ONE(LOG, log, 1), ONE(TANH, tanh, 1), ONE(SIGMOID, sigmoid, 1), ONE(SOFTPLUS, softplus, 1), ONE(SQRT, sqrt, 1), ONE(RELU, relu, 1), ONE(STEP, step, 1)};
+const int iso_pass_count = sizeof iso_passes / sizeof *iso_passes;
 
-PAIR(step_mul, (a[i] > 0.0f ? 1.0f : 0.0f) * b[i])
-PAIR(add_relu, a[i] + b[i] <= 0.0f ? 0.0f : a[i] + b[i])
-PAIR(scale_add, f * a[i] + b[i])
-PAIR(mul_scale, f * (a[i] * b[i]))
-PAIR(sqrt_mul, sqrtf(a[i]) * b[i])
-PAIR(shift_div, b[i] / (a[i] + f))
-
-void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, float f, float *out)
+const iso_pass *iso_pass_of(iso_op op)
 {
-    switch (op) {
-    case ISO_OP_ADD: run_add(n, a, b, out); return;
-    case ISO_OP_SUB: run_sub(n, a, b, out); return;
-    case ISO_OP_MUL: run_mul(n, a, b, out); return;
-    case ISO_OP_DIV: run_div(n, a, b, out); return;
-    case ISO_OP_SCALE: run_scale(n, a, f, out); return;
-    case ISO_OP_SHIFT: run_shift(n, a, f, out); return;
-    case ISO_OP_EXP: run_exp(n, a, f, out); return;
-    case ISO_OP_LOG: run_log(n, a, f, out); return;
-    case ISO_OP_SQRT: run_sqrt(n, a, f, out); return;
-    case ISO_OP_TANH: run_tanh(n, a, f, out); return;
-    case ISO_OP_SIGMOID: run_sigmoid(n, a, f, out); return;
-    case ISO_OP_SOFTPLUS: run_softplus(n, a, f, out); return;
-    case ISO_OP_RELU: run_relu(n, a, f, out); return;
-    case ISO_OP_STEP: run_step(n, a, f, out); return;
-    default: assert(!"an elementwise op without a kernel");
-    }
-}
-
-typedef void (*pair)(int64_t n, const float *a, const float *b, float f, float *out);
-
-/* k: which operand of the second the first is. NULL: these are no pair. */
-static pair pair_of(iso_op first, iso_op second, int k)
-{
-    if (first == ISO_OP_STEP && second == ISO_OP_MUL) return run_step_mul;
-    if (first == ISO_OP_ADD && second == ISO_OP_RELU) return run_add_relu;
-    if (first == ISO_OP_SCALE && second == ISO_OP_ADD) return run_scale_add;
-    if (first == ISO_OP_MUL && second == ISO_OP_SCALE) return run_mul_scale;
-    if (first == ISO_OP_SQRT && second == ISO_OP_MUL) return run_sqrt_mul;
-    if (first == ISO_OP_SHIFT && second == ISO_OP_DIV && k == 1) return run_shift_div;
+    for (int i = 0; i < iso_pass_count; i++)
+        if (iso_passes[i].ops == 1 && iso_passes[i].op[0].op == op) return &iso_passes[i];
+    assert(!"an elementwise op without a kernel");
     return NULL;
 }
 
-bool iso_elementwise_pairs(iso_op first, iso_op second, int k) { return pair_of(first, second, k) != NULL; }
-
-void iso_elementwise_run_pair(iso_op first, iso_op second, int k, int64_t n, const float *a, const float *b, float f, float *out)
+void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, float f, float *out)
 {
-    pair_of(first, second, k)(n, a, b, f, out);
+    iso_pass_of(op)->run(n, (const float *[ISO_PASS_INPUTS]){a, b}, (float[ISO_PASS_OPS]){f}, out);
 }
 
 ISO_CLONES void iso_elementwise_fill(int64_t n, float value, float *out)

@@ -9,12 +9,23 @@
 #include <stdint.h>
 #include "model/graph/graph.h"
 
+/* What is done in one pass over such a run: an op, or several of which nothing else needs the results between them. With the same bits as one after
+ * the other. Numbers as in iso_fused: 0 ... inputs-1 are what it reads, then one for each op; the last op's result is what it gives. */
+enum { ISO_PASS_INPUTS = 5, ISO_PASS_OPS = 6 };
+typedef struct iso_pass {
+    int inputs, ops;
+    struct {
+        iso_op op;
+        int a, b; /* b = -1 for unary ops */
+    } op[ISO_PASS_OPS];
+    void (*run)(int64_t n, const float *const x[ISO_PASS_INPUTS], const float f[ISO_PASS_OPS], float *out); /* f: the ops' attr.f. out may be one of x, no other overlap */
+} iso_pass;
+extern const iso_pass iso_passes[];
+extern const int iso_pass_count; /* those of many ops first; one for each elementwise op by itself is among them */
+const iso_pass *iso_pass_of(iso_op op);
+
 /* out[i] = op(a[i], b[i]); b is NULL for unary ops, f is attr.f. out may be a or b, no other overlap. */
 void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, float f, float *out);
-/* Whether `second`, whose operand k is what `first` gives, can be had in one pass with it, with the same bits. Then a is first's first operand, b the
- * other one that the two have, if any, and f the attr.f of the one that has any. */
-bool iso_elementwise_pairs(iso_op first, iso_op second, int k);
-void iso_elementwise_run_pair(iso_op first, iso_op second, int k, int64_t n, const float *a, const float *b, float f, float *out);
 void iso_elementwise_fill(int64_t n, float value, float *out);
 void iso_elementwise_copy(int64_t n, const float *a, float *out);
 

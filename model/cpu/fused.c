@@ -18,7 +18,7 @@ enum source {
     DENSE,  /* an input in place */
     STEADY, /* a broadcast input that looks the same in every tile */
     SPREAD, /* any other broadcast input */
-    PAIRED, /* a step that is done with the one step that reads it */
+    INNER,  /* a step that is done with the one step that reads it */
     DIRECT, /* a step computed where it is stored */
     BUFFER  /* a step computed in a buffer; `out` may want a copy */
 };
@@ -45,7 +45,12 @@ static int64_t period(const iso_shape *shape, const int64_t *stride)
     return step;
 }
 
-static bool reads(const iso_fused *f, int s, int v) { return f->step[s].a == v || f->step[s].b == v; }
+static bool reads(const iso_chain *p, int s, int v)
+{
+    for (int k = 0; p->by[s] && k < p->by[s]->inputs; k++)
+        if (p->operand[s][k] == v) return true;
+    return false;
+}
 
 /* Writing a step's value to its place at once must not overwrite an input that a later step still reads. */
 static bool may_write_at_once(const iso_chain *p, int step)
@@ -54,7 +59,7 @@ static bool may_write_at_once(const iso_chain *p, int step)
     for (int i = 0; i < f->inputs; i++) {
         if (f->input[i].data != f->step[step].out) continue;
         for (int s = step + 1; s < f->steps; s++)
-            if (reads(f, s, i) || (p->with[s] >= 0 && reads(f, p->with[s], i))) return false;
+            if (reads(p, s, i)) return false;
     }
     return true;
 }
@@ -75,22 +80,19 @@ static void assign_slots(iso_chain *p)
     bool used[VALUES + 1] = {false};
     int last[VALUES];
     for (int v = 0; v < f->inputs + f->steps; v++) last[v] = v - f->inputs;
-    for (int s = 0; s < f->steps; s++) {
-        last[f->step[s].a] = s;
-        if (f->step[s].b >= 0) last[f->step[s].b] = s;
-        if (p->with[s] < 0) continue;
-        last[f->step[p->with[s]].a] = s; /* read only now */
-        if (f->step[p->with[s]].b >= 0) last[f->step[p->with[s]].b] = s;
-    }
+    for (int s = 0; s < f->steps; s++)
+        for (int k = 0; p->by[s] && k < p->by[s]->inputs; k++) last[p->operand[s][k]] = s;
     for (int s = 0; s < f->steps; s++)
         if (f->step[s].out && p->from[f->inputs + s] == BUFFER) last[f->inputs + s] = f->steps;
     for (int v = 0; v < f->inputs; v++)
         if (p->from[v] != DENSE) p->slot[v] = take_slot(used, &p->slots);
     for (int s = 0; s < f->steps; s++) {
+        const int v = f->inputs + s;
         /* the result may take the place of an operand that is read here for the last time */
-        for (int v = 0; v < f->inputs + s; v++)
-            if (last[v] == s && p->from[v] == BUFFER) used[p->slot[v]] = false;
-        int v = f->inputs + s;
+        for (int k = 0; p->by[s] && k < p->by[s]->inputs; k++) {
+            const int x = p->operand[s][k];
+            if (last[x] == s && p->from[x] == BUFFER) used[p->slot[x]] = false;
+        }
         if (p->from[v] == BUFFER) {
             p->slot[v] = take_slot(used, &p->slots);
             if (last[v] <= s) used[p->slot[v]] = false;
@@ -98,8 +100,29 @@ static void assign_slots(iso_chain *p)
     }
 }
 
-/* Steps that nothing but one other reads, with which they are done in one pass. */
-static void find_pairs(iso_chain *p)
+/* A pass, and which steps of the chain its ops would be. */
+typedef struct match {
+    const iso_pass *by;
+    int step[ISO_PASS_OPS], operand[ISO_PASS_INPUTS];
+} match;
+
+/* Whether value v of the chain can be number n of the pass. */
+static bool fits(const iso_fused *f, const int *readers, int v, int n, match *m)
+{
+    const int op = n - m->by->inputs, s = v - f->inputs;
+    if (op < 0) {
+        m->operand[n] = v;
+        return true;
+    }
+    if (s < 0 || f->step[s].op != m->by->op[op].op || (op + 1 < m->by->ops && (readers[v] != 1 || f->step[s].out))) return false;
+    const int a = m->by->op[op].a, b = m->by->op[op].b;
+    m->step[op] = s;
+    if (fits(f, readers, f->step[s].a, a, m) && (b < 0 || fits(f, readers, f->step[s].b, b, m))) return true;
+    return (f->step[s].op == ISO_OP_ADD || f->step[s].op == ISO_OP_MUL) && fits(f, readers, f->step[s].b, a, m) && fits(f, readers, f->step[s].a, b, m);
+}
+
+/* What does which steps, as many at once as there is a pass for. */
+static void find_passes(iso_chain *p)
 {
     const iso_fused *f = p->f;
     int readers[VALUES] = {0};
@@ -107,15 +130,15 @@ static void find_pairs(iso_chain *p)
         readers[f->step[s].a]++;
         if (f->step[s].b >= 0) readers[f->step[s].b]++;
     }
-    for (int s = 0; s < f->steps; s++) {
-        const int operand[2] = {f->step[s].a, f->step[s].b};
-        p->with[s] = -1;
-        for (int k = 0; k < 2 && p->with[s] < 0; k++) {
-            const int first = operand[k] - f->inputs;
-            if (first < 0 || readers[operand[k]] != 1 || f->step[first].out || p->with[first] >= 0) continue;
-            if (!iso_elementwise_pairs(f->step[first].op, f->step[s].op, k)) continue;
-            p->from[operand[k]] = PAIRED;
-            p->with[s] = first;
+    for (int s = f->steps - 1; s >= 0; s--) {
+        match m = {.by = iso_passes};
+        if (p->from[f->inputs + s] == INNER) continue;
+        while (!fits(f, readers, f->inputs + s, m.by->inputs + m.by->ops - 1, &m)) m.by++; /* at the latest that of its op alone does */
+        p->by[s] = m.by;
+        memcpy(p->operand[s], m.operand, sizeof m.operand);
+        for (int k = 0; k < m.by->ops; k++) {
+            p->number[s][k] = (float)f->step[m.step[k]].f;
+            if (m.step[k] != s) p->from[f->inputs + m.step[k]] = INNER;
         }
     }
 }
@@ -133,7 +156,7 @@ static void prepare(iso_chain *p, const iso_fused *f, int64_t start)
         int64_t n = period(&f->shape, p->stride[i]);
         if (n <= TILE) longest = iso_max64(longest, n);
     }
-    find_pairs(p);
+    find_passes(p);
     p->tile = TILE / longest * longest;
     for (int i = 0; i < f->inputs; i++) {
         if (f->input[i].dense) continue;
@@ -141,7 +164,7 @@ static void prepare(iso_chain *p, const iso_fused *f, int64_t start)
         p->from[i] = n > 0 && p->tile % n == 0 && start % n == 0 ? STEADY : SPREAD;
     }
     for (int s = 0; s < f->steps; s++)
-        if (p->from[f->inputs + s] != PAIRED) p->from[f->inputs + s] = f->step[s].out && may_write_at_once(p, s) ? DIRECT : BUFFER;
+        if (p->from[f->inputs + s] != INNER) p->from[f->inputs + s] = f->step[s].out && may_write_at_once(p, s) ? DIRECT : BUFFER;
     assign_slots(p);
 }
 
@@ -175,15 +198,6 @@ static void spread(const iso_shape *shape, const int64_t *stride, const float *d
     }
 }
 
-/* Step s and the one it is done with. */
-static void run_pair(const iso_chain *p, int s, int64_t n, const float *const *value, float *out)
-{
-    const iso_fused_step *second = &p->f->step[s], *first = &p->f->step[p->with[s]];
-    const int k = second->a == p->f->inputs + p->with[s] ? 0 : 1, other = first->b >= 0 ? first->b : k == 0 ? second->b : second->a;
-    const bool has = first->op == ISO_OP_SCALE || first->op == ISO_OP_SHIFT;
-    iso_elementwise_run_pair(first->op, second->op, k, n, value[first->a], other >= 0 ? value[other] : NULL, (float)(has ? first : second)->f, out);
-}
-
 static void run_tile(iso_chain *p, int64_t start, int64_t n)
 {
     const iso_fused *f = p->f;
@@ -198,12 +212,12 @@ static void run_tile(iso_chain *p, int64_t start, int64_t n)
         value[i] = buffer[p->slot[i]];
     }
     for (int s = 0; s < f->steps; s++) {
-        const iso_fused_step *step = &f->step[s];
+        const float *x[ISO_PASS_INPUTS] = {0};
         const int v = f->inputs + s;
-        if (p->from[v] == PAIRED) continue;
-        float *out = p->from[v] == DIRECT ? (float *)step->out + start : buffer[p->slot[v]];
-        if (p->with[s] < 0) iso_elementwise_run(step->op, n, value[step->a], step->b >= 0 ? value[step->b] : NULL, (float)step->f, out);
-        else run_pair(p, s, n, value, out);
+        if (!p->by[s]) continue;
+        for (int k = 0; k < p->by[s]->inputs; k++) x[k] = value[p->operand[s][k]];
+        float *out = p->from[v] == DIRECT ? (float *)f->step[s].out + start : buffer[p->slot[v]];
+        p->by[s]->run(n, x, p->number[s], out);
         value[v] = out;
     }
     for (int s = 0; s < f->steps; s++)
@@ -234,19 +248,25 @@ void iso_cpu_fused_part(const iso_fused *f, int64_t first, int64_t last)
     iso_chain_run(&p, first, last);
 }
 
+typedef struct shares {
+    const iso_fused *f;
+    int count;
+} shares;
+
+static void run_share(void *context, int64_t i)
+{
+    const shares *s = context;
+    iso_chain p;
+    iso_chain_begin(&p, s->f, 0);
+    const int64_t tiles = p.f ? iso_ceil_div(s->f->count, p.tile) : 0, each = iso_ceil_div(tiles, s->count) * p.tile;
+    iso_chain_run(&p, i * each, iso_min64((i + 1) * each, s->f->count));
+}
+
 void iso_cpu_fused(const iso_fused *f)
 {
-    const int64_t tiles = iso_ceil_div(f->count, TILE);
-    int threads = iso_cpu_threads(f->threads, f->count * (int64_t)sizeof(float) * (f->inputs + f->steps));
-    if (threads > tiles) threads = (int)iso_max64(tiles, 1);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        iso_chain p;
-        iso_chain_begin(&p, f, 0);
-        const int64_t shares = p.f ? iso_ceil_div(f->count, p.tile) : 0, share = iso_ceil_div(shares, threads);
-#pragma omp for schedule(static, 1)
-        for (int t = 0; t < threads; t++) iso_chain_run(&p, t * share * p.tile, iso_min64((t + 1) * share * p.tile, f->count));
-    }
+    const int threads = iso_cpu_threads(f->threads, f->count * (int64_t)sizeof(float) * (f->inputs + f->steps));
+    shares s = {f, (int)iso_max64(iso_min64(threads, iso_ceil_div(f->count, TILE)), 1)};
+    iso_cpu_each(s.count, s.count, run_share, &s);
 }
 
 /* One op by itself: a chain of one. */

@@ -2,6 +2,7 @@
 #ifndef ISO_CPU_FUSED_H
 #define ISO_CPU_FUSED_H
 
+#include "model/cpu/elementwise.h"
 #include "model/graph/backend.h"
 
 enum { ISO_CHAIN_TILE = 1024, ISO_CHAIN_VALUES = ISO_FUSED_MAX_STEPS + ISO_FUSED_MAX_INPUTS };
@@ -14,7 +15,9 @@ typedef struct iso_chain {
     int from[ISO_CHAIN_VALUES]; /* fused.c: enum source */
     int slot[ISO_CHAIN_VALUES]; /* of values that have a buffer */
     int slots;
-    int with[ISO_FUSED_MAX_STEPS]; /* the step that a step is done with, before it; -1: none */
+    const iso_pass *by[ISO_FUSED_MAX_STEPS]; /* what does a step, and those before it that are done with it; NULL: it is done with a later one */
+    int operand[ISO_FUSED_MAX_STEPS][ISO_PASS_INPUTS]; /* the values that this reads */
+    float number[ISO_FUSED_MAX_STEPS][ISO_PASS_OPS];   /* and its ops' attr.f */
     _Alignas(64) float buffer[ISO_CHAIN_VALUES][ISO_CHAIN_TILE];
 } iso_chain;
 

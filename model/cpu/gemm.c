@@ -471,12 +471,13 @@ typedef struct job {
     const iso_gemm_isa *isa;
     engine by;
     int tm, tn;
+    char *workspace; /* of the first part, the others' behind it */
 } job;
 
 /* The means depend on the product only, not on the threads, so that neither do its results. */
-static job job_of(const iso_gemm *g)
+static job job_of(const iso_gemm *g, void *workspace)
 {
-    job j = {.g = g, .isa = iso_gemm_isa_get(), .tm = 1, .tn = 1};
+    job j = {.g = g, .isa = iso_gemm_isa_get(), .tm = 1, .tn = 1, .workspace = workspace};
     j.by = vectors_of(j.isa);
     double best = g->turned ? INFINITY : cost_of(g, &j.by, 1, 1);
     for (int width = ISO_AMX_NC / 4; j.isa->tiles && width <= ISO_AMX_NC; width *= 2) {
@@ -491,7 +492,7 @@ static job job_of(const iso_gemm *g)
 
 double iso_gemm_cost(const iso_gemm *g)
 {
-    const job j = job_of(g);
+    const job j = job_of(g, NULL);
     return cost_of(g, &j.by, 1, 1);
 }
 
@@ -523,9 +524,11 @@ static void clear(const iso_gemm *g)
     }
 }
 
-static void run_part(const job *j, int part, char *workspace)
+static void run_part(void *context, int64_t part)
 {
+    const job *j = context;
     const iso_gemm *g = j->g;
+    char *workspace = j->workspace + (size_t)part * part_bytes();
     const int64_t rows = iso_ceil_div(iso_ceil_div(g->m, j->tm), j->by.rows) * j->by.rows;
     const int64_t columns = iso_ceil_div(iso_ceil_div(g->n, j->tn), j->by.columns) * j->by.columns;
     const int64_t i = part / j->tn, k = part % j->tn;
@@ -538,12 +541,9 @@ void iso_gemm_run(const iso_gemm *g, int threads, void *workspace)
 {
     if (g->k == 0 && !g->add) clear(g);
     if (g->m == 0 || g->n == 0 || g->k == 0) return;
-    const size_t bytes = part_bytes();
-    job j = job_of(g);
+    job j = job_of(g, workspace);
     choose_grid(&j, threads < 1 ? 1 : threads);
-    const int parts = j.tm * j.tn;
-#pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
-    for (int t = 0; t < parts; t++) run_part(&j, t, (char *)workspace + (size_t)t * bytes);
+    iso_cpu_each(j.tm * j.tn, j.tm * j.tn, run_part, &j);
 }
 
 void iso_gemm_run_all(const iso_gemm *g, int count, int threads, void *workspace)
@@ -555,8 +555,8 @@ void iso_gemm_run_all(const iso_gemm *g, int count, int threads, void *workspace
     const size_t bytes = part_bytes();
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (int i = 0; i < count; i++) {
-        const job j = job_of(g + i);
+        job j = job_of(g + i, (char *)workspace + (size_t)omp_get_thread_num() * bytes);
         if (g[i].k == 0 && !g[i].add) clear(g + i);
-        else run_part(&j, 0, (char *)workspace + (size_t)omp_get_thread_num() * bytes);
+        else run_part(&j, 0);
     }
 }

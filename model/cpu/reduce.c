@@ -133,29 +133,39 @@ size_t iso_cpu_sum_workspace(const iso_call *call)
     return (size_t)(l.chunks * l.kept_count * (l.inner_kept ? l.inner : 1)) * sizeof(double);
 }
 
+typedef struct summing {
+    const iso_call *call;
+    layout l;
+    int64_t inner, outputs;
+} summing;
+
+static void sum_task(void *context, int64_t t)
+{
+    const summing *s = context;
+    const layout *l = &s->l;
+    const int64_t chunk = t % l->chunks, column = t / l->chunks % l->columns * COLUMNS, kept = t / l->chunks / l->columns;
+    const int64_t width = iso_min64(COLUMNS, s->inner - column), at = kept * s->inner + column;
+    double total[COLUMNS], *partial = s->call->workspace;
+    sum_chunk(l, s->call->in[0].data, kept, column, width, chunk, total);
+    if (l->chunks == 1)
+        for (int64_t i = 0; i < width; i++) iso_cpu_put_sum(s->call, at + i, total[i]);
+    else
+        memcpy(partial + chunk * s->outputs + at, total, (size_t)width * sizeof *total);
+}
+
 void iso_cpu_sum(const iso_call *call)
 {
-    const layout l = layout_of(&call->in[0].shape, &call->out.shape);
-    const float *x = call->in[0].data;
-    double *partial = call->workspace;
-    const int64_t inner = l.inner_kept ? l.inner : 1, outputs = l.kept_count * inner;
-    const int64_t tasks = l.kept_count * l.columns * l.chunks;
-    int threads = iso_cpu_threads(call->threads, iso_shape_count(&call->in[0].shape) * (int64_t)sizeof(float));
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t t = 0; t < tasks; t++) {
-        const int64_t chunk = t % l.chunks, column = t / l.chunks % l.columns * COLUMNS, kept = t / l.chunks / l.columns;
-        const int64_t width = iso_min64(COLUMNS, inner - column), at = kept * inner + column;
-        double total[COLUMNS];
-        sum_chunk(&l, x, kept, column, width, chunk, total);
-        if (l.chunks == 1)
-            for (int64_t i = 0; i < width; i++) iso_cpu_put_sum(call, at + i, total[i]);
-        else
-            memcpy(partial + chunk * outputs + at, total, (size_t)width * sizeof *total);
-    }
-    if (l.chunks == 1) return;
-    for (int64_t i = 0; i < outputs; i++) {
+    summing s = {.call = call, .l = layout_of(&call->in[0].shape, &call->out.shape)};
+    const layout *l = &s.l;
+    const double *partial = call->workspace;
+    s.inner = l->inner_kept ? l->inner : 1;
+    s.outputs = l->kept_count * s.inner;
+    iso_cpu_each(iso_cpu_threads(call->threads, iso_shape_count(&call->in[0].shape) * (int64_t)sizeof(float)), l->kept_count * l->columns * l->chunks,
+                 sum_task, &s);
+    if (l->chunks == 1) return;
+    for (int64_t i = 0; i < s.outputs; i++) {
         double total = 0;
-        for (int64_t c = 0; c < l.chunks; c++) total += partial[c * outputs + i];
+        for (int64_t c = 0; c < l->chunks; c++) total += partial[c * s.outputs + i];
         iso_cpu_put_sum(call, i, total);
     }
 }
