@@ -152,6 +152,44 @@ static void test_chains(void **state)
 }
 
 /* Other parameters must not pass as the same. */
+/* Two chains of steps that hand large tensors on, by way of small ones: a home each, and other ones with as many threads. What writes bytes anew joins nobody,
+ * nor does what is only read; slices are at home by their images; a chain that is all there is to do has no home. */
+static void test_homes(void **state)
+{
+    (void)state;
+    enum { STEPS = 8, LARGE = 64 << 10, SMALL = 4 << 10, EACH = 3, A = 1 << 20, B = 2 << 20, SHARED = 3 << 20, LITTLE = 4 << 20 };
+    /* by turns a step of chain 0, in A, and of chain 1, in B; the last pair are slices. All read SHARED, and write LITTLE, which is small */
+    range list[STEPS * EACH + STEPS];
+    int at[STEPS + 1] = {0}, home[STEPS], n = 0;
+    step s[STEPS] = {{.op = 0}};
+    double seconds[STEPS];
+    for (int i = 0; i < STEPS; i++) {
+        const uintptr_t own = i % 2 ? B : A;
+        list[n++] = (range){SHARED, SHARED + LARGE, false};
+        list[n++] = (range){LITTLE, LITTLE + SMALL, i % 3 == 0};
+        if (i >= 2 && i < 6) list[n++] = (range){own, own + LARGE, false};
+        if (i < 6) list[n++] = (range){own, own + LARGE, true};
+        at[i + 1] = n;
+        seconds[i] = 1;
+    }
+    for (int i = 6; i < STEPS; i++) s[i].position = i == 6 ? 0 : 0.75, s[i].images = 0.25;
+    assert_true(iso_homes_find(STEPS, s, list, at, seconds, 1, home));
+    for (int i = 0; i < STEPS; i++) assert_int_equal(home[i], 0);
+    seconds[6] = seconds[7] = 3; /* so that a chain is a quarter of all */
+    assert_true(iso_homes_find(STEPS, s, list, at, seconds, 2, home));
+    for (int i = 0; i < 6; i++) assert_int_equal(home[i], i % 2);
+    assert_int_equal(home[6], 0);
+    assert_int_equal(home[7], 1);
+    assert_true(iso_homes_find(STEPS, s, list, at, seconds, 4, home)); /* half of what there is for a thread is less than a chain */
+    for (int i = 0; i < 6; i++) assert_int_equal(home[i], -1);
+    assert_int_equal(home[7], 3);
+    list[at[2] + 2].write = true; /* chain 0's second step no longer reads what the first one wrote: a step, and a chain */
+    assert_true(iso_homes_find(STEPS, s, list, at, seconds, 2, home));
+    assert_int_equal(home[0], -1); /* a step by itself */
+    assert_int_equal(home[2], home[4]);
+    assert_int_not_equal(home[2], -1);
+}
+
 static void test_difference_is_seen(void **state)
 {
     (void)state;
@@ -167,6 +205,7 @@ int main(void)
         cmocka_unit_test(test_flow),
         cmocka_unit_test(test_vae),
         cmocka_unit_test(test_chains),
+        cmocka_unit_test(test_homes),
         cmocka_unit_test(test_difference_is_seen),
     };
     return cmocka_run_group_tests_name("together", tests, NULL, NULL);

@@ -47,7 +47,7 @@ typedef struct step {
     bool once; /* only in the first run */
     bool small; /* done by one thread, beside others (plan_together.c); its workspace is the thread's */
     bool prepares, joins; /* writes call.prepared; reads doubles (iso_slicing.join) */
-    double position; /* of a slice: where in the batch it begins, 0 ... 1 */
+    double position, images; /* of a slice: where in the batch it begins, and how much of it it is; 0 ... 1. images = 0: is no slice */
 } step;
 
 typedef struct copy { /* state <- value, after everything else */
@@ -134,6 +134,14 @@ void iso_together_free(iso_plan *p);
 int iso_together_longest(const iso_plan *p);
 /* Does the run that begins at this step; returns its steps, 0 where none begins. */
 int iso_together_run(iso_plan *p, int step);
+/* Bytes that a step touches. */
+typedef struct range {
+    uintptr_t from, to;
+    bool write;
+} range;
+/* home[i], i < count: the thread that small step s[i] is at home with; -1: none. Step i touches list[at[i]] ... list[at[i + 1] - 1], and takes about so many
+ * seconds. false: memory is out (plan_homes.c). */
+bool iso_homes_find(int count, const step *s, const range *list, const int *at, const double *seconds, int threads, int *home);
 /* One step; a small one with this workspace. ahead: iso_products.ahead. */
 void iso_step_run(const iso_plan *p, const step *s, void *workspace, const iso_ahead *ahead);
 

@@ -207,6 +207,7 @@ int iso_planning_cut(planning *w, int t, step *s)
         step *part = &s[i - first];
         *part = whole;
         part->position = (double)from / (double)batch;
+        part->images = (double)(to - from) / (double)batch;
         part->flops = whole.flops * (double)(to - from) / (double)batch;
         if (part->kernel) cut_call(w, t, i, from, to, &part->call);
         if (along >= 0 && i < first_slice(w, along)) {

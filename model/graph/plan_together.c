@@ -4,7 +4,8 @@
  * are done by one thread each, and a run of them by all threads at once, in one parallel region: of the steps all of whose
  * predecessors are done, a thread takes the one with the longest way to the end behind it. Predecessors are found by
  * memory: of two steps where one writes what the other reads or writes, the later one waits. So the arena's reuse of bytes
- * is honoured, and every step sees what it would have seen in order: results are the same for any number of threads. */
+ * is honoured, and every step sees what it would have seen in order: results are the same for any number of threads. Steps that are at home with
+ * another thread (plan_homes.c) are left to it for a while. */
 #include <omp.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -19,6 +20,7 @@ enum {
     SHORTEST = 4,   /* fewer are not worth a parallel region */
     WORD = 64,
     SPINS = 2000, /* looks for work before a thread lets others have its core */
+    PATIENCE = 1000, /* looks before it takes what is at home with another one: as long as a small step takes */
     SMALL_BYTES = 4 << 20,
     RANGES_MAX = ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS + 3 * ISO_PRODUCTS_MAX + 1, /* of a step */
     AHEAD_BYTES = 384 << 10 /* asked for while a step is done: of the second-level cache */
@@ -32,6 +34,11 @@ struct iso_together {
     int *next;        /* steps; not those that wait for another one of these anyway */
     int *urgent;      /* [count] steps, the one with the longest way to the end first */
     int *rank;        /* [count] where a step is in `urgent` */
+    range *touched;   /* of step i: [touched_at[i] ... touched_at[i + 1]) */
+    int *touched_at;
+    int *asked;       /* [count] of these the first are what it reads and whoever does it next may ask for, shorter ones first */
+    uint64_t *mine;   /* [threads, words] bits by rank: steps at home with a thread, and those that have no home */
+    int words;        /* of so many bits */
     atomic_int *left; /* [count] of this run: predecessors that are not done */
     _Atomic uint64_t ready[LONGEST / WORD], meant[LONGEST / WORD]; /* bits by rank; a thread means to take it next */
 };
@@ -55,11 +62,6 @@ bool iso_together_small_fused(int64_t count, int operands)
 static uint64_t bit_of(int n) { return (uint64_t)1 << n % WORD; }
 
 /* --- who waits for whom */
-
-typedef struct range {
-    uintptr_t from, to;
-    bool write;
-} range;
 
 static void add_range(range *list, int *n, const void *data, size_t bytes, bool write)
 {
@@ -110,9 +112,11 @@ static bool clash(const range *a, int na, const range *b, int nb)
 }
 
 /* From the last step to the first, so that it is known who comes behind a follower: a step tells only those whom no other one will. */
-static bool find_followers(iso_together *t, const range *list, const int *at)
+static bool find_followers(iso_together *t)
 {
-    const size_t words = ((size_t)t->count + WORD - 1) / WORD;
+    const range *list = t->touched;
+    const int *at = t->touched_at;
+    const size_t words = (size_t)t->words;
     uint64_t *behind = iso_calloc((size_t)t->count, words * sizeof *behind); /* [count, words] bits: steps behind a step, at any distance */
     size_t room = 0, n = 0;
     bool ok = behind != NULL;
@@ -134,13 +138,15 @@ static bool find_followers(iso_together *t, const range *list, const int *at)
 
 /* --- which first */
 
-/* Seconds of a step, about. */
-static double seconds_of(const step *s, const range *list, int n)
+/* Seconds of each step, about. */
+static void find_seconds(const step *s, const iso_together *t, double *seconds)
 {
     const double flop = 1 / 100e9, byte = 1 / 20e9;
-    double bytes = 0;
-    for (int i = 0; i < n; i++) bytes += (double)(list[i].to - list[i].from);
-    return s->flops * flop + bytes * byte;
+    for (int i = 0; i < t->count; i++) {
+        double bytes = 0;
+        for (int r = t->touched_at[i]; r < t->touched_at[i + 1]; r++) bytes += (double)(t->touched[r].to - t->touched[r].from);
+        seconds[i] = s[i].flops * flop + bytes * byte;
+    }
 }
 
 typedef struct way {
@@ -158,16 +164,16 @@ static int more_urgent(const void *a, const void *b)
     return x->step - y->step;
 }
 
-static bool find_urgency(const iso_plan *p, iso_together *t, const range *list, const int *at)
+static bool find_urgency(const step *s, iso_together *t, const double *seconds)
 {
     way *ways = iso_calloc((size_t)t->count, sizeof *ways);
     if (!ways) return false;
     for (int i = t->count - 1; i >= 0; i--) {
         ways[i].step = i;
-        ways[i].position = p->step[t->first + i].position;
+        ways[i].position = s[i].position;
         for (int k = t->next_at[i + 1]; k < t->next_at[i]; k++)
             if (ways[i].seconds < ways[t->next[k]].seconds) ways[i].seconds = ways[t->next[k]].seconds;
-        ways[i].seconds += seconds_of(&p->step[t->first + i], list + at[i], at[i + 1] - at[i]);
+        ways[i].seconds += seconds[i];
     }
     qsort(ways, (size_t)t->count, sizeof *ways, more_urgent);
     for (int i = 0; i < t->count; i++) {
@@ -178,24 +184,77 @@ static bool find_urgency(const iso_plan *p, iso_together *t, const range *list, 
     return true;
 }
 
+/* --- what is asked for beforehand */
+
+/* Whether a range is what a sum's tail reads, which the sum asks for itself. */
+static bool is_for_tail(const step *s, const range *r)
+{
+    for (int i = 0; s->products && s->products->sum && i < s->fused.inputs; i++)
+        if ((uintptr_t)s->fused.input[i].data == r->from) return true;
+    return false;
+}
+
+static int by_length(const void *a, const void *b)
+{
+    const range *x = a, *y = b;
+    const size_t m = x->to - x->from, n = y->to - y->from;
+    if (m != n) return m < n ? -1 : 1;
+    return x->from < y->from ? -1 : x->from > y->from;
+}
+
+static void find_asked(const step *s, iso_together *t)
+{
+    for (int i = 0; i < t->count; i++) {
+        range *of = t->touched + t->touched_at[i];
+        int asked = 0;
+        for (int r = 0; r < t->touched_at[i + 1] - t->touched_at[i]; r++) {
+            if (of[r].write || is_for_tail(&s[i], &of[r])) continue;
+            const range read = of[r];
+            of[r] = of[asked];
+            of[asked++] = read;
+        }
+        qsort(of, (size_t)asked, sizeof *of, by_length);
+        t->asked[i] = asked;
+    }
+}
+
+/* --- and by whom */
+
+static bool find_mine(const step *s, iso_together *t, const double *seconds, int threads)
+{
+    int *home = iso_calloc((size_t)t->count, sizeof *home);
+    const bool ok = home && iso_homes_find(t->count, s, t->touched, t->touched_at, seconds, threads, home);
+    for (int i = 0; ok && i < t->count; i++)
+        for (int k = 0; k < threads; k++)
+            if (home[i] < 0 || home[i] == k) t->mine[k * t->words + t->rank[i] / WORD] |= bit_of(t->rank[i]);
+    free(home);
+    return ok;
+}
+
 static bool build(const iso_plan *p, iso_together *t, int first, int count)
 {
+    const step *s = p->step + first;
     int n = 0;
     t->first = first;
     t->count = count;
+    t->words = (count + WORD - 1) / WORD;
     t->waits = iso_calloc((size_t)count, sizeof *t->waits);
     t->left = iso_calloc((size_t)count, sizeof *t->left);
     t->next_at = iso_calloc((size_t)count + 1, sizeof *t->next_at);
     t->urgent = iso_calloc((size_t)count, sizeof *t->urgent);
     t->rank = iso_calloc((size_t)count, sizeof *t->rank);
-    int *at = iso_calloc((size_t)count + 1, sizeof *at);
-    for (int i = 0; i < count; i++) n += ranges_of(p, &p->step[first + i], NULL);
-    range *list = iso_calloc((size_t)n, sizeof *list);
-    bool ok = t->waits && t->left && t->next_at && t->urgent && t->rank && at && list;
-    for (int i = 0; ok && i < count; i++) at[i + 1] = at[i] + ranges_of(p, &p->step[first + i], list + at[i]);
-    ok = ok && find_followers(t, list, at) && find_urgency(p, t, list, at);
-    free(at);
-    free(list);
+    t->mine = iso_calloc((size_t)p->together_threads, (size_t)t->words * sizeof *t->mine);
+    double *seconds = iso_calloc((size_t)count, sizeof *seconds);
+    t->asked = iso_calloc((size_t)count, sizeof *t->asked);
+    t->touched_at = iso_calloc((size_t)count + 1, sizeof *t->touched_at);
+    for (int i = 0; i < count; i++) n += ranges_of(p, s + i, NULL);
+    t->touched = iso_calloc((size_t)n, sizeof *t->touched);
+    bool ok = t->waits && t->left && t->next_at && t->urgent && t->rank && t->mine && t->asked && t->touched_at && t->touched && seconds;
+    for (int i = 0; ok && i < count; i++) t->touched_at[i + 1] = t->touched_at[i] + ranges_of(p, s + i, t->touched + t->touched_at[i]);
+    if (ok) find_seconds(s, t, seconds);
+    ok = ok && find_followers(t) && find_urgency(s, t, seconds) && find_mine(s, t, seconds, p->together_threads);
+    if (ok) find_asked(s, t);
+    free(seconds);
     return ok;
 }
 
@@ -221,6 +280,10 @@ void iso_together_free(iso_plan *p)
         free(p->together[i].next);
         free(p->together[i].urgent);
         free(p->together[i].rank);
+        free(p->together[i].mine);
+        free(p->together[i].touched);
+        free(p->together[i].touched_at);
+        free(p->together[i].asked);
     }
     free(p->together);
 }
@@ -250,13 +313,14 @@ static void make_ready(iso_together *t, int i)
     atomic_fetch_or(&t->ready[t->rank[i] / WORD], bit_of(t->rank[i]));
 }
 
-/* The most urgent step that is ready, which nobody else then takes; one that another thread means to take only if there is no other. -1: none. */
-static int take(iso_together *t)
+/* Of steps that are ready and among these (NULL: all) the most urgent one, which nobody else then takes; one that another thread means to take only if
+ * there is no other. -1: none. */
+static int take(iso_together *t, const uint64_t *among)
 {
     for (int all = 0; all < 2; all++)
-        for (int w = 0; w * WORD < t->count; w++) {
+        for (int w = 0; w < t->words; w++) {
             uint64_t bits;
-            while ((bits = atomic_load(&t->ready[w]) & (all ? ~(uint64_t)0 : ~atomic_load(&t->meant[w])))) {
+            while ((bits = atomic_load(&t->ready[w]) & (among ? among[w] : ~(uint64_t)0) & (all ? ~(uint64_t)0 : ~atomic_load(&t->meant[w])))) {
                 const uint64_t bit = bits & -bits;
                 if (atomic_fetch_and(&t->ready[w], ~bit) & bit) return t->urgent[w * WORD + __builtin_ctzll(bit)];
             }
@@ -264,74 +328,58 @@ static int take(iso_together *t)
     return -1;
 }
 
-/* The rank of the step that the calling thread, which is about to do step i, will take next, if all goes on as it looks now: of those that are ready
+static bool is_among(const uint64_t *bits, int rank) { return bits[rank / WORD] & bit_of(rank); }
+
+/* The rank of the step that the calling thread, which is about to do step i, will take next, if all goes on as it looks now: of its own ones that are ready
  * or wait for i alone the most urgent one. From now on it is meant. -1: not known. */
-static int intend(iso_together *t, int i)
+static int intend(iso_together *t, const uint64_t *mine, int i)
 {
     int rank = t->count;
-    for (int w = 0; rank == t->count && w * WORD < t->count; w++) {
-        const uint64_t bits = atomic_load(&t->ready[w]) & ~atomic_load(&t->meant[w]);
+    for (int w = 0; rank == t->count && w < t->words; w++) {
+        const uint64_t bits = atomic_load(&t->ready[w]) & mine[w] & ~atomic_load(&t->meant[w]);
         if (bits) rank = w * WORD + __builtin_ctzll(bits);
     }
     for (int k = t->next_at[i + 1]; k < t->next_at[i]; k++)
-        if (t->rank[t->next[k]] < rank && atomic_load(&t->left[t->next[k]]) == 1) rank = t->rank[t->next[k]];
+        if (t->rank[t->next[k]] < rank && is_among(mine, t->rank[t->next[k]]) && atomic_load(&t->left[t->next[k]]) == 1) rank = t->rank[t->next[k]];
     if (rank == t->count) return -1;
     return atomic_fetch_or(&t->meant[rank / WORD], bit_of(rank)) & bit_of(rank) ? -1 : rank;
 }
 
-static void add_ahead(iso_ahead *a, const range *r)
+/* What step `next` reads and `now` does not write. */
+static void look_ahead(const iso_together *t, int now, int next, iso_ahead *a)
 {
     const int most = sizeof a->range / sizeof *a->range;
-    if (a->count == most) return;
-    a->range[a->count].at = (const void *)r->from;
-    a->range[a->count++].bytes = r->to - r->from;
-}
-
-/* Whether a range is what a sum's tail reads, which the sum asks for itself. */
-static bool is_for_tail(const step *s, const range *r)
-{
-    for (int i = 0; s->products && s->products->sum && i < s->fused.inputs; i++)
-        if ((uintptr_t)s->fused.input[i].data == r->from) return true;
-    return false;
-}
-
-/* What `next` reads and `now` does not write, what is short first. */
-static void look_ahead(const iso_plan *p, const step *now, const step *next, iso_ahead *a)
-{
-    range reads[RANGES_MAX], writes[RANGES_MAX];
-    const int nr = ranges_of(p, next, reads), nw = ranges_of(p, now, writes);
+    const range *reads = t->touched + t->touched_at[next], *others = t->touched + t->touched_at[now];
     size_t bytes = 0;
     a->count = 0;
-    for (int i = 1; i < nr; i++)
-        for (int k = i; k > 0 && reads[k].to - reads[k].from < reads[k - 1].to - reads[k - 1].from; k--) {
-            const range r = reads[k];
-            reads[k] = reads[k - 1];
-            reads[k - 1] = r;
-        }
-    for (int i = 0; i < nr; i++) {
-        if (reads[i].write || clash(&reads[i], 1, writes, nw) || is_for_tail(next, &reads[i])) continue;
-        bytes += reads[i].to - reads[i].from;
+    for (int i = 0; i < t->asked[next] && a->count < most; i++) {
+        const size_t length = reads[i].to - reads[i].from;
+        if (clash(&reads[i], 1, others, t->touched_at[now + 1] - t->touched_at[now])) continue;
+        bytes += length;
         if (bytes > AHEAD_BYTES) break;
-        add_ahead(a, &reads[i]);
+        a->range[a->count].at = (const void *)reads[i].from;
+        a->range[a->count++].bytes = length;
     }
 }
 
 static void work(const iso_plan *p, iso_together *t, atomic_int *done, void *workspace)
 {
+    const uint64_t *mine = t->mine + omp_get_thread_num() * t->words;
     int next = -1;
     iso_ahead ahead = {0};
     for (int idle = 0; atomic_load(done) < t->count;) {
         if (next >= 0) atomic_fetch_and(&t->meant[next / WORD], ~bit_of(next));
         next = -1;
-        const int i = take(t);
+        int i = take(t, mine);
+        if (i < 0 && idle >= PATIENCE) i = take(t, NULL);
         if (i < 0) {
             if (++idle % SPINS == 0) sched_yield();
             continue;
         }
         idle = 0;
         const step *s = &p->step[t->first + i];
-        next = s->products ? intend(t, i) : -1;
-        if (next >= 0) look_ahead(p, s, &p->step[t->first + t->urgent[next]], &ahead);
+        next = s->products ? intend(t, mine, i) : -1;
+        if (next >= 0) look_ahead(t, i, t->urgent[next], &ahead);
         iso_step_run(p, s, workspace, next >= 0 ? &ahead : NULL);
         for (int k = t->next_at[i + 1]; k < t->next_at[i]; k++)
             if (atomic_fetch_sub(&t->left[t->next[k]], 1) == 1) make_ready(t, t->next[k]);
