@@ -1,10 +1,10 @@
 /* sums.c: the sums of the unit training vectors of all query sets.
  *
  * An image with m attributes belongs to m single sets and m (m - 1) / 2 pairs: of CelebA's 9, to 45. Instead of adding it to
- * each of them, images are put into groups that agree in the h most common attributes. Within a group every image is added to
- * the group's sum and, for each rarer attribute it has, to that attribute's; then these few sums, not the images, go to
- * the common attributes' singles and pairs, and to the rarer ones' singles. Only pairs of two rarer attributes get each image.
- * h is what costs least by the counts; for CelebA an image is then added some fifteen times. Groups are made within blocks of
+ * each of them, attributes are put into levels, the commonest first, and for every level images into groups that agree in its
+ * attributes. Within a group every image is added to the group's sum and to one for each attribute of a later level it has; then these few
+ * sums, not the images, go to the level's singles and pairs, and to its pairs with later ones. Images that have none of a level's attributes are left
+ * out of it. For CelebA an image is then added some eight times, to sums that lie in the first-level cache. Groups are made within blocks of
  * the images, whose vectors are read in their order and then lie in the cache.
  *
  * Threads share the coordinates, not the images: every sum is taken in one order whatever their number. */
@@ -17,20 +17,26 @@
 #include "eval/protocol.h"
 #include "model/cpu/cpu.h"
 
-enum { LANES = 8, SLICE_MAX = 8, COMMON_MAX = 12, BLOCK = 8192 }; /* a slice: at most SLICE_MAX vectors of LANES numbers */
+enum { LANES = 8, SLICE_MAX = 8, COMMON_MAX = 10, BLOCK = 16384, AHEAD = 8, LINE = 64 }; /* a slice: at most SLICE_MAX vectors of LANES numbers */
 
 typedef double lanes __attribute__((vector_size(64)));
+
+/* Some attributes, and the images by which of them they have. */
+typedef struct level {
+    int commons, common[COMMON_MAX];
+    uint64_t *rare_bits;     /* [row_words] attributes of later levels */
+    int64_t *group;          /* [groups + 1] where each begins in `order`; 2^commons in each block of BLOCK images */
+    int64_t *order;          /* [n] training images by group, in their own order within */
+} level;
 
 typedef struct plan {
     const iso_protocol *p;
     int32_t *set_of;         /* [count, count] number of the set, or -1; singles on the diagonal, both triangles */
-    int commons, *common;    /* the h attributes that make groups */
-    int rares, *rare;        /* the others that are in any set */
-    int *rare_of;            /* [count] number among those, or -1 */
-    uint64_t *rare_bits;     /* [row_words] which those are */
-    int64_t groups;          /* 2^h in each block of BLOCK images */
-    int64_t *group;          /* [groups + 1] where each begins in `order` */
-    int64_t *order;          /* [n] training images by group, in their own order within */
+    int used, *attribute;    /* those that are in any set, the commonest first */
+    int *back;               /* [count] how many of them come behind it */
+    int64_t blocks;
+    int levels;
+    level *level;
 } plan;
 
 static int by_count(const void *x, const void *y)
@@ -48,86 +54,84 @@ static void number_sets(const iso_protocol *p, int32_t *set_of)
     }
 }
 
-static int64_t images_with(const iso_protocol *p, int a, int b) { return p->both[a < b ? (size_t)a * p->count + b : (size_t)b * p->count + a]; }
-
-/* Vectors that are added when the first h of `list` make groups. */
-static double cost(const plan *s, int used, const int64_t (*list)[2], int h)
+/* Lists the attributes that are in any set. */
+static iso_status list_used(plan *s, iso_error *err)
 {
-    int count = s->p->count;
-    double n = (double)s->p->n, sum = h ? n : 0, groups = (double)(1 << h) * ceil(n / BLOCK);
-    if (groups > n) groups = n;
-    for (int i = h; i < used; i++) {
-        sum += (double)list[i][0];
-        for (int j = i + 1; j < used; j++)
-            if (s->set_of[list[i][1] * count + list[j][1]] >= 0) sum += (double)images_with(s->p, (int)list[i][1], (int)list[j][1]);
-    }
-    return sum + groups * (h / 2.0 + 1) * (h / 4.0 + used - h);
-}
-
-/* Splits the attributes that are in any set into common and rare ones. */
-static iso_status choose(plan *s, iso_error *err)
-{
-    const iso_protocol *p = s->p;
-    int used = 0, best = 0, count = p->count;
+    const int count = s->p->count;
     int64_t(*list)[2] = iso_calloc((size_t)count, sizeof *list);
     if (!list) return iso_fail_memory(err);
     for (int a = 0; a < count; a++) {
         bool in = false;
         for (int b = 0; b < count; b++) in |= s->set_of[(size_t)a * count + b] >= 0;
-        if (in) list[used][0] = images_with(p, a, a), list[used++][1] = a;
+        if (in) list[s->used][0] = s->p->both[(size_t)a * count + a], list[s->used++][1] = a;
     }
-    qsort(list, (size_t)used, sizeof *list, by_count);
-    for (int h = 1; h <= used && h <= COMMON_MAX; h++)
-        if (cost(s, used, list, h) < cost(s, used, list, best)) best = h;
-    for (int a = 0; a < count; a++) s->rare_of[a] = -1;
-    for (int i = 0; i < used; i++) {
-        int a = (int)list[i][1];
-        if (i < best) {
-            s->common[s->commons++] = a;
-        } else {
-            s->rare_bits[a / 64] |= UINT64_C(1) << (a % 64);
-            s->rare_of[a] = s->rares;
-            s->rare[s->rares++] = a;
-        }
+    qsort(list, (size_t)s->used, sizeof *list, by_count);
+    for (int i = 0; i < s->used; i++) {
+        s->attribute[i] = (int)list[i][1];
+        s->back[list[i][1]] = s->used - 1 - i;
     }
     free(list);
     return ISO_OK;
 }
 
-static int64_t group_of(const plan *s, int64_t image)
+static int64_t group_of(const iso_protocol *p, const level *l, int64_t image)
 {
-    const uint64_t *bits = s->p->has.image + image * s->p->has.row_words;
+    const uint64_t *bits = p->has.image + image * p->has.row_words;
     int64_t group = 0;
-    for (int k = 0; k < s->commons; k++) group |= (int64_t)(bits[s->common[k] / 64] >> (s->common[k] % 64) & 1) << k;
-    return (image / BLOCK << s->commons) + group;
+    for (int k = l->commons - 1; k >= 0; k--) group = group << 1 | (int64_t)(bits[l->common[k] / 64] >> (l->common[k] % 64) & 1);
+    return (image / BLOCK << l->commons) + group;
+}
+
+/* Attributes first ... first+commons-1; false: out of memory. */
+static bool level_make(const plan *s, int first, int commons, level *l)
+{
+    const iso_protocol *p = s->p;
+    const int64_t groups = s->blocks << commons;
+    int64_t *of = iso_calloc((size_t)p->n, sizeof *of); /* [n] each image's group */
+    *l = (level){.commons = commons};
+    l->rare_bits = iso_calloc((size_t)p->has.row_words, sizeof *l->rare_bits);
+    l->order = iso_calloc((size_t)p->n, sizeof *l->order);
+    l->group = iso_calloc((size_t)groups + 2, sizeof *l->group);
+    if (!of || !l->rare_bits || !l->order || !l->group) {
+        free(of);
+        return false;
+    }
+    for (int k = 0; k < commons; k++) l->common[k] = s->attribute[first + k];
+    for (int i = first + commons; i < s->used; i++) l->rare_bits[s->attribute[i] / 64] |= UINT64_C(1) << (s->attribute[i] % 64);
+    for (int64_t i = 0; i < p->n; i++) l->group[(of[i] = group_of(p, l, i)) + 2]++;
+    for (int64_t g = 2; g < groups + 2; g++) l->group[g] += l->group[g - 1];
+    for (int64_t i = 0; i < p->n; i++) l->order[l->group[of[i] + 1]++] = i;
+    free(of);
+    return true;
 }
 
 static iso_status plan_make(plan *s, const iso_protocol *p, iso_error *err)
 {
     size_t count = (size_t)p->count;
-    *s = (plan){.p = p};
+    bool failed = false;
+    *s = (plan){.p = p, .blocks = (p->n - 1) / BLOCK + 1};
     s->set_of = iso_calloc(count, count * sizeof *s->set_of);
-    s->common = iso_calloc(count, sizeof *s->common);
-    s->rare = iso_calloc(count, sizeof *s->rare);
-    s->rare_of = iso_calloc(count, sizeof *s->rare_of);
-    s->rare_bits = iso_calloc((size_t)p->has.row_words, sizeof *s->rare_bits);
-    s->order = iso_calloc((size_t)p->n, sizeof *s->order);
-    if (!s->set_of || !s->common || !s->rare || !s->rare_of || !s->rare_bits || !s->order) return iso_fail_memory(err);
+    s->attribute = iso_calloc(count, sizeof *s->attribute);
+    s->back = iso_calloc(count, sizeof *s->back);
+    if (!s->set_of || !s->attribute || !s->back) return iso_fail_memory(err);
     number_sets(p, s->set_of);
-    iso_status status = choose(s, err);
+    iso_status status = list_used(s, err);
     if (status) return status;
-    s->groups = ((p->n - 1) / BLOCK + 1) << s->commons;
-    s->group = iso_calloc((size_t)s->groups + 2, sizeof *s->group);
-    if (!s->group) return iso_fail_memory(err);
-    for (int64_t i = 0; i < p->n; i++) s->group[group_of(s, i) + 2]++;
-    for (int64_t g = 2; g < s->groups + 2; g++) s->group[g] += s->group[g - 1];
-    for (int64_t i = 0; i < p->n; i++) s->order[s->group[group_of(s, i) + 1]++] = i;
-    return ISO_OK;
+    s->levels = (s->used + COMMON_MAX - 1) / COMMON_MAX;
+    s->level = iso_calloc((size_t)s->levels, sizeof *s->level);
+    if (!s->level) return iso_fail_memory(err);
+#pragma omp parallel for schedule(dynamic) reduction(|| : failed)
+    for (int i = 0; i < s->levels; i++) {
+        const int first = s->used * i / s->levels;
+        failed = !level_make(s, first, s->used * (i + 1) / s->levels - first, &s->level[i]) || failed;
+    }
+    return failed ? iso_fail_memory(err) : ISO_OK;
 }
 
 static void plan_clear(plan *s)
 {
-    free(s->set_of), free(s->common), free(s->rare), free(s->rare_of), free(s->rare_bits), free(s->group), free(s->order);
+    for (int i = 0; s->level && i < s->levels; i++) free(s->level[i].rare_bits), free(s->level[i].group), free(s->level[i].order);
+    free(s->set_of), free(s->attribute), free(s->back), free(s->level);
 }
 
 /* ---- adding ---- */
@@ -135,16 +139,21 @@ static void plan_clear(plan *s)
 /* One slice of the coordinates, as one thread sums it. */
 typedef struct slice {
     int from, width, vectors; /* coordinates; vectors of LANES that hold them, zeros behind */
-    float *block;             /* [BLOCK, vectors * LANES] of the block at hand */
+    float *block;             /* [BLOCK, vectors * LANES] of the block at hand, zeros behind the width */
     lanes *w;                 /* [sets, vectors] */
-    lanes *rare;              /* [1 + rares, vectors] of the group at hand: its sum, then each rarer attribute's */
-    lanes **to;               /* [1 + rares + pairs of them] what an image is added to */
+    lanes *rare;              /* [used, vectors] of the group at hand: each rarer attribute's sum, by plan.back */
+    lanes *sum;               /* [vectors] the group's */
+    lanes **to;               /* [1 + used] what an image is added to */
     uint64_t *touched;        /* [row_words] attributes whose sums in `rare` are not zero */
 } slice;
 
+/* Number by number: gcc takes whole `lanes` through the stack where registers are shorter. */
 static inline __attribute__((always_inline)) void add(lanes *to, const lanes *x, int vectors)
 {
-    for (int i = 0; i < vectors; i++) to[i] += x[i];
+    double *sum = (double *)to;
+    const double *more = (const double *)x;
+#pragma omp simd
+    for (int i = 0; i < vectors * LANES; i++) sum[i] += more[i];
 }
 
 /* Copies this slice of a block's vectors. */
@@ -155,21 +164,28 @@ static void read_block(const iso_protocol *p, const slice *c, int64_t block)
         memcpy(to, p->train[i] + c->from, (size_t)c->width * sizeof *to);
 }
 
+static inline __attribute__((always_inline)) const float *in_block(const slice *c, int64_t image) { return c->block + image % BLOCK * c->vectors * LANES; }
+
+/* Asks for what will be read of an image, which lies anywhere in its block. */
+static inline __attribute__((always_inline)) void ask_for(const plan *s, const slice *c, int64_t image)
+{
+    const float *z = in_block(c, image);
+    for (int i = 0; i < c->vectors * LANES; i += LINE / (int)sizeof *z) __builtin_prefetch(z + i);
+    __builtin_prefetch(s->p->has.image + image * s->p->has.row_words);
+    __builtin_prefetch(s->p->inverse + image);
+}
+
 /* Lists what an image is added to; their number. */
-static inline __attribute__((always_inline)) int targets(const plan *s, const slice *c, int64_t image, int *has)
+static inline __attribute__((always_inline)) int targets(const plan *s, const level *l, const slice *c, int64_t image)
 {
     const iso_protocol *p = s->p;
     const uint64_t *bits = p->has.image + image * p->has.row_words;
-    int m = 0, n = 0;
-    c->to[n++] = c->rare;
-    for (int r = 0; r < p->has.row_words; r++)
-        for (uint64_t left = bits[r] & s->rare_bits[r]; left; left &= left - 1) has[m++] = 64 * r + __builtin_ctzll(left);
-    for (int r = 0; r < p->has.row_words; r++) c->touched[r] |= bits[r] & s->rare_bits[r];
-    for (int i = 0; i < m; i++) {
-        const int32_t *set = s->set_of + (size_t)has[i] * p->count;
-        c->to[n++] = c->rare + (size_t)(1 + s->rare_of[has[i]]) * c->vectors;
-        for (int j = i + 1; j < m; j++)
-            if (set[has[j]] >= 0) c->to[n++] = c->w + (size_t)set[has[j]] * c->vectors;
+    int n = 0;
+    c->to[n++] = c->sum;
+    for (int r = 0; r < p->has.row_words; r++) {
+        uint64_t left = bits[r] & l->rare_bits[r];
+        c->touched[r] |= left;
+        for (; left; left &= left - 1) c->to[n++] = c->rare + (size_t)s->back[64 * r + __builtin_ctzll(left)] * c->vectors;
     }
     return n;
 }
@@ -177,30 +193,32 @@ static inline __attribute__((always_inline)) int targets(const plan *s, const sl
 /* An image's slice, of length 1. Number by number: gcc converts whole `lanes` through the stack where registers are shorter. */
 static inline __attribute__((always_inline)) void unit(const plan *s, const slice *c, int64_t image, int vectors, lanes *x)
 {
-    const float *z = c->block + image % BLOCK * vectors * LANES;
+    const float *z = in_block(c, image);
     double *to = (double *)x, inverse = s->p->inverse[image];
     for (int i = 0; i < vectors * LANES; i++) to[i] = inverse * (double)z[i];
 }
 
-static inline __attribute__((always_inline)) void add_images(const plan *s, const slice *c, int64_t from, int64_t to, int *has)
+static inline __attribute__((always_inline)) void add_images(const plan *s, const level *l, const slice *c, int64_t from, int64_t to)
 {
     for (int64_t k = from; k < to; k++) {
         lanes x[SLICE_MAX];
-        int64_t image = s->order[k];
+        int64_t image = l->order[k];
+        if (k + AHEAD < s->p->n) ask_for(s, c, l->order[k + AHEAD]);
         unit(s, c, image, c->vectors, x);
-        int n = targets(s, c, image, has);
+        int n = targets(s, l, c, image);
         for (int i = 0; i < n; i++) add(c->to[i], x, c->vectors);
     }
 }
 
 /* The same for whole slices: the image stays in registers. */
-static inline __attribute__((always_inline)) void add_images_wide(const plan *s, const slice *c, int64_t from, int64_t to, int *has)
+static inline __attribute__((always_inline)) void add_images_wide(const plan *s, const level *l, const slice *c, int64_t from, int64_t to)
 {
     _Static_assert(SLICE_MAX == 8, "eight variables");
     for (int64_t k = from; k < to; k++) {
         lanes x[SLICE_MAX];
-        int64_t image = s->order[k];
-        int n = targets(s, c, image, has);
+        int64_t image = l->order[k];
+        if (k + AHEAD < s->p->n) ask_for(s, c, l->order[k + AHEAD]);
+        int n = targets(s, l, c, image);
         unit(s, c, image, SLICE_MAX, x);
         lanes x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3], x4 = x[4], x5 = x[5], x6 = x[6], x7 = x[7];
         for (int i = 0; i < n; i++) {
@@ -216,34 +234,40 @@ static inline __attribute__((always_inline)) void add_to_set(const plan *s, cons
     if (set >= 0) add(c->w + (size_t)set * c->vectors, x, c->vectors);
 }
 
-/* Gives a group's sums to the sets, and clears them. */
-static inline __attribute__((always_inline)) void end_group(const plan *s, const slice *c, int64_t group)
+/* Gives the sums of the group that has these of the level's attributes to the sets, and clears them. */
+static inline __attribute__((always_inline)) void end_group(const plan *s, const level *l, const slice *c, int pattern)
 {
     int in[COMMON_MAX], ins = 0;
-    for (int k = 0; k < s->commons; k++)
-        if (group >> k & 1) in[ins++] = s->common[k];
+    for (int k = 0; k < l->commons; k++)
+        if (pattern >> k & 1) in[ins++] = l->common[k];
     for (int i = 0; i < ins; i++)
-        for (int j = i; j < ins; j++) add_to_set(s, c, in[i], in[j], c->rare);
-    memset(c->rare, 0, (size_t)c->vectors * sizeof *c->rare);
-    for (int r = 0; r < s->rares; r++) {
-        int a = s->rare[r];
-        lanes *x = c->rare + (size_t)(1 + r) * c->vectors;
-        if (!(c->touched[a / 64] >> (a % 64) & 1)) continue;
-        add_to_set(s, c, a, a, x);
-        for (int i = 0; i < ins; i++) add_to_set(s, c, in[i], a, x);
-        memset(x, 0, (size_t)c->vectors * sizeof *x);
-    }
-    memset(c->touched, 0, (size_t)s->p->has.row_words * sizeof *c->touched);
+        for (int j = i; j < ins; j++) add_to_set(s, c, in[i], in[j], c->sum);
+    memset(c->sum, 0, (size_t)c->vectors * sizeof *c->sum);
+    for (int r = 0; r < s->p->has.row_words; r++)
+        for (; c->touched[r]; c->touched[r] &= c->touched[r] - 1) {
+            const int a = 64 * r + __builtin_ctzll(c->touched[r]);
+            lanes *x = c->rare + (size_t)s->back[a] * c->vectors;
+            for (int i = 0; i < ins; i++) add_to_set(s, c, in[i], a, x);
+            memset(x, 0, (size_t)c->vectors * sizeof *x);
+        }
 }
 
-ISO_CLONES static void add_groups(const plan *s, const slice *c, int *has)
+static inline __attribute__((always_inline)) void add_groups(const plan *s, const level *l, const slice *c, int64_t block)
 {
-    for (int64_t g = 0; g < s->groups; g++) {
-        if (g % (INT64_C(1) << s->commons) == 0) read_block(s->p, c, g >> s->commons);
-        if (s->group[g] == s->group[g + 1]) continue;
-        if (c->vectors == SLICE_MAX) add_images_wide(s, c, s->group[g], s->group[g + 1], has);
-        else add_images(s, c, s->group[g], s->group[g + 1], has);
-        end_group(s, c, g);
+    for (int pattern = 1; pattern < 1 << l->commons; pattern++) {
+        const int64_t *group = l->group + (block << l->commons) + pattern;
+        if (group[0] == group[1]) continue;
+        if (c->vectors == SLICE_MAX) add_images_wide(s, l, c, group[0], group[1]);
+        else add_images(s, l, c, group[0], group[1]);
+        end_group(s, l, c, pattern);
+    }
+}
+
+ISO_CLONES static void add_blocks(const plan *s, const slice *c)
+{
+    for (int64_t block = 0; block < s->blocks; block++) {
+        read_block(s->p, c, block);
+        for (int i = 0; i < s->levels; i++) add_groups(s, &s->level[i], c, block);
     }
 }
 
@@ -258,20 +282,22 @@ static void *vectors_new(size_t n, size_t size)
 
 static bool sum_slice(const plan *s, int from, int width, double *sum)
 {
-    size_t sets = (size_t)s->p->singles + (size_t)s->p->doubles, rares = (size_t)s->rares;
+    size_t sets = (size_t)s->p->singles + (size_t)s->p->doubles, used = (size_t)s->used;
     slice c = {.from = from, .width = width, .vectors = (width + LANES - 1) / LANES};
-    c.block = vectors_new((size_t)BLOCK * (size_t)c.vectors, LANES * sizeof *c.block);
+    const size_t block = (size_t)BLOCK * (size_t)c.vectors * LANES * sizeof *c.block;
+    c.block = iso_huge_alloc(block);
     c.w = vectors_new(sets * (size_t)c.vectors, sizeof *c.w);
-    c.rare = vectors_new((1 + rares) * (size_t)c.vectors, sizeof *c.rare);
-    c.to = iso_calloc(1 + rares * (rares + 1) / 2, sizeof *c.to);
+    c.rare = vectors_new(used * (size_t)c.vectors, sizeof *c.rare);
+    c.sum = vectors_new((size_t)c.vectors, sizeof *c.sum);
+    c.to = iso_calloc(1 + used, sizeof *c.to);
     c.touched = iso_calloc((size_t)s->p->has.row_words, sizeof *c.touched);
-    int *has = iso_calloc((size_t)s->p->count, sizeof *has);
-    bool ok = c.block && c.w && c.rare && c.to && c.touched && has;
+    bool ok = c.block && c.w && c.rare && c.sum && c.to && c.touched;
     if (ok) {
-        add_groups(s, &c, has);
+        add_blocks(s, &c);
         for (size_t i = 0; i < sets; i++) memcpy(sum + i * (size_t)s->p->dim + from, c.w + i * (size_t)c.vectors, (size_t)width * sizeof *sum);
     }
-    free(c.block), free(c.w), free(c.rare), free(c.to), free(c.touched), free(has);
+    iso_huge_free(c.block, block);
+    free(c.w), free(c.rare), free(c.sum), free(c.to), free(c.touched);
     return ok;
 }
 
