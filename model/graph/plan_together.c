@@ -20,7 +20,7 @@ enum {
     SHORTEST = 4,   /* fewer are not worth a parallel region */
     WORD = 64,
     SPINS = 2000, /* looks for work before a thread lets others have its core */
-    PATIENCE = 1000, /* looks before it takes what is at home with another one: as long as a small step takes */
+    PATIENCE = 200, /* looks, of some 20 ns, before it takes what is at home with another one */
     SMALL_BYTES = 4 << 20,
     RANGES_MAX = ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS + 3 * ISO_PRODUCTS_MAX + 1, /* of a step */
     AHEAD_BYTES = 384 << 10 /* asked for while a step is done: of the second-level cache */
