@@ -98,12 +98,12 @@ INLINE float tanh1(float x)
 
 /* --- passes */
 
-#define PASS(name, expression)                                                                                                             \
-    ISO_CLONES static void run_##name(int64_t n, const float *const x[ISO_PASS_INPUTS], const float f[ISO_PASS_OPS], float *out)           \
-    {                                                                                                                                      \
-        const float *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3], *x4 = x[4], f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];                            \
-        (void)x1, (void)x2, (void)x3, (void)x4, (void)f0, (void)f1, (void)f2, (void)f3;                                                              \
-        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) out[i] = (expression);                                                         \
+#define PASS(name, expression)                                                                                                  \
+    ISO_CLONES static void run_##name(int64_t n, const float *const x[ISO_PASS_INPUTS], const float f[ISO_PASS_OPS], float *out)\
+    {                                                                                                                           \
+        const float *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3], *x4 = x[4], f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];     \
+        (void)x1, (void)x2, (void)x3, (void)x4, (void)f0, (void)f1, (void)f2, (void)f3;                                         \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) out[i] = (expression);                                              \
     }
 #define A x0[i]
 #define B x1[i]
@@ -147,7 +147,7 @@ const iso_pass iso_passes[] = {
     ONE(LOG, log, 1), ONE(TANH, tanh, 1), ONE(SIGMOID, sigmoid, 1), ONE(SOFTPLUS, softplus, 1), ONE(SQRT, sqrt, 1), ONE(RELU, relu, 1), ONE(STEP, step, 1)};
 const int iso_pass_count = sizeof iso_passes / sizeof *iso_passes;
 
-const iso_pass *iso_pass_of(iso_op op)
+static const iso_pass *pass_of(iso_op op)
 {
     for (int i = 0; i < iso_pass_count; i++)
         if (iso_passes[i].ops == 1 && iso_passes[i].op[0].op == op) return &iso_passes[i];
@@ -157,7 +157,7 @@ const iso_pass *iso_pass_of(iso_op op)
 
 void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, float f, float *out)
 {
-    iso_pass_of(op)->run(n, (const float *[ISO_PASS_INPUTS]){a, b}, (float[ISO_PASS_OPS]){f}, out);
+    pass_of(op)->run(n, (const float *[ISO_PASS_INPUTS]){a, b}, (float[ISO_PASS_OPS]){f}, out);
 }
 
 ISO_CLONES void iso_elementwise_fill(int64_t n, float value, float *out)

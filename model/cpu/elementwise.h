@@ -18,11 +18,11 @@ typedef struct iso_pass {
         iso_op op;
         int a, b; /* b = -1 for unary ops */
     } op[ISO_PASS_OPS];
-    void (*run)(int64_t n, const float *const x[ISO_PASS_INPUTS], const float f[ISO_PASS_OPS], float *out); /* f: the ops' attr.f. out may be one of x, no other overlap */
+    /* f: the ops' attr.f. out may be one of x, no other overlap */
+    void (*run)(int64_t n, const float *const x[ISO_PASS_INPUTS], const float f[ISO_PASS_OPS], float *out);
 } iso_pass;
 extern const iso_pass iso_passes[];
 extern const int iso_pass_count; /* those of many ops first; one for each elementwise op by itself is among them */
-const iso_pass *iso_pass_of(iso_op op);
 
 /* out[i] = op(a[i], b[i]); b is NULL for unary ops, f is attr.f. out may be a or b, no other overlap. */
 void iso_elementwise_run(iso_op op, int64_t n, const float *a, const float *b, float f, float *out);

@@ -36,7 +36,8 @@ static int by_address(const void *a, const void *b)
 
 static bool large(const range *r) { return r->to - r->from >= LARGE; }
 
-/* Joins the steps of touch[0 ... count), which begin at one address, in their order. A step that writes without reading gives the bytes to another tensor. */
+/* Joins the steps of touch[0 ... count), which begin at one address, in their order. A step that writes without reading gives the bytes to another tensor,
+ * and what nobody writes is with every thread. */
 static void join_at(const touch *touch, int count, int *joined)
 {
     int last = -1;
@@ -71,20 +72,22 @@ static void give_homes(int count, const step *s, const double *seconds, int thre
             home[c] = least;
             load[least] += work[c];
         }
-        home[i] = s[i].images > 0 ? (int)((s[i].position + s[i].images / 2) * threads) : home[c];
+        home[i] = home[c];
     }
+    for (int i = 0; i < count; i++)
+        if (s[i].images > 0) home[i] = (int)((s[i].position + s[i].images / 2) * threads);
 }
 
 bool iso_homes_find(int count, const step *s, const range *list, const int *at, const double *seconds, int threads, int *home)
 {
-    const int n = at[count];
-    touch *touches = iso_calloc((size_t)n, sizeof *touches);
+    int n = 0;
+    touch *touches = iso_calloc((size_t)at[count], sizeof *touches);
     int *joined = iso_calloc((size_t)count, sizeof *joined);
     double *work = iso_calloc((size_t)count, sizeof *work), *load = iso_calloc((size_t)threads, sizeof *load);
     const bool ok = touches && joined && work && load;
     for (int i = 0; ok && i < count; i++) {
         joined[i] = i;
-        for (int r = at[i]; r < at[i + 1]; r++) touches[r] = (touch){list + r, i};
+        for (int r = at[i]; s[i].images == 0 && r < at[i + 1]; r++) touches[n++] = (touch){list + r, i};
     }
     if (ok) qsort(touches, (size_t)n, sizeof *touches, by_address);
     for (int i = 0, same; ok && i < n; i += same) {
