@@ -16,11 +16,11 @@ from PIL import Image, ImageOps
 
 
 def load_encoder(path):
-    """The encoder's tensors of a .safetensors file: name -> tensor."""
+    """The encoder's tensors of a .safetensors file, name -> tensor, and its number of views."""
     with open(path, "rb") as f:
         header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
         data = bytearray(f.read())
-    header.pop("__metadata__", None)
+    views = int(header.pop("__metadata__", {}).get("views", 1))
     if any(name.startswith("flow.") for name in header):
         raise SystemExit("this model has a flow, which this program does not compute")
     tensors = {}
@@ -29,7 +29,7 @@ def load_encoder(path):
             begin, end = t["data_offsets"]
             tensors[name] = torch.frombuffer(data, dtype=torch.float32, count=(end - begin) // 4,
                                              offset=begin).reshape(t["shape"])
-    return tensors
+    return tensors, views
 
 
 def load_image(path):
@@ -61,7 +61,11 @@ def main():
     torch.set_num_threads(a.threads)
     faiss.omp_set_num_threads(a.threads)
     with torch.no_grad():
-        z = encode(load_encoder(a.model), torch.from_numpy(np.stack([load_image(i) for i in a.images])))
+        tensors, views = load_encoder(a.model)
+        x = torch.from_numpy(np.stack([load_image(i) for i in a.images]))
+        z = encode(tensors, x)
+        if views > 1:
+            z = (z + encode(tensors, x.flip(3))) / 2
     query = F.normalize(z).sum(0, keepdim=True).numpy() / len(a.images)
     vectors = np.load(a.vectors)
     faiss.normalize_L2(vectors)
