@@ -139,7 +139,7 @@ static const iso_scan_kernels *kernels(void)
     iso_scan_isa isa = (iso_scan_isa)best;
     if (isa > most_allowed) isa = most_allowed;
 #if ISO_SCAN_X86
-    if (isa == ISO_SCAN_AVX512) return &iso_scan_avx512;
+    if (isa == ISO_SCAN_AVX512) return __builtin_cpu_is("amd") ? &iso_scan_avx512_amd : &iso_scan_avx512;
     if (isa == ISO_SCAN_AVX2) return &iso_scan_avx2;
 #endif
     return &iso_scan_portable;

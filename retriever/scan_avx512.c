@@ -38,7 +38,7 @@ INLINE __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d)
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
-/* dot_CODE: the 16 partial sums of a row. CODE_scores: the kernel. */
+/* dot_CODE: the 16 partial sums of a row, `ahead` as in iso_scan_fetch. places_CODE, scores_CODE: the kernels. */
 #define KERNEL(code, bytes) \
     INLINE __m512 dot_##code(const float *w, const uint8_t *row, int dim, size_t ahead) \
     { \
@@ -60,6 +60,19 @@ INLINE __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d)
             s1 = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, w), part_##code(row, m), s1); \
         } \
         return _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)); \
+    } \
+    TARGET static void places_##code(const iso_scan_query *q, const uint8_t *rows, int64_t apart, int64_t n, float *scores) \
+    { \
+        enum { AHEAD = ISO_SCAN_AHEAD_PLACES }; \
+        const size_t stride = (size_t)q->dim * bytes, next = (size_t)apart * stride; \
+        const __m128 bias = _mm_set1_ps(q->bias); \
+        for (int64_t i = 0; i < n; i++, rows += stride) { \
+            __m512 a = dot_##code(q->weight, rows, q->dim, AHEAD), b = dot_##code(q->weight, rows + next, q->dim, AHEAD); \
+            __m512 c = dot_##code(q->weight, rows + 2 * next, q->dim, AHEAD), d = dot_##code(q->weight, rows + 3 * next, q->dim, AHEAD); \
+            float sum[4]; \
+            _mm_storeu_ps(sum, _mm_add_ps(sum4(a, b, c, d), bias)); \
+            for (int k = 0; k < 4; k++) scores[i + k * n] = sum[k]; \
+        } \
     } \
     TARGET static void scores_##code(const iso_scan_query *q, const uint8_t *rows, const int32_t *at, int64_t n, \
                                      float *scores) \
@@ -103,4 +116,5 @@ TARGET static void half_load(int64_t n, const uint16_t *x, float *out)
 }
 
 const iso_scan_kernels iso_scan_avx512 = {{scores_f32, scores_f16, scores_u8}, {NULL}, half_store, half_load};
+const iso_scan_kernels iso_scan_avx512_amd = {{scores_f32, scores_f16, scores_u8}, {places_f32, places_f16, places_u8}, half_store, half_load};
 #endif

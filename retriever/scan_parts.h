@@ -13,7 +13,7 @@
 
 /* How far ahead of the row at hand memory is asked for, in bytes: a processor's own prefetching stops at each page, and
  * into the second cache more requests can be under way than into the first. */
-enum { ISO_SCAN_AHEAD = 8192, ISO_SCAN_AHEAD_SCATTERED = 4096 };
+enum { ISO_SCAN_AHEAD = 8192, ISO_SCAN_AHEAD_SCATTERED = 4096, ISO_SCAN_AHEAD_PLACES = 1024 };
 
 /* scores[i] = <weight, row at[i] or i> + bias. */
 typedef void iso_scan_kernel(const iso_scan_query *q, const uint8_t *rows, const int32_t *at, int64_t n, float *scores);
@@ -28,7 +28,8 @@ typedef struct iso_scan_kernels {
     void (*half_load)(int64_t n, const uint16_t *x, float *out);
 } iso_scan_kernels;
 
-extern const iso_scan_kernels iso_scan_portable, iso_scan_avx2, iso_scan_avx512;
+/* AMD's processors foresee four slow streams better than a fast one; Intel's with AVX-512 read one as fast as memory gives it. */
+extern const iso_scan_kernels iso_scan_portable, iso_scan_avx2, iso_scan_avx512, iso_scan_avx512_amd;
 
 /* One number, for tails. */
 uint16_t iso_half_from_float(float x);
