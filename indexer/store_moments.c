@@ -13,10 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "base/memory.h"
 #include "indexer/store_sums.h"
 
@@ -78,8 +74,6 @@ iso_sums *iso_sums_new(int dim)
 
 /* k of one vector into row `at` of a block; false where it is not finite or zero. Squares of floats are exact in double, and
  * the lanes fix the order of their sum. */
-#define INTEGERS ISO_SUMS_INTEGERS
-
 static inline __attribute__((always_inline)) bool round_vector(const iso_sums *s, const float *v, double *block, int at)
 {
     double square[LANES] = {0};
@@ -94,16 +88,10 @@ static inline __attribute__((always_inline)) bool round_vector(const iso_sums *s
     if (!(norm > 0 && norm <= DBL_MAX)) return false;
     for (int p = 0; p < s->panels; p++) {
         double *x = block + (size_t)p * PANEL + (size_t)at * LANES;
-        for (int i = 0; i < LANES; i++) x[i] = (x[i] / norm * (1 << SCALE) + INTEGERS) - INTEGERS;
+        for (int i = 0; i < LANES; i++) x[i] = (x[i] / norm * (1 << SCALE) + ISO_SUMS_INTEGERS) - ISO_SUMS_INTEGERS;
     }
     return true;
 }
-
-/* As many of n vectors as are sound. */
-#define ROUND_ALL(one) \
-    for (int i = 0; i < n; i++) \
-        if (!one(s, v + (size_t)i * (size_t)s->dim, block, at + i)) return i; \
-    return n
 
 /* ROWS numbers of a against a panel's, summed over n vectors. */
 static void tile(const double *a, const double *b, int n, double *out)
@@ -155,103 +143,19 @@ static void add_numbers(iso_sums *s, bool minus, int n)
     }
 }
 
-static int round_portable(const iso_sums *s, const float *v, int n, double *block, int at) { ROUND_ALL(round_vector); }
+/* As many of n vectors as are sound. */
+static int round_portable(const iso_sums *s, const float *v, int n, double *block, int at)
+{
+    for (int i = 0; i < n; i++)
+        if (!round_vector(s, v + (size_t)i * (size_t)s->dim, block, at + i)) return i;
+    return n;
+}
 
 static void add_portable(iso_sums *s, bool minus, int n)
 {
     add_numbers(s, minus, n);
     multiply(s, minus, n);
 }
-
-#if defined(__x86_64__)
-#define WIDEST __attribute__((target("avx512f,avx512dq")))
-
-/* Eight divisions cost as much as all the rest. The product with 2^22/norm is within 2^-29 of what they give; only where it is
- * nearly half-way between two integers do they decide. */
-WIDEST static inline bool round_widest_one(const iso_sums *s, const float *v, double *block, int at)
-{
-    double square[LANES];
-    __m512d sum = _mm512_setzero_pd();
-    double *x = block + (size_t)at * LANES;
-    const size_t panel = PANEL;
-    int whole = s->dim / LANES;
-    for (int p = 0; p < s->panels; p++) {
-        __m256 few =
-            p < whole
-                ? _mm256_loadu_ps(v + p * LANES)
-                : _mm512_castps512_ps256(_mm512_maskz_loadu_ps((__mmask16)((1u << s->dim % LANES) - 1), v + p * LANES));
-        __m512d wide = _mm512_cvtps_pd(few);
-        sum = _mm512_fmadd_pd(wide, wide, sum);
-        _mm512_storeu_pd(x + (size_t)p * panel, wide);
-    }
-    _mm512_storeu_pd(square, sum);
-    double norm = iso_sums_norm(square);
-    if (!(norm > 0 && norm <= DBL_MAX)) return false;
-    const __m512d integers = _mm512_set1_pd(INTEGERS), scale = _mm512_set1_pd((1 << SCALE) / norm),
-                  sure = _mm512_set1_pd(0.5 - 0x1p-20);
-    for (int p = 0; p < s->panels; p++) {
-        __m512d u = _mm512_loadu_pd(x + (size_t)p * panel), y = _mm512_mul_pd(u, scale);
-        __m512d k = _mm512_sub_pd(_mm512_add_pd(y, integers), integers);
-        if (_mm512_cmp_pd_mask(_mm512_abs_pd(_mm512_sub_pd(y, k)), sure, _CMP_GT_OQ)) {
-            y = _mm512_mul_pd(_mm512_div_pd(u, _mm512_set1_pd(norm)), _mm512_set1_pd(1 << SCALE));
-            k = _mm512_sub_pd(_mm512_add_pd(y, integers), integers);
-        }
-        _mm512_storeu_pd(x + (size_t)p * panel, k);
-    }
-    return true;
-}
-
-WIDEST static int round_widest(const iso_sums *s, const float *v, int n, double *block, int at)
-{
-    ROUND_ALL(round_widest_one);
-}
-
-/* A panel's eight numbers against two panels, summed over n vectors: [8][8] for each. */
-WIDEST static void tile_widest(const double *a, const double *b, const double *c, int n, int64_t *out)
-{
-    __m512d b0 = _mm512_setzero_pd(), b1 = b0, b2 = b0, b3 = b0, b4 = b0, b5 = b0, b6 = b0, b7 = b0;
-    __m512d c0 = b0, c1 = b0, c2 = b0, c3 = b0, c4 = b0, c5 = b0, c6 = b0, c7 = b0;
-    for (int v = 0; v < n; v++, a += LANES, b += LANES, c += LANES) {
-        __m512d x = _mm512_loadu_pd(b), y = _mm512_loadu_pd(c), k;
-#define ROW(r) k = _mm512_set1_pd(a[r]), b##r = _mm512_fmadd_pd(k, x, b##r), c##r = _mm512_fmadd_pd(k, y, c##r)
-        ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7);
-#undef ROW
-    }
-#define ROW(r) \
-    _mm512_storeu_si512(out + r * LANES, _mm512_cvtpd_epi64(b##r)), \
-        _mm512_storeu_si512(out + (LANES + r) * LANES, _mm512_cvtpd_epi64(c##r))
-    ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7);
-#undef ROW
-}
-
-WIDEST static void add_widest(iso_sums *s, bool minus, int n)
-{
-    add_numbers(s, minus, n);
-    const double *x = s->block[minus];
-    const size_t panel = PANEL;
-    int64_t out[2 * LANES * LANES];
-    for (int q = 0; q < s->panels; q++)
-        for (int p = q; p < s->panels; p += 2) {
-            int pairs = p + 1 < s->panels ? 2 : 1; /* alone: once more, for nothing */
-            tile_widest(x + (size_t)q * panel, x + (size_t)p * panel, x + (size_t)(p + pairs - 1) * panel, n, out);
-            for (int r = 0; r < LANES && q * LANES + r < s->dim; r++) {
-                int i = q * LANES + r, end = (p + pairs) * LANES < s->dim ? (p + pairs) * LANES : s->dim;
-                iso_total *row = s->sum + iso_sums_row(s->dim, i) - i;
-                for (int j = p * LANES > i ? p * LANES : i; j < end; j++)
-                    iso_total_add(row + j, out[((j / LANES - p) * LANES + r) * LANES + j % LANES], minus);
-            }
-        }
-}
-
-static bool widest(iso_sums *s)
-{
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512dq")) return false;
-    s->by = (iso_sums_arithmetic){BLOCK, round_widest, add_widest, NULL};
-    return true;
-}
-#else
-static bool widest(iso_sums *s) { return (void)s, false; }
-#endif
 
 /* The fastest arithmetic that this processor has; ISO_CPU asks for less. */
 static void choose(iso_sums *s)
@@ -261,7 +165,7 @@ static void choose(iso_sums *s)
     int most = 3;
     for (int i = 0; asked && i < 3; i++)
         if (!strcmp(asked, names[i])) most = i;
-    if ((most >= 3 && iso_sums_amx(s)) || (most >= 2 && widest(s)) || (most >= 1 && iso_sums_avx2(s))) return;
+    if ((most >= 3 && iso_sums_amx(s)) || (most >= 2 && iso_sums_avx512(s)) || (most >= 1 && iso_sums_avx2(s))) return;
     s->by = (iso_sums_arithmetic){BLOCK, round_portable, add_portable, NULL};
 }
 

@@ -57,9 +57,10 @@ static inline double iso_sums_norm(const double square[ISO_SUMS_LANES])
                 ((square[2] + square[6]) + (square[3] + square[7])));
 }
 
-/* store_sums_amx.c, with the tile unit's products of bytes, and store_sums_avx2.c. False: not on this processor, not for that
+/* store_sums_amx.c, with the tile unit's products of bytes, and store_sums_avx*.c. False: not on this processor, not for that
  * length, or no memory; nothing is set then. Else sets by and work. */
 bool iso_sums_amx(iso_sums *s);
+bool iso_sums_avx512(iso_sums *s);
 bool iso_sums_avx2(iso_sums *s);
 
 #endif

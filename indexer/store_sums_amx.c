@@ -71,7 +71,7 @@ AMX static double norm_of(const iso_sums *s, const float *v)
     return iso_sums_norm(square);
 }
 
-/* The same integers as round_vector of store_moments.c; see round_widest there. */
+/* The same integers as round_vector of store_moments.c; see round_one of store_sums_tiles.h. */
 AMX static bool round_one(const iso_sums *s, const float *v, int32_t *k)
 {
     double norm = norm_of(s, v);
@@ -152,7 +152,7 @@ AMX static void split_waiting(const amx *m, double *block, int at)
     }
 }
 
-/* Rounds like round_widest, to where split wants it. False: one is unsound, or a number nearly half-way between two integers. */
+/* Rounds like store_sums_tiles.h, to where split wants it. False: one is unsound, or a number nearly half-way between two integers. */
 AMX static bool round_few(const iso_sums *s, const float *v, double *block, int at)
 {
     const amx *m = s->work;
