@@ -40,6 +40,7 @@ enum {
     PASSING_BYTES = 384 << 10, /* of it */
     PASSING_LEAST = 64,
     SETS = 16,                /* of strips, whose sums are kept apart */
+    LEAST_TILE = 2, LARGEST_TILE = 5, /* pixels of y along a tile's side */
     SKEW = 16,                /* numbers between what would lie a power of two apart: all points would meet in one set of a cache */
     FEW = 1 << 16             /* weights that are summed in double: see wide_bytes in conv.c */
 };
@@ -58,6 +59,7 @@ typedef struct job {
     bool slice;               /* some images of a batch, done by one thread */
     bool wide;                /* conv_w: sums are wanted as they are */
     int width;                /* of a panel */
+    double cost;              /* about how many cycles of one thread, of a slice its whole's; INFINITY: this is none for Winograd */
     /* conv, conv_x */
     int64_t depth, columns;   /* of the matrices at the points */
     int64_t block;            /* depths of passing weights */
@@ -226,44 +228,51 @@ static void describe_batch(job *j, int64_t batch, int64_t threads)
     else describe_conv(j);
 }
 
-/* False where this is none for Winograd. Slices have tiles as the whole has them. best->along says whether it is done along with another. */
-static bool describe(iso_op op, const iso_call *call, job *best)
+/* The job with tiles of n x n pixels of y; its cost is INFINITY where this is none for Winograd. Slices have tiles as the whole has them. along: it is
+ * done along with another. */
+static job describe_tiles(iso_op op, const iso_call *call, bool along, int n)
 {
     const iso_conv_sizes s = iso_conv_sizes_of_call(op, call);
     const iso_gemm_isa *isa = iso_gemm_isa_get();
-    const bool along = best->along;
-    double least = INFINITY;
     const int64_t taps = iso_ceil_div(s.kh, s.stride);
-    if (isa->tiles || taps < 2 || taps > 3 || iso_ceil_div(s.kw, s.stride) != taps || s.c % LANES != 0 || s.o % LANES != 0) return false;
-    if (s.stride > ISO_WINOGRAD_STRIDE || s.c > ISO_WINOGRAD_CHANNELS || s.o > ISO_WINOGRAD_CHANNELS) return false;
-    if (s.batch * s.oh * s.ow == 0 || s.c == 0 || s.o == 0) return false;
-    for (int n = taps; n <= taps + 2; n += 2) {
-        job j = {.along = along, .op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c,
-                 .prepared = call->prepared.shape.ndim > 0, .slice = call->part_of > 0, .wide = call->wide};
-        j.grid = iso_winograd_grid_of(&s, n);
-        if (j.grid.tiles_w > MAX_ROWS) continue;
-        describe_batch(&j, call->part_of ? call->part_of : s.batch, call->threads);
-        const double cost = cost_of(&j);
-        if (cost >= least) continue;
-        least = cost;
-        *best = j;
+    job j = {.cost = INFINITY, .along = along, .op = op, .isa = isa, .width = 2 * isa->lanes, .o = s.o, .channels = s.stride * s.stride * s.c,
+             .prepared = call->prepared.shape.ndim > 0, .slice = call->part_of > 0, .wide = call->wide};
+    if (isa->tiles || taps < 2 || taps > 3 || iso_ceil_div(s.kw, s.stride) != taps || s.c % LANES != 0 || s.o % LANES != 0) return j;
+    if (s.stride > ISO_WINOGRAD_STRIDE || s.c > ISO_WINOGRAD_CHANNELS || s.o > ISO_WINOGRAD_CHANNELS) return j;
+    if (s.batch * s.oh * s.ow == 0 || s.c == 0 || s.o == 0 || (n != taps && n != taps + 2)) return j;
+    j.grid = iso_winograd_grid_of(&s, n);
+    if (j.grid.tiles_w > MAX_ROWS) return j;
+    describe_batch(&j, call->part_of ? call->part_of : s.batch, call->threads);
+    j.cost = cost_of(&j);
+    if (call->part_of) describe_batch(&j, s.batch, call->threads);
+    return j;
+}
+
+/* With the tiles that cost least. */
+static bool describe(iso_op op, const iso_call *call, job *best)
+{
+    *best = (job){.cost = INFINITY};
+    for (int n = LEAST_TILE; n <= LARGEST_TILE; n++) {
+        const job j = describe_tiles(op, call, false, n);
+        if (j.cost < best->cost) *best = j;
     }
-    if (call->part_of && least < INFINITY) describe_batch(best, s.batch, call->threads);
-    return least < INFINITY;
+    return best->cost < INFINITY;
 }
 
 double iso_winograd_cost(iso_op op, const iso_call *call)
 {
-    job j = {.along = false};
+    job j;
     return describe(op, call, &j) ? cost_of(&j) : INFINITY;
 }
 
-/* A conv and the conv_w that is done along with it, chunk by chunk: x is brought to the points once for both. False where they cannot. */
+/* A conv and the conv_w that is done along with it, chunk by chunk: x is brought to the points once for both, those of the conv alone. False where they
+ * cannot. */
 static bool describe_along(const iso_call *call, const iso_call *along, job *conv, job *sums)
 {
-    *conv = *sums = (job){.along = true};
-    if (!describe(ISO_OP_CONV, call, conv) || !describe(ISO_OP_CONV_W, along, sums)) return false;
-    if (!conv->own || !sums->own || !sums->wide || conv->grid.n != sums->grid.n || conv->chunk != sums->chunk) return false;
+    if (!describe(ISO_OP_CONV, call, conv)) return false;
+    *sums = describe_tiles(ISO_OP_CONV_W, along, true, conv->grid.n);
+    *conv = describe_tiles(ISO_OP_CONV, call, true, conv->grid.n);
+    if (!conv->own || !sums->own || !sums->wide || conv->chunk != sums->chunk) return false;
     conv->other = sums->left;
     conv->product = blocks_of(sums) * round_up(sums->product, 16);
     return true;
@@ -293,7 +302,7 @@ static int64_t shared_size(const job *j)
 
 size_t iso_winograd_workspace(iso_op op, const iso_call *call)
 {
-    job j = {.along = false}, sums;
+    job j, sums;
     if (!(call->along ? describe_along(call, call->along, &j, &sums) : describe(op, call, &j))) return 0;
     const int64_t threads = call->threads < 1 ? 1 : call->threads;
     return (size_t)(round_up(j.shared, 16) + shared_size(&j) + threads * (part_size(&j) + j.product)) * sizeof(float);
@@ -682,7 +691,7 @@ static void split_weights(iso_op op, const job *j, const float *w, const iso_win
 
 size_t iso_winograd_prepared(iso_op op, const iso_call *call, int *form)
 {
-    job j = {.along = false};
+    job j;
     if (op == ISO_OP_CONV_W || !describe(op, call, &j)) return 0;
     *form = j.grid.n;
     return j.passing ? 0 : (size_t)j.weights * sizeof(float);
@@ -690,7 +699,7 @@ size_t iso_winograd_prepared(iso_op op, const iso_call *call, int *form)
 
 void iso_winograd_prepare(iso_op op, const iso_call *call)
 {
-    job j = {.along = false};
+    job j;
     if (!describe(op, call, &j)) return;
     const iso_winograd_weights u = weights_of(&j, call->prepared.data);
 #pragma omp parallel num_threads(call->threads < 1 ? 1 : call->threads)
@@ -701,7 +710,7 @@ void iso_winograd_prepare(iso_op op, const iso_call *call)
 
 int64_t iso_winograd_images(iso_op op, const iso_call *call)
 {
-    job j = {.along = false};
+    job j;
     if (!describe(op, call, &j) || !j.own) return 0;
     const iso_conv_sizes *s = &j.grid.s;
     const int64_t tiles = j.grid.tiles_h * j.grid.tiles_w, rows = op == ISO_OP_CONV_W ? SUM_ROWS : MIN_ROWS;
@@ -712,8 +721,7 @@ int64_t iso_winograd_images(iso_op op, const iso_call *call)
 
 void iso_winograd_run(iso_op op, const iso_call *call)
 {
-    job j = {.along = false};
-    job sums;
+    job j, sums;
     const job *along = call->along ? &sums : NULL;
     if (!(along ? describe_along(call, call->along, &j, &sums) : describe(op, call, &j))) return;
     const int threads = call->threads < 1 ? 1 : call->threads;
