@@ -13,7 +13,7 @@
  *
  * Kinds: flat (exact), fp16 and sq8 (2 bytes and 1 byte a number; the largest error of a vector is measured, so that a
  * search can widen until its answer is proved), ivf and hnsw (approximate; the width of their search is chosen while
- * building so that recall at 10 and at 64 is at least 0.95 on a seeded sample of each kind of queries).
+ * building so that recall at 1, at 10 and at 64 is at least 0.95 on a seeded sample of each kind of queries).
  */
 #ifndef ISO_VINDEX_H
 #define ISO_VINDEX_H

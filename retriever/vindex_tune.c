@@ -18,6 +18,7 @@ enum {
     NEGATIVES = 2,
     CROWD = 50,
     PICKS = PART + 2 * PART * MIX + PART * CROWD,
+    DEPTHS = 3, /* 1, 10 and 64 answers */
     AT = 10,
     DEEP = 64
 };
@@ -181,13 +182,13 @@ iso_status iso_vindex_trial_create(iso_vindex *v, const iso_vindex_rows *rows, i
 iso_status iso_vindex_trial_recall(const iso_vindex_trial *t, iso_vindex_trial_search *search, void *ctx, double slack,
                                    double *worst, double *ten, iso_error *err)
 {
-    const int64_t wants[2] = {t->count < AT ? t->count : AT, t->count < DEEP ? t->count : DEEP};
-    int64_t hits[2][PARTS] = {{0}};
+    const int64_t wants[DEPTHS] = {1, t->count < AT ? t->count : AT, t->count < DEEP ? t->count : DEEP};
+    int64_t hits[DEPTHS][PARTS] = {{0}};
     iso_status st = ISO_OK;
 #pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < 2 * QUERIES; i++) {
-        int q = i / 2;
-        int64_t want = wants[i % 2], found = 0, n = 0;
+    for (int i = 0; i < DEPTHS * QUERIES; i++) {
+        int q = i / DEPTHS;
+        int64_t want = wants[i % DEPTHS], found = 0, n = 0;
         iso_ranked got[DEEP];
         iso_error mine;
         iso_status s = search(ctx, t->query + (int64_t)q * t->dim, want, got, &found, &mine);
@@ -199,14 +200,14 @@ iso_status iso_vindex_trial_recall(const iso_vindex_trial *t, iso_vindex_trial_s
                 st = s;
                 *err = mine;
             }
-            hits[i % 2][q / PART] += n;
+            hits[i % DEPTHS][q / PART] += n;
         }
     }
     if (st != ISO_OK) return st;
-    double low[2] = {1, 1};
-    for (int d = 0; d < 2; d++)
+    double low[DEPTHS] = {1, 1, 1};
+    for (int d = 0; d < DEPTHS; d++)
         for (int p = 0; p < PARTS; p++) low[d] = fmin(low[d], (double)hits[d][p] / (double)(PART * wants[d]));
-    *worst = fmin(low[0], low[1]);
-    if (ten) *ten = low[0];
+    *worst = fmin(low[0], fmin(low[1], low[2]));
+    if (ten) *ten = low[1];
     return ISO_OK;
 }

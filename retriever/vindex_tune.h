@@ -18,8 +18,8 @@ void iso_vindex_trial_free(iso_vindex_trial *t);
 typedef iso_status iso_vindex_trial_search(void *ctx, const float *w, int64_t k, iso_ranked *out, int64_t *found,
                                            iso_error *err);
 
-/* The share of the best 10 and of the best 64 that it finds, by score (duplicates count as one another; scores may be
- * wrong by `slack`): the worst over the kinds of queries and over the two. ten (NULL: not wanted): the worst of the best 10. */
+/* The share of the best one, of the best 10 and of the best 64 that it finds, by score (duplicates count as one another; scores may be
+ * wrong by `slack`): the worst over the kinds of queries and over the three. ten (NULL: not wanted): the worst of the best 10. */
 ISO_CHECK iso_status iso_vindex_trial_recall(const iso_vindex_trial *t, iso_vindex_trial_search *search, void *ctx,
                                              double slack, double *worst, double *ten, iso_error *err);
 
