@@ -100,7 +100,7 @@ ISO_CLONES static void pack_tile_by_depth(const float *src, int64_t pitch, int w
     const int whole = width / 8 * 8;
     for (int k = 0; k < nk; k += STEP) {
         const int depth = nk - k < STEP ? nk - k : STEP, eights = depth / 8 * 8;
-        for (int j = 0; j < width; j++) __builtin_prefetch(src + (j + tile) * pitch + k); /* the next tile's */
+        for (int j = 0; j < width; j++) __builtin_prefetch(src + (j + tile) * pitch + k, 0, 2); /* the next tile's */
         for (int j = 0; j < whole; j += 8)
             for (int d = 0; d < eights; d += 8)
                 transpose8(src + j * pitch + k + d, pitch, dst + (size_t)(k + d) * tile + j, tile);
@@ -265,8 +265,8 @@ static void multiply_block(const iso_gemm *g, const iso_gemm_isa *isa, const buf
                     for (int j = j0; j < j0 + run && j < nj; j += width) {
                         const int n = nj - j < width ? nj - j : width;
                         int64_t apart = 0;
-                        const char *ahead = ask(own, deep / ISO_GEMM_STRIDE, &apart);
-                        if (!ahead) ahead = ask(callers, deep / ISO_GEMM_STRIDE, &apart);
+                        const char *ahead = ask(own, deep / isa->stride, &apart);
+                        if (!ahead) ahead = ask(callers, deep / isa->stride, &apart);
                         isa->kernel[way][n > isa->lanes][h - 1](deep, left, b.at + j * b.step + k * b.pitch, w->rows + i, n0 + j, n, add || k > 0, pitch,
                                                                 b.pitch, ahead, apart);
                     }
@@ -392,7 +392,7 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
     if (rows <= 0 || columns <= 0) return;
     /* equal tiles instead of full ones and a sliver: 16 rows are 8 + 8, not 14 + 2 */
     int height = (int)iso_ceil_div(rows, iso_ceil_div(rows, isa->mr)), together = height;
-    if (g->a_by_depth && 2 * isa->mr <= ISO_GEMM_PANEL) { /* several tiles share what is copied of a row of A */
+    if (g->a_by_depth && isa->mr < ISO_GEMM_PANEL) { /* several tiles share what is copied of a row of A */
         together = ISO_GEMM_PANEL;
         height = (int)iso_ceil_div(together, iso_ceil_div(together, isa->mr));
     }

@@ -25,7 +25,6 @@
 #define ISO_GEMM_NR_MAX 32
 #define ISO_AMX_RATE 84.0                /* multiply-adds of floats a cycle on the tile unit (gemm_amx.h), as measured */
 #define ISO_GEMM_PANEL 16                /* pitch of a tile of A stored depth first */
-#define ISO_GEMM_STRIDE 8                /* depths for a line that is asked for */
 #define ISO_GEMM_LINE 64                 /* bytes of a line of the cache */
 
 /* Fills a packed block with rows (of A) or columns (of B) i0 ... i0+ni-1 at depths k0 ... k0+nk-1.
@@ -119,13 +118,14 @@ enum {
 };
 
 /* A micro-kernel: c[i][column ... column+n) (+)= sum over k of a(i, k) b(k, j), for i < its height. Reads whole vectors of b. On the
- * way it asks for a line of the cache for every ISO_GEMM_STRIDE depths, into the second level, at `ahead` (NULL: none) and so many bytes apart from then
+ * way it asks for a line of the cache for every `stride` depths (iso_gemm_isa), into the second level, at `ahead` (NULL: none) and so many bytes apart from then
  * on: many at once would hold up the loads that the product waits for. */
 typedef void (*iso_gemm_kernel)(int64_t depth, const float *a, const float *b, float *const *c, int64_t column, int n, bool add, int64_t a_pitch,
                                 int64_t b_pitch, const char *ahead, int64_t ahead_pitch);
 typedef struct iso_gemm_isa {
     const char *name;
     int mr, lanes; /* tile height; the tile is two vectors of `lanes` wide */
+    int stride;    /* depths for a line that is asked for: some fifty cycles */
     iso_gemm_kernel kernel[ISO_GEMM_WAYS][2][ISO_GEMM_MR_MAX]; /* [..][vectors - 1][height - 1] */
     bool tiles;    /* products large enough go to gemm_amx.c */
 } iso_gemm_isa;

@@ -11,7 +11,7 @@
 #define SPLAT(p) _mm256_set1_ps(*(p))
 #define ADD(x, y) _mm256_add_ps(x, y)
 #define MULADD(x, y, z) _mm256_fmadd_ps(x, y, z)
-enum { UNROLL = 8 };
+enum { UNROLL = 8, STRIDE = 8 };
 #define FETCH_TO_STORE false
 #include "model/cpu/gemm_kernel.h"
 
@@ -25,7 +25,7 @@ KERNELS_6(3, 1)
 KERNELS_6(3, 2)
 
 const iso_gemm_isa iso_gemm_avx2 = {
-    "avx2", 6, LANES, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}, {{NAMES_6(2, 1)}, {NAMES_6(2, 2)}}, {{NAMES_6(3, 1)}, {NAMES_6(3, 2)}}}, false};
+    "avx2", 6, LANES, STRIDE, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}, {{NAMES_6(2, 1)}, {NAMES_6(2, 2)}}, {{NAMES_6(3, 1)}, {NAMES_6(3, 2)}}}, false};
 #else
 typedef int iso_gemm_avx2_not_here; /* ISO C wants something in a file */
 #endif

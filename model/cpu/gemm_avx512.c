@@ -11,7 +11,7 @@
 #define SPLAT(p) _mm512_set1_ps(*(p))
 #define ADD(x, y) _mm512_add_ps(x, y)
 #define MULADD(x, y, z) _mm512_fmadd_ps(x, y, z)
-enum { UNROLL = 1 };
+enum { UNROLL = 1, STRIDE = 2 };
 #define FETCH_TO_STORE true
 #include "model/cpu/gemm_kernel.h"
 
@@ -25,8 +25,8 @@ KERNELS_14(3, 1)
 KERNELS_14(3, 2)
 
 #define KERNELS {{{NAMES_14(0, 1)}, {NAMES_14(0, 2)}}, {{NAMES_14(1, 1)}, {NAMES_14(1, 2)}}, {{NAMES_14(2, 1)}, {NAMES_14(2, 2)}}, {{NAMES_14(3, 1)}, {NAMES_14(3, 2)}}}
-const iso_gemm_isa iso_gemm_avx512 = {"avx512", 14, LANES, KERNELS, false};
-const iso_gemm_isa iso_gemm_amx = {"amx", 14, LANES, KERNELS, true}; /* for the products that do not fill its tiles */
+const iso_gemm_isa iso_gemm_avx512 = {"avx512", 14, LANES, STRIDE, KERNELS, false};
+const iso_gemm_isa iso_gemm_amx = {"amx", 14, LANES, STRIDE, KERNELS, true}; /* for the products that do not fill its tiles */
 #else
 typedef int iso_gemm_avx512_not_here; /* ISO C wants something in a file */
 #endif

@@ -1,6 +1,6 @@
 /* gemm_kernel.h: the micro-kernel, written once over a vector type. A file that includes it defines
  *   ISA (suffix), TARGET (function attribute), VEC, LANES, ZERO, LOAD(p), STORE(p, v), SPLAT(p), MULADD(x, y, z) = x y + z,
- *   UNROLL: depths written out (1: one), FETCH_TO_STORE: whether rows of C are asked for beforehand also where they are only written
+ *   UNROLL: depths written out (1: one), STRIDE: depths for a line that is asked for, FETCH_TO_STORE: whether rows of C are asked for beforehand also where they are only written
  * and gets `table_ISA`'s kernels by FULL_TABLE or TABLE_6. Accumulators are named variables, not an array,
  * so that every compiler keeps them in registers. */
 #include "model/cpu/gemm.h"
@@ -66,10 +66,10 @@ INLINE void micro(const int height, const int vectors, const int way, int64_t de
     if (FETCH_TO_STORE || add) {
         EACH_ROW(FETCH)
     }
-    for (; ahead && depth >= ISO_GEMM_STRIDE; depth -= ISO_GEMM_STRIDE, ahead += ahead_pitch) {
+    for (; ahead && depth >= STRIDE; depth -= STRIDE, ahead += ahead_pitch) {
         __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 8
-        for (int k = 0; k < ISO_GEMM_STRIDE; k++) DEPTH
+        for (int k = 0; k < STRIDE; k++) DEPTH
     }
 #pragma GCC unroll UNROLL
     for (int64_t k = 0; k < depth; k++) DEPTH

@@ -22,7 +22,7 @@ static inline __attribute__((always_inline)) vec4 splat4(float x) { return (vec4
 #define SPLAT(p) splat4(*(p))
 #define ADD(x, y) ((x) + (y))
 #define MULADD(x, y, z) ((x) * (y) + (z))
-enum { UNROLL = 1 };
+enum { UNROLL = 1, STRIDE = 8 };
 #define FETCH_TO_STORE true
 #include "model/cpu/gemm_kernel.h"
 
@@ -36,4 +36,4 @@ KERNELS_6(3, 1)
 KERNELS_6(3, 2)
 
 const iso_gemm_isa iso_gemm_portable = {
-    "portable", 6, LANES, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}, {{NAMES_6(2, 1)}, {NAMES_6(2, 2)}}, {{NAMES_6(3, 1)}, {NAMES_6(3, 2)}}}, false};
+    "portable", 6, LANES, STRIDE, {{{NAMES_6(0, 1)}, {NAMES_6(0, 2)}}, {{NAMES_6(1, 1)}, {NAMES_6(1, 2)}}, {{NAMES_6(2, 1)}, {NAMES_6(2, 2)}}, {{NAMES_6(3, 1)}, {NAMES_6(3, 2)}}}, false};
