@@ -12,7 +12,6 @@
 #define ADD(x, y) _mm256_add_ps(x, y)
 #define MULADD(x, y, z) _mm256_fmadd_ps(x, y, z)
 enum { UNROLL = 8, STRIDE = 8 };
-#define FETCH_TO_STORE false
 #include "model/cpu/gemm_kernel.h"
 
 KERNELS_6(0, 1)

@@ -12,7 +12,6 @@
 #define ADD(x, y) _mm512_add_ps(x, y)
 #define MULADD(x, y, z) _mm512_fmadd_ps(x, y, z)
 enum { UNROLL = 1, STRIDE = 2 };
-#define FETCH_TO_STORE true
 #include "model/cpu/gemm_kernel.h"
 
 KERNELS_14(0, 1)

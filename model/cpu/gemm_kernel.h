@@ -1,8 +1,8 @@
 /* gemm_kernel.h: the micro-kernel, written once over a vector type. A file that includes it defines
- *   ISA (suffix), TARGET (function attribute), VEC, LANES, ZERO, LOAD(p), STORE(p, v), SPLAT(p), MULADD(x, y, z) = x y + z,
- *   UNROLL: depths written out (1: one), STRIDE: depths for a line that is asked for, FETCH_TO_STORE: whether rows of C are asked for beforehand also where they are only written
- * and gets `table_ISA`'s kernels by FULL_TABLE or TABLE_6. Accumulators are named variables, not an array,
- * so that every compiler keeps them in registers. */
+ *   TARGET (function attribute), VEC, LANES, ZERO, LOAD(p), STORE(p, v), SPLAT(p), ADD(x, y), MULADD(x, y, z) = x y + z,
+ *   UNROLL: depths written out (1: one), STRIDE: depths for a line that is asked for
+ * and gets kernels by KERNELS_6 or KERNELS_14, which NAMES_6 and NAMES_14 name. Accumulators are named variables, not an array, so that every
+ * compiler keeps them in registers. */
 #include "model/cpu/gemm.h"
 #include <string.h>
 
@@ -63,7 +63,7 @@ INLINE void micro(const int height, const int vectors, const int way, int64_t de
     const int64_t a_rows = way == ISO_GEMM_AS_IT_LIES ? a_pitch : ISO_GEMM_LDA;
     const int64_t b_rows = way == ISO_GEMM_AS_IT_LIES ? b_pitch : way == ISO_GEMM_BOTH_BY_DEPTH ? ISO_GEMM_LDA : 2 * LANES;
     EACH_ROW(DECLARE)
-    if (FETCH_TO_STORE || add) {
+    if (add) { /* rows that are only written wait for nothing */
         EACH_ROW(FETCH)
     }
     for (; ahead && depth >= STRIDE; depth -= STRIDE, ahead += ahead_pitch) {

@@ -23,7 +23,6 @@ static inline __attribute__((always_inline)) vec4 splat4(float x) { return (vec4
 #define ADD(x, y) ((x) + (y))
 #define MULADD(x, y, z) ((x) * (y) + (z))
 enum { UNROLL = 1, STRIDE = 8 };
-#define FETCH_TO_STORE true
 #include "model/cpu/gemm_kernel.h"
 
 KERNELS_6(0, 1)
