@@ -5,7 +5,7 @@
 
 typedef float vec8 __attribute__((vector_size(32)));
 #define INLINE static inline __attribute__((always_inline))
-enum { LANES = ISO_WINOGRAD_LANES, SIDE = 7 /* points along an axis, at most */ };
+enum { LANES = ISO_WINOGRAD_LANES, SIDE = 7 /* points along an axis, at most */, LINE = 16 /* numbers of a line of the cache */ };
 #define TAPS(n) ((n) == 3 || (n) == 5 ? 3 : 2) /* weights along an axis */
 #define POINTS(n) ((n) + TAPS(n) - 1)          /* points along an axis, and pixels of x that a tile meets */
 
@@ -229,7 +229,7 @@ typedef struct ahead {
 /* rows of `floats` numbers that lie `row` apart, while so many eights of channels are done */
 INLINE ahead ahead_of(const float *first, int64_t rows, int64_t row, int64_t floats, int64_t eights)
 {
-    enum { LINE = 16, MOST = 32 << 10 /* numbers: more would drive this tile out of the second-level cache */ };
+    enum { MOST = 32 << 10 /* numbers: more would drive this tile out of the second-level cache */ };
     const int64_t lines = iso_ceil_div(floats, LINE);
     return (ahead){first, lines, row - lines * LINE, lines, rows * floats <= MOST ? iso_ceil_div(rows * lines, iso_ceil_div(eights, 2)) : 0};
 }
@@ -241,7 +241,7 @@ INLINE void look_ahead(ahead *a, int64_t c, const bool write)
     for (int64_t i = 0; i < a->each; i++) {
         if (write) __builtin_prefetch(a->next, 1);
         else __builtin_prefetch(a->next, 0, 1);
-        a->next += 16;
+        a->next += LINE;
         if (--a->left > 0) continue;
         a->left = a->lines;
         a->next += a->skip;
@@ -548,34 +548,46 @@ INLINE int64_t tap_of(const int n, const iso_conv_sizes *s, int64_t o, int64_t r
 
 INLINE int64_t o_apart(const iso_conv_sizes *s) { return s->kh * s->kw * s->c; }
 
-/* Weights as they lie: eight channels of x at a time. */
+/* One of y's channels lies far from the next one: what is wanted of so many further on is asked for, into the second level, as many of them meet in one
+ * set of the first. */
+enum { FURTHER = 16 };
+
+/* Weights as they lie. */
 INLINE void take_rows(const int n, const iso_conv_sizes *s, const float *w, iso_winograd_part p, int width, float *taps)
 {
     const vec8 none = {0};
-    for (int64_t j = 0; j < p.columns; j += LANES)
-        for (int t = 0; t < TAPS(n) * TAPS(n); t++) {
-            const int64_t tap = tap_of(n, s, p.depth, (p.column + j) / s->c, t);
-            const float *from = w + tap + (p.column + j) % s->c;
+    for (int t = 0; t < TAPS(n) * TAPS(n); t++)
+        for (int64_t j = 0, some; j < p.columns; j += some) { /* of one residue */
+            const int64_t tap = tap_of(n, s, p.depth, (p.column + j) / s->c, t), first = (p.column + j) % s->c;
+            const float *from = w + tap + first;
             float *to = taps + t * p.depths * width + j;
-            for (int64_t k = 0; k < p.depths; k++, from += o_apart(s), to += width) {
-                if (tap < 0) store(to, &none);
-                else memcpy(to, from, sizeof none);
-            }
+            some = iso_min64(p.columns - j, s->c - first);
+            for (int64_t k = 0; k < p.depths; k++, from += o_apart(s), to += width)
+                for (int64_t i = 0; i < some; i += LANES) {
+                    if (tap < 0) store(to + i, &none);
+                    else memcpy(to + i, from + i, sizeof none);
+                    if (tap >= 0 && i % LINE == 0) __builtin_prefetch(from + i + FURTHER * o_apart(s), 0, 2);
+                }
         }
 }
 
-/* Weights whose channels of x are depths: eight by four of them transposed at a time. */
+/* Weights whose channels of x are depths: sixteen, a line of the cache, by four of them transposed at a time. */
 INLINE void take_turned(const int n, const iso_conv_sizes *s, const float *w, iso_winograd_part p, int width, float *taps)
 {
-    for (int64_t k = 0; k < p.depths; k += LANES)
+    for (int64_t k = 0, some; k < p.depths; k += some) {
+        const int64_t first = (p.depth + k) % s->c;
+        some = iso_min64(iso_min64(LINE - first % LINE, p.depths - k), s->c - first);
         for (int t = 0; t < TAPS(n) * TAPS(n); t++) {
             const int64_t tap = tap_of(n, s, p.column, (p.depth + k) / s->c, t);
-            const float *from = w + tap + (p.depth + k) % s->c;
+            const float *from = w + tap + first;
             float *to = taps + (t * p.depths + k) * width;
-            if (tap < 0) memset(to, 0, (size_t)(LANES * width) * sizeof *to);
-            for (int64_t j = 0; tap >= 0 && j < p.columns; j += 4)
-                for (int i = 0; i < LANES; i += 4) iso_transpose4(from + j * o_apart(s) + i, o_apart(s), to + i * width + j, width);
+            if (tap < 0) memset(to, 0, (size_t)(some * width) * sizeof *to);
+            for (int64_t j = 0; tap >= 0 && j < p.columns; j += 4) {
+                for (int64_t r = 0; r < 4; r++) __builtin_prefetch(from + (j + r + FURTHER) * o_apart(s), 0, 2);
+                for (int64_t i = 0; i < some; i += 4) iso_transpose4(from + j * o_apart(s) + i, o_apart(s), to + i * width + j, width);
+            }
         }
+    }
 }
 
 ISO_CLONES void iso_winograd_take_w(const iso_winograd_grid *g, const float *w, bool conv_x, iso_winograd_part p, int width, float *taps)
