@@ -61,19 +61,7 @@ INLINE __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d)
         } \
         return _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)); \
     } \
-    TARGET static void places_##code(const iso_scan_query *q, const uint8_t *rows, int64_t apart, int64_t n, float *scores) \
-    { \
-        enum { AHEAD = ISO_SCAN_AHEAD_PLACES }; \
-        const size_t stride = (size_t)q->dim * bytes, next = (size_t)apart * stride; \
-        const __m128 bias = _mm_set1_ps(q->bias); \
-        for (int64_t i = 0; i < n; i++, rows += stride) { \
-            __m512 a = dot_##code(q->weight, rows, q->dim, AHEAD), b = dot_##code(q->weight, rows + next, q->dim, AHEAD); \
-            __m512 c = dot_##code(q->weight, rows + 2 * next, q->dim, AHEAD), d = dot_##code(q->weight, rows + 3 * next, q->dim, AHEAD); \
-            float sum[4]; \
-            _mm_storeu_ps(sum, _mm_add_ps(sum4(a, b, c, d), bias)); \
-            for (int k = 0; k < 4; k++) scores[i + k * n] = sum[k]; \
-        } \
-    } \
+    ISO_SCAN_PLACES(code, bytes, __m512, ISO_SCAN_AHEAD_PLACES) \
     TARGET static void scores_##code(const iso_scan_query *q, const uint8_t *rows, const int32_t *at, int64_t n, \
                                      float *scores) \
     { \

@@ -75,4 +75,19 @@ static inline void iso_scan_fetch(const uint8_t *row, size_t ahead)
     __builtin_prefetch((const void *)((uintptr_t)row + ahead), 0, 2);
 }
 
+/* places_CODE (iso_scan_places) of a file that has TARGET, dot_CODE, which gives a `vector` of partial sums, and sum4. */
+#define ISO_SCAN_PLACES(code, bytes, vector, ahead) \
+    TARGET static void places_##code(const iso_scan_query *q, const uint8_t *rows, int64_t apart, int64_t n, float *scores) \
+    { \
+        const size_t stride = (size_t)q->dim * bytes, next = (size_t)apart * stride; \
+        const __m128 bias = _mm_set1_ps(q->bias); \
+        for (int64_t i = 0; i < n; i++, rows += stride) { \
+            vector a = dot_##code(q->weight, rows, q->dim, ahead), b = dot_##code(q->weight, rows + next, q->dim, ahead); \
+            vector c = dot_##code(q->weight, rows + 2 * next, q->dim, ahead), d = dot_##code(q->weight, rows + 3 * next, q->dim, ahead); \
+            float sum[4]; \
+            _mm_storeu_ps(sum, _mm_add_ps(sum4(a, b, c, d), bias)); \
+            for (int k = 0; k < 4; k++) scores[i + k * n] = sum[k]; \
+        } \
+    }
+
 #endif

@@ -151,7 +151,6 @@ static void test_chains(void **state)
     for (int c = 1; c < CHAINS; c++) assert_true(longest[c] <= longest[0] * 4 / 3); /* reused bytes make some wait */
 }
 
-/* Other parameters must not pass as the same. */
 /* Two chains of steps that hand large tensors on, by way of small ones: a home each, and other ones with as many threads. What writes bytes anew joins nobody,
  * nor does what is only read; slices are at home by their images; a chain that is all there is to do has no home. */
 static void test_homes(void **state)
@@ -190,6 +189,7 @@ static void test_homes(void **state)
     assert_int_not_equal(home[2], -1);
 }
 
+/* Other parameters must not pass as the same. */
 static void test_difference_is_seen(void **state)
 {
     (void)state;
