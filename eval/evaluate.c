@@ -16,14 +16,15 @@ typedef struct listed {
     uint64_t id;
 } listed;
 
+enum { DATABASE, ATTRIBUTES, PARTITION, SOURCES };
+
 typedef struct reading {
-    const char *attribute_file, *partition_file;
     iso_attributes *attributes;
     iso_partition *partition;
     listed *item;
     size_t items, capacity;
-    iso_status status[3]; /* of the two files and the database */
-    iso_error why[3];
+    iso_status status[SOURCES];
+    iso_error why[SOURCES];
 } reading;
 
 static iso_status list_items(reading *r, iso_txn *txn, uint64_t count, iso_error *err)
@@ -43,19 +44,29 @@ static iso_status list_items(reading *r, iso_txn *txn, uint64_t count, iso_error
     return status == ISO_E_NOT_FOUND ? ISO_OK : status; /* after the last item */
 }
 
-/* The attribute file, the larger one, is read beside the rest. */
-static iso_status read_all(reading *r, iso_txn *txn, uint64_t count, iso_error *err)
+static iso_status read_database(iso_evaluation *e, const char *db, reading *r, iso_error *err)
 {
-#pragma omp parallel num_threads(2) if (omp_get_max_threads() > 1)
-    {
-        int thread = omp_get_thread_num(), threads = omp_get_num_threads();
-        if (thread == threads - 1) r->status[0] = iso_attributes_read(r->attribute_file, &r->attributes, &r->why[0]);
-        if (thread == 0) {
-            r->status[1] = iso_partition_read(r->partition_file, &r->partition, &r->why[1]);
-            r->status[2] = list_items(r, txn, count, &r->why[2]);
-        }
+    iso_store_info info;
+    iso_status status = iso_store_open(db, ISO_STORE_READ, NULL, &e->store, err);
+    if (!status) status = iso_txn_begin(e->store, false, &e->txn, err);
+    if (!status) status = iso_store_info_get(e->txn, &info, err);
+    if (status) return status;
+    e->dim = info.dim;
+    memcpy(e->digest, info.digest, sizeof e->digest);
+    return list_items(r, e->txn, info.count, err);
+}
+
+/* All three at once. */
+static iso_status read_all(iso_evaluation *e, const char *db, const char *attribute_file, const char *partition_file, reading *r, iso_error *err)
+{
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int i = 0; i < SOURCES; i++) {
+        iso_error *why = &r->why[i];
+        r->status[i] = i == DATABASE     ? read_database(e, db, r, why)
+                       : i == ATTRIBUTES ? iso_attributes_read(attribute_file, &r->attributes, why)
+                                         : iso_partition_read(partition_file, &r->partition, why);
     }
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < SOURCES; i++)
         if (r->status[i]) {
             if (err) *err = r->why[i];
             return r->status[i];
@@ -145,20 +156,15 @@ static iso_status take_background(iso_evaluation *e, iso_txn *txn, iso_error *er
     return status;
 }
 
-iso_status iso_evaluation_load(iso_store *store, const char *attribute_file, const char *partition_file, int query_part, int test_part,
+iso_status iso_evaluation_open(const char *db, const char *attribute_file, const char *partition_file, int query_part, int test_part,
                                bool contrast, iso_evaluation **out, iso_error *err)
 {
     if (query_part == test_part) return iso_fail(err, ISO_E_ARGUMENT, "the examples and the ranked images come from different parts, not both from part %d", test_part);
-    reading r = {.attribute_file = attribute_file, .partition_file = partition_file};
+    reading r = {0};
     iso_status status;
     iso_evaluation *e = iso_calloc(1, sizeof *e);
     if (!e) return iso_fail_memory(err);
-    if ((status = iso_txn_begin(store, false, &e->txn, err))) goto done;
-    iso_store_info info;
-    if ((status = iso_store_info_get(e->txn, &info, err))) goto done;
-    if ((status = read_all(&r, e->txn, info.count, err))) goto done;
-    e->dim = info.dim;
-    memcpy(e->digest, info.digest, sizeof e->digest);
+    if ((status = read_all(e, db, attribute_file, partition_file, &r, err))) goto done;
     e->attributes = iso_attributes_count(r.attributes);
     e->rows = iso_attributes_files(r.attributes);
     e->query.part = query_part, e->test.part = test_part;

@@ -1,7 +1,7 @@
 /* evaluate.h: a database put beside a data set's attribute and partition files: what a retrieval protocol works on.
  *
  *     iso_evaluation *e;
- *     iso_evaluation_load(store, "list_attr_celeba.txt", "list_eval_partition.txt", 0, 2, false, &e, err);
+ *     iso_evaluation_open("faces.db", "list_attr_celeba.txt", "list_eval_partition.txt", 0, 2, false, &e, err);
  *     iso_precision *p;
  *     iso_evaluation_precision(e, ISO_SUM, &p, err);
  *
@@ -35,15 +35,14 @@ typedef struct iso_evaluation {
     int64_t rows;                /* of the attribute file */
     int64_t rows_without_item;
     iso_scorer *scorer;          /* contrast, NULL where it was not asked for */
+    iso_store *store;
     iso_txn *txn;                /* the snapshot that the vectors are read from */
-    iso_store *store;            /* closed with it; NULL: the caller's */
 } iso_evaluation;
 
-/* Items are matched to rows by their path, of which the file's name counts (dataset.h). The two parts differ.
- * Nothing in common, an empty part, or a file that is not what it claims: an error that says which.
- * The store must stay open until the evaluation is freed; `store` in it may be set to leave closing it to that.
+/* Opens the database to read and keeps it open. Items are matched to rows by their path, of which the file's name counts (dataset.h). The
+ * two parts differ. Nothing in common, an empty part, or a file that is not what it claims: an error that says which.
  * contrast: takes the background as well, that of the whole database, as `retrieve` does, at this very moment. */
-ISO_CHECK iso_status iso_evaluation_load(iso_store *store, const char *attribute_file, const char *partition_file, int query_part, int test_part,
+ISO_CHECK iso_status iso_evaluation_open(const char *db, const char *attribute_file, const char *partition_file, int query_part, int test_part,
                                          bool contrast, iso_evaluation **out, iso_error *err);
 void iso_evaluation_free(iso_evaluation *e);
 

@@ -33,6 +33,7 @@ static iso_status inverse_norms(int dim, int64_t n, const float *const *x, const
     int64_t bad = n;
 #pragma omp parallel for schedule(static) reduction(min : bad)
     for (int64_t i = 0; i < n; i++) {
+        if (i + ISO_VECTORS_AHEAD < n) iso_vector_ahead(x[i + ISO_VECTORS_AHEAD], dim);
         double sum = squares(dim, x[i]);
         inverse[i] = 1 / sqrt(sum);
         if ((!isfinite(sum) || !(sum > 0)) && i < bad) bad = i;

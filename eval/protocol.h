@@ -43,6 +43,13 @@ typedef struct iso_asked {
     const iso_query_set *of;
 } iso_asked;
 
+/* Asks for some numbers of a vector: vectors lie in the database's pages, where the processor does not foresee the next one. */
+enum { ISO_VECTORS_AHEAD = 12 }; /* so many vectors before it is read */
+static inline void iso_vector_ahead(const float *x, int n)
+{
+    for (const char *at = (const char *)x, *end = (const char *)(x + n); at < end; at += 64) __builtin_prefetch(at);
+}
+
 /* Arguments, rules and errors as in precision.h. The inputs are kept by address, not copied. */
 ISO_CHECK iso_status iso_protocol_create(int dim, int64_t n, const float *const *train, const uint8_t *train_attributes, int64_t t,
                                          const float *const *test, const uint8_t *test_attributes, int count, iso_protocol **out,

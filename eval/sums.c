@@ -160,8 +160,10 @@ static inline __attribute__((always_inline)) void add(lanes *to, const lanes *x,
 static void read_block(const iso_protocol *p, const slice *c, int64_t block)
 {
     float *to = c->block;
-    for (int64_t i = block * BLOCK; i < p->n && i < (block + 1) * BLOCK; i++, to += c->vectors * LANES)
+    for (int64_t i = block * BLOCK; i < p->n && i < (block + 1) * BLOCK; i++, to += c->vectors * LANES) {
+        if (i + ISO_VECTORS_AHEAD < p->n) iso_vector_ahead(p->train[i + ISO_VECTORS_AHEAD] + c->from, c->width);
         memcpy(to, p->train[i] + c->from, (size_t)c->width * sizeof *to);
+    }
 }
 
 static inline __attribute__((always_inline)) const float *in_block(const slice *c, int64_t image) { return c->block + image % BLOCK * c->vectors * LANES; }

@@ -1,4 +1,5 @@
 /* attributes.c: CelebA's list_attr_celeba.txt and list_eval_partition.txt. */
+#include <endian.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,14 +9,12 @@
 #include "indexer/names.h"
 
 struct iso_partition {
-    char *text;     /* the file, which the names point into */
     iso_names files;
     uint8_t *part;  /* [files.count] */
     size_t capacity;
 };
 
 struct iso_attributes {
-    char *text;
     iso_names attributes, files;
     uint8_t *rows;  /* [files.count, attributes.count] */
     size_t capacity;
@@ -31,28 +30,25 @@ static iso_status add_file(iso_names *files, const iso_words *w, const char *nam
 
 /* Nearly all lines of these files are written alike. Such a line is read at sight; any other is cut into words. */
 
-/* The end of the name with which the next line begins, at a blank; NULL: the line is not that plain. */
+/* The blank at the end of the name with which the line begins; NULL: the line is not that plain. */
 static char *plain_name(const iso_words *w)
 {
-    if (w->pos >= w->size) return NULL;
-    char *from = w->data + w->pos, *p = from; /* behind the file stands a NUL */
+    char *p = w->at; /* at its end stands a NUL */
     while ((unsigned char)*p > ' ') p++;
-    return p > from && *p == ' ' ? p : NULL;
+    return p > w->at && *p == ' ' ? p : NULL;
 }
 
-/* Steps over the rest of a line, of blanks; false: there is more. The name is cut off at `blank`. */
-static bool plain_end(iso_words *w, char *blank, const char *p)
+/* Whether only blanks follow. The name is cut off at `blank` then. */
+static bool plain_end(const iso_words *w, char *blank, const char *p)
 {
     while (*p == ' ' || *p == '\r') p++;
-    if (*p != '\n') return false;
+    if (p != w->end) return false;
     *blank = 0;
-    w->pos = (size_t)(p + 1 - w->data);
-    w->line++;
     return true;
 }
 
-/* How many files a text of so many bytes lists, if each line has `line` at least. */
-static size_t lines_in(const iso_words *w, size_t line) { return (w->size - w->pos) / line; }
+/* How many files a text lists, if each line has `line` bytes at least. */
+static size_t lines_in(const iso_words *w, size_t line) { return w->bytes / line; }
 
 /* --- partition --------------------------------------------------------------------------------------------------- */
 
@@ -67,11 +63,10 @@ static iso_status add_part(iso_partition *p, const iso_words *w, const char *nam
 }
 
 /* "file N" */
-static bool plain_partition_line(iso_words *w, const char **name, int *part)
+static bool plain_partition_line(const iso_words *w, int *part)
 {
     char *blank = plain_name(w);
     if (!blank || blank[1] < '0' || blank[1] > '2') return false;
-    *name = w->data + w->pos;
     *part = blank[1] - '0';
     return plain_end(w, blank, blank + 2);
 }
@@ -91,15 +86,10 @@ static iso_status partition_parse(iso_partition *p, iso_words *w, iso_error *err
 {
     /* of CelebA's lines; a guess that is too low only costs time */
     iso_status status = iso_names_reserve(&p->files, lines_in(w, 13), err);
-    while (!status) {
-        const char *name;
+    while (!status && !(status = iso_words_line(w, err)) && w->at) {
         int part;
-        if (plain_partition_line(w, &name, &part)) {
-            status = add_part(p, w, name, part, err);
-            continue;
-        }
-        if ((status = iso_words_next(w, err)) || !w->count) break;
-        status = partition_line(p, w, err);
+        if (plain_partition_line(w, &part)) status = add_part(p, w, w->at, part, err);
+        else if (!(status = iso_words_cut(w, err)) && w->count) status = partition_line(p, w, err);
     }
     return status;
 }
@@ -110,12 +100,7 @@ iso_status iso_partition_read(const char *file, iso_partition **out, iso_error *
     iso_status status = iso_words_begin(&w, file, err);
     if (status) return status;
     iso_partition *p = iso_calloc(1, sizeof *p);
-    if (!p) {
-        free(w.data);
-        return iso_fail_memory(err);
-    }
-    p->text = w.data;
-    status = partition_parse(p, &w, err);
+    status = p ? partition_parse(p, &w, err) : iso_fail_memory(err);
     if (!status && p->files.count == 0) status = iso_fail(err, ISO_E_FORMAT, "%s: lists no files", file);
     iso_words_end(&w);
     if (status) iso_partition_free(p);
@@ -128,7 +113,6 @@ void iso_partition_free(iso_partition *p)
     if (!p) return;
     iso_names_free(&p->files);
     free(p->part);
-    free(p->text);
     free(p);
 }
 
@@ -186,19 +170,48 @@ static uint8_t *next_row(iso_attributes *a)
     return a->rows + number * n;
 }
 
+static inline uint64_t word_at(const char *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return le64toh(v);
+}
+
+/* Eight values, of three bytes each: row[i] = whether it is "  1" and not " -1"; not 0: one is neither. A value's second byte is what differs
+ * from " -1": a blank instead of a '-', which are three bits apart. */
+static inline uint64_t eight_values(const char *p, uint8_t *row)
+{
+    static const char no[24] = " -1 -1 -1 -1 -1 -1 -1 -1";
+    static const uint64_t second[3] = {UINT64_C(0x0100000100000100), UINT64_C(0x0000010000010000), UINT64_C(0x0001000001000001)};
+    uint64_t yes[3], odd = 0;
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; i++) {
+        const uint64_t x = word_at(p + 8 * i) ^ word_at(no + 8 * i);
+        yes[i] = x & second[i];
+        odd |= x ^ yes[i] * (' ' ^ '-');
+    }
+    uint64_t bytes = 0;
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) bytes |= (yes[(3 * i + 1) / 8] >> 8 * ((3 * i + 1) % 8) & 1) << 8 * i;
+    const uint64_t stored = htole64(bytes);
+    memcpy(row, &stored, sizeof stored);
+    return odd;
+}
+
 /* "file", then for each attribute "  1" or " -1". `row` is changed in any case. */
-static bool plain_attribute_line(iso_words *w, size_t n, const char **name, uint8_t *row)
+static bool plain_attribute_line(const iso_words *w, size_t n, uint8_t *row)
 {
     char *blank = plain_name(w);
-    if (!blank || (size_t)(w->data + w->size - blank) < 3 * n) return false;
-    int odd = 0;
-    for (size_t i = 0; i < n; i++) {
+    if (!blank || (size_t)(w->end - blank) < 3 * n) return false;
+    uint64_t odd = 0;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) odd |= eight_values(blank + 3 * i, row + i);
+    for (; i < n; i++) {
         const char *value = blank + 3 * i;
         int yes = value[1] == ' ';
-        odd |= (value[0] ^ ' ') | (value[2] ^ '1') | !(yes | (value[1] == '-'));
+        odd |= (uint64_t)((value[0] ^ ' ') | (value[2] ^ '1') | !(yes | (value[1] == '-')));
         row[i] = (uint8_t)yes;
     }
-    *name = w->data + w->pos;
     return !odd && plain_end(w, blank, blank + 3 * n);
 }
 
@@ -213,7 +226,7 @@ static iso_status attribute_line(iso_attributes *a, const iso_words *w, uint8_t 
     for (size_t i = 0; i < n; i++) {
         const char *value = w->word[i + 1];
         if (strcmp(value, "1") != 0 && strcmp(value, "-1") != 0 && strcmp(value, "0") != 0)
-            return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: %s is '%.20s', expected 1, -1 or 0", w->file, w->line, a->attributes.name[i], value);
+            return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: %s is '%.20s', expected 1, -1 or 0", w->file, w->line, iso_names_at(&a->attributes, i), value);
         row[i] = value[0] == '1';
     }
     return ISO_OK;
@@ -229,17 +242,12 @@ static iso_status attributes_parse(iso_attributes *a, iso_words *w, iso_error *e
     if (room > total) room = (size_t)total;
     status = iso_names_reserve(&a->files, room, err);
     if (!status && !iso_grow(&a->rows, &a->capacity, (room + 1) * n, 1)) status = iso_fail_memory(err); /* and the row tried last */
-    while (!status) {
-        const char *name;
+    while (!status && !(status = iso_words_line(w, err)) && w->at) {
         size_t number;
         uint8_t *row = next_row(a);
         if (!row) return iso_fail_memory(err);
-        if (plain_attribute_line(w, n, &name, row)) {
-            status = add_file(&a->files, w, name, &number, err);
-            continue;
-        }
-        if ((status = iso_words_next(w, err)) || !w->count) break;
-        status = attribute_line(a, w, row, err);
+        if (plain_attribute_line(w, n, row)) status = add_file(&a->files, w, w->at, &number, err);
+        else if (!(status = iso_words_cut(w, err)) && w->count) status = attribute_line(a, w, row, err);
     }
     if (!status && a->files.count != total)
         status = iso_fail(err, ISO_E_FORMAT, "%s: line 1 says %llu files, but %zu follow: cut off, or the number needs correcting", w->file,
@@ -253,12 +261,7 @@ iso_status iso_attributes_read(const char *file, iso_attributes **out, iso_error
     iso_status status = iso_words_begin(&w, file, err);
     if (status) return status;
     iso_attributes *a = iso_calloc(1, sizeof *a);
-    if (!a) {
-        free(w.data);
-        return iso_fail_memory(err);
-    }
-    a->text = w.data;
-    status = attributes_parse(a, &w, err);
+    status = a ? attributes_parse(a, &w, err) : iso_fail_memory(err);
     iso_words_end(&w);
     if (status) iso_attributes_free(a);
     else *out = a;
@@ -271,7 +274,6 @@ void iso_attributes_free(iso_attributes *a)
     iso_names_free(&a->attributes);
     iso_names_free(&a->files);
     free(a->rows);
-    free(a->text);
     free(a);
 }
 
@@ -282,7 +284,7 @@ int iso_attributes_count(const iso_attributes *a)
 
 const char *iso_attributes_name(const iso_attributes *a, int i)
 {
-    return a->attributes.name[i];
+    return iso_names_at(&a->attributes, (size_t)i);
 }
 
 int64_t iso_attributes_files(const iso_attributes *a)

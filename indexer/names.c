@@ -1,24 +1,79 @@
 /* names.c: see names.h. */
 #include "indexer/names.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
-#include "base/file.h"
 #include "base/memory.h"
 
-#define MAX_TEXT ((size_t)1 << 30)
+enum { CHUNK = 256 << 10, LINE_MAX_BYTES = 64 << 20 };
+
+/* ---- lines ---- */
 
 iso_status iso_words_begin(iso_words *w, const char *file, iso_error *err)
 {
-    iso_words fresh = {.file = file};
-    iso_status status = iso_file_read(file, MAX_TEXT, &fresh.data, &fresh.size, err);
-    if (status) return status;
-    if (fresh.size >= 3 && memcmp(fresh.data, "\xEF\xBB\xBF", 3) == 0) fresh.pos = 3; /* a byte order mark */
-    *w = fresh;
+    struct stat st;
+    *w = (iso_words){.file = file, .fd = open(file, O_RDONLY | O_CLOEXEC)};
+    if (w->fd < 0) return iso_fail_errno(err, "cannot open %s", file);
+    iso_status status = ISO_OK;
+    if (fstat(w->fd, &st)) status = iso_fail_errno(err, "cannot read %s", file);
+    else if (S_ISDIR(st.st_mode)) status = iso_fail(err, ISO_E_IO, "cannot read %s: it is a folder", file);
+    if (status) iso_words_end(w);
+    else if (S_ISREG(st.st_mode)) w->bytes = (size_t)st.st_size;
+    return status;
+}
+
+/* Reads on behind what has been read; what has been given out makes room. */
+static iso_status refill(iso_words *w, iso_error *err)
+{
+    const size_t left = w->size - w->pos;
+    if (left) memmove(w->buffer, w->buffer + w->pos, left);
+    w->pos = 0;
+    w->size = left;
+    if (left > LINE_MAX_BYTES) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu is longer than %d MiB: not a list", w->file, w->line + 1, LINE_MAX_BYTES >> 20);
+    if (!iso_grow(&w->buffer, &w->room, left + CHUNK + 1, 1)) return iso_fail_memory(err);
+    ssize_t n;
+    do n = read(w->fd, w->buffer + left, CHUNK);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return iso_fail_errno(err, "cannot read %s", w->file);
+    w->size += (size_t)n;
+    w->ended = n == 0;
     return ISO_OK;
 }
+
+/* The line feed behind `pos`, `looked` bytes of which hold none. */
+static char *line_feed(const iso_words *w, size_t looked)
+{
+    const size_t left = w->size - w->pos - looked;
+    return left ? memchr(w->buffer + w->pos + looked, '\n', left) : NULL;
+}
+
+iso_status iso_words_line(iso_words *w, iso_error *err)
+{
+    const bool first = w->line == 0;
+    char *end;
+    for (size_t looked = 0; !(end = line_feed(w, looked)) && !w->ended;) {
+        looked = w->size - w->pos;
+        iso_status status = refill(w, err);
+        if (status) return status;
+    }
+    w->at = w->end = NULL;
+    if (!end && w->pos == w->size) return ISO_OK;
+    w->at = w->buffer + w->pos;
+    w->end = end ? end : w->buffer + w->size;
+    *w->end = 0; /* at least there is room for it */
+    w->pos = end ? (size_t)(end + 1 - w->buffer) : w->size;
+    w->line++;
+    if (first && w->end - w->at >= 3 && memcmp(w->at, "\xEF\xBB\xBF", 3) == 0) w->at += 3; /* a byte order mark */
+    return ISO_OK;
+}
+
+/* ---- words ---- */
 
 static bool is_blank(char c)
 {
@@ -39,27 +94,32 @@ static iso_status cut(iso_words *w, char *line, char *end, iso_error *err)
     }
 }
 
+iso_status iso_words_cut(iso_words *w, iso_error *err)
+{
+    if (memchr(w->at, 0, (size_t)(w->end - w->at))) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: a NUL byte: not a text file", w->file, w->line);
+    return cut(w, w->at, w->end, err);
+}
+
 iso_status iso_words_next(iso_words *w, iso_error *err)
 {
+    iso_status status;
     w->count = 0;
-    while (w->pos < w->size && w->count == 0) {
-        char *line = w->data + w->pos, *end = memchr(line, '\n', w->size - w->pos);
-        if (!end) end = w->data + w->size;
-        w->pos = (size_t)(end - w->data) + 1;
-        w->line++;
-        if (memchr(line, 0, (size_t)(end - line))) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: a NUL byte: not a text file", w->file, w->line);
-        iso_status status = cut(w, line, end, err);
-        if (status) return status;
-    }
-    return ISO_OK;
+    do {
+        if ((status = iso_words_line(w, err)) || !w->at) break;
+        status = iso_words_cut(w, err);
+    } while (!status && !w->count);
+    return status;
 }
 
 void iso_words_end(iso_words *w)
 {
+    if (w->fd >= 0) close(w->fd);
+    free(w->buffer);
     free(w->word);
-    w->word = NULL;
-    w->count = w->capacity = 0;
+    *w = (iso_words){.fd = -1};
 }
+
+/* ---- names ---- */
 
 static uint64_t hash_of(const char *name) { return XXH3_64bits(name, strlen(name)); }
 
@@ -72,7 +132,7 @@ static uint64_t *find_slot(const iso_names *n, uint64_t hash, const char *name)
     size_t mask = n->slots - 1;
     for (size_t i = (size_t)hash & mask;; i = (i + 1) & mask) {
         uint64_t held = n->slot[i];
-        if (!held || ((held ^ hash) >> 32 == 0 && strcmp(n->name[number_in(held)], name) == 0)) return &n->slot[i];
+        if (!held || ((held ^ hash) >> 32 == 0 && strcmp(iso_names_at(n, number_in(held)), name) == 0)) return &n->slot[i];
     }
 }
 
@@ -84,8 +144,9 @@ static iso_status set_slots(iso_names *n, size_t slots, iso_error *err)
     n->slot = slot;
     n->slots = slots;
     for (size_t i = 0; i < n->count; i++) {
-        uint64_t hash = hash_of(n->name[i]);
-        *find_slot(n, hash, n->name[i]) = slot_of(hash, i);
+        const char *name = iso_names_at(n, i);
+        uint64_t hash = hash_of(name);
+        *find_slot(n, hash, name) = slot_of(hash, i);
     }
     return ISO_OK;
 }
@@ -100,13 +161,16 @@ static iso_status grow_slots(iso_names *n, size_t count, iso_error *err)
 
 iso_status iso_names_reserve(iso_names *n, size_t count, iso_error *err)
 {
-    return iso_grow(&n->name, &n->capacity, count, sizeof *n->name) ? ISO_OK : iso_fail_memory(err);
+    return iso_grow(&n->place, &n->capacity, count, sizeof *n->place) ? ISO_OK : iso_fail_memory(err);
 }
 
 static iso_status append(iso_names *n, const char *name, iso_error *err)
 {
-    if (!iso_grow(&n->name, &n->capacity, n->count + 1, sizeof *n->name)) return iso_fail_memory(err);
-    n->name[n->count++] = name;
+    const size_t bytes = strlen(name) + 1;
+    if (!iso_grow(&n->place, &n->capacity, n->count + 1, sizeof *n->place) || !iso_grow(&n->text, &n->room, n->bytes + bytes, 1)) return iso_fail_memory(err);
+    memcpy(n->text + n->bytes, name, bytes);
+    n->place[n->count++] = n->bytes;
+    n->bytes += bytes;
     return ISO_OK;
 }
 
@@ -114,7 +178,7 @@ iso_status iso_names_add(iso_names *n, const char *name, size_t *number, bool *a
 {
     *added = true;
     *number = n->count;
-    if (!n->slots && (!n->count || strcmp(n->name[n->count - 1], name) < 0)) return append(n, name, err);
+    if (!n->slots && (!n->count || strcmp(iso_names_at(n, n->count - 1), name) < 0)) return append(n, name, err);
     iso_status status = grow_slots(n, n->count + 1, err);
     if (status) return status;
     uint64_t hash = hash_of(name), *slot = find_slot(n, hash, name);
@@ -138,7 +202,7 @@ static size_t find(const iso_names *n, const char *name)
     size_t from = 0, to = n->count;
     while (from < to) {
         size_t middle = from + (to - from) / 2;
-        int order = strcmp(n->name[middle], name);
+        int order = strcmp(iso_names_at(n, middle), name);
         if (order == 0) return middle;
         if (order < 0) from = middle + 1;
         else to = middle;
@@ -148,16 +212,17 @@ static size_t find(const iso_names *n, const char *name)
 
 bool iso_names_find(const iso_names *n, const char *path, size_t near, size_t *number)
 {
-    size_t found = near < n->count && strcmp(n->name[near], path) == 0 ? near : find(n, path);
+    size_t found = near < n->count && strcmp(iso_names_at(n, near), path) == 0 ? near : find(n, path);
     const char *last = found == SIZE_MAX ? strrchr(path, '/') : NULL;
-    if (last) found = near < n->count && strcmp(n->name[near], last + 1) == 0 ? near : find(n, last + 1);
+    if (last) found = near < n->count && strcmp(iso_names_at(n, near), last + 1) == 0 ? near : find(n, last + 1);
     if (found != SIZE_MAX) *number = found;
     return found != SIZE_MAX;
 }
 
 void iso_names_free(iso_names *n)
 {
-    free(n->name);
+    free(n->text);
+    free(n->place);
     free(n->slot);
     *n = (iso_names){0};
 }

@@ -321,13 +321,12 @@ static iso_status check_pages(iso_store *s, iso_error *err)
         MDB_txn *txn;
         int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
         if (rc) return iso_lmdb_fail(err, rc, s->dir, "open");
-        uint64_t id = mdb_txn_id(txn);
         struct told told = {""};
         int64_t faults = 0;
         bool is_short = false;
-        iso_status status = iso_pages_short(s->data_fd, s->dir, id, &is_short, err);
+        iso_status status = iso_pages_short(s->data_fd, s->dir, mdb_txn_id(txn), &is_short, err);
         if (!status && (is_short || st.st_size <= (off_t)ISO_STORE_CHECK))
-            status = iso_pages_check(s->data_fd, s->dir, id, tell, &told, &faults, err);
+            status = iso_pages_check(s->data_fd, s->dir, txn, !s->unlocked, tell, &told, &faults, err);
         mdb_txn_abort(txn);
         if ((status == ISO_E_INTERRUPTED || (faults && s->unlocked)) && attempt < 5) continue;
         if (status) return status;

@@ -129,11 +129,14 @@ uint64_t iso_sums_bytes(int dim); /* of their record; 0 where none are kept */
 iso_status iso_sums_mend(iso_txn *t, iso_error *err);
 iso_status iso_sums_check(iso_txn *t, const char **fault, iso_error *err);
 
-/* data.mdb page by page with pread, so that nothing in it can mislead. `txnid` says which of its two snapshots: one that
- * is neither is ISO_E_INTERRUPTED (a writer was faster). Faults are told to `say`; the first ends the walk of its tree. */
+/* data.mdb page by page, so that nothing in it can mislead: the snapshot of a read transaction; where a writer was faster than
+ * the look at the file's head, ISO_E_INTERRUPTED. Pages are read with pread, or `in_map`, for a transaction that has a lock, in LMDB's map.
+ * Faults are told to `say`; the first ends the walk of its tree. */
 typedef void iso_say(void *ctx, const char *line);
 iso_status iso_pages_head(int fd, const char *dir, iso_error *err); /* both header pages alone */
-iso_status iso_pages_check(int fd, const char *dir, uint64_t txnid, iso_say *say, void *ctx, int64_t *faults, iso_error *err);
+iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, iso_say *say, void *ctx, int64_t *faults, iso_error *err);
+/* Wishes that LMDB's map, where `data` of a leaf lies, be read from the disk in large pages: for who reads all of it. */
+void iso_pages_large(MDB_env *env, const void *data);
 /* Whether the file ends before the last page that the snapshot counts: cut off, or only free pages are missing. */
 iso_status iso_pages_short(int fd, const char *dir, uint64_t txnid, bool *is_short, iso_error *err);
 

@@ -330,6 +330,15 @@ void iso_cursor_close(iso_cursor *c)
     free(c);
 }
 
+/* Pages that were filled in order follow each other: the head of one that LMDB will come to is asked for. */
+static void page_ahead(const void *data)
+{
+    enum { PAGE = 4096, PAGES = 4 };
+    const uint8_t *at = data;
+    __builtin_prefetch(at - (uintptr_t)at % PAGE + PAGES * PAGE);
+    __builtin_prefetch(at + PAGES * PAGE);
+}
+
 /* Both tables have the same ids, so the next one is nearly always where it is expected. */
 static iso_status cursor_vector(iso_cursor *c, uint64_t id, bool first, const float **out, iso_error *err)
 {
@@ -343,6 +352,8 @@ static iso_status cursor_vector(iso_cursor *c, uint64_t id, bool first, const fl
     if (rc && rc != MDB_NOTFOUND) return iso_lmdb_fail(err, rc, s->dir, "read");
     if (rc || v.mv_size != (size_t)s->dim * sizeof(float) || (uintptr_t)v.mv_data % sizeof(float))
         return iso_fail(err, ISO_E_FORMAT, "%s: the vector of item %" PRIu64 " is missing or damaged: run `indexer verify`", s->dir, id);
+    if (first && !c->from) iso_pages_large(s->env, v.mv_data);
+    page_ahead(v.mv_data);
     *out = v.mv_data;
     return ISO_OK;
 }

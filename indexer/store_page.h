@@ -21,6 +21,20 @@ static inline tree tree_at(const uint8_t *p)
     return (tree){.flags = get_u16(p + 4), .depth = get_u16(p + 6), .entries = iso_get_u64(p + 32), .root = iso_get_u64(p + 40)};
 }
 
+/* The page that holds data of a leaf: maps begin at a page of the system, which is no smaller than LMDB's. */
+static inline const uint8_t *page_of(const void *data, size_t psize)
+{
+    const uint8_t *at = data;
+    return at - (uintptr_t)at % psize;
+}
+
+/* Where LMDB's map begins, by data of a leaf in it. */
+static inline const uint8_t *map_of(const void *data, size_t psize)
+{
+    const uint8_t *leaf = page_of(data, psize);
+    return leaf - iso_get_u64(leaf) * psize;
+}
+
 /* The page that a branch's node leads to. */
 static inline uint64_t child_of(const uint8_t *node) { return (uint64_t)get_u16(node) | (uint64_t)get_u16(node + 2) << 16 | (uint64_t)get_u16(node + 4) << 32; }
 

@@ -1,5 +1,7 @@
 /* store_pages.c: is data.mdb what LMDB takes for granted? LMDB maps the file and follows its links unchecked: a
- * truncated file ends in SIGBUS, a wild offset in SIGSEGV. This walks the same B+ trees with pread and bounds checks.
+ * truncated file ends in SIGBUS, a wild offset in SIGSEGV. This walks the same B+ trees with bounds checks: the table of
+ * tables with pread, the others in LMDB's map where the system has put all of it into memory and nobody can change
+ * it, so that nothing is copied and what LMDB then reads is there; else with pread, too.
  *
  * Only the features that the store uses are accepted: no duplicates, 8-byte integer keys for items, vectors and the
  * list of free pages. The layout is LMDB 0.9's on a 64-bit little-endian machine. */
@@ -9,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,12 +24,20 @@ enum { META_SIZE = 136, KEY_MAX = 511, AHEAD = 64, NEAR = 16, NO_SUBDIR = 0x4000
 
 typedef struct head { uint32_t psize; tree free, main; uint64_t last, txnid; } head;
 
+/* The tables of the store. */
+static const struct { const char *name; bool integer; } tables[] = {
+    {"items", true}, {"vectors", true}, {"by-path", false}, {"by-hash", false}, {"meta", false}};
+enum { TABLES = sizeof tables / sizeof *tables };
+
 typedef struct walk {
     int fd;
     uint32_t psize;
     uint64_t pages;         /* wholly inside the file */
     uint64_t last;          /* last page number that the snapshot knows */
     uint8_t *seen;          /* one bit a page */
+    bool found[TABLES];
+    tree table[TABLES];     /* where found */
+    const uint8_t *map;     /* of all `pages`; NULL: they are read */
     iso_say *say;
     void *ctx;
     int64_t faults;
@@ -143,22 +154,25 @@ static bool fetch(walk *w, uint64_t page, uint8_t *buf, size_t bytes)
     return false;
 }
 
-static bool load(walk *w, const char *name, uint64_t page, uint8_t *buf, size_t bytes)
+/* The page in the map, or read into `buf`; NULL: it could not be, or is another. */
+static const uint8_t *load(walk *w, const char *name, uint64_t page, uint8_t *buf, size_t bytes)
 {
-    if (!fetch(w, page, buf, bytes)) return false;
-    if (iso_get_u64(buf) != page) return fault(w, "%s: page %" PRIu64 " says that it is another", name, page);
-    return true;
+    const uint8_t *p = w->map ? w->map + page * w->psize : buf;
+    if (!w->map && !fetch(w, page, buf, bytes)) return NULL;
+    if (iso_get_u64(p) == page) return p;
+    fault(w, "%s: page %" PRIu64 " says that it is another", name, page);
+    return NULL;
 }
 
 static bool walk_tree(walk *w, visit *v, uint64_t page, uint32_t level, uint32_t depth);
-static bool walk_db(walk *w, const char *name, const tree *t, bool integer, bool is_main, bool is_free);
 
 static bool check_overflow(walk *w, const visit *v, const uint8_t *data, uint32_t size, uint64_t *first)
 {
-    uint8_t h[PAGE_HEADER];
+    uint8_t buf[PAGE_HEADER];
     uint64_t page = iso_get_u64(data), need = ((uint64_t)PAGE_HEADER + size - 1) / w->psize + 1;
     if (page < 2 || page >= w->pages) return fault(w, "%s: a link leads to page %" PRIu64 ", outside the file", v->name, page);
-    if (!load(w, v->name, page, h, sizeof h)) return false;
+    const uint8_t *h = load(w, v->name, page, buf, sizeof buf);
+    if (!h) return false;
     uint64_t count = iso_get_u32(h + 12);
     if (get_u16(h + 10) != P_OVERFLOW || count < need) return fault(w, "%s: page %" PRIu64 " should hold a long value", v->name, page);
     *first = page;
@@ -181,28 +195,37 @@ static bool check_free(walk *w, const uint8_t *p, uint32_t size)
     return true;
 }
 
+/* Memory for a page to be read into; false: there is none. Pages in the map need none. */
+static bool page_buffer(walk *w, size_t bytes, uint8_t **buf)
+{
+    *buf = w->map ? NULL : malloc(bytes);
+    if (*buf || w->map) return true;
+    w->io = true;
+    w->code = ENOMEM;
+    return false;
+}
+
 static bool check_long_free(walk *w, uint64_t page, uint32_t size)
 {
-    uint8_t *p = malloc((size_t)size + PAGE_HEADER);
-    if (!p) {
-        w->io = true;
-        w->code = ENOMEM;
-        return false;
-    }
-    bool ok = load(w, "free pages", page, p, (size_t)size + PAGE_HEADER) && check_free(w, p + PAGE_HEADER, size);
-    free(p);
+    uint8_t *buf;
+    if (!page_buffer(w, (size_t)size + PAGE_HEADER, &buf)) return false;
+    const uint8_t *p = load(w, "free pages", page, buf, (size_t)size + PAGE_HEADER);
+    bool ok = p && check_free(w, p + PAGE_HEADER, size);
+    free(buf);
     return ok;
 }
 
-static bool check_subtree(walk *w, const uint8_t *key, uint32_t ksize, const uint8_t *data, uint32_t size)
+/* A record of the table of tables. */
+static bool check_table(walk *w, const uint8_t *key, uint32_t ksize, const uint8_t *data, uint32_t size)
 {
-    static const struct { const char *name; bool integer; } known[] = {
-        {"items", true}, {"vectors", true}, {"by-path", false}, {"by-hash", false}, {"meta", false}};
     if (size != DB_SIZE) return fault(w, "a table's record has %u bytes", size);
-    tree t = tree_at(data);
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strlen(known[i].name) == ksize && !memcmp(known[i].name, key, ksize))
-            return walk_db(w, known[i].name, &t, known[i].integer, false, false);
+    for (int i = 0; i < TABLES; i++)
+        if (strlen(tables[i].name) == ksize && !memcmp(tables[i].name, key, ksize)) {
+            if (w->found[i]) return fault(w, "%s: a table that is there twice", tables[i].name);
+            w->found[i] = true;
+            w->table[i] = tree_at(data);
+            return true;
+        }
     return fault(w, "a table of an unknown name");
 }
 
@@ -217,7 +240,7 @@ static bool check_leaf(walk *w, visit *v, const uint8_t *node, uint32_t room)
     v->entries++;
     if (flags & ~(uint32_t)(F_BIGDATA | F_SUBDATA) || ((flags & F_SUBDATA) != 0) != v->main || (v->main && flags & F_BIGDATA))
         return fault(w, "%s: a record has wrong flags", v->name);
-    if (v->main) return check_subtree(w, node + NODE_HEADER, ksize, data, size);
+    if (v->main) return check_table(w, node + NODE_HEADER, ksize, data, size);
     if (flags & F_BIGDATA) {
         uint64_t page = 0;
         if (!check_overflow(w, v, data, size, &page)) return false;
@@ -276,6 +299,7 @@ static bool walk_nodes(walk *w, visit *v, const uint8_t *p, uint64_t page, uint3
     if (!nodes || (!leaf && nodes < 2 && !v->free)) return fault(w, "%s: page %" PRIu64 " is empty", v->name, page);
     for (uint32_t i = 0; i < nodes; i++) {
         uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
+        __builtin_prefetch(p + at);
         if (at < upper || at % 2 || at + NODE_HEADER > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong offset", v->name, page);
     }
     if (!nodes_apart(p, w->psize, nodes, leaf)) return fault(w, "%s: page %" PRIu64 " holds records that overlap", v->name, page);
@@ -291,14 +315,11 @@ static bool walk_tree(walk *w, visit *v, uint64_t page, uint32_t level, uint32_t
 {
     if (level >= depth) return fault(w, "%s: the tree is deeper than it says", v->name);
     if (!take(w, v->name, page, 1)) return false;
-    uint8_t *p = malloc(w->psize);
-    if (!p) {
-        w->io = true;
-        w->code = ENOMEM;
-        return false;
-    }
-    bool ok = load(w, v->name, page, p, w->psize) && walk_nodes(w, v, p, page, level, depth);
-    free(p);
+    uint8_t *buf;
+    if (!page_buffer(w, w->psize, &buf)) return false;
+    const uint8_t *p = load(w, v->name, page, buf, w->psize);
+    bool ok = p && walk_nodes(w, v, p, page, level, depth);
+    free(buf);
     return ok;
 }
 
@@ -313,13 +334,57 @@ static bool walk_db(walk *w, const char *name, const tree *t, bool integer, bool
     return true;
 }
 
-iso_status iso_pages_check(int fd, const char *dir, uint64_t txnid, iso_say *say, void *ctx, int64_t *faults, iso_error *err)
+void iso_pages_large(MDB_env *env, const void *data)
+{
+#ifdef MADV_HUGEPAGE
+    MDB_envinfo info;
+    MDB_stat stat;
+    if (mdb_env_info(env, &info) || mdb_env_stat(env, &stat) || stat.ms_psize > (size_t)sysconf(_SC_PAGESIZE)) return;
+    const size_t bytes = (info.me_last_pgno + 1) * stat.ms_psize;
+    (void)madvise((void *)(uintptr_t)map_of(data, stat.ms_psize), bytes < info.me_mapsize ? bytes : info.me_mapsize, MADV_HUGEPAGE); /* only a wish */
+#else
+    (void)env, (void)data;
+#endif
+}
+
+/* From here on pages are read in LMDB's map. The table of tables has been found sound, so LMDB may look into it. Pages that
+ * the file system cannot give, and older kernels, leave it at reading. */
+static void use_map(walk *w, MDB_txn *txn)
+{
+#ifdef MADV_POPULATE_READ
+    MDB_envinfo env;
+    MDB_dbi dbi;
+    MDB_cursor *c;
+    MDB_val key, first;
+    const size_t bytes = (size_t)w->pages * w->psize;
+    if (w->psize > (size_t)sysconf(_SC_PAGESIZE) || mdb_env_info(mdb_txn_env(txn), &env) || env.me_mapsize < bytes) return;
+    if (mdb_dbi_open(txn, NULL, 0, &dbi) || mdb_cursor_open(txn, dbi, &c)) return;
+    int rc = mdb_cursor_get(c, &key, &first, MDB_FIRST);
+    mdb_cursor_close(c);
+    if (rc) return;
+    iso_pages_large(mdb_txn_env(txn), first.mv_data);
+    const uint8_t *map = map_of(first.mv_data, w->psize);
+    if (!madvise((void *)(uintptr_t)map, bytes, MADV_POPULATE_READ)) w->map = map;
+#else
+    (void)w, (void)txn;
+#endif
+}
+
+static void walk_all(walk *w, const head *h, MDB_txn *txn, bool in_map)
+{
+    if (walk_db(w, "tables", &h->main, false, true, false) && in_map) use_map(w, txn);
+    for (int i = 0; i < TABLES && !w->io; i++)
+        if (w->found[i]) walk_db(w, tables[i].name, &w->table[i], tables[i].integer, false, false);
+    if (!w->io) walk_db(w, "free pages", &h->free, true, false, true);
+}
+
+iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, iso_say *say, void *ctx, int64_t *faults, iso_error *err)
 {
     head h[2];
     uint64_t bytes;
     iso_status status = heads_read(fd, dir, h, &bytes, err);
     if (status) return status;
-    const head *now = head_of(h, txnid);
+    const head *now = head_of(h, mdb_txn_id(txn));
     if (!now) return iso_fail(err, ISO_E_INTERRUPTED, "%s changed while it was being checked: try again", dir);
     walk w = {.fd = fd, .psize = now->psize, .pages = bytes / now->psize, .last = now->last, .say = say, .ctx = ctx};
     w.seen = iso_calloc((size_t)(w.pages / 8 + 1), 1);
@@ -330,15 +395,13 @@ iso_status iso_pages_check(int fd, const char *dir, uint64_t txnid, iso_say *say
         return iso_fail_memory(err);
     }
     /* LMDB reads records in the map up to `last`: shorter is fine only while all that is missing is free */
-    bool ok = walk_db(&w, "tables", &now->main, false, true, false);
-    if (!w.io) ok = walk_db(&w, "free pages", &now->free, true, false, true) && ok;
+    walk_all(&w, now, txn, in_map);
     free(w.seen);
     free(w.ahead);
     if (w.io) {
         errno = w.code;
         return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
     }
-    (void)ok;
     *faults = w.faults;
     return ISO_OK;
 }

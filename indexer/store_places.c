@@ -63,13 +63,6 @@ static iso_status read_tree(const reading *r, uint64_t page, uint64_t first, uin
     return st;
 }
 
-/* The page that holds data of a leaf: maps begin at a page of the system, which is no smaller than LMDB's. */
-static const uint8_t *page_of(const void *data, size_t psize)
-{
-    const uint8_t *at = data;
-    return at - (uintptr_t)at % psize;
-}
-
 /* The first item, and what the table's record says of its tree. */
 static int look(iso_txn *t, iso_places *p, MDB_val *vector, tree *of)
 {

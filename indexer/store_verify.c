@@ -180,7 +180,7 @@ iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *lin
         status = iso_txn_begin(s, false, &c.txn, err);
         if (status) return status;
         /* pages first: with a fault there, LMDB must not be asked at all */
-        status = iso_pages_check(s->data_fd, s->dir, mdb_txn_id(c.txn->txn), say, ctx, &c.faults, err);
+        status = iso_pages_check(s->data_fd, s->dir, c.txn->txn, false, say, ctx, &c.faults, err);
     }
     if (!status && !c.faults) status = check_tables(&c, err);
     if (!status) status = check_sums(&c, err);

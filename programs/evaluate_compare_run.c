@@ -140,12 +140,8 @@ static iso_status name_database(iso_compared_model *m, iso_error *err)
 
 static iso_status survey(const iso_comparison *c, iso_compared_model *m, iso_error *err)
 {
-    iso_store *store = NULL;
     iso_evaluation *e = NULL;
-    iso_status status = iso_store_open(m->db, ISO_STORE_READ, NULL, &store, err);
-    if (!status)
-        status = iso_evaluation_load(store, c->attribute_file, c->partition_file, c->query_part, c->test_part, false,
-                                     &e, err);
+    iso_status status = iso_evaluation_open(m->db, c->attribute_file, c->partition_file, c->query_part, c->test_part, false, &e, err);
     if (!status) status = iso_rows_of(&e->query, &m->query, err);
     if (!status) status = iso_rows_of(&e->test, &m->test, err);
     if (!status) {
@@ -156,7 +152,6 @@ static iso_status survey(const iso_comparison *c, iso_compared_model *m, iso_err
         m->usable = true;
     }
     iso_evaluation_free(e);
-    iso_store_close(store);
     return status;
 }
 
@@ -324,14 +319,8 @@ static bool wants(const iso_comparison *c, iso_scoring scoring)
 static iso_status load(const iso_comparison *c, const iso_compared_model *m, bool contrast, iso_evaluation **out,
                        iso_error *why)
 {
-    iso_store *store = NULL;
     iso_evaluation *e = NULL;
-    iso_status status = iso_store_open(m->db, ISO_STORE_READ, NULL, &store, why);
-    if (!status)
-        status = iso_evaluation_load(store, c->attribute_file, c->partition_file, c->query_part, c->test_part, contrast,
-                                     &e, why);
-    if (e) e->store = store; /* which the vectors are read from */
-    else iso_store_close(store);
+    iso_status status = iso_evaluation_open(m->db, c->attribute_file, c->partition_file, c->query_part, c->test_part, contrast, &e, why);
     if (!status) status = iso_split_keep(&e->query, e->attributes, c->query.count, c->query.row, why);
     if (!status) status = iso_split_keep(&e->test, e->attributes, c->test.count, c->test.row, why);
     if (status)

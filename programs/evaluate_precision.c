@@ -92,7 +92,6 @@ static iso_status evaluate(config *c, iso_error *err)
 {
     const double begin = omp_get_wtime();
     const iso_scoring scoring = (iso_scoring)iso_scorer_by_name(c->scorer); /* one of them, or the options refuse it */
-    iso_store *store = NULL;
     iso_evaluation *e = NULL;
     iso_precision *p = NULL;
     iso_few *f = NULL;
@@ -100,8 +99,7 @@ static iso_status evaluate(config *c, iso_error *err)
     iso_status status = find_files(c, err);
     if (status) goto done;
     if ((status = few_options(c, &few, err))) goto done;
-    if ((status = iso_store_open(c->db, ISO_STORE_READ, NULL, &store, err))) goto done;
-    if ((status = iso_evaluation_load(store, c->attributes, c->partition, (int)c->query_split, (int)c->split, scoring == ISO_CONTRAST, &e, err))) goto done;
+    if ((status = iso_evaluation_open(c->db, c->attributes, c->partition, (int)c->query_split, (int)c->split, scoring == ISO_CONTRAST, &e, err))) goto done;
     const double read = omp_get_wtime();
     if ((status = iso_evaluation_precision(e, scoring, &p, err))) goto done;
     if (c->timing) fprintf(stderr, "%s: %.4f s to read the files and the database, %.4f s for the table\n", program, read - begin, omp_get_wtime() - read);
@@ -125,7 +123,6 @@ done:
     iso_few_free(f);
     iso_precision_free(p);
     iso_evaluation_free(e);
-    iso_store_close(store);
     return status;
 }
 

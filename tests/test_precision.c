@@ -350,12 +350,15 @@ static char *file(const char *name, const char *text)
     return p;
 }
 
-static iso_store *store_of(const char *name, int items)
+/* The folder of a database. */
+static char *database_of(const char *name, int items)
 {
     static const char *const path[] = {"000001.jpg", "a/000002.jpg", "000003.jpg", "000004.jpg", "not listed.jpg", "000005.jpg"};
     static const float vector[][2] = {{1, 0}, {0.9f, 0.1f}, {0, 1}, {2, 0.1f}, {1, 1}, {0.1f, 3}};
-    char dir[600];
-    snprintf(dir, sizeof dir, "%s/%s.db", base, name);
+    static char path_of[2][600];
+    static int next;
+    char *dir = path_of[next++ % 2];
+    snprintf(dir, sizeof path_of[0], "%s/%s.db", base, name);
     iso_store_spec spec = {.dim = 2, .digest = "0123456789abcdef0123456789abcdef", .root = "/tmp"};
     iso_store *s;
     iso_txn *t;
@@ -366,7 +369,8 @@ static iso_store *store_of(const char *name, int items)
         OK(iso_item_put(t, &item, vector[i], &err));
     }
     OK(iso_txn_commit(t, &err));
-    return s;
+    iso_store_close(s);
+    return dir;
 }
 
 static const char attribute_text[] = "6\nOne Two \n000001.jpg  1 -1\n000002.jpg  1 -1\n000003.jpg -1  1\n000004.jpg  1 -1\n000005.jpg -1  1\n000006.jpg  1  1\n";
@@ -375,11 +379,11 @@ static const char partition_text[] = "000001.jpg 0\n000002.jpg 0\n000003.jpg 0\n
 static void a_database_is_matched_by_path(void **unused)
 {
     (void)unused;
-    iso_store *s = store_of("match", 6);
+    const char *db = database_of("match", 6);
     char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
     iso_evaluation *e;
     iso_precision *p;
-    OK(iso_evaluation_load(s, attributes, partition, 0, 2, false, &e, &err));
+    OK(iso_evaluation_open(db, attributes, partition, 0, 2, false, &e, &err));
     assert_int_equal(e->items, 6);
     assert_int_equal(e->items_without_row, 1);
     assert_int_equal(e->items_without_part, 0);
@@ -399,7 +403,6 @@ static void a_database_is_matched_by_path(void **unused)
     assert_null(p);
     assert_true(e->query.row[0] == 0 && e->query.row[1] == 1 && e->query.row[2] == 2 && e->test.row[0] == 3 && e->test.row[1] == 4);
     iso_evaluation_free(e);
-    iso_store_close(s);
 }
 
 /* The background is the whole database: also the item that no file lists. */
@@ -407,12 +410,12 @@ static void the_background_is_the_whole_database(void **unused)
 {
     (void)unused;
     static const float all[6][2] = {{1, 0}, {0.9f, 0.1f}, {0, 1}, {2, 0.1f}, {1, 1}, {0.1f, 3}};
-    iso_store *s = store_of("background", 6);
+    const char *db = database_of("background", 6);
     char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
     background back = background_of(2, 6, &all[0][0], 0, NULL);
     iso_evaluation *e;
     iso_precision *p;
-    OK(iso_evaluation_load(s, attributes, partition, 0, 2, true, &e, &err));
+    OK(iso_evaluation_open(db, attributes, partition, 0, 2, true, &e, &err));
     assert_non_null(e->scorer);
     double like[2] = {0.2, 0.9}, got[2], want[2], offset[2];
     OK(iso_scorer_query(e->scorer, 2, 3, like, 0, NULL, 0, got, offset, &err));
@@ -423,7 +426,6 @@ static void the_background_is_the_whole_database(void **unused)
     iso_precision_free(p);
     iso_evaluation_free(e);
     background_free(&back);
-    iso_store_close(s);
 }
 
 /* In the order of the rows, one item each. */
@@ -447,27 +449,26 @@ static void splits_are_reduced_to_common_rows(void **unused)
 static void what_does_not_fit_is_said(void **unused)
 {
     (void)unused;
-    iso_store *s = store_of("bad", 6), *empty = store_of("empty", 0);
+    const char *db = database_of("bad", 6), *empty = database_of("empty", 0);
     char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
     iso_evaluation *e = NULL;
-    assert_int_equal(iso_evaluation_load(s, attributes, partition, 0, 1, false, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_open(db, attributes, partition, 0, 1, false, &e, &err), ISO_E_MISMATCH);
     assert_non_null(strstr(err.message, "part 1"));
-    assert_int_equal(iso_evaluation_load(s, attributes, partition, 1, 2, false, &e, &err), ISO_E_MISMATCH);
-    assert_int_equal(iso_evaluation_load(s, attributes, partition, 2, 2, false, &e, &err), ISO_E_ARGUMENT);
-    assert_int_equal(iso_evaluation_load(empty, attributes, partition, 0, 2, false, &e, &err), ISO_E_NOT_FOUND);
-    assert_int_equal(iso_evaluation_load(s, "/nowhere", partition, 0, 2, false, &e, &err), ISO_E_IO);
-    assert_int_equal(iso_evaluation_load(s, partition, partition, 0, 2, false, &e, &err), ISO_E_FORMAT);
+    assert_int_equal(iso_evaluation_open(db, attributes, partition, 1, 2, false, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_open(db, attributes, partition, 2, 2, false, &e, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_evaluation_open(empty, attributes, partition, 0, 2, false, &e, &err), ISO_E_NOT_FOUND);
+    assert_int_equal(iso_evaluation_open("/nowhere.db", attributes, partition, 0, 2, false, &e, &err), ISO_E_NOT_FOUND);
+    assert_int_equal(iso_evaluation_open(db, "/nowhere", partition, 0, 2, false, &e, &err), ISO_E_IO);
+    assert_int_equal(iso_evaluation_open(db, partition, partition, 0, 2, false, &e, &err), ISO_E_FORMAT);
     char *others = file("others", "1\nOne \nz.jpg 1\n"), *parts = file("parts", "z.jpg 2\n");
-    assert_int_equal(iso_evaluation_load(s, others, partition, 0, 2, false, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_open(db, others, partition, 0, 2, false, &e, &err), ISO_E_MISMATCH);
     assert_non_null(strstr(err.message, "attribute file"));
-    assert_int_equal(iso_evaluation_load(s, attributes, parts, 0, 2, false, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_open(db, attributes, parts, 0, 2, false, &e, &err), ISO_E_MISMATCH);
     assert_non_null(strstr(err.message, "partition file"));
     char *some = file("some", "1\nOne \n000001.jpg 1\n");
-    assert_int_equal(iso_evaluation_load(s, some, partition, 0, 2, false, &e, &err), ISO_E_MISMATCH);
+    assert_int_equal(iso_evaluation_open(db, some, partition, 0, 2, false, &e, &err), ISO_E_MISMATCH);
     assert_non_null(strstr(err.message, some)); /* the part has images, but the attribute file misses them */
     assert_null(e);
-    iso_store_close(s);
-    iso_store_close(empty);
 }
 
 /* ---- fast kernels ---- */
