@@ -7,11 +7,21 @@
 #include <string.h>
 #include <sys/mman.h>
 
+void *iso_wish_huge(void *p, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    if (!p || bytes < 2 * ISO_HUGE_PAGE) return p;
+    const size_t before = (ISO_HUGE_PAGE - (uintptr_t)p % ISO_HUGE_PAGE) % ISO_HUGE_PAGE;
+    (void)madvise((char *)p + before, (bytes - before) / ISO_HUGE_PAGE * ISO_HUGE_PAGE, MADV_HUGEPAGE);
+#endif
+    return p;
+}
+
 void *iso_calloc(size_t n, size_t size)
 {
     if (n == 0 || size == 0) return calloc(1, 1);
     if (n > PTRDIFF_MAX / size) return NULL;
-    return calloc(n, size);
+    return iso_wish_huge(calloc(n, size), n * size);
 }
 
 bool iso_grow(void *array_pointer, size_t *capacity, size_t need, size_t size)
@@ -25,7 +35,7 @@ bool iso_grow(void *array_pointer, size_t *capacity, size_t need, size_t size)
     /* The caller's pointer has its own type: copied bytewise, as void ** would alias it. */
     void *old, *fresh;
     memcpy(&old, array_pointer, sizeof old);
-    fresh = realloc(old, grown * (size ? size : 1));
+    fresh = iso_wish_huge(realloc(old, grown * (size ? size : 1)), grown * (size ? size : 1));
     if (!fresh) return false;
     memcpy(array_pointer, &fresh, sizeof fresh);
     *capacity = grown;

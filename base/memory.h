@@ -18,6 +18,10 @@ bool iso_grow(void *array_pointer, size_t *capacity, size_t need, size_t size);
 void *iso_huge_alloc(size_t bytes);
 void iso_huge_free(void *p, size_t bytes);
 
+/* Of large memory that has not been touched yet the inner part is wished for in pages of 2 MiB, a fault instead of 512 for each; as the
+ * functions above do. p may be NULL, and is returned. */
+void *iso_wish_huge(void *p, size_t bytes);
+
 /* A copy of n bytes with a NUL behind them. */
 char *iso_strndup(const char *s, size_t n);
 

@@ -110,16 +110,31 @@ void iso_text_json_path(FILE *out, const char *key, const char *path)
     putc('"', out);
 }
 
+enum { NUMBER = 320 }; /* characters, as gcc counts them */
+
+/* Whether so many digits, from 6 on, give the value back. */
+static bool in_digits(double value, int digits, char text[NUMBER])
+{
+    snprintf(text, NUMBER, "%.*g", digits, value);
+    return strtod(text, NULL) == value;
+}
+
 void iso_text_json_number(FILE *out, double value)
 {
     if (!isfinite(value)) {
         fputs("null", out);
         return;
     }
-    char text[40];
-    for (int digits = 6; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
+    /* the fewest digits: if so many are enough, more are, too */
+    char text[NUMBER];
+    if (!in_digits(value, 6, text)) {
+        int few = 6, enough = 17;
+        while (enough - few > 1) {
+            const int middle = (few + enough) / 2;
+            if (in_digits(value, middle, text)) enough = middle;
+            else few = middle;
+        }
+        in_digits(value, enough, text);
     }
     fputs(text, out);
 }

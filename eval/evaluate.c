@@ -9,14 +9,18 @@
 #include "eval/protocol.h"
 #include "indexer/dataset.h"
 
-/* What the database lists, before it is known which of it counts. */
+/* What the database lists, and what is said of it. */
 typedef struct listed {
     const char *path;    /* both in the database's pages */
     const float *vector;
     uint64_t id;
+    int64_t row;         /* of the attribute file; -1: none */
+    int64_t place;       /* in its split */
+    int part;            /* -1: none */
 } listed;
 
 enum { DATABASE, ATTRIBUTES, PARTITION, SOURCES };
+enum { AHEAD = 16 }; /* items whose paths are asked for before they are read */
 
 typedef struct reading {
     iso_attributes *attributes;
@@ -38,7 +42,7 @@ static iso_status list_items(reading *r, iso_txn *txn, uint64_t count, iso_error
         status = iso_cursor_next(cursor, &item, &vector, err);
         if (status) break;
         if (!iso_grow(&r->item, &r->capacity, r->items + 1, sizeof *r->item)) status = iso_fail_memory(err);
-        else r->item[r->items++] = (listed){item.path, vector, item.id};
+        else r->item[r->items++] = (listed){item.path, vector, item.id, -1, -1, -1};
     }
     iso_cursor_close(cursor);
     return status == ISO_E_NOT_FOUND ? ISO_OK : status; /* after the last item */
@@ -74,49 +78,79 @@ static iso_status read_all(iso_evaluation *e, const char *db, const char *attrib
     return ISO_OK;
 }
 
-static iso_status split_begin(iso_split *s, size_t room, int attributes, iso_error *err)
+/* Room for its items, which have been counted. */
+static iso_status split_begin(iso_split *s, int attributes, iso_error *err)
 {
-    s->vector = iso_calloc(room, sizeof *s->vector);
-    s->attribute = iso_calloc(room, (size_t)attributes);
-    s->id = iso_calloc(room, sizeof *s->id);
-    s->row = iso_calloc(room, sizeof *s->row);
+    const size_t n = (size_t)s->count;
+    s->vector = iso_calloc(n, sizeof *s->vector);
+    s->attribute = iso_calloc(n, (size_t)attributes);
+    s->id = iso_calloc(n, sizeof *s->id);
+    s->row = iso_calloc(n, sizeof *s->row);
     return s->vector && s->attribute && s->id && s->row ? ISO_OK : iso_fail_memory(err);
 }
 
-static void split_add(iso_split *s, int attributes, const listed *item, int64_t row, const uint8_t *has)
+/* Items are mostly in the order of the files, so each is first looked for behind the one before. */
+static void find_rows(const reading *r)
 {
-    int64_t n = s->count++;
-    s->vector[n] = item->vector;
-    memcpy(s->attribute + n * attributes, has, (size_t)attributes);
-    s->id[n] = item->id;
-    s->row[n] = row;
+#pragma omp parallel
+    {
+        int64_t row = -1;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < (int64_t)r->items; i++) {
+            listed *item = r->item + i;
+            if (i + AHEAD < (int64_t)r->items) __builtin_prefetch(item[AHEAD].path);
+            item->row = iso_attributes_row_near(r->attributes, item->path, row + 1);
+            if (item->row < 0) continue;
+            row = item->row;
+            item->part = iso_partition_find_near(r->partition, item->path, row);
+        }
+    }
 }
 
-/* Items are mostly in the order of the files, so each is first looked for behind the one before. Two items may share a row
- * (the same name in two folders): rows are counted once each. */
-static iso_status match_items(iso_evaluation *e, const reading *r, iso_error *err)
+static iso_split *split_of(iso_evaluation *e, const listed *item)
+{
+    return item->part < 0 ? NULL : item->part == e->query.part ? &e->query : item->part == e->test.part ? &e->test : NULL;
+}
+
+/* Two items may share a row (the same name in two folders): rows are counted once each. */
+static iso_status count_items(iso_evaluation *e, const reading *r, iso_error *err)
 {
     bool *met = iso_calloc((size_t)e->rows, sizeof *met);
-    iso_status status = met ? ISO_OK : iso_fail_memory(err);
-    if (!status) status = split_begin(&e->query, r->items, e->attributes, err);
-    if (!status) status = split_begin(&e->test, r->items, e->attributes, err);
+    if (!met) return iso_fail_memory(err);
     e->items = (int64_t)r->items;
     e->rows_without_item = e->rows;
-    for (int64_t i = 0, row = -1; !status && i < e->items; i++) {
-        const listed *item = r->item + i;
-        int64_t found = iso_attributes_row_near(r->attributes, item->path, row + 1);
-        e->items_without_row += found < 0;
-        if (found < 0) continue;
-        row = found;
-        e->rows_without_item -= !met[row];
-        met[row] = true;
-        int part = iso_partition_find_near(r->partition, item->path, row);
-        e->items_without_part += part < 0;
-        iso_split *to = part == e->query.part ? &e->query : part == e->test.part ? &e->test : NULL;
-        if (to) split_add(to, e->attributes, item, row, iso_attributes_at(r->attributes, row));
+    for (int64_t i = 0; i < e->items; i++) {
+        listed *item = r->item + i;
+        e->items_without_row += item->row < 0;
+        if (item->row < 0) continue;
+        e->rows_without_item -= !met[item->row];
+        met[item->row] = true;
+        e->items_without_part += item->part < 0;
+        iso_split *to = split_of(e, item);
+        if (to) item->place = to->count++;
     }
     free(met);
-    return status;
+    return ISO_OK;
+}
+
+static iso_status match_items(iso_evaluation *e, const reading *r, iso_error *err)
+{
+    find_rows(r);
+    iso_status status = count_items(e, r, err);
+    if (!status) status = split_begin(&e->query, e->attributes, err);
+    if (!status) status = split_begin(&e->test, e->attributes, err);
+    if (status) return status;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < e->items; i++) {
+        const listed *item = r->item + i;
+        const iso_split *to = split_of(e, item);
+        if (item->place < 0) continue;
+        to->vector[item->place] = item->vector;
+        to->id[item->place] = item->id;
+        to->row[item->place] = item->row;
+        memcpy(to->attribute + item->place * e->attributes, iso_attributes_at(r->attributes, item->row), (size_t)e->attributes);
+    }
+    return ISO_OK;
 }
 
 static iso_status copy_names(iso_evaluation *e, const iso_attributes *attributes, iso_error *err)

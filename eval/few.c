@@ -237,6 +237,7 @@ iso_status iso_few_precision(int dim, int64_t n, const float *const *train, cons
     work w = {.options = options, .scorer = scorer};
     if ((status = iso_protocol_create(dim, n, train, train_attributes, t, test, test_attributes, count, &w.protocol, err)))
         return status;
+    if ((status = iso_protocol_lengths(w.protocol, err))) goto done;
     if ((status = work_create(&w, err))) goto done;
     if ((status = draw_all(&w, err))) goto done;
     status = fill(&w, out, err);

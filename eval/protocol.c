@@ -27,29 +27,38 @@ const char *iso_vector_fault(int dim, const float *x)
     return !isfinite(sum) ? "holds a NaN or an infinity" : !(sum > 0) ? "is all zeros" : NULL;
 }
 
+double iso_vector_inverse(int dim, const float *x)
+{
+    const double sum = squares(dim, x);
+    return isfinite(sum) && sum > 0 ? 1 / sqrt(sum) : 0;
+}
+
+iso_status iso_vector_fail(const char *what, int64_t number, int dim, const float *x, iso_error *err)
+{
+    const char *fault = iso_vector_fault(dim, x);
+    return iso_fail(err, ISO_E_NUMERIC, "%s vector %lld %s%s", what, (long long)number, fault, strstr(fault, "zeros") ? " and has no direction" : "");
+}
+
 /* 1 / length of each vector; the first bad one is an error. */
-static iso_status inverse_norms(int dim, int64_t n, const float *const *x, const char *what, double *inverse, iso_error *err)
+static iso_status inverse_norms(int dim, int64_t n, const float *const *x, const char *what, double **out, iso_error *err)
 {
     int64_t bad = n;
+    double *inverse = *out = iso_calloc((size_t)n, sizeof *inverse);
+    if (!inverse) return iso_fail_memory(err);
 #pragma omp parallel for schedule(static) reduction(min : bad)
     for (int64_t i = 0; i < n; i++) {
         if (i + ISO_VECTORS_AHEAD < n) iso_vector_ahead(x[i + ISO_VECTORS_AHEAD], dim);
-        double sum = squares(dim, x[i]);
-        inverse[i] = 1 / sqrt(sum);
-        if ((!isfinite(sum) || !(sum > 0)) && i < bad) bad = i;
+        inverse[i] = iso_vector_inverse(dim, x[i]);
+        if (!(inverse[i] > 0) && i < bad) bad = i;
     }
-    if (bad == n) return ISO_OK;
-    const char *fault = iso_vector_fault(dim, x[bad]);
-    return iso_fail(err, ISO_E_NUMERIC, "%s vector %lld %s%s", what, (long long)bad, fault, strstr(fault, "zeros") ? " and has no direction" : "");
+    return bad == n ? ISO_OK : iso_vector_fail(what, bad, dim, x[bad], err);
 }
+
+iso_status iso_protocol_lengths(iso_protocol *p, iso_error *err) { return inverse_norms(p->dim, p->n, p->train, "training", &p->inverse, err); }
 
 static iso_status take_vectors(iso_protocol *p, iso_error *err)
 {
-    p->inverse = iso_calloc((size_t)p->n, sizeof *p->inverse);
-    p->test_inverse = iso_calloc((size_t)p->t, sizeof *p->test_inverse);
-    if (!p->inverse || !p->test_inverse) return iso_fail_memory(err);
-    iso_status status = inverse_norms(p->dim, p->n, p->train, "training", p->inverse, err);
-    if (!status) status = inverse_norms(p->dim, p->t, p->test, "test", p->test_inverse, err);
+    iso_status status = inverse_norms(p->dim, p->t, p->test, "test", &p->test_inverse, err);
     if (status) return status;
     p->panel = iso_rank_panels(p->dim, p->t, p->test, p->test_inverse);
     return p->panel ? ISO_OK : iso_fail_memory(err);
@@ -73,6 +82,18 @@ static uint64_t pack(const uint8_t *byte, int n)
     return bits;
 }
 
+/* Bit j of word i to bit i of word j, by halves of ever smaller squares (H. S. Warren, Hacker's Delight, 7-3). */
+static void transpose(uint64_t x[64])
+{
+    uint64_t mask = UINT64_C(0x00000000FFFFFFFF);
+    for (int half = 32; half; half >>= 1, mask ^= mask << half)
+        for (int i = 0; i < 64; i = ((i | half) + 1) & ~half) {
+            const uint64_t swap = (x[i] >> half ^ x[i | half]) & mask;
+            x[i] ^= swap << half;
+            x[i | half] ^= swap;
+        }
+}
+
 static iso_status bits_make(int64_t n, const uint8_t *attributes, int count, iso_bits *b, iso_error *err)
 {
     *b = (iso_bits){.images = n, .words = (n + 63) / 64, .count = count, .row_words = (count + 63) / 64};
@@ -81,12 +102,14 @@ static iso_status bits_make(int64_t n, const uint8_t *attributes, int count, iso
     if (!b->attribute || !b->image) return iso_fail_memory(err);
 #pragma omp parallel for schedule(static)
     for (int64_t w = 0; w < b->words; w++)
-        for (int64_t i = 64 * w; i < n && i < 64 * w + 64; i++)
-            for (int r = 0; r < b->row_words; r++) {
-                uint64_t has = pack(attributes + i * count + 64 * r, count - 64 * r < 64 ? count - 64 * r : 64);
-                b->image[i * b->row_words + r] = has;
-                for (; has; has &= has - 1) b->attribute[(64 * r + __builtin_ctzll(has)) * b->words + w] |= UINT64_C(1) << (i % 64);
-            }
+        for (int r = 0; r < b->row_words; r++) {
+            const int many = count - 64 * r < 64 ? count - 64 * r : 64;
+            uint64_t square[64] = {0}; /* images, then attributes */
+            for (int64_t i = 64 * w; i < n && i < 64 * w + 64; i++)
+                square[i % 64] = b->image[i * b->row_words + r] = pack(attributes + i * count + 64 * r, many);
+            transpose(square);
+            for (int a = 0; a < many; a++) b->attribute[(64 * r + a) * b->words + w] = square[a];
+        }
     return ISO_OK;
 }
 

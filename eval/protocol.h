@@ -29,7 +29,8 @@ typedef struct iso_protocol {
     const uint8_t *train_attributes, *test_attributes; /* [n, count], [t, count], the caller's */
     iso_bits has;        /* of the training images */
     int64_t *both;       /* [count, count] training images that have both a and b, a <= b */
-    double *inverse, *test_inverse; /* [n], [t] 1 / length of the vectors */
+    double *test_inverse; /* [t] 1 / length of the vectors */
+    double *inverse;     /* [n] the same of the training vectors; NULL before iso_protocol_lengths */
     float *panel;        /* test vectors of length 1, ISO_RANK_PANEL of them side by side (rank.c) */
     int singles, doubles;
     iso_query_set *set;  /* [singles + doubles] those that count, in the order of their numbers; pairs have a < b */
@@ -45,7 +46,7 @@ typedef struct iso_asked {
 
 /* Asks for some numbers of a vector: vectors lie in the database's pages, where the processor does not foresee the next one. */
 enum { ISO_VECTORS_AHEAD = 12 }; /* so many vectors before it is read */
-static inline void iso_vector_ahead(const float *x, int n)
+static inline __attribute__((always_inline)) void iso_vector_ahead(const float *x, int n)
 {
     for (const char *at = (const char *)x, *end = (const char *)(x + n); at < end; at += 64) __builtin_prefetch(at);
 }
@@ -58,8 +59,16 @@ void iso_protocol_free(iso_protocol *p);
 
 /* Whether a vector can be compared: 0 where it has a direction, else what it is instead. */
 const char *iso_vector_fault(int dim, const float *x);
+/* 1 / length of a vector; 0 where it cannot be compared. */
+double iso_vector_inverse(int dim, const float *x);
+/* ISO_E_NUMERIC, which names a vector that cannot be compared and says why. */
+iso_status iso_vector_fail(const char *what, int64_t number, int dim, const float *x, iso_error *err);
 
-/* sum [sets, dim]: of the unit training vectors of each set, in double precision. Does not depend on the number of threads. */
+/* Finds the lengths of the training vectors; sums do not need them. ISO_E_NUMERIC: the first vector that has none. Once. */
+ISO_CHECK iso_status iso_protocol_lengths(iso_protocol *p, iso_error *err);
+
+/* sum [sets, dim]: of the unit training vectors of each set, in double precision. Does not depend on the number of threads.
+ * ISO_E_NUMERIC: the first training vector that has no direction. */
 ISO_CHECK iso_status iso_protocol_sums(const iso_protocol *p, double *sum, iso_error *err);
 
 /* Ranks the test images by the scorer (NULL: sum), best first, ties by the lower row, and counts: hits[i * top + r] of the

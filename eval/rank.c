@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "eval/protocol.h"
+#include "model/cpu/cpu.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -126,19 +127,30 @@ bool iso_rank_kernel_use(const char *name)
     return k != NULL;
 }
 
+/* Zeros behind the last item. */
+ISO_CLONES static void fill_panel(int dim, int64_t n, int64_t t, const float *const *test, const double *inverse, float *panel)
+{
+    enum { PART = 64 };
+    float x[PART];
+    for (int i = 0; i < PANEL; i++) {
+        const int64_t item = n * PANEL + i;
+        if (item + ISO_VECTORS_AHEAD < t) iso_vector_ahead(test[item + ISO_VECTORS_AHEAD], dim);
+        for (int from = 0; from < dim; from += PART) {
+            const int many = dim - from < PART ? dim - from : PART;
+            for (int j = 0; j < many; j++) x[j] = item < t ? (float)(inverse[item] * test[item][from + j]) : 0;
+            for (int j = 0; j < many; j++) panel[(size_t)(from + j) * PANEL + (size_t)i] = x[j];
+        }
+    }
+}
+
 float *iso_rank_panels(int dim, int64_t t, const float *const *test, const double *inverse)
 {
-    int64_t panels = (t + PANEL - 1) / PANEL;
-    size_t size = (size_t)dim * PANEL;
-    float *out = (size_t)panels < SIZE_MAX / sizeof *out / size ? aligned_alloc(64, (size_t)panels * size * sizeof *out) : NULL;
+    const int64_t panels = (t + PANEL - 1) / PANEL;
+    const size_t size = (size_t)dim * PANEL, bytes = (size_t)panels < SIZE_MAX / sizeof(float) / size ? (size_t)panels * size * sizeof(float) : 0;
+    float *out = bytes ? iso_wish_huge(aligned_alloc(64, bytes), bytes) : NULL;
     if (!out) return NULL;
 #pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < panels; n++)
-        for (int i = 0; i < PANEL; i++) {
-            int64_t item = n * PANEL + i;
-            float *to = out + (size_t)n * size + i;
-            for (int j = 0; j < dim; j++) to[(size_t)j * PANEL] = item < t ? (float)(inverse[item] * test[item][j]) : 0;
-        }
+    for (int64_t n = 0; n < panels; n++) fill_panel(dim, n, t, test, inverse, out + (size_t)n * size);
     return out;
 }
 

@@ -7,8 +7,7 @@
  * out of it. For CelebA an image is then added some eight times, to sums that lie in the first-level cache. Groups are made within blocks of
  * the images, whose vectors are read in their order and then lie in the cache.
  *
- * Threads share the coordinates, not the images: every sum is taken in one order whatever their number. */
-#include <math.h>
+ * Threads share the images while they read them, and the coordinates while they add: every sum is taken in one order whatever their number. */
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,20 +19,30 @@
 enum { LANES = 8, SLICE_MAX = 8, COMMON_MAX = 10, BLOCK = 16384, AHEAD = 8, LINE = 64 }; /* a slice: at most SLICE_MAX vectors of LANES numbers */
 
 typedef double lanes __attribute__((vector_size(64)));
+typedef float floats __attribute__((vector_size(32), aligned(4)));
+
+_Static_assert(BLOCK <= UINT16_MAX + 1 && COMMON_MAX <= 16, "16 bits for an image of a block, and for a group");
+
+/* What a byte of an image's attributes says of a level's: bit k for its attribute k. */
+typedef struct said {
+    int byte;
+    uint16_t pattern[256];
+} said;
 
 /* Some attributes, and the images by which of them they have. */
 typedef struct level {
     int commons, common[COMMON_MAX];
+    int saids;
+    said *said;              /* [saids] all that say anything */
     uint64_t *rare_bits;     /* [row_words] attributes of later levels */
     int64_t *group;          /* [groups + 1] where each begins in `order`; 2^commons in each block of BLOCK images */
-    int64_t *order;          /* [n] training images by group, in their own order within */
+    uint16_t *order;         /* [n] training images, counted from their block's first, by group, in their own order within */
 } level;
 
 typedef struct plan {
     const iso_protocol *p;
     int32_t *set_of;         /* [count, count] number of the set, or -1; singles on the diagonal, both triangles */
     int used, *attribute;    /* those that are in any set, the commonest first */
-    int *back;               /* [count] how many of them come behind it */
     int64_t blocks;
     int levels;
     level *level;
@@ -66,20 +75,9 @@ static iso_status list_used(plan *s, iso_error *err)
         if (in) list[s->used][0] = s->p->both[(size_t)a * count + a], list[s->used++][1] = a;
     }
     qsort(list, (size_t)s->used, sizeof *list, by_count);
-    for (int i = 0; i < s->used; i++) {
-        s->attribute[i] = (int)list[i][1];
-        s->back[list[i][1]] = s->used - 1 - i;
-    }
+    for (int i = 0; i < s->used; i++) s->attribute[i] = (int)list[i][1];
     free(list);
     return ISO_OK;
-}
-
-static int64_t group_of(const iso_protocol *p, const level *l, int64_t image)
-{
-    const uint64_t *bits = p->has.image + image * p->has.row_words;
-    int64_t group = 0;
-    for (int k = l->commons - 1; k >= 0; k--) group = group << 1 | (int64_t)(bits[l->common[k] / 64] >> (l->common[k] % 64) & 1);
-    return (image / BLOCK << l->commons) + group;
 }
 
 /* Attributes first ... first+commons-1; false: out of memory. */
@@ -87,51 +85,74 @@ static bool level_make(const plan *s, int first, int commons, level *l)
 {
     const iso_protocol *p = s->p;
     const int64_t groups = s->blocks << commons;
-    int64_t *of = iso_calloc((size_t)p->n, sizeof *of); /* [n] each image's group */
     *l = (level){.commons = commons};
+    l->said = iso_calloc((size_t)commons, sizeof *l->said);
     l->rare_bits = iso_calloc((size_t)p->has.row_words, sizeof *l->rare_bits);
     l->order = iso_calloc((size_t)p->n, sizeof *l->order);
-    l->group = iso_calloc((size_t)groups + 2, sizeof *l->group);
-    if (!of || !l->rare_bits || !l->order || !l->group) {
-        free(of);
-        return false;
+    l->group = iso_calloc((size_t)groups + 1, sizeof *l->group);
+    if (!l->said || !l->rare_bits || !l->order || !l->group) return false;
+    l->group[groups] = p->n;
+    for (int k = 0; k < commons; k++) {
+        const int a = l->common[k] = s->attribute[first + k];
+        int i = 0;
+        while (i < l->saids && l->said[i].byte != a / 8) i++;
+        if (i == l->saids) l->said[l->saids++].byte = a / 8;
+        for (int v = 0; v < 256; v++) l->said[i].pattern[v] |= (uint16_t)((v >> a % 8 & 1) << k);
     }
-    for (int k = 0; k < commons; k++) l->common[k] = s->attribute[first + k];
     for (int i = first + commons; i < s->used; i++) l->rare_bits[s->attribute[i] / 64] |= UINT64_C(1) << (s->attribute[i] % 64);
-    for (int64_t i = 0; i < p->n; i++) l->group[(of[i] = group_of(p, l, i)) + 2]++;
-    for (int64_t g = 2; g < groups + 2; g++) l->group[g] += l->group[g - 1];
-    for (int64_t i = 0; i < p->n; i++) l->order[l->group[of[i] + 1]++] = i;
-    free(of);
     return true;
+}
+
+static int pattern_of(const level *l, const uint64_t *bits)
+{
+    int pattern = 0;
+    for (int i = 0; i < l->saids; i++) pattern |= l->said[i].pattern[bits[l->said[i].byte / 8] >> 8 * (l->said[i].byte % 8) & 255];
+    return pattern;
+}
+
+/* Puts a block's images in order. */
+static void level_sort(const plan *s, const level *l, int64_t block)
+{
+    const iso_protocol *p = s->p;
+    const int64_t from = block * BLOCK, n = p->n - from < BLOCK ? p->n - from : BLOCK;
+    int64_t *group = l->group + (block << l->commons), at = from;
+    uint16_t of[BLOCK];
+    int next[1 << COMMON_MAX] = {0};
+    for (int64_t i = 0; i < n; i++) next[of[i] = (uint16_t)pattern_of(l, p->has.image + (from + i) * p->has.row_words)]++;
+    for (int g = 0; g < 1 << l->commons; g++) {
+        group[g] = at;
+        at += next[g];
+        next[g] = (int)(group[g] - from);
+    }
+    for (int64_t i = 0; i < n; i++) l->order[from + next[of[i]]++] = (uint16_t)i;
 }
 
 static iso_status plan_make(plan *s, const iso_protocol *p, iso_error *err)
 {
     size_t count = (size_t)p->count;
-    bool failed = false;
     *s = (plan){.p = p, .blocks = (p->n - 1) / BLOCK + 1};
     s->set_of = iso_calloc(count, count * sizeof *s->set_of);
     s->attribute = iso_calloc(count, sizeof *s->attribute);
-    s->back = iso_calloc(count, sizeof *s->back);
-    if (!s->set_of || !s->attribute || !s->back) return iso_fail_memory(err);
+    if (!s->set_of || !s->attribute) return iso_fail_memory(err);
     number_sets(p, s->set_of);
     iso_status status = list_used(s, err);
     if (status) return status;
     s->levels = (s->used + COMMON_MAX - 1) / COMMON_MAX;
     s->level = iso_calloc((size_t)s->levels, sizeof *s->level);
     if (!s->level) return iso_fail_memory(err);
-#pragma omp parallel for schedule(dynamic) reduction(|| : failed)
     for (int i = 0; i < s->levels; i++) {
         const int first = s->used * i / s->levels;
-        failed = !level_make(s, first, s->used * (i + 1) / s->levels - first, &s->level[i]) || failed;
+        if (!level_make(s, first, s->used * (i + 1) / s->levels - first, &s->level[i])) return iso_fail_memory(err);
     }
-    return failed ? iso_fail_memory(err) : ISO_OK;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t i = 0; i < s->levels * s->blocks; i++) level_sort(s, &s->level[i % s->levels], i / s->levels);
+    return ISO_OK;
 }
 
 static void plan_clear(plan *s)
 {
-    for (int i = 0; s->level && i < s->levels; i++) free(s->level[i].rare_bits), free(s->level[i].group), free(s->level[i].order);
-    free(s->set_of), free(s->attribute), free(s->back), free(s->level);
+    for (int i = 0; s->level && i < s->levels; i++) free(s->level[i].said), free(s->level[i].rare_bits), free(s->level[i].group), free(s->level[i].order);
+    free(s->set_of), free(s->attribute), free(s->level);
 }
 
 /* ---- adding ---- */
@@ -141,136 +162,175 @@ typedef struct slice {
     int from, width, vectors; /* coordinates; vectors of LANES that hold them, zeros behind */
     float *block;             /* [BLOCK, vectors * LANES] of the block at hand, zeros behind the width */
     lanes *w;                 /* [sets, vectors] */
-    lanes *rare;              /* [used, vectors] of the group at hand: each rarer attribute's sum, by plan.back */
+    lanes *rare;              /* [count, vectors] of the group at hand: each rarer attribute's sum */
     lanes *sum;               /* [vectors] the group's */
-    lanes **to;               /* [1 + used] what an image is added to */
     uint64_t *touched;        /* [row_words] attributes whose sums in `rare` are not zero */
 } slice;
 
-/* Number by number: gcc takes whole `lanes` through the stack where registers are shorter. */
-static inline __attribute__((always_inline)) void add(lanes *to, const lanes *x, int vectors)
+typedef struct adding {
+    const plan *plan;
+    int slices;
+    slice *slice;             /* [slices] those at hand */
+    bool measured;            /* all images' lengths are known */
+    double *inverse;          /* [n] 1 / length of the images read so far */
+    int64_t bad;              /* the first image that has no direction; n: none */
+} adding;
+
+static inline __attribute__((always_inline)) float *in_block(const slice *c, int64_t image) { return c->block + image % BLOCK * c->vectors * LANES; }
+
+/* Copies an image's vector to the slices' blocks. */
+static void read_image(adding *a, int64_t image, int64_t end)
 {
+    const iso_protocol *p = a->plan->p;
+    if (image + ISO_VECTORS_AHEAD < end) iso_vector_ahead(p->train[image + ISO_VECTORS_AHEAD], p->dim);
+    if (!a->measured) a->inverse[image] = iso_vector_inverse(p->dim, p->train[image]);
+    for (int i = 0; i < a->slices; i++) memcpy(in_block(&a->slice[i], image), p->train[image] + a->slice[i].from, (size_t)a->slice[i].width * sizeof(float));
+    if (a->inverse[image] > 0) return;
+#pragma omp critical(iso_sums_bad)
+    if (image < a->bad) a->bad = image;
+}
+
+/* wide: registers hold `lanes`, and there are SLICE_MAX of them. Else number by number: gcc takes whole `lanes` through the stack then. */
+static inline __attribute__((always_inline)) void add(lanes *to, const lanes *x, int vectors, bool wide)
+{
+#pragma GCC unroll 8
+    for (int i = 0; wide && i < SLICE_MAX; i++) to[i] += x[i];
+    if (wide) return;
     double *sum = (double *)to;
     const double *more = (const double *)x;
 #pragma omp simd
     for (int i = 0; i < vectors * LANES; i++) sum[i] += more[i];
 }
 
-/* Copies this slice of a block's vectors. */
-static void read_block(const iso_protocol *p, const slice *c, int64_t block)
-{
-    float *to = c->block;
-    for (int64_t i = block * BLOCK; i < p->n && i < (block + 1) * BLOCK; i++, to += c->vectors * LANES) {
-        if (i + ISO_VECTORS_AHEAD < p->n) iso_vector_ahead(p->train[i + ISO_VECTORS_AHEAD] + c->from, c->width);
-        memcpy(to, p->train[i] + c->from, (size_t)c->width * sizeof *to);
-    }
-}
+/* The image at a place of the order. */
+static inline __attribute__((always_inline)) int64_t ordered(const level *l, int64_t k) { return k / BLOCK * BLOCK + l->order[k]; }
 
-static inline __attribute__((always_inline)) const float *in_block(const slice *c, int64_t image) { return c->block + image % BLOCK * c->vectors * LANES; }
-
-/* Asks for what will be read of an image, which lies anywhere in its block. */
-static inline __attribute__((always_inline)) void ask_for(const plan *s, const slice *c, int64_t image)
+/* Asks for what will be read of the image at a place, which lies anywhere in its block. */
+static inline __attribute__((always_inline)) void ask_for(const adding *a, const level *l, const slice *c, int64_t k)
 {
+    if (k >= a->plan->p->n) return;
+    const int64_t image = ordered(l, k);
     const float *z = in_block(c, image);
     for (int i = 0; i < c->vectors * LANES; i += LINE / (int)sizeof *z) __builtin_prefetch(z + i);
-    __builtin_prefetch(s->p->has.image + image * s->p->has.row_words);
-    __builtin_prefetch(s->p->inverse + image);
+    __builtin_prefetch(a->plan->p->has.image + image * a->plan->p->has.row_words);
+    __builtin_prefetch(a->inverse + image);
 }
 
-/* Lists what an image is added to; their number. */
-static inline __attribute__((always_inline)) int targets(const plan *s, const level *l, const slice *c, int64_t image)
-{
-    const iso_protocol *p = s->p;
-    const uint64_t *bits = p->has.image + image * p->has.row_words;
-    int n = 0;
-    c->to[n++] = c->sum;
-    for (int r = 0; r < p->has.row_words; r++) {
-        uint64_t left = bits[r] & l->rare_bits[r];
-        c->touched[r] |= left;
-        for (; left; left &= left - 1) c->to[n++] = c->rare + (size_t)s->back[64 * r + __builtin_ctzll(left)] * c->vectors;
+/* Adds to the sums of the rarer attributes that an image has: for each of these, SUM is its sum. */
+#define EACH_RARE(SUM, ...)                                                                              \
+    for (int r = 0; r < row_words; r++) {                                                                \
+        uint64_t left = has[image * row_words + r] & l->rare_bits[r];                                    \
+        c->touched[r] |= left;                                                                           \
+        for (; left; left &= left - 1) {                                                                 \
+            lanes *SUM = c->rare + (size_t)(64 * r + __builtin_ctzll(left)) * (size_t)c->vectors;        \
+            __VA_ARGS__;                                                                                 \
+        }                                                                                                \
     }
-    return n;
-}
 
-/* An image's slice, of length 1. Number by number: gcc converts whole `lanes` through the stack where registers are shorter. */
-static inline __attribute__((always_inline)) void unit(const plan *s, const slice *c, int64_t image, int vectors, lanes *x)
+/* The images of a group. Converted number by number, for the same reason as above. */
+static inline __attribute__((always_inline)) void add_images(const adding *a, const level *l, const slice *c, int64_t from, int64_t to)
 {
-    const float *z = in_block(c, image);
-    double *to = (double *)x, inverse = s->p->inverse[image];
-    for (int i = 0; i < vectors * LANES; i++) to[i] = inverse * (double)z[i];
-}
-
-static inline __attribute__((always_inline)) void add_images(const plan *s, const level *l, const slice *c, int64_t from, int64_t to)
-{
+    const int row_words = a->plan->p->has.row_words;
+    const uint64_t *has = a->plan->p->has.image;
     for (int64_t k = from; k < to; k++) {
         lanes x[SLICE_MAX];
-        int64_t image = l->order[k];
-        if (k + AHEAD < s->p->n) ask_for(s, c, l->order[k + AHEAD]);
-        unit(s, c, image, c->vectors, x);
-        int n = targets(s, l, c, image);
-        for (int i = 0; i < n; i++) add(c->to[i], x, c->vectors);
+        const int64_t image = ordered(l, k);
+        const float *z = in_block(c, image);
+        ask_for(a, l, c, k + AHEAD);
+        for (int i = 0; i < c->vectors * LANES; i++) ((double *)x)[i] = a->inverse[image] * (double)z[i];
+        add(c->sum, x, c->vectors, false);
+        EACH_RARE(sum, add(sum, x, c->vectors, false))
     }
 }
 
-/* The same for whole slices: the image stays in registers. */
-static inline __attribute__((always_inline)) void add_images_wide(const plan *s, const level *l, const slice *c, int64_t from, int64_t to)
+/* The same, wide: the image and the group's sum stay in registers. */
+static inline __attribute__((always_inline)) void add_images_wide(const adding *a, const level *l, const slice *c, int64_t from, int64_t to)
 {
     _Static_assert(SLICE_MAX == 8, "eight variables");
+#define EACH_LANES(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#define BEGIN(i) lanes s##i = {0};
+#define READ(i) lanes x##i = inverse * __builtin_convertvector(z[i], lanes); s##i += x##i;
+#define ADD(i) sum[i] += x##i;
+#define END(i) c->sum[i] = s##i;
+    const int row_words = a->plan->p->has.row_words;
+    const uint64_t *has = a->plan->p->has.image;
+    EACH_LANES(BEGIN)
     for (int64_t k = from; k < to; k++) {
-        lanes x[SLICE_MAX];
-        int64_t image = l->order[k];
-        if (k + AHEAD < s->p->n) ask_for(s, c, l->order[k + AHEAD]);
-        int n = targets(s, l, c, image);
-        unit(s, c, image, SLICE_MAX, x);
-        lanes x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3], x4 = x[4], x5 = x[5], x6 = x[6], x7 = x[7];
-        for (int i = 0; i < n; i++) {
-            lanes *sum = c->to[i];
-            sum[0] += x0, sum[1] += x1, sum[2] += x2, sum[3] += x3, sum[4] += x4, sum[5] += x5, sum[6] += x6, sum[7] += x7;
-        }
+        const int64_t image = ordered(l, k);
+        const floats *z = (const floats *)in_block(c, image);
+        const double inverse = a->inverse[image];
+        ask_for(a, l, c, k + AHEAD);
+        EACH_LANES(READ)
+        EACH_RARE(sum, EACH_LANES(ADD))
     }
+    EACH_LANES(END)
 }
 
-static inline __attribute__((always_inline)) void add_to_set(const plan *s, const slice *c, int a, int b, const lanes *x)
+static inline __attribute__((always_inline)) void add_to_set(const plan *s, const slice *c, int a, int b, const lanes *x, bool wide)
 {
     int32_t set = s->set_of[(size_t)a * s->p->count + b];
-    if (set >= 0) add(c->w + (size_t)set * c->vectors, x, c->vectors);
+    if (set >= 0) add(c->w + (size_t)set * (size_t)c->vectors, x, c->vectors, wide);
 }
 
 /* Gives the sums of the group that has these of the level's attributes to the sets, and clears them. */
-static inline __attribute__((always_inline)) void end_group(const plan *s, const level *l, const slice *c, int pattern)
+static inline __attribute__((always_inline)) void end_group(const plan *s, const level *l, const slice *c, int pattern, bool wide)
 {
     int in[COMMON_MAX], ins = 0;
     for (int k = 0; k < l->commons; k++)
         if (pattern >> k & 1) in[ins++] = l->common[k];
     for (int i = 0; i < ins; i++)
-        for (int j = i; j < ins; j++) add_to_set(s, c, in[i], in[j], c->sum);
+        for (int j = i; j < ins; j++) add_to_set(s, c, in[i], in[j], c->sum, wide);
     memset(c->sum, 0, (size_t)c->vectors * sizeof *c->sum);
     for (int r = 0; r < s->p->has.row_words; r++)
         for (; c->touched[r]; c->touched[r] &= c->touched[r] - 1) {
             const int a = 64 * r + __builtin_ctzll(c->touched[r]);
-            lanes *x = c->rare + (size_t)s->back[a] * c->vectors;
-            for (int i = 0; i < ins; i++) add_to_set(s, c, in[i], a, x);
+            lanes *x = c->rare + (size_t)a * c->vectors;
+            for (int i = 0; i < ins; i++) add_to_set(s, c, in[i], a, x, wide);
             memset(x, 0, (size_t)c->vectors * sizeof *x);
         }
 }
 
-static inline __attribute__((always_inline)) void add_groups(const plan *s, const level *l, const slice *c, int64_t block)
+static inline __attribute__((always_inline)) void add_groups(const adding *a, const slice *c, int64_t block, bool wide)
 {
-    for (int pattern = 1; pattern < 1 << l->commons; pattern++) {
-        const int64_t *group = l->group + (block << l->commons) + pattern;
-        if (group[0] == group[1]) continue;
-        if (c->vectors == SLICE_MAX) add_images_wide(s, l, c, group[0], group[1]);
-        else add_images(s, l, c, group[0], group[1]);
-        end_group(s, l, c, pattern);
+    for (int i = 0; i < a->plan->levels; i++) {
+        const level *l = &a->plan->level[i];
+        for (int pattern = 1; pattern < 1 << l->commons; pattern++) {
+            const int64_t *group = l->group + (block << l->commons) + pattern;
+            if (group[0] == group[1]) continue;
+            if (wide) add_images_wide(a, l, c, group[0], group[1]);
+            else add_images(a, l, c, group[0], group[1]);
+            end_group(a->plan, l, c, pattern, wide);
+        }
     }
 }
 
-ISO_CLONES static void add_blocks(const plan *s, const slice *c)
+ISO_CLONES static void add_block(const adding *a, const slice *c, int64_t block) { add_groups(a, c, block, false); }
+
+#ifdef __x86_64__
+__attribute__((target("avx512f"))) static void add_block_wide(const adding *a, const slice *c, int64_t block) { add_groups(a, c, block, true); }
+static bool is_wide(void) { return __builtin_cpu_supports("avx512f"); }
+#else
+#define add_block_wide add_block
+static bool is_wide(void) { return false; }
+#endif
+
+/* All images for the slices at hand. */
+static void add_all(adding *a)
 {
-    for (int64_t block = 0; block < s->blocks; block++) {
-        read_block(s->p, c, block);
-        for (int i = 0; i < s->levels; i++) add_groups(s, &s->level[i], c, block);
+    const int64_t n = a->plan->p->n;
+    const bool wide = is_wide();
+#pragma omp parallel
+    for (int64_t block = 0; block < a->plan->blocks; block++) {
+        const int64_t end = n < (block + 1) * BLOCK ? n : (block + 1) * BLOCK;
+#pragma omp for schedule(static)
+        for (int64_t image = block * BLOCK; image < end; image++) read_image(a, image, n);
+#pragma omp for schedule(static)
+        for (int i = 0; i < a->slices; i++) {
+            if (wide && a->slice[i].vectors == SLICE_MAX) add_block_wide(a, &a->slice[i], block);
+            else add_block(a, &a->slice[i], block);
+        }
     }
+    a->measured = true;
 }
 
 /* n * size zeroed bytes, for whole vectors. */
@@ -282,41 +342,66 @@ static void *vectors_new(size_t n, size_t size)
     return x;
 }
 
-static bool sum_slice(const plan *s, int from, int width, double *sum)
+static size_t block_bytes(const slice *c) { return (size_t)BLOCK * (size_t)c->vectors * LANES * sizeof *c->block; }
+
+/* false: out of memory. */
+static bool slice_begin(const plan *s, int from, int width, slice *c)
 {
-    size_t sets = (size_t)s->p->singles + (size_t)s->p->doubles, used = (size_t)s->used;
-    slice c = {.from = from, .width = width, .vectors = (width + LANES - 1) / LANES};
-    const size_t block = (size_t)BLOCK * (size_t)c.vectors * LANES * sizeof *c.block;
-    c.block = iso_huge_alloc(block);
-    c.w = vectors_new(sets * (size_t)c.vectors, sizeof *c.w);
-    c.rare = vectors_new(used * (size_t)c.vectors, sizeof *c.rare);
-    c.sum = vectors_new((size_t)c.vectors, sizeof *c.sum);
-    c.to = iso_calloc(1 + used, sizeof *c.to);
-    c.touched = iso_calloc((size_t)s->p->has.row_words, sizeof *c.touched);
-    bool ok = c.block && c.w && c.rare && c.sum && c.to && c.touched;
-    if (ok) {
-        add_blocks(s, &c);
-        for (size_t i = 0; i < sets; i++) memcpy(sum + i * (size_t)s->p->dim + from, c.w + i * (size_t)c.vectors, (size_t)width * sizeof *sum);
+    size_t sets = (size_t)s->p->singles + (size_t)s->p->doubles, count = (size_t)s->p->count;
+    *c = (slice){.from = from, .width = width, .vectors = (width + LANES - 1) / LANES};
+    c->block = iso_huge_alloc(block_bytes(c));
+    c->w = vectors_new(sets * (size_t)c->vectors, sizeof *c->w);
+    c->rare = vectors_new(count * (size_t)c->vectors, sizeof *c->rare);
+    c->sum = vectors_new((size_t)c->vectors, sizeof *c->sum);
+    c->touched = iso_calloc((size_t)s->p->has.row_words, sizeof *c->touched);
+    return c->block && c->w && c->rare && c->sum && c->touched;
+}
+
+static void slice_end(const slice *c)
+{
+    iso_huge_free(c->block, block_bytes(c));
+    free(c->w), free(c->rare), free(c->sum), free(c->touched);
+}
+
+/* `slices` slices from a coordinate on. */
+static iso_status sum_slices(adding *a, int from, int width, double *sum, iso_error *err)
+{
+    const iso_protocol *p = a->plan->p;
+    bool ok = true;
+    for (int i = 0; i < a->slices && ok; i++) {
+        const int at = from + i * width;
+        ok = slice_begin(a->plan, at, p->dim - at < width ? p->dim - at : width, &a->slice[i]);
     }
-    iso_huge_free(c.block, block);
-    free(c.w), free(c.rare), free(c.sum), free(c.to), free(c.touched);
-    return ok;
+    if (ok) add_all(a);
+    for (int i = 0; i < a->slices; i++) {
+        const slice *c = &a->slice[i];
+        for (int s = 0; ok && s < p->singles + p->doubles; s++)
+            memcpy(sum + (size_t)s * (size_t)p->dim + c->from, c->w + (size_t)s * (size_t)c->vectors, (size_t)c->width * sizeof *sum);
+        slice_end(c);
+        a->slice[i] = (slice){0};
+    }
+    if (!ok) return iso_fail_memory(err);
+    return a->bad == p->n ? ISO_OK : iso_vector_fail("training", a->bad, p->dim, p->train[a->bad], err);
 }
 
 iso_status iso_protocol_sums(const iso_protocol *p, double *sum, iso_error *err)
 {
     plan s;
-    bool failed = false;
+    adding a = {.plan = &s, .bad = p->n};
     iso_status status = plan_make(&s, p, err);
     if (status) goto done;
     /* as wide as gives every thread a slice: the attributes are looked at once for each */
-    int threads = omp_get_max_threads(), blocks = (p->dim + LANES - 1) / LANES, share = (blocks + threads - 1) / threads;
-    int width = LANES * (share < SLICE_MAX ? share : SLICE_MAX);
-#pragma omp parallel for schedule(dynamic) reduction(|| : failed)
-    for (int from = 0; from < p->dim; from += width)
-        failed = !sum_slice(&s, from, p->dim - from < width ? p->dim - from : width, sum) || failed;
-    if (failed) status = iso_fail_memory(err);
+    const int threads = omp_get_max_threads(), vectors = (p->dim + LANES - 1) / LANES, share = (vectors + threads - 1) / threads;
+    const int width = LANES * (share < SLICE_MAX ? share : SLICE_MAX), slices = (p->dim + width - 1) / width;
+    a.slice = iso_calloc((size_t)(slices < threads ? slices : threads), sizeof *a.slice);
+    a.inverse = iso_calloc((size_t)p->n, sizeof *a.inverse);
+    if (!a.slice || !a.inverse) status = iso_fail_memory(err);
+    for (int i = 0; i < slices && !status; i += a.slices) {
+        a.slices = slices - i < threads ? slices - i : threads;
+        status = sum_slices(&a, i * width, width, sum, err);
+    }
 done:
+    free(a.slice), free(a.inverse);
     plan_clear(&s);
     return status;
 }

@@ -20,31 +20,30 @@ struct iso_attributes {
     size_t capacity;
 };
 
-static iso_status add_file(iso_names *files, const iso_words *w, const char *name, size_t *number, iso_error *err)
+static iso_status add_file(iso_names *files, const iso_words *w, const char *name, size_t length, size_t *number, iso_error *err)
 {
     bool added;
-    iso_status status = iso_names_add(files, name, number, &added, err);
-    if (!status && !added) status = iso_fail(err, ISO_E_FORMAT, "%s: line %zu: %s is listed twice", w->file, w->line, name);
+    iso_status status = iso_names_add(files, name, length, number, &added, err);
+    if (!status && !added) status = iso_fail(err, ISO_E_FORMAT, "%s: line %zu: %.*s is listed twice", w->file, w->line, (int)length, name);
     return status;
 }
 
 /* Nearly all lines of these files are written alike. Such a line is read at sight; any other is cut into words. */
 
 /* The blank at the end of the name with which the line begins; NULL: the line is not that plain. */
-static char *plain_name(const iso_words *w)
+static const char *plain_name(const iso_words *w, size_t *length)
 {
-    char *p = w->at; /* at its end stands a NUL */
+    const char *p = w->at; /* at its end stands a NUL */
     while ((unsigned char)*p > ' ') p++;
-    return p > w->at && *p == ' ' ? p : NULL;
+    *length = (size_t)(p - w->at);
+    return *length && *p == ' ' ? p : NULL;
 }
 
-/* Whether only blanks follow. The name is cut off at `blank` then. */
-static bool plain_end(const iso_words *w, char *blank, const char *p)
+/* Whether only blanks follow. */
+static bool plain_end(const iso_words *w, const char *p)
 {
     while (*p == ' ' || *p == '\r') p++;
-    if (p != w->end) return false;
-    *blank = 0;
-    return true;
+    return p == w->end;
 }
 
 /* How many files a text lists, if each line has `line` bytes at least. */
@@ -52,10 +51,10 @@ static size_t lines_in(const iso_words *w, size_t line) { return w->bytes / line
 
 /* --- partition --------------------------------------------------------------------------------------------------- */
 
-static iso_status add_part(iso_partition *p, const iso_words *w, const char *name, int part, iso_error *err)
+static iso_status add_part(iso_partition *p, const iso_words *w, const char *name, size_t length, int part, iso_error *err)
 {
     size_t number;
-    iso_status status = add_file(&p->files, w, name, &number, err);
+    iso_status status = add_file(&p->files, w, name, length, &number, err);
     if (status) return status;
     if (!iso_grow(&p->part, &p->capacity, number + 1, 1)) return iso_fail_memory(err);
     p->part[number] = (uint8_t)part;
@@ -63,12 +62,12 @@ static iso_status add_part(iso_partition *p, const iso_words *w, const char *nam
 }
 
 /* "file N" */
-static bool plain_partition_line(const iso_words *w, int *part)
+static bool plain_partition_line(const iso_words *w, size_t *length, int *part)
 {
-    char *blank = plain_name(w);
+    const char *blank = plain_name(w, length);
     if (!blank || blank[1] < '0' || blank[1] > '2') return false;
     *part = blank[1] - '0';
-    return plain_end(w, blank, blank + 2);
+    return plain_end(w, blank + 2);
 }
 
 static iso_status partition_line(iso_partition *p, const iso_words *w, iso_error *err)
@@ -79,7 +78,7 @@ static iso_status partition_line(iso_partition *p, const iso_words *w, iso_error
     if (part[0] < '0' || part[0] > '2' || part[1])
         return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: the part is '%.20s', expected 0 (train), 1 (validation) or 2 (test)", w->file,
                         w->line, part);
-    return add_part(p, w, w->word[0], part[0] - '0', err);
+    return add_part(p, w, w->word[0], strlen(w->word[0]), part[0] - '0', err);
 }
 
 static iso_status partition_parse(iso_partition *p, iso_words *w, iso_error *err)
@@ -88,7 +87,8 @@ static iso_status partition_parse(iso_partition *p, iso_words *w, iso_error *err
     iso_status status = iso_names_reserve(&p->files, lines_in(w, 13), err);
     while (!status && !(status = iso_words_line(w, err)) && w->at) {
         int part;
-        if (plain_partition_line(w, &part)) status = add_part(p, w, w->at, part, err);
+        size_t length;
+        if (plain_partition_line(w, &length, &part)) status = add_part(p, w, w->at, length, part, err);
         else if (!(status = iso_words_cut(w, err)) && w->count) status = partition_line(p, w, err);
     }
     return status;
@@ -155,7 +155,7 @@ static iso_status attribute_names(iso_attributes *a, iso_words *w, iso_error *er
     for (size_t i = 0; i < w->count; i++) {
         size_t number;
         bool added;
-        status = iso_names_add(&a->attributes, w->word[i], &number, &added, err);
+        status = iso_names_add(&a->attributes, w->word[i], strlen(w->word[i]), &number, &added, err);
         if (status) return status;
         if (!added) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: attribute %s is named twice", w->file, w->line, w->word[i]);
     }
@@ -199,9 +199,9 @@ static inline uint64_t eight_values(const char *p, uint8_t *row)
 }
 
 /* "file", then for each attribute "  1" or " -1". `row` is changed in any case. */
-static bool plain_attribute_line(const iso_words *w, size_t n, uint8_t *row)
+static bool plain_attribute_line(const iso_words *w, size_t n, size_t *length, uint8_t *row)
 {
-    char *blank = plain_name(w);
+    const char *blank = plain_name(w, length);
     if (!blank || (size_t)(w->end - blank) < 3 * n) return false;
     uint64_t odd = 0;
     size_t i = 0;
@@ -212,7 +212,7 @@ static bool plain_attribute_line(const iso_words *w, size_t n, uint8_t *row)
         odd |= (uint64_t)((value[0] ^ ' ') | (value[2] ^ '1') | !(yes | (value[1] == '-')));
         row[i] = (uint8_t)yes;
     }
-    return !odd && plain_end(w, blank, blank + 3 * n);
+    return !odd && plain_end(w, blank + 3 * n);
 }
 
 static iso_status attribute_line(iso_attributes *a, const iso_words *w, uint8_t *row, iso_error *err)
@@ -221,7 +221,7 @@ static iso_status attribute_line(iso_attributes *a, const iso_words *w, uint8_t 
     if (w->count != n + 1)
         return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: has %zu columns, expected %zu: a file and its %zu attributes", w->file, w->line,
                         w->count, n + 1, n);
-    iso_status status = add_file(&a->files, w, w->word[0], &number, err);
+    iso_status status = add_file(&a->files, w, w->word[0], strlen(w->word[0]), &number, err);
     if (status) return status;
     for (size_t i = 0; i < n; i++) {
         const char *value = w->word[i + 1];
@@ -243,10 +243,10 @@ static iso_status attributes_parse(iso_attributes *a, iso_words *w, iso_error *e
     status = iso_names_reserve(&a->files, room, err);
     if (!status && !iso_grow(&a->rows, &a->capacity, (room + 1) * n, 1)) status = iso_fail_memory(err); /* and the row tried last */
     while (!status && !(status = iso_words_line(w, err)) && w->at) {
-        size_t number;
+        size_t number, length;
         uint8_t *row = next_row(a);
         if (!row) return iso_fail_memory(err);
-        if (plain_attribute_line(w, n, row)) status = add_file(&a->files, w, w->at, &number, err);
+        if (plain_attribute_line(w, n, &length, row)) status = add_file(&a->files, w, w->at, length, &number, err);
         else if (!(status = iso_words_cut(w, err)) && w->count) status = attribute_line(a, w, row, err);
     }
     if (!status && a->files.count != total)

@@ -121,18 +121,20 @@ void iso_words_end(iso_words *w)
 
 /* ---- names ---- */
 
-static uint64_t hash_of(const char *name) { return XXH3_64bits(name, strlen(name)); }
+static uint64_t hash_of(const char *name, size_t length) { return XXH3_64bits(name, length); }
+
+static bool is_name(const char *held, const char *name, size_t length) { return strncmp(held, name, length) == 0 && !held[length]; }
 
 static uint64_t slot_of(uint64_t hash, size_t number) { return (hash & ~(uint64_t)UINT32_MAX) | (number + 1); }
 static size_t number_in(uint64_t slot) { return (size_t)(slot & UINT32_MAX) - 1; }
 
 /* The slot that holds the name, or the free one where it belongs. Names are compared where half of their hashes agree. */
-static uint64_t *find_slot(const iso_names *n, uint64_t hash, const char *name)
+static uint64_t *find_slot(const iso_names *n, uint64_t hash, const char *name, size_t length)
 {
     size_t mask = n->slots - 1;
     for (size_t i = (size_t)hash & mask;; i = (i + 1) & mask) {
         uint64_t held = n->slot[i];
-        if (!held || ((held ^ hash) >> 32 == 0 && strcmp(iso_names_at(n, number_in(held)), name) == 0)) return &n->slot[i];
+        if (!held || ((held ^ hash) >> 32 == 0 && is_name(iso_names_at(n, number_in(held)), name, length))) return &n->slot[i];
     }
 }
 
@@ -145,8 +147,9 @@ static iso_status set_slots(iso_names *n, size_t slots, iso_error *err)
     n->slots = slots;
     for (size_t i = 0; i < n->count; i++) {
         const char *name = iso_names_at(n, i);
-        uint64_t hash = hash_of(name);
-        *find_slot(n, hash, name) = slot_of(hash, i);
+        const size_t length = strlen(name);
+        uint64_t hash = hash_of(name, length);
+        *find_slot(n, hash, name, length) = slot_of(hash, i);
     }
     return ISO_OK;
 }
@@ -164,30 +167,40 @@ iso_status iso_names_reserve(iso_names *n, size_t count, iso_error *err)
     return iso_grow(&n->place, &n->capacity, count, sizeof *n->place) ? ISO_OK : iso_fail_memory(err);
 }
 
-static iso_status append(iso_names *n, const char *name, iso_error *err)
+static iso_status append(iso_names *n, const char *name, size_t length, iso_error *err)
 {
-    const size_t bytes = strlen(name) + 1;
-    if (!iso_grow(&n->place, &n->capacity, n->count + 1, sizeof *n->place) || !iso_grow(&n->text, &n->room, n->bytes + bytes, 1)) return iso_fail_memory(err);
-    memcpy(n->text + n->bytes, name, bytes);
+    if (!iso_grow(&n->place, &n->capacity, n->count + 1, sizeof *n->place) || !iso_grow(&n->text, &n->room, n->bytes + length + 1, 1)) return iso_fail_memory(err);
+    memcpy(n->text + n->bytes, name, length);
+    n->text[n->bytes + length] = 0;
     n->place[n->count++] = n->bytes;
-    n->bytes += bytes;
+    n->bytes += length + 1;
     return ISO_OK;
 }
 
-iso_status iso_names_add(iso_names *n, const char *name, size_t *number, bool *added, iso_error *err)
+/* Whether it comes behind the last name. */
+static bool in_order(const iso_names *n, const char *name, size_t length)
+{
+    if (!n->count) return true;
+    const char *last = iso_names_at(n, n->count - 1);
+    const size_t before = n->bytes - n->place[n->count - 1] - 1;
+    const int order = memcmp(last, name, before < length ? before : length);
+    return order < 0 || (order == 0 && before < length);
+}
+
+iso_status iso_names_add(iso_names *n, const char *name, size_t length, size_t *number, bool *added, iso_error *err)
 {
     *added = true;
     *number = n->count;
-    if (!n->slots && (!n->count || strcmp(iso_names_at(n, n->count - 1), name) < 0)) return append(n, name, err);
+    if (!n->slots && in_order(n, name, length)) return append(n, name, length, err);
     iso_status status = grow_slots(n, n->count + 1, err);
     if (status) return status;
-    uint64_t hash = hash_of(name), *slot = find_slot(n, hash, name);
+    uint64_t hash = hash_of(name, length), *slot = find_slot(n, hash, name, length);
     if (*slot) {
         *added = false;
         *number = number_in(*slot);
         return ISO_OK;
     }
-    status = append(n, name, err);
+    status = append(n, name, length, err);
     if (!status) *slot = slot_of(hash, n->count - 1);
     return status;
 }
@@ -196,7 +209,8 @@ iso_status iso_names_add(iso_names *n, const char *name, size_t *number, bool *a
 static size_t find(const iso_names *n, const char *name)
 {
     if (n->slots) {
-        uint64_t held = *find_slot(n, hash_of(name), name);
+        const size_t length = strlen(name);
+        uint64_t held = *find_slot(n, hash_of(name, length), name, length);
         return held ? number_in(held) : SIZE_MAX;
     }
     size_t from = 0, to = n->count;

@@ -43,8 +43,8 @@ typedef struct iso_names {
 
 /* Makes room for so many names in all, so that adding them copies nothing about. */
 ISO_CHECK iso_status iso_names_reserve(iso_names *n, size_t count, iso_error *err);
-/* *number: of the new name, or, when it is there already, of that one (and *added is false). */
-ISO_CHECK iso_status iso_names_add(iso_names *n, const char *name, size_t *number, bool *added, iso_error *err);
+/* Of `length` bytes, none of them NUL. *number: of the new name, or, when it is there already, of that one (and *added is false). */
+ISO_CHECK iso_status iso_names_add(iso_names *n, const char *name, size_t length, size_t *number, bool *added, iso_error *err);
 /* A name by its number; until the next is added. */
 static inline const char *iso_names_at(const iso_names *n, size_t number) { return n->text + n->place[number]; }
 /* By the whole of `path`, else by its last component. near: a number that it may well have, looked at before the others. */

@@ -1,4 +1,4 @@
-/* store_item.c: items and their vectors: looking up, adding, removing, walking. */
+/* store_item.c: items and their vectors: looking up, adding, removing. */
 #include <endian.h>
 #include <errno.h>
 #include <float.h>
@@ -294,88 +294,5 @@ iso_status iso_item_remove(iso_txn *t, uint64_t id, iso_error *err)
     if (rc) return write_failed(t, rc, err);
     t->state.count--;
     t->dirty = t->changed = true;
-    return ISO_OK;
-}
-
-/* ---- walking ---- */
-
-struct iso_cursor {
-    iso_txn *txn;
-    MDB_cursor *items, *vectors;
-    uint64_t from;
-    bool started;
-};
-
-iso_status iso_cursor_open(iso_txn *t, uint64_t from, iso_cursor **out, iso_error *err)
-{
-    iso_cursor *c = iso_calloc(1, sizeof *c);
-    if (!c) return iso_fail_memory(err);
-    c->txn = t;
-    c->from = from;
-    int rc = mdb_cursor_open(t->txn, t->store->items, &c->items);
-    if (!rc) rc = mdb_cursor_open(t->txn, t->store->vectors, &c->vectors);
-    if (rc) {
-        iso_cursor_close(c);
-        return iso_lmdb_fail(err, rc, t->store->dir, "read");
-    }
-    *out = c;
-    return ISO_OK;
-}
-
-void iso_cursor_close(iso_cursor *c)
-{
-    if (!c) return;
-    if (c->items) mdb_cursor_close(c->items);
-    if (c->vectors) mdb_cursor_close(c->vectors);
-    free(c);
-}
-
-/* Pages that were filled in order follow each other: the head of one that LMDB will come to is asked for. */
-static void page_ahead(const void *data)
-{
-    enum { PAGE = 4096, PAGES = 4 };
-    const uint8_t *at = data;
-    __builtin_prefetch(at - (uintptr_t)at % PAGE + PAGES * PAGE);
-    __builtin_prefetch(at + PAGES * PAGE);
-}
-
-/* Both tables have the same ids, so the next one is nearly always where it is expected. */
-static iso_status cursor_vector(iso_cursor *c, uint64_t id, bool first, const float **out, iso_error *err)
-{
-    const iso_store *s = c->txn->store;
-    MDB_val key = {sizeof id, &id}, v;
-    int rc = mdb_cursor_get(c->vectors, &key, &v, first ? MDB_SET_KEY : MDB_NEXT);
-    if (!first && (rc == MDB_NOTFOUND || (!rc && (key.mv_size != sizeof id || memcmp(key.mv_data, &id, sizeof id))))) {
-        key = (MDB_val){sizeof id, &id};
-        rc = mdb_cursor_get(c->vectors, &key, &v, MDB_SET_KEY);
-    }
-    if (rc && rc != MDB_NOTFOUND) return iso_lmdb_fail(err, rc, s->dir, "read");
-    if (rc || v.mv_size != (size_t)s->dim * sizeof(float) || (uintptr_t)v.mv_data % sizeof(float))
-        return iso_fail(err, ISO_E_FORMAT, "%s: the vector of item %" PRIu64 " is missing or damaged: run `indexer verify`", s->dir, id);
-    if (first && !c->from) iso_pages_large(s->env, v.mv_data);
-    page_ahead(v.mv_data);
-    *out = v.mv_data;
-    return ISO_OK;
-}
-
-iso_status iso_cursor_next(iso_cursor *c, iso_item *item, const float **vector, iso_error *err)
-{
-    const iso_store *s = c->txn->store;
-    bool first = !c->started;
-    MDB_val key = {sizeof c->from, &c->from}, v;
-    int rc = mdb_cursor_get(c->items, &key, &v, first ? MDB_SET_RANGE : MDB_NEXT);
-    if (rc == MDB_NOTFOUND) return iso_fail(err, ISO_E_NOT_FOUND, "%s has no further items", s->dir);
-    if (rc) return iso_lmdb_fail(err, rc, s->dir, "read");
-    if (key.mv_size != sizeof(uint64_t)) return iso_lmdb_fail(err, MDB_CORRUPTED, s->dir, "read");
-    uint64_t id;
-    memcpy(&id, key.mv_data, sizeof id);
-    iso_item now;
-    const float *values = NULL;
-    iso_status status = iso_item_decode(s, id, &v, &now, err);
-    if (!status && vector) status = cursor_vector(c, id, first, &values, err);
-    c->started = true; /* a damaged record is told, and the next call goes on behind it */
-    if (status) return status;
-    if (item) *item = now;
-    if (vector) *vector = values;
     return ISO_OK;
 }

@@ -1,5 +1,5 @@
 /* store_page.h: a page of data.mdb as LMDB 0.9 lays it out on a 64-bit little-endian machine, from a reader's side; store_layout.h says what the
- * parts are. For store_pages.c and store_places.c. */
+ * parts are. For store_pages.c, store_places.c and store_cursor.c. */
 #ifndef ISO_STORE_PAGE_H
 #define ISO_STORE_PAGE_H
 
@@ -26,6 +26,16 @@ static inline const uint8_t *page_of(const void *data, size_t psize)
 {
     const uint8_t *at = data;
     return at - (uintptr_t)at % psize;
+}
+
+/* Pages that were filled in order follow each other, with their records at the same places: of a leaf in the map that comes after this
+ * one, what is looked at first is asked for. (Inlined early: gcc takes a function that only asks for pure, and drops its calls.) */
+static inline __attribute__((always_inline)) void leaf_ahead(const uint8_t *page, size_t psize, uint32_t nodes)
+{
+    enum { PAGES_AHEAD = 4 };
+    const uint8_t *ahead = page + PAGES_AHEAD * psize;
+    __builtin_prefetch(ahead);
+    for (uint32_t i = 0; i < nodes; i++) __builtin_prefetch(ahead + get_u16(page + PAGE_HEADER + 2 * i));
 }
 
 /* Where LMDB's map begins, by data of a leaf in it. */

@@ -296,10 +296,10 @@ static bool walk_nodes(walk *w, visit *v, const uint8_t *p, uint64_t page, uint3
     if (get_u16(p + 10) != (leaf ? P_LEAF : P_BRANCH)) return fault(w, "%s: page %" PRIu64 " is of the wrong kind", v->name, page);
     if (lower < PAGE_HEADER || lower % 2 || lower > upper || upper > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong header", v->name, page);
     uint32_t nodes = (lower - PAGE_HEADER) / 2;
+    if (w->map && leaf) leaf_ahead(p, w->psize, nodes);
     if (!nodes || (!leaf && nodes < 2 && !v->free)) return fault(w, "%s: page %" PRIu64 " is empty", v->name, page);
     for (uint32_t i = 0; i < nodes; i++) {
         uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
-        __builtin_prefetch(p + at);
         if (at < upper || at % 2 || at + NODE_HEADER > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong offset", v->name, page);
     }
     if (!nodes_apart(p, w->psize, nodes, leaf)) return fault(w, "%s: page %" PRIu64 " holds records that overlap", v->name, page);

@@ -540,7 +540,9 @@ static void test_text(void **state)
     assert_written(write_path, "a\xff\xfe", 0, "\"path\": \"a\xef\xbf\xbd\xef\xbf\xbd\", \"path_bytes\": \"Yf/+\"");
     assert_written(write_number, "0.1", 0, "0.1");
     assert_written(write_number, "-3", 0, "-3");
-    assert_written(write_number, "0.1234567890123456", 0, "0.1234567890123456");
+    static const char *const fewest[] = {"0.1234567", "0.12345678", "0.123456789", "0.1234567891", "0.12345678901", "0.123456789012", "0.1234567890123", "0.12345678901234",
+                                         "0.123456789012345", "0.1234567890123456", "0.30000000000000004", "1.7976931348623157e+308"};
+    for (size_t i = 0; i < sizeof fewest / sizeof *fewest; i++) assert_written(write_number, fewest[i], 0, fewest[i]);
     assert_written(write_number, "nan", 0, "null");
     assert_written(write_number, "-inf", 0, "null");
 }

@@ -342,6 +342,42 @@ static void many_names_are_found(void **state)
     iso_partition_free(p);
 }
 
+/* Lists are read in pieces of some hundred KiB: lines of all lengths and forms cross their ends. */
+static void long_lists_are_read_whole(void **state)
+{
+    (void)state;
+    enum { FILES = 30000, COUNT = 19 };
+    wipe();
+    FILE *f = fopen(at("a"), "w");
+    assert_non_null(f);
+    fprintf(f, "%d\n", FILES);
+    for (int j = 0; j < COUNT; j++) fprintf(f, "a%d%s", j, j + 1 < COUNT ? " " : "\n");
+    uint32_t seed = 1;
+    for (int i = 0; i < FILES; i++) {
+        fprintf(f, "%0*d.jpg", 6 + i % 23, i);
+        for (int j = 0; j < COUNT; j++) {
+            seed = seed * 1664525 + 1013904223;
+            fprintf(f, i % 7 == 3 ? " %d" : " %2d", seed >> 31 ? 1 : -1);
+        }
+        if (i + 1 < FILES) fputs(i % 5 == 2 ? "\r\n" : i % 11 == 4 ? " \n\n" : "\n", f);
+    }
+    assert_int_equal(fclose(f), 0);
+    iso_attributes *a;
+    OK(iso_attributes_read(at("a"), &a, &err));
+    assert_int_equal(iso_attributes_files(a), FILES);
+    seed = 1;
+    for (int i = 0; i < FILES; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%0*d.jpg", 6 + i % 23, i);
+        assert_int_equal(iso_attributes_row(a, name), i);
+        for (int j = 0; j < COUNT; j++) {
+            seed = seed * 1664525 + 1013904223;
+            assert_int_equal(iso_attributes_at(a, i)[j], seed >> 31);
+        }
+    }
+    iso_attributes_free(a);
+}
+
 /* --- data sets --------------------------------------------------------------------------------------------------- */
 
 static int64_t in_part(const iso_dataset *d, int part)
@@ -576,7 +612,7 @@ int main(void)
         cmocka_unit_test(attributes_are_read),
         cmocka_unit_test(bad_attributes_are_refused),
         cmocka_unit_test(attribute_files_may_differ_in_form),
-        cmocka_unit_test(many_names_are_found),
+        cmocka_unit_test(many_names_are_found), cmocka_unit_test(long_lists_are_read_whole),
         cmocka_unit_test(plain_folder_holds_some_out),
         cmocka_unit_test(small_folders_hold_one_out),
         cmocka_unit_test(celeba_layout_is_followed),

@@ -477,7 +477,7 @@ static void what_does_not_fit_is_said(void **unused)
 static void sums_are_those_of_a_plain_loop(void **unused)
 {
     (void)unused;
-    static const struct { int dim, count; int64_t n; } size[] = {{1, 2, 3}, {13, 7, 500}, {64, 3, 100}, {67, 70, 9000}, {200, 12, 8193}};
+    static const struct { int dim, count; int64_t n; } size[] = {{1, 2, 3}, {13, 7, 500}, {64, 3, 100}, {67, 70, 9000}, {200, 12, 8193}, {128, 12, 40000}};
     for (size_t k = 0; k < sizeof size / sizeof *size; k++) {
         data d = make(size[k].dim, size[k].n, 60, size[k].count);
         const float **train = iso_vector_rows(d.dim, d.n, d.train), **test = iso_vector_rows(d.dim, d.t, d.test);
@@ -488,6 +488,7 @@ static void sums_are_those_of_a_plain_loop(void **unused)
         double *sum = iso_calloc((size_t)sets, (size_t)d.dim * sizeof *sum), *want = iso_calloc((size_t)d.dim, sizeof *want);
         assert_true(sum && want && sets > 0);
         OK(iso_protocol_sums(p, sum, &err));
+        OK(iso_protocol_lengths(p, &err));
         for (int s = 0; s < sets; s++) {
             memset(want, 0, (size_t)d.dim * sizeof *want);
             for (int64_t i = 0; i < d.n; i++)
