@@ -228,7 +228,7 @@ static inline __attribute__((always_inline)) void ask_for(const adding *a, const
     }
 
 /* The images of a group. Converted number by number, for the same reason as above. */
-static inline __attribute__((always_inline)) void add_images(const adding *a, const level *l, const slice *c, int64_t from, int64_t to)
+static inline __attribute__((always_inline)) void add_images(const adding *a, const level *l, const slice *c, int vectors, int64_t from, int64_t to)
 {
     const int row_words = a->plan->p->has.row_words;
     const uint64_t *has = a->plan->p->has.image;
@@ -237,9 +237,9 @@ static inline __attribute__((always_inline)) void add_images(const adding *a, co
         const int64_t image = ordered(l, k);
         const float *z = in_block(c, image);
         ask_for(a, l, c, k + AHEAD);
-        for (int i = 0; i < c->vectors * LANES; i++) ((double *)x)[i] = a->inverse[image] * (double)z[i];
-        add(c->sum, x, c->vectors, false);
-        EACH_RARE(sum, add(sum, x, c->vectors, false))
+        for (int i = 0; i < vectors * LANES; i++) ((double *)x)[i] = a->inverse[image] * (double)z[i];
+        add(c->sum, x, vectors, false);
+        EACH_RARE(sum, add(sum, x, vectors, false))
     }
 }
 
@@ -266,31 +266,31 @@ static inline __attribute__((always_inline)) void add_images_wide(const adding *
     EACH_LANES(END)
 }
 
-static inline __attribute__((always_inline)) void add_to_set(const plan *s, const slice *c, int a, int b, const lanes *x, bool wide)
+static inline __attribute__((always_inline)) void add_to_set(const plan *s, const slice *c, int a, int b, const lanes *x, int vectors, bool wide)
 {
     int32_t set = s->set_of[(size_t)a * s->p->count + b];
-    if (set >= 0) add(c->w + (size_t)set * (size_t)c->vectors, x, c->vectors, wide);
+    if (set >= 0) add(c->w + (size_t)set * (size_t)vectors, x, vectors, wide);
 }
 
 /* Gives the sums of the group that has these of the level's attributes to the sets, and clears them. */
-static inline __attribute__((always_inline)) void end_group(const plan *s, const level *l, const slice *c, int pattern, bool wide)
+static inline __attribute__((always_inline)) void end_group(const plan *s, const level *l, const slice *c, int vectors, int pattern, bool wide)
 {
     int in[COMMON_MAX], ins = 0;
     for (int k = 0; k < l->commons; k++)
         if (pattern >> k & 1) in[ins++] = l->common[k];
     for (int i = 0; i < ins; i++)
-        for (int j = i; j < ins; j++) add_to_set(s, c, in[i], in[j], c->sum, wide);
-    memset(c->sum, 0, (size_t)c->vectors * sizeof *c->sum);
+        for (int j = i; j < ins; j++) add_to_set(s, c, in[i], in[j], c->sum, vectors, wide);
+    memset(c->sum, 0, (size_t)vectors * sizeof *c->sum);
     for (int r = 0; r < s->p->has.row_words; r++)
         for (; c->touched[r]; c->touched[r] &= c->touched[r] - 1) {
             const int a = 64 * r + __builtin_ctzll(c->touched[r]);
-            lanes *x = c->rare + (size_t)a * c->vectors;
-            for (int i = 0; i < ins; i++) add_to_set(s, c, in[i], a, x, wide);
-            memset(x, 0, (size_t)c->vectors * sizeof *x);
+            lanes *x = c->rare + (size_t)a * (size_t)vectors;
+            for (int i = 0; i < ins; i++) add_to_set(s, c, in[i], a, x, vectors, wide);
+            memset(x, 0, (size_t)vectors * sizeof *x);
         }
 }
 
-static inline __attribute__((always_inline)) void add_groups(const adding *a, const slice *c, int64_t block, bool wide)
+static inline __attribute__((always_inline)) void add_groups(const adding *a, const slice *c, int64_t block, int vectors, bool wide)
 {
     for (int i = 0; i < a->plan->levels; i++) {
         const level *l = &a->plan->level[i];
@@ -298,16 +298,20 @@ static inline __attribute__((always_inline)) void add_groups(const adding *a, co
             const int64_t *group = l->group + (block << l->commons) + pattern;
             if (group[0] == group[1]) continue;
             if (wide) add_images_wide(a, l, c, group[0], group[1]);
-            else add_images(a, l, c, group[0], group[1]);
-            end_group(a->plan, l, c, pattern, wide);
+            else add_images(a, l, c, vectors, group[0], group[1]);
+            end_group(a->plan, l, c, vectors, pattern, wide);
         }
     }
 }
 
-ISO_CLONES static void add_block(const adding *a, const slice *c, int64_t block) { add_groups(a, c, block, false); }
+ISO_CLONES static void add_block(const adding *a, const slice *c, int64_t block)
+{
+    if (c->vectors == SLICE_MAX) add_groups(a, c, block, SLICE_MAX, false); /* the compiler then knows how many */
+    else add_groups(a, c, block, c->vectors, false);
+}
 
 #ifdef __x86_64__
-__attribute__((target("avx512f"))) static void add_block_wide(const adding *a, const slice *c, int64_t block) { add_groups(a, c, block, true); }
+__attribute__((target("avx512f"))) static void add_block_wide(const adding *a, const slice *c, int64_t block) { add_groups(a, c, block, SLICE_MAX, true); }
 static bool is_wide(void) { return __builtin_cpu_supports("avx512f"); }
 #else
 #define add_block_wide add_block
