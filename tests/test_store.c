@@ -74,6 +74,79 @@ static void test_items(void **state)
     iso_store_close(s);
 }
 
+/* Walks from an id on; every item and vector must be the one that is there. `there` [next_id]: which ids are. */
+static void walk_from(iso_store *s, bool write, int dim, uint64_t from, uint64_t next_id, const bool *there)
+{
+    iso_txn *t;
+    iso_cursor *c;
+    iso_item item;
+    const float *v;
+    uint64_t gone = write ? 2 * (next_id / 4) : 0; /* removed by the writer just before, whose pages are not in the map then */
+    while (write && !there[gone]) gone++;
+    OK(iso_txn_begin(s, write, &t, &err));
+    if (write) OK(iso_item_remove(t, gone, &err));
+    OK(iso_cursor_open(t, from, &c, &err));
+    for (uint64_t id = from; id < next_id; id++) {
+        char path[64];
+        if (!there[id] || (write && id == gone)) continue;
+        const bool with = id % 5 != 2;
+        OK(iso_cursor_next(c, &item, with ? &v : NULL, &err));
+        assert_int_equal(item.id, id);
+        snprintf(path, sizeof path, "%0*" PRIu64, (int)(1 + id % 37), id);
+        assert_string_equal(item.path, path);
+        for (int i = 0; with && i < dim; i += dim - 1) assert_true(v[i] == (float)(id + (uint64_t)i));
+    }
+    assert_int_equal(iso_cursor_next(c, &item, &v, &err), ISO_E_NOT_FOUND);
+    assert_int_equal(iso_cursor_next(c, &item, &v, &err), ISO_E_NOT_FOUND);
+    iso_cursor_close(c);
+    iso_txn_abort(t);
+}
+
+/* Vectors of several in a page, of one, and of several pages; pages with gaps; to a reader, and to a writer with changes of its own before. */
+static void test_walks(void **state)
+{
+    (void)state;
+    enum { ITEMS = 1500 };
+    static const int dim[] = {5, 128, 400, 600, 2000};
+    static bool there[ITEMS + 1];
+    float *v = calloc(2000, sizeof *v);
+    assert_non_null(v);
+    for (size_t k = 0; k < sizeof dim / sizeof *dim; k++) {
+        iso_store *s;
+        iso_txn *t;
+        iso_store_spec spec = {.dim = dim[k], .digest = digest_a, .root = "/tmp"};
+        wipe();
+        OK(iso_store_open(db, ISO_STORE_CREATE, &spec, &s, &err));
+        OK(iso_txn_begin(s, true, &t, &err));
+        for (uint64_t id = 1; id <= ITEMS; id++) {
+            char path[64];
+            snprintf(path, sizeof path, "%0*" PRIu64, (int)(1 + id % 37), id);
+            for (int i = 0; i < dim[k]; i++) v[i] = (float)(id + (uint64_t)i);
+            iso_item item = {.path = path, .size = 1, .hash = {id, 1}, .width = 1, .height = 1};
+            OK(iso_item_put(t, &item, v, &err));
+            there[id] = true;
+        }
+        OK(iso_txn_commit(t, &err));
+        walk_from(s, false, dim[k], 1, ITEMS + 1, there);
+        OK(iso_txn_begin(s, true, &t, &err));
+        for (uint64_t id = 1; id <= ITEMS; id++)
+            if (id % 3 == 1 || (id > 400 && id < 500) || id == ITEMS) {
+                OK(iso_item_remove(t, id, &err));
+                there[id] = false;
+            }
+        OK(iso_txn_commit(t, &err));
+        static const uint64_t from[] = {0, 1, 2, 401, 450, 777, 778, ITEMS - 1, ITEMS, ITEMS + 7};
+        for (size_t i = 0; i < sizeof from / sizeof *from; i++)
+            for (int write = 0; write < 2; write++) walk_from(s, write, dim[k], from[i], ITEMS + 1, there);
+        sound(s);
+        iso_store_close(s);
+        OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
+        walk_from(s, false, dim[k], 0, ITEMS + 1, there);
+        iso_store_close(s);
+    }
+    free(v);
+}
+
 /* The deliberately wrong case: vectors that must never get in. */
 static void test_wrong_vectors(void **state)
 {
@@ -349,7 +422,7 @@ int main(int argc, char **argv)
     if (argc == 3 && !strcmp(argv[1], "--fill")) return child_fill(argv[2]);
     if (!set_up("test_store")) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_items), cmocka_unit_test(test_wrong_vectors), cmocka_unit_test(test_open),
+        cmocka_unit_test(test_items), cmocka_unit_test(test_walks), cmocka_unit_test(test_wrong_vectors), cmocka_unit_test(test_open),
         cmocka_unit_test(test_killed_create), cmocka_unit_test(test_growth), cmocka_unit_test(test_grown_elsewhere),
         cmocka_unit_test(test_model), cmocka_unit_test(test_threads)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
