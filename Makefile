@@ -97,7 +97,9 @@ ifeq ($(wildcard $(NVCC)),)
 $(error CUDA=1 needs CUDA's toolkit, and there is no $(NVCC): set CUDA_HOME)
 endif
 cuda_includes := -isystem $(CUDA_HOME)/include $(CUDNN_HOME:%=-isystem %/include)
-cuda_libraries := $(foreach d,$(CUDNN_HOME:%=%/lib) $(CUDA_HOME)/lib64,-L$(d) -Wl$(comma)-rpath$(comma)$(d)) -lcudart -lcublas -lcudnn -lnvrtc
+# Old dynamic tags: NVRTC loads a library of its own by name, and has no run path. A wheel's cuDNN has only the name with its version.
+cuda_libraries := -Wl$(comma)--disable-new-dtags $(foreach d,$(CUDNN_HOME:%=%/lib) $(CUDA_HOME)/lib64,-L$(d) -Wl$(comma)-rpath$(comma)$(d)) \
+    -lcudart -lcublas -l:libcudnn.so.9 -lnvrtc
 nvcc := $(NVCC) -std=c++17 -O3 -I. -Xcompiler -fPIC$(comma)-Wall$(comma)-Wextra $(if $(WERROR),-Werror all-warnings) $(CUDA_CODE)
 endif
 ifneq ($(needs_setup),)

@@ -6,7 +6,8 @@
 
 size_t iso_device_room(const iso_backend *backend)
 {
-    const size_t rounding = (size_t)64 << 20; /* allocations are rounded up, and libraries load code */
+    /* allocations are rounded up; on a device libraries load their code when it first runs, after the plan has taken its memory */
+    const size_t rounding = (size_t)(backend->device ? 512 : 64) << 20;
     const size_t now = backend->device ? backend->device->free_memory() : iso_host_memory();
     return now == SIZE_MAX ? now : now > rounding ? now - rounding : 0;
 }

@@ -138,6 +138,9 @@ static iso_status bench(const config *c, iso_error *err)
         since = 0;
     }
     if (getenv("ISO_PLAN_PROFILE")) iso_plan_profile(step->plan);
+    char slower[600];
+    iso_plan_tell(step->plan, slower, sizeof slower);
+    if (slower[0]) fprintf(stderr, "benchstep: on the device: %s\n", slower);
     print_result(c, &stats, bench_median(seconds, (int)c->steps), bench_median(cpu, (int)c->steps), bench_median(rates, rate_count), planned, loss);
 done:
     iso_train_step_free(step);

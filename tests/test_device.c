@@ -156,7 +156,7 @@ static void test_fit(void **state)
 static void test_check(void **state)
 {
     (void)state;
-    const size_t GiB = (size_t)1 << 30, rounding = (size_t)64 << 20;
+    const size_t GiB = (size_t)1 << 30, rounding = (size_t)512 << 20;
     cost c = {.fixed = GiB, .each = GiB};
     iso_error err = {0};
     there_is = 20 * GiB + rounding;
@@ -167,7 +167,7 @@ static void test_check(void **state)
                                      "free; the largest batch that fits is 19");
     there_is = GiB;
     assert_int_equal(iso_device_full(&fake, "encoding", measure, &c, 2, &err), ISO_E_MEMORY);
-    assert_string_equal(err.message, "out of memory: encoding with a batch of 2 needs 3.00 GiB on the device, where 0.94 are free; "
+    assert_string_equal(err.message, "out of memory: encoding with a batch of 2 needs 3.00 GiB on the device, where 0.50 are free; "
                                      "no batch fits");
     /* Something else was short, or planning fails: what was said stays. */
     there_is = 50 * GiB;

@@ -5,6 +5,7 @@
  * they are matrix products over patches (patches.c); ISO_CUDA_PATCHES: everywhere. cuDNN's algorithms are chosen once for each shape: the first that its heuristics
  * propose (ISO_CUDA_FIND: that its measurements do) among those that give the same bits every time; among all where none does. */
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,8 @@ typedef struct convolution {
 static struct {
     convolution *at;
     size_t count, capacity;
+    int refused;        /* of these are by patches because cuDNN would not */
+    iso_error why;      /* the first of them */
 } known;
 
 static shapes shapes_of(iso_op op, const iso_call *call)
@@ -188,6 +191,23 @@ static iso_status refuse(const convolution *c, cudnnStatus_t status, iso_error *
                     iso_cuda_dnn_reason(status).text);
 }
 
+/* Whether cuDNN says that it has nothing for this, rather than that it failed. */
+static bool has_none(cudnnStatus_t status)
+{
+    enum { GROUP = 1000 }; /* of cuDNN 9's codes */
+    return status / GROUP == CUDNN_STATUS_NOT_SUPPORTED / GROUP || status / GROUP == CUDNN_STATUS_BAD_PARAM / GROUP;
+}
+
+static void note(const convolution *c, cudnnStatus_t status)
+{
+    if (!known.refused++) (void)refuse(c, status, &known.why);
+}
+
+void iso_cuda_convolve_tell(char *text, size_t size)
+{
+    snprintf(text, size, known.refused ? "%d convolutions are products over patches: %s" : "", known.refused, known.why.message);
+}
+
 iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32, iso_error *err)
 {
     const shapes s = shapes_of(op, call);
@@ -200,11 +220,13 @@ iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32,
         return iso_fail(err, ISO_E_UNSUPPORTED, "a convolution of more than 2^31 numbers is too large for cuDNN: try a smaller batch");
     if (!iso_grow(&known.at, &known.capacity, known.count + 1, sizeof *known.at)) return iso_fail_memory(err);
     convolution c = {.op = op, .tf32 = tf32, .of = s};
-    cudnnStatus_t status = getenv("ISO_CUDA_PATCHES") ? CUDNN_STATUS_NOT_SUPPORTED : describe(&c);
+    const bool wanted = getenv("ISO_CUDA_PATCHES") != NULL;
+    cudnnStatus_t status = wanted ? CUDNN_STATUS_NOT_SUPPORTED : describe(&c);
     if (status == CUDNN_STATUS_SUCCESS) status = choose(&c);
     if (status != CUDNN_STATUS_SUCCESS) {
         forget(&c);
-        if (iso_cuda_patches_check(&s, err) != ISO_OK) return refuse(&c, status, err);
+        if (!has_none(status) || iso_cuda_patches_check(&s, err) != ISO_OK) return refuse(&c, status, err);
+        if (!wanted) note(&c, status);
         c = (convolution){.op = op, .tf32 = tf32, .of = s, .by_patches = true, .workspace = iso_cuda_patches_workspace(&s)};
     }
     known.at[known.count++] = c;
@@ -251,6 +273,7 @@ static bool give_up(convolution *c)
         c->patches = NULL;
         return false;
     }
+    iso_cuda_get()->alone = true;
     return c->by_patches = true;
 }
 
@@ -275,11 +298,14 @@ void iso_cuda_convolve(iso_op op, const iso_call *call, bool tf32)
     }
     void *work = (void *)(((uintptr_t)call->workspace + WORKSPACE_ALIGNMENT - 1) & -(uintptr_t)WORKSPACE_ALIGNMENT);
     if (!c->by_patches) {
+        iso_cuda_shared_begin(ISO_CUDA_DNN);
         cudnnStatus_t status = by_cudnn(c, call, work);
+        iso_cuda_shared_end(ISO_CUDA_DNN);
         if (status == CUDNN_STATUS_SUCCESS || !give_up(c)) {
             (void)iso_cuda_dnn_ok(status, "a convolution");
             return;
         }
+        note(c, status);
     }
     iso_cuda_patches_run(op, &s, call, c->patches ? c->patches : work, tf32);
 }

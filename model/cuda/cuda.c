@@ -164,6 +164,8 @@ PRODUCTS(float32, false)
         .runs_create = iso_cuda_runs_create, \
         .runs_free = iso_cuda_runs_free, \
         .run = iso_cuda_runs_run, \
+        .after = iso_cuda_runs_after, \
+        .tell = iso_cuda_runs_tell, \
         .wait = iso_cuda_runs_wait, \
         .copy = cuda_copy, \
         .publish = iso_cuda_publish_reals, \
@@ -198,15 +200,16 @@ TABLE(float32, "cuda-float32")
 
 /* --- opening */
 
-enum { LEAST_MAJOR = 8, BLAS_WORKSPACE = 32 << 20 };
+enum { LEAST_MAJOR = 8 };
 
 static iso_status no_device(cudaError_t e, iso_error *err)
 {
     int driver = 0;
     (void)cudaGetLastError();
     bool none = cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0;
-    return iso_fail(err, ISO_E_UNSUPPORTED, "there is no usable CUDA device here (%s): use --device cpu",
-                    none ? "no NVIDIA driver is installed" : cudaGetErrorString(e));
+    if (none) return iso_fail(err, ISO_E_UNSUPPORTED, "there is no usable CUDA device here (no NVIDIA driver is installed): use --device cpu");
+    return iso_fail(err, ISO_E_UNSUPPORTED, "there is no usable CUDA device here (%s; the driver is for CUDA %d.%d, this was built with %d.%d): use --device cpu",
+                    cudaGetErrorString(e), driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
 }
 
 static iso_status open_device(iso_error *err)
@@ -227,21 +230,21 @@ static iso_status open_device(iso_error *err)
     return ISO_OK;
 }
 
-/* cuBLAS with memory of its own: it would take some at first use, which a graph that is being captured cannot have. */
+/* cuBLAS with memory of its own: it would take some at first use, which a graph that is being captured cannot have. Several, so that a graph's branches
+ * do not all wait for one. */
 static iso_status open_libraries(iso_error *err)
 {
-    void *memory = NULL;
-    bool ok = iso_cuda_ok(cudaMalloc(&memory, BLAS_WORKSPACE), "taking memory for cuBLAS") &&
-              iso_cuda_blas_ok(cublasCreate(&cuda.blas), "opening cuBLAS") &&
+    bool ok = true;
+    for (int i = 0; i < ISO_CUDA_BLAS_MEMORIES; i++) ok = ok && iso_cuda_ok(cudaMalloc(&cuda.blas_memory[i], ISO_CUDA_BLAS_BYTES), "taking memory for cuBLAS");
+    ok = ok && iso_cuda_blas_ok(cublasCreate(&cuda.blas), "opening cuBLAS") &&
               iso_cuda_blas_ok(cublasSetStream(cuda.blas, cuda.stream), "opening cuBLAS") &&
-              iso_cuda_blas_ok(cublasSetWorkspace(cuda.blas, memory, BLAS_WORKSPACE), "opening cuBLAS") &&
               iso_cuda_dnn_ok(cudnnCreate(&cuda.dnn), "opening cuDNN") &&
               iso_cuda_dnn_ok(cudnnSetStream(cuda.dnn, cuda.stream), "opening cuDNN");
     iso_status status = ok ? iso_cuda_transfer_open(err) : check(err);
     if (status == ISO_OK) return ISO_OK;
     if (cuda.dnn) (void)cudnnDestroy(cuda.dnn);
     if (cuda.blas) (void)cublasDestroy(cuda.blas);
-    (void)cudaFree(memory);
+    for (int i = 0; i < ISO_CUDA_BLAS_MEMORIES; i++) (void)cudaFree(cuda.blas_memory[i]);
     (void)cudaStreamDestroy(cuda.stream);
     cuda = (iso_cuda){0};
     return status;
@@ -258,6 +261,7 @@ iso_status iso_backend_cuda(bool tf32, const iso_backend **out, iso_error *err)
         if (status == ISO_OK) status = open_libraries(err);
         opened = status == ISO_OK;
         cuda.eager = getenv("ISO_CUDA_EAGER") != NULL;
+        cuda.chain = getenv("ISO_CUDA_CHAIN") != NULL;
     }
     pthread_mutex_unlock(&lock);
     if (status == ISO_OK) *out = tf32 ? &backend_tf32 : &backend_float32;

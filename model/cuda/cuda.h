@@ -12,12 +12,19 @@
 #include "model/cuda/kernels.h"
 #include "model/graph/backend.h"
 
+/* What belongs to the libraries, and one kernel at a time may use. */
+enum { ISO_CUDA_BLAS_BYTES = 32 << 20 /* of each memory */ };
+enum { ISO_CUDA_BLAS_MEMORIES = 8, ISO_CUDA_DNN = ISO_CUDA_BLAS_MEMORIES, ISO_CUDA_SHARED };
+
 typedef struct iso_cuda {
     cudaStream_t stream;
     cublasHandle_t blas;
     cudnnHandle_t dnn;
     int major, minor;   /* of the device's compute capability */
     bool eager;         /* ISO_CUDA_EAGER: no graphs, every kernel is launched by itself */
+    bool chain;         /* ISO_CUDA_CHAIN: graphs without branches */
+    bool alone;         /* convolutions have memory of their own, which the plan does not know: one after the other */
+    void *blas_memory[ISO_CUDA_BLAS_MEMORIES]; /* cuBLAS's, by turns */
     iso_error failure;  /* the first; status ISO_OK: none */
 } iso_cuda;
 
@@ -37,7 +44,13 @@ iso_cuda_reason iso_cuda_dnn_reason(cudnnStatus_t s);
 iso_status iso_cuda_runs_create(void **runs, iso_error *err);
 void iso_cuda_runs_free(void *runs);
 void iso_cuda_runs_run(void *runs, void (*launch)(void *plan), void *plan);
+void iso_cuda_runs_after(void *runs, int number, int count, const int *earlier);
 void iso_cuda_runs_wait(void *runs);
+/* "" where a run is a graph with branches, else what it is and why. */
+void iso_cuda_runs_tell(const void *runs, char *text, size_t size);
+/* Around what uses something that is shared: within a graph it then waits for the last that did. */
+void iso_cuda_shared_begin(int which);
+void iso_cuda_shared_end(int which);
 void iso_cuda_publish_reals(void *host, int n, const void *const *from, const int64_t *count);
 
 /* transfer.c: between the host and the device, through page-locked memory. */
@@ -77,6 +90,7 @@ void iso_cuda_matmul(const iso_call *call, bool tf32);
 iso_status iso_cuda_matmul_prepare(const iso_call *call, iso_error *err);
 void iso_cuda_convolve(iso_op op, const iso_call *call, bool tf32);
 iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32, iso_error *err);
+void iso_cuda_convolve_tell(char *text, size_t size); /* which of all convolutions cuDNN would not do; "": none */
 size_t iso_cuda_convolve_workspace(iso_op op, const iso_call *call, bool tf32);
 
 typedef struct iso_cuda_shapes { /* x [B, H, W, C], w [O, KH, KW, C], y [B, OH, OW, O] */

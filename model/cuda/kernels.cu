@@ -224,25 +224,24 @@ __global__ void sum_chunks_kernel(iso_cuda_sum s)
     if (lane == 0 && o < outputs) s.to[o] = (float)part[threadIdx.x];
 }
 
-/* sum_columns_kernel, with several sums for each column. */
-__global__ void outer_kernel(iso_cuda_outer o)
+/* sum_columns_kernel, with several sums for each column. Their number is known to the compiler, so that several rows are under way at once. */
+template <int OUTPUTS> __global__ void outer_kernel(iso_cuda_outer o)
 {
     __shared__ double part[BLOCK];
     const int width = column_width(o.inputs), lanes = BLOCK / width, x = threadIdx.x % width, y = threadIdx.x / width;
     const int chunk = blockIdx.x % o.chunks;
     const int64_t column = (int64_t)(blockIdx.x / o.chunks) * width + x;
     const int64_t first = o.rows * chunk / o.chunks, last = o.rows * (chunk + 1) / o.chunks;
-    double total[ISO_CUDA_FEW_OUTPUTS] = {0};
+    double total[OUTPUTS] = {0};
     if (column < o.inputs)
+#pragma unroll 4
         for (int64_t r = first + y; r < last; r += lanes) {
             const double factor = o.x[r * o.inputs + column];
 #pragma unroll
-            for (int k = 0; k < ISO_CUDA_FEW_OUTPUTS; k++)
-                if (k < o.outputs) total[k] += factor * o.y[r * o.outputs + k];
+            for (int k = 0; k < OUTPUTS; k++) total[k] += factor * o.y[r * OUTPUTS + k];
         }
 #pragma unroll
-    for (int k = 0; k < ISO_CUDA_FEW_OUTPUTS; k++) {
-        if (k >= o.outputs) break;
+    for (int k = 0; k < OUTPUTS; k++) {
         part[threadIdx.x] = total[k];
         __syncthreads();
         for (int half = lanes / 2; half > 0; half /= 2) {
@@ -254,7 +253,7 @@ __global__ void outer_kernel(iso_cuda_outer o)
             if (o.chunks == 1)
                 o.w[at] = (float)part[x];
             else
-                o.partial[chunk * o.outputs * o.inputs + at] = part[x];
+                o.partial[chunk * OUTPUTS * o.inputs + at] = part[x];
         }
         __syncthreads(); /* part is used again */
     }
@@ -413,7 +412,9 @@ size_t iso_cuda_outer_plan(iso_cuda_outer *o)
 
 cudaError_t iso_cuda_outer_run(const iso_cuda_outer *o, cudaStream_t stream)
 {
-    cudaError_t e = launch(outer_kernel, ceil_div(o->inputs, column_width(o->inputs)) * o->chunks, dim3(BLOCK), *o, stream);
+    static_assert(ISO_CUDA_FEW_OUTPUTS == 4, "a kernel for each");
+    static void (*const kernel[])(iso_cuda_outer) = {outer_kernel<1>, outer_kernel<2>, outer_kernel<3>, outer_kernel<4>};
+    cudaError_t e = launch(kernel[o->outputs - 1], ceil_div(o->inputs, column_width(o->inputs)) * o->chunks, dim3(BLOCK), *o, stream);
     if (e != cudaSuccess || o->chunks == 1) return e;
     iso_cuda_sum s = {};
     s.to = o->w;

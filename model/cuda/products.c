@@ -9,13 +9,23 @@
 void iso_cuda_gemm_run(const iso_cuda_gemm *g, bool tf32)
 {
     const float one = 1, keep = g->add ? 1 : 0;
-    const int m = (int)g->m, n = (int)g->n, k = (int)g->k;
-    cublasStatus_t s = cublasGemmStridedBatchedEx(
-        iso_cuda_get()->blas, g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k,
-        &one, g->b, CUDA_R_32F, g->transpose_b ? k : n, g->n * g->k, g->a, CUDA_R_32F, g->transpose_a ? m : k, g->m * g->k,
-        &keep, g->out, CUDA_R_32F, n, g->m * g->n, (int)g->batch, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
-        CUBLAS_GEMM_DEFAULT);
+    const int m = (int)g->m, n = (int)g->n, k = (int)g->k, ldb = g->transpose_b ? k : n, lda = g->transpose_a ? m : k;
+    const cublasOperation_t tb = g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, ta = g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasComputeType_t with = tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    iso_cuda *c = iso_cuda_get();
+    static int turn;
+    const int memory = turn++ % ISO_CUDA_BLAS_MEMORIES;
+    cublasHandle_t blas = c->blas;
+    iso_cuda_shared_begin(memory);
+    (void)iso_cuda_blas_ok(cublasSetWorkspace(blas, c->blas_memory[memory], ISO_CUDA_BLAS_BYTES), "a matrix product's memory");
+    /* one product by the call for one: it may share a long depth among its blocks, where many have the grid's third axis for themselves */
+    cublasStatus_t s =
+        g->batch == 1 ? cublasGemmEx(blas, tb, ta, n, m, k, &one, g->b, CUDA_R_32F, ldb, g->a, CUDA_R_32F, lda, &keep, g->out, CUDA_R_32F, n, with,
+                                     CUBLAS_GEMM_DEFAULT)
+                      : cublasGemmStridedBatchedEx(blas, tb, ta, n, m, k, &one, g->b, CUDA_R_32F, ldb, g->n * g->k, g->a, CUDA_R_32F, lda, g->m * g->k,
+                                                   &keep, g->out, CUDA_R_32F, n, g->m * g->n, (int)g->batch, with, CUBLAS_GEMM_DEFAULT);
     (void)iso_cuda_blas_ok(s, "a matrix product");
+    iso_cuda_shared_end(memory);
 }
 
 iso_status iso_cuda_gemm_check(const iso_cuda_gemm *g, iso_error *err)

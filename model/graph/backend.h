@@ -107,7 +107,11 @@ typedef struct iso_device {
     iso_status (*runs_create)(void **runs, iso_error *err);
     void (*runs_free)(void *runs);
     void (*run)(void *runs, void (*launch)(void *plan), void *plan);
+    /* Told by launch: what it asks for next is work `number` of the run, rising, which has to wait for `count` earlier ones. What follows it without
+     * a number waits for it. NULL: the device does everything in order. */
+    void (*after)(void *runs, int number, int count, const int *earlier);
     void (*wait)(void *runs); /* NULL: for all that was asked for */
+    void (*tell)(const void *runs, char *text, size_t size); /* what makes the runs slower than they might be; "": nothing */
     void (*copy)(void *to, const void *from, size_t bytes); /* within the device's memory */
     /* Some reals of n tensors, one behind the other, into memory of host_alloc; there after the run's wait. */
     void (*publish)(void *host, int n, const void *const *from, const int64_t *count);

@@ -201,7 +201,8 @@ static size_t workspace_bytes(const planning *w, int t, const iso_call *call)
 }
 
 /* How long to keep a small tensor that is read by unit `last` for the last time: bytes that are used again at once would make steps wait that could
- * run together. */
+ * run together. On a device steps of any size can. */
+enum { SMALL_ON_DEVICE = 1 << 20 };
 static int linger(const planning *w, int last)
 {
     enum { LINGER = 24 };
@@ -227,6 +228,7 @@ static iso_status place_values(planning *w, iso_error *err)
             if (!w->stored[n] || w->outside[n]) continue;
             int last = w->last[n] > t ? w->last[n] : t;
             if (w->small[t] && (!w->images[t] || sums)) last = linger(w, last);
+            if (w->p->backend->device && w->p->backend->device->after && planning_bytes(w, n) <= SMALL_ON_DEVICE) last = linger(w, last);
             /* A product's result is there before the rest of its unit reads what it reads. */
             const bool early = n == lead || (u->unit[t].products && (planning_is_product(w, n) || n == u->unit[t].sum));
             int s = -1;
@@ -440,7 +442,7 @@ static iso_status lay_out(planning *w, iso_error *err)
         return iso_fail(err, ISO_E_MEMORY, "out of memory: the plan needs %.2f GiB",
                         (double)w->p->stats.arena / (1 << 30));
     fill_constants(w);
-    if ((st = iso_planning_steps(w, err)) != ISO_OK || (st = iso_together_build(w->p, err)) != ISO_OK) return st;
+    if ((st = iso_planning_steps(w, err)) != ISO_OK || (st = iso_together_build(w->p, err)) != ISO_OK || (st = iso_order_build(w->p, err)) != ISO_OK) return st;
     remember(w);
     return w->p->backend->device ? prepare_device(w, err) : ISO_OK;
 }
@@ -517,5 +519,7 @@ void iso_plan_free(iso_plan *p)
     free(p->ops);
     free(p->products);
     free(p->along);
+    free(p->before);
+    free(p->before_at);
     free(p);
 }

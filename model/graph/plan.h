@@ -91,6 +91,8 @@ bool iso_bytes_resident(const iso_bytes *b);
 ISO_CHECK iso_status iso_plan_write_bytes(iso_plan *p, iso_node input, iso_bytes *b, const int64_t *rows,
                                           const uint8_t *mirror, int64_t n, iso_error *err);
 
+/* What makes the runs on a device slower than they might be, as far as is known after the second; "": nothing. */
+void iso_plan_tell(const iso_plan *p, char *text, size_t size);
 /* Per-op seconds of all runs since creation, as lines "op  calls  seconds  gflops" to stderr; needs ISO_PLAN_PROFILE=1 in the environment at creation;
  * ISO_PLAN_PROFILE=2: also by op and sizes. */
 void iso_plan_profile(const iso_plan *p);

@@ -90,6 +90,7 @@ struct iso_plan {
     size_t together_workspace_each;
     /* Only on a device: */
     void *device_runs;
+    int *before, *before_at; /* step i waits for before[before_at[i]] ... before[before_at[i + 1] - 1]; behind the last: those that no step waits for */
     float *published; /* small outputs, written at the end of every run */
     int publish_count;
     const void *publish_from[ISO_PUBLISH_TENSORS];
@@ -139,6 +140,15 @@ typedef struct range {
     uintptr_t from, to;
     bool write;
 } range;
+/* What a step touches, and how many ranges that are; `list` may be NULL (plan_order.c). */
+int iso_step_ranges(const iso_plan *p, const step *s, range *list);
+bool iso_ranges_clash(const range *a, int na, const range *b, int nb); /* one writes what the other touches */
+/* Which steps have to wait for which: step i touches list[at[i]] ... list[at[i + 1] - 1]. waits[i]: for how many, of those that do not wait for another
+ * one of these anyway; those that wait for step i begin in *next at next_at[i + 1], and end at next_at[i]. [count] and [count + 1] zeros at
+ * first, *next NULL. false: memory is out. */
+bool iso_followers_find(int count, const range *list, const int *at, int *waits, int *next_at, int **next);
+/* Fills before and before_at, where the plan's device wants them. */
+iso_status iso_order_build(iso_plan *p, iso_error *err);
 /* home[i], i < count: the thread that small step s[i] is at home with; -1: none. Step i touches list[at[i]] ... list[at[i + 1] - 1], and takes about so many
  * seconds. false: memory is out (plan_homes.c). */
 bool iso_homes_find(int count, const step *s, const range *list, const int *at, const double *seconds, int threads, int *home);

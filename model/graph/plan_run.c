@@ -25,6 +25,12 @@ void iso_step_run(const iso_plan *p, const step *s, void *workspace, const iso_a
     }
 }
 
+/* What is asked for next waits for the steps that it has to wait for; `step_count`: for all of them. */
+static void after(const iso_plan *p, int step)
+{
+    if (p->before && !p->profile) p->backend->device->after(p->device_runs, step, p->before_at[step + 1] - p->before_at[step], p->before + p->before_at[step]);
+}
+
 /* Every kernel once. On a device this only asks for them; profiling waits for each. */
 static void launch(void *plan)
 {
@@ -39,10 +45,12 @@ static void launch(void *plan)
             i += done - 1;
             continue;
         }
+        after(p, i);
         iso_step_run(p, s, p->together_workspace, NULL);
         if (p->profile && device) device->wait(NULL);
         if (p->profile) s->seconds += iso_now() - started;
     }
+    if (p->copy_count || p->publish_count) after(p, p->step_count);
     for (int i = 0; i < p->copy_count; i++) {
         if (device)
             device->copy(p->copy[i].to, p->copy[i].from, p->copy[i].bytes);
@@ -50,6 +58,13 @@ static void launch(void *plan)
             memcpy(p->copy[i].to, p->copy[i].from, p->copy[i].bytes);
     }
     if (p->publish_count) device->publish(p->published, p->publish_count, p->publish_from, p->publish_reals);
+}
+
+void iso_plan_tell(const iso_plan *p, char *text, size_t size)
+{
+    const iso_device *device = p->backend->device;
+    if (size) text[0] = '\0';
+    if (device && device->tell) device->tell(p->device_runs, text, size);
 }
 
 void iso_plan_run(iso_plan *p)

@@ -2,10 +2,8 @@
  *
  * A step that takes microseconds gains nothing from being cut in two: waking the other threads costs as much. Such steps
  * are done by one thread each, and a run of them by all threads at once, in one parallel region: of the steps all of whose
- * predecessors are done, a thread takes the one with the longest way to the end behind it. Predecessors are found by
- * memory: of two steps where one writes what the other reads or writes, the later one waits. So the arena's reuse of bytes
- * is honoured, and every step sees what it would have seen in order: results are the same for any number of threads. Steps that are at home with
- * another thread (plan_homes.c) are left to it for a while. */
+ * predecessors (plan_order.c) are done, a thread takes the one with the longest way to the end behind it. Results are the same for any
+ * number of threads. Steps that are at home with another thread (plan_homes.c) are left to it for a while. */
 #include <omp.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -22,7 +20,6 @@ enum {
     SPINS = 2000, /* looks for work before a thread lets others have its core */
     PATIENCE = 200, /* looks, of some 20 ns, before it takes what is at home with another one */
     SMALL_BYTES = 4 << 20,
-    RANGES_MAX = ISO_FUSED_MAX_INPUTS + ISO_FUSED_MAX_STEPS + 3 * ISO_PRODUCTS_MAX + 1, /* of a step */
     AHEAD_BYTES = 384 << 10 /* asked for while a step is done: of the second-level cache */
 };
 static const double small_flops = 48e6; /* 0.3 ms of a core */
@@ -60,81 +57,6 @@ bool iso_together_small_fused(int64_t count, int operands)
 }
 
 static uint64_t bit_of(int n) { return (uint64_t)1 << n % WORD; }
-
-/* --- who waits for whom */
-
-static void add_range(range *list, int *n, const void *data, size_t bytes, bool write)
-{
-    if (data) list[(*n)++] = (range){(uintptr_t)data, (uintptr_t)data + bytes, write};
-}
-
-static bool is_index(iso_op op, int k) { return k == 1 && (op == ISO_OP_GATHER || op == ISO_OP_SCATTER); }
-
-/* What a step touches; `list` may be NULL: only how many ranges. */
-static int ranges_of(const iso_plan *p, const step *s, range *list)
-{
-    range few[RANGES_MAX];
-    const size_t each = p->backend->real_size;
-    int n = 0;
-    if (!list) list = few;
-    if (s->kernel) {
-        add_range(list, &n, s->call.out.data, (size_t)iso_shape_count(&s->call.out.shape) * (s->call.wide ? sizeof(double) : each), true);
-        if (s->call.prepared.data) add_range(list, &n, s->call.prepared.data, tensor_bytes(&s->call.prepared), s->prepares);
-        for (int k = 0; k < iso_op_table[s->op].inputs; k++)
-            add_range(list, &n, s->call.in[k].data,
-                      (size_t)iso_shape_count(&s->call.in[k].shape) * (s->joins ? sizeof(double) : is_index(s->op, k) ? sizeof(int64_t) : each), false);
-    }
-    if (s->call.along) { /* its in[0] is the call's */
-        const iso_call *c = s->call.along;
-        add_range(list, &n, c->in[1].data, (size_t)iso_shape_count(&c->in[1].shape) * each, false);
-        add_range(list, &n, c->out.data, (size_t)iso_shape_count(&c->out.shape) * sizeof(double), true);
-    }
-    for (int i = 0; s->products && i < s->products->count; i++) {
-        const iso_products *of = s->products;
-        add_range(list, &n, of->a[i].data, (size_t)iso_shape_count(&of->a[i].shape) * each, false);
-        const iso_tensor *b = of->prepared.data ? &of->prepared : &of->b[i];
-        if (of->sum || i == 0) add_range(list, &n, b->data, (size_t)iso_shape_count(&b->shape) * each, false);
-        add_range(list, &n, of->out[i], (size_t)iso_shape_count(&of->shape) * each, true);
-    }
-    for (int i = 0; i < s->fused.inputs; i++)
-        add_range(list, &n, s->fused.input[i].data, (size_t)iso_shape_count(&s->fused.input[i].shape) * each, false);
-    for (int i = 0; i < s->fused.steps; i++)
-        add_range(list, &n, s->fused.step[i].out, (size_t)s->fused.count * each, true);
-    return n;
-}
-
-static bool clash(const range *a, int na, const range *b, int nb)
-{
-    for (int i = 0; i < na; i++)
-        for (int k = 0; k < nb; k++)
-            if ((a[i].write || b[k].write) && a[i].from < b[k].to && b[k].from < a[i].to) return true;
-    return false;
-}
-
-/* From the last step to the first, so that it is known who comes behind a follower: a step tells only those whom no other one will. */
-static bool find_followers(iso_together *t)
-{
-    const range *list = t->touched;
-    const int *at = t->touched_at;
-    const size_t words = (size_t)t->words;
-    uint64_t *behind = iso_calloc((size_t)t->count, words * sizeof *behind); /* [count, words] bits: steps behind a step, at any distance */
-    size_t room = 0, n = 0;
-    bool ok = behind != NULL;
-    for (int i = t->count - 1; ok && i >= 0; i--) {
-        uint64_t *mine = behind + (size_t)i * words;
-        for (int k = i + 1; ok && k < t->count; k++) {
-            if (mine[k / WORD] & bit_of(k) || !clash(list + at[i], at[i + 1] - at[i], list + at[k], at[k + 1] - at[k])) continue;
-            if (!(ok = iso_grow(&t->next, &room, n + 1, sizeof *t->next))) break;
-            t->next[n++] = k;
-            t->waits[k]++;
-            mine[k / WORD] |= bit_of(k);
-            for (size_t w = 0; w < words; w++) mine[w] |= behind[(size_t)k * words + w];
-        }
-        t->next_at[i] = (int)n;
-    }
-    free(behind);
-    return ok;
-}
 
 /* --- which first */
 
@@ -247,12 +169,12 @@ static bool build(const iso_plan *p, iso_together *t, int first, int count)
     double *seconds = iso_calloc((size_t)count, sizeof *seconds);
     t->asked = iso_calloc((size_t)count, sizeof *t->asked);
     t->touched_at = iso_calloc((size_t)count + 1, sizeof *t->touched_at);
-    for (int i = 0; i < count; i++) n += ranges_of(p, s + i, NULL);
+    for (int i = 0; i < count; i++) n += iso_step_ranges(p, s + i, NULL);
     t->touched = iso_calloc((size_t)n, sizeof *t->touched);
     bool ok = t->waits && t->left && t->next_at && t->urgent && t->rank && t->mine && t->asked && t->touched_at && t->touched && seconds;
-    for (int i = 0; ok && i < count; i++) t->touched_at[i + 1] = t->touched_at[i] + ranges_of(p, s + i, t->touched + t->touched_at[i]);
+    for (int i = 0; ok && i < count; i++) t->touched_at[i + 1] = t->touched_at[i] + iso_step_ranges(p, s + i, t->touched + t->touched_at[i]);
     if (ok) find_seconds(s, t, seconds);
-    ok = ok && find_followers(t) && find_urgency(s, t, seconds) && find_mine(s, t, seconds, p->together_threads);
+    ok = ok && iso_followers_find(t->count, t->touched, t->touched_at, t->waits, t->next_at, &t->next) && find_urgency(s, t, seconds) && find_mine(s, t, seconds, p->together_threads);
     if (ok) find_asked(s, t);
     free(seconds);
     return ok;
@@ -354,7 +276,7 @@ static void look_ahead(const iso_together *t, int now, int next, iso_ahead *a)
     a->count = 0;
     for (int i = 0; i < t->asked[next] && a->count < most; i++) {
         const size_t length = reads[i].to - reads[i].from;
-        if (clash(&reads[i], 1, others, t->touched_at[now + 1] - t->touched_at[now])) continue;
+        if (iso_ranges_clash(&reads[i], 1, others, t->touched_at[now + 1] - t->touched_at[now])) continue;
         bytes += length;
         if (bytes > AHEAD_BYTES) break;
         a->range[a->count].at = (const void *)reads[i].from;

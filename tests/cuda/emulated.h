@@ -11,8 +11,10 @@
 /* --- for tests */
 void emulated_memory(size_t limit); /* of the device, in bytes; 1 GiB at first */
 extern int emulated_graph_launches;
+extern int emulated_graph_works, emulated_graph_longest; /* of the last graph; of these the most that wait for each other */
 extern bool emulated_refusal;       /* cuDNN does not run what it proposed */
 extern bool emulated_bad_capture;   /* what is captured becomes no graph */
+extern bool emulated_bad_branches;  /* nor one with branches */
 
 /* --- for the emulator */
 #define REQUIRE(condition) \
@@ -28,6 +30,8 @@ typedef struct argument {
     char bytes[ARGUMENT];
 } argument;
 
+/* What the next work uses, as the only one at a time. */
+extern const void *emulated_uses;
 /* Works of the stream: a call with a copy of its argument; memory filled. */
 void emulated_ask(void (*call)(const argument *), const void *from, size_t bytes);
 void emulated_fill(void *to, int value, size_t bytes);

@@ -88,12 +88,12 @@ cudaError_t cudaLibraryUnload(cudaLibrary_t library) { return dlclose(library) ?
 
 /* --- cuBLAS */
 
-static float rounded(float x, bool tf32)
+static float taken(float x, bool tf32)
 {
     uint32_t u;
     if (!tf32 || !isfinite(x)) return x;
     memcpy(&u, &x, sizeof u);
-    u = (u + 0xfff + (u >> 13 & 1)) & ~0x1fffu;
+    u &= ~0x1fffu; /* tensor cores read the first bits; nothing is rounded */
     memcpy(&x, &u, sizeof x);
     return x;
 }
@@ -105,8 +105,10 @@ cublasStatus_t cublasCreate_v2(cublasHandle_t *h)
 }
 cublasStatus_t cublasDestroy_v2(cublasHandle_t h) { return h ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED; }
 cublasStatus_t cublasSetStream_v2(cublasHandle_t h, cudaStream_t s) { return h && s ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE; }
+static const void *blas_memory;
 cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t h, void *p, size_t bytes)
 {
+    blas_memory = p;
     return h && emulated_is_device(p) && bytes ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 const char *cublasGetStatusString(cublasStatus_t s) { return s == CUBLAS_STATUS_SUCCESS ? "success" : "emulated failure"; }
@@ -130,8 +132,8 @@ static void run_gemm(const argument *argument)
                 double sum = g.add ? g.c[p * g.sc + i + (int64_t)j * g.ldc] : 0;
                 const float *a = g.a + p * g.sa, *b = g.b + p * g.sb;
                 for (int l = 0; l < g.k; l++)
-                    sum += (double)rounded(g.ta ? a[l + (int64_t)i * g.lda] : a[i + (int64_t)l * g.lda], g.tf32) *
-                           rounded(g.tb ? b[j + (int64_t)l * g.ldb] : b[l + (int64_t)j * g.ldb], g.tf32);
+                    sum += (double)taken(g.ta ? a[l + (int64_t)i * g.lda] : a[i + (int64_t)l * g.lda], g.tf32) *
+                           taken(g.tb ? b[j + (int64_t)l * g.ldb] : b[l + (int64_t)j * g.ldb], g.tf32);
                 g.c[p * g.sc + i + (int64_t)j * g.ldc] = (float)sum;
             }
 }
@@ -147,8 +149,16 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t h, cublasOperation_t ta
     REQUIRE(lda >= (ta == CUBLAS_OP_N ? m : k) && ldb >= (tb == CUBLAS_OP_N ? k : n) && ldc >= m);
     REQUIRE(compute == CUBLAS_COMPUTE_32F || compute == CUBLAS_COMPUTE_32F_FAST_TF32);
     const gemm g = {ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, compute == CUBLAS_COMPUTE_32F_FAST_TF32, m, n, k, lda, ldb, ldc, batch, added == 1, sa, sb, sc, a, b, c};
+    REQUIRE((emulated_uses = blas_memory));
     emulated_ask(run_gemm, &g, sizeof g);
     return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k, const void *alpha, const void *a,
+                            cudaDataType at, int lda, const void *b, cudaDataType bt, int ldb, const void *beta, void *c, cudaDataType ct, int ldc,
+                            cublasComputeType_t compute, cublasGemmAlgo_t algorithm)
+{
+    return cublasGemmStridedBatchedEx(h, ta, tb, m, n, k, alpha, a, at, lda, 0, b, bt, ldb, 0, beta, c, ct, ldc, 0, 1, compute, algorithm);
 }
 
 /* --- cuDNN */
@@ -285,7 +295,7 @@ static void run_convolution(const argument *argument)
                                 const int64_t iw = (((int64_t)o * v.w.h + kh) * v.w.w + kw) * v.w.c + i;
                                 const int64_t iy = (((int64_t)b * v.y.h + oh) * v.y.w + ow) * v.y.c + o;
                                 const float p = v.wanted == 1 ? v.py[iy] : v.px[ix], q = v.wanted == 2 ? v.py[iy] : v.pw[iw];
-                                sum[v.wanted == 0 ? iy : v.wanted == 1 ? ix : iw] += (double)rounded(p, tf32) * rounded(q, tf32);
+                                sum[v.wanted == 0 ? iy : v.wanted == 1 ? ix : iw] += (double)taken(p, tf32) * taken(q, tf32);
                             }
                     }
     float *out = v.wanted == 0 ? v.py : v.wanted == 1 ? v.px : v.pw;
@@ -303,6 +313,7 @@ static cudnnStatus_t convolve(int wanted, const float *alpha, const float *beta,
     REQUIRE(emulated_is_device(px) && emulated_is_device(pw) && emulated_is_device(py));
     const convolved v = {*x, *y, *w, *how, (float *)px, (float *)pw, (float *)py, wanted};
     emulated_fill(workspace, 0xff, bytes); /* NaN: nothing may count on what is there */
+    emulated_uses = &handle;
     emulated_ask(run_convolution, &v, sizeof v);
     return CUDNN_STATUS_SUCCESS;
 }

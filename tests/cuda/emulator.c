@@ -6,8 +6,9 @@
  * - Device memory can only be touched while the stream works, and is full of NaN at first.
  * - A block's threads run one after the other, in changing order, and must all reach the same barriers.
  * - While a stream is captured nothing may wait, and no memory may be taken.
+ * - A graph's nodes are done in an order that only its edges bind: mostly the last that may come first.
  *
- * TF32 products round their operands, so that the kind of product asked for can be seen. */
+ * TF32 products cut their operands off, as tensor cores read them, so that the kind of product asked for can be seen. */
 #include "tests/cuda/emulator.h"
 
 #include <cuda_runtime_api.h>
@@ -146,6 +147,8 @@ typedef struct work {
     int value;
     void (*call)(const argument *);
     struct list *graph;
+    size_t *behind, behinds; /* of a graph: the works before it */
+    const void *uses;        /* what only one work at a time may use */
 } work;
 
 typedef struct list {
@@ -154,6 +157,10 @@ typedef struct list {
 } list;
 
 static list queue, *capturing;
+static struct { /* what the stream that is captured has come to: works of `capturing` */
+    size_t *at, count, capacity;
+    cudaGraphNode_t *node; /* the same, for the caller */
+} come_to;
 static size_t done_count, asked_count; /* works of the stream, ever */
 
 static void append(list *l, work w)
@@ -165,10 +172,29 @@ static void append(list *l, work w)
     l->at[l->count++] = w;
 }
 
+static void come_behind(size_t work)
+{
+    if (come_to.count == come_to.capacity) {
+        come_to.capacity = come_to.capacity ? 2 * come_to.capacity : 16;
+        REQUIRE((come_to.at = realloc(come_to.at, come_to.capacity * sizeof *come_to.at)));
+        REQUIRE((come_to.node = realloc(come_to.node, come_to.capacity * sizeof *come_to.node)));
+    }
+    for (size_t i = 0; i < come_to.count; i++) REQUIRE(come_to.at[i] != work); /* an edge that is there already */
+    come_to.at[come_to.count++] = work;
+}
+
+const void *emulated_uses;
 static void ask(work w)
 {
+    w.uses = emulated_uses;
+    emulated_uses = NULL;
     if (capturing) {
+        w.behinds = come_to.count;
+        REQUIRE((w.behind = malloc((come_to.count + 1) * sizeof *w.behind)));
+        for (size_t i = 0; i < come_to.count; i++) w.behind[i] = come_to.at[i];
         append(capturing, w);
+        come_to.count = 0;
+        come_behind(capturing->count - 1);
         return;
     }
     append(&queue, w);
@@ -198,6 +224,46 @@ void emulated_fill(void *to, int value, size_t bytes)
     ask((work){.kind = FILL, .to = to, .value = value, .bytes = bytes});
 }
 
+static void perform(const work *w);
+
+static bool may_come(const list *l, const bool *done, size_t i)
+{
+    for (size_t k = 0; k < l->at[i].behinds; k++)
+        if (!done[l->at[i].behind[k]]) return false;
+    return true;
+}
+
+/* The last that may, the first that may, or any. */
+static void perform_graph(const list *l)
+{
+    static unsigned launches;
+    unsigned random = ++launches;
+    bool *done = calloc(l->count + 1, sizeof *done);
+    REQUIRE(done);
+    for (size_t left = l->count; left > 0; left--) {
+        size_t next = l->count;
+        random = random * 1664525 + 1013904223;
+        size_t skip = launches % 4 == 1 ? random >> 28 : 0;
+        for (size_t k = 0; k < l->count; k++) {
+            const size_t i = launches % 4 ? l->count - 1 - k : k;
+            if (done[i] || !may_come(l, done, i)) continue;
+            next = i;
+            if (skip-- == 0) break;
+        }
+        REQUIRE(next < l->count);
+        perform(&l->at[next]);
+        done[next] = true;
+    }
+    free(done);
+}
+
+static void free_graph(list *l)
+{
+    for (size_t i = 0; i < l->count; i++) free(l->at[i].argument), free(l->at[i].behind);
+    free(l->at);
+    free(l);
+}
+
 static void perform(const work *w)
 {
     switch (w->kind) {
@@ -206,7 +272,7 @@ static void perform(const work *w)
     case FILL: memset(w->to, w->value, w->bytes); return;
     case CALL: w->call(w->argument); return;
     case GRAPH:
-        for (size_t i = 0; i < w->graph->count; i++) perform(&w->graph->at[i]);
+        perform_graph(w->graph);
         return;
     case EVENT: return;
     }
@@ -366,6 +432,31 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
 {
     REQUIRE(stream && !capturing && mode == cudaStreamCaptureModeThreadLocal);
     REQUIRE((capturing = calloc(1, sizeof *capturing)));
+    come_to.count = 0;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCaptureStatus *status, unsigned long long *id, cudaGraph_t *graph,
+                                     const cudaGraphNode_t **nodes, const cudaGraphEdgeData **edges, size_t *count)
+{
+    REQUIRE(stream && capturing && !id && !graph);
+    *status = cudaStreamCaptureStatusActive;
+    for (size_t i = 0; i < come_to.count; i++) come_to.node[i] = (cudaGraphNode_t)(uintptr_t)(come_to.at[i] + 1);
+    *nodes = come_to.node;
+    *edges = NULL;
+    *count = come_to.count;
+    return cudaSuccess;
+}
+bool emulated_bad_branches;
+cudaError_t cudaStreamUpdateCaptureDependencies(cudaStream_t stream, cudaGraphNode_t *nodes, const cudaGraphEdgeData *edges, size_t count, unsigned flags)
+{
+    REQUIRE(stream && capturing && !edges && (flags == cudaStreamSetCaptureDependencies || flags == cudaStreamAddCaptureDependencies));
+    if (emulated_bad_branches) return cudaErrorInvalidValue;
+    if (flags == cudaStreamSetCaptureDependencies) come_to.count = 0;
+    for (size_t i = 0; i < count; i++) {
+        const size_t work = (size_t)(uintptr_t)nodes[i] - 1;
+        REQUIRE(work < capturing->count);
+        come_behind(work);
+    }
     return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
@@ -374,9 +465,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     list *l = capturing;
     capturing = NULL;
     if (emulated_bad_capture) {
-        for (size_t i = 0; i < l->count; i++) free(l->at[i].argument);
-        free(l->at);
-        free(l);
+        free_graph(l);
         *graph = NULL;
         return cudaErrorStreamCaptureInvalidated;
     }
@@ -390,9 +479,39 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureSta
     *status = capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return cudaSuccess;
 }
+/* Of two works that use the same, one must wait for the other. */
+static void check_uses(const list *l)
+{
+    bool *before = calloc(l->count + 1, l->count + 1); /* [i, k]: work k comes before work i */
+    REQUIRE(before);
+    for (size_t i = 0; i < l->count; i++) {
+        bool *mine = before + i * l->count;
+        for (size_t k = 0; k < l->at[i].behinds; k++) {
+            const size_t b = l->at[i].behind[k];
+            mine[b] = true;
+            for (size_t j = 0; j < b; j++) mine[j] = mine[j] || before[b * l->count + j];
+        }
+        for (size_t k = 0; k < i; k++) REQUIRE(!l->at[i].uses || l->at[i].uses != l->at[k].uses || mine[k]);
+    }
+    free(before);
+}
+
+int emulated_graph_works, emulated_graph_longest;
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
 {
     REQUIRE(flags == 0);
+    const list *l = (const list *)graph;
+    int *way = calloc(l->count + 1, sizeof *way);
+    REQUIRE(way);
+    emulated_graph_works = (int)l->count;
+    emulated_graph_longest = 0;
+    for (size_t i = 0; i < l->count; i++) {
+        for (size_t k = 0; k < l->at[i].behinds; k++)
+            if (way[i] < way[l->at[i].behind[k]]) way[i] = way[l->at[i].behind[k]];
+        if (++way[i] > emulated_graph_longest) emulated_graph_longest = way[i];
+    }
+    free(way);
+    check_uses(l);
     *exec = (cudaGraphExec_t)graph; /* which cudaGraphDestroy leaves alone */
     return cudaSuccess;
 }
@@ -409,9 +528,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
     list *l = (list *)exec;
     REQUIRE(queue.count == 0);
-    for (size_t i = 0; i < l->count; i++) free(l->at[i].argument);
-    free(l->at);
-    free(l);
+    free_graph(l);
     return cudaSuccess;
 }
 

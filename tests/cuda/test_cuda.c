@@ -324,7 +324,7 @@ static void test_table(void)
     if (error_of(f, d, 3) <= 1e-3) wrong("the comparison is blind to NaN");
 }
 
-/* test_cuda [NAME]: all tests, or those whose name contains NAME. */
+/* test_cuda [NAME]: all tests, or those whose name contains NAME; --names: which there are. */
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"cuda-float32", "cuda"};
@@ -333,6 +333,10 @@ int main(int argc, char **argv)
         {"moves", test_move}, {"matmul", test_matmul}, {"convolution", test_convolution}, {"chains", test_chains},
         {"plans", test_plans}, {"training", test_training}, {"memory", test_memory}};
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc > 1 && strcmp(argv[1], "--names") == 0) {
+        for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) puts(tests[i].name);
+        return 0;
+    }
     printf("seed %llu\n", (unsigned long long)state);
     for (int k = 0; k < 2; k++) {
         iso_error err = {0};

@@ -16,7 +16,10 @@
 __attribute__((weak)) void emulated_memory(size_t limit);
 #pragma weak emulated_refusal
 #pragma weak emulated_bad_capture
+#pragma weak emulated_bad_branches
 #pragma weak emulated_graph_launches
+#pragma weak emulated_graph_works
+#pragma weak emulated_graph_longest
 
 static bool is_tf32(void)
 {
@@ -173,8 +176,10 @@ static void compare(const char *what, int run, const float *a, const float *b, i
     if (!(sqrt(difference) <= tolerance * sqrt(size))) wrong("%s, run %d: off by %g", what, run, sqrt(difference / size));
 }
 
-static void plans(void)
+/* slower: how what makes the runs slower begins. */
+static void plans(const char *slower)
 {
+    char told[1024];
     iso_graph *g = iso_graph_create();
     iso_error err = {0};
     iso_node x = iso_input(g, "x", iso_shape2(ROWS, WIDTH)), index = iso_input_index(g, "index", ROWS);
@@ -210,6 +215,8 @@ static void plans(void)
         for (int k = 0; k < 2; k++) must(iso_vars_read(m[k].vars, name, value[k], iso_shape_count(&s), &err), &err, "reading");
         compare(name, RUNS, value[0], value[1], iso_shape_count(&s), is_tf32() ? 1e-2 : 1e-5);
     }
+    iso_plan_tell(m[1].plan, told, sizeof told);
+    if (slower[0] ? strncmp(told, slower, strlen(slower)) != 0 : told[0] != 0) wrong("a plan's runs: '%s', not '%s'", told, slower);
     for (int k = 0; k < 2; k++) {
         iso_plan_free(m[k].plan);
         iso_vars_free(m[k].vars);
@@ -217,18 +224,22 @@ static void plans(void)
     iso_graph_free(g);
 }
 
-/* As graphs; and, where the emulator can bring that about, without. */
+/* As graphs; and, where the emulator can bring that about, as graphs without branches, and without graphs. */
 void test_plans(void)
 {
-    plans();
+    plans("");
     if (!emulated_memory) return;
+    if (emulated_graph_longest >= emulated_graph_works) wrong("a graph of %d works has no branches", emulated_graph_works);
     const int before = emulated_graph_launches;
     emulated_bad_capture = true;
-    plans();
+    plans("no graph: the GPU failed at capturing a graph");
     emulated_bad_capture = false;
     if (emulated_graph_launches != before) wrong("a graph was launched that could not be made");
-    plans();
-    if (emulated_graph_launches == before) wrong("plans do not become graphs any more");
+    emulated_bad_branches = true;
+    plans("a graph without branches: the GPU failed at a graph's branch");
+    emulated_bad_branches = false;
+    if (emulated_graph_launches == before || emulated_graph_longest != emulated_graph_works) wrong("plans do not become chains any more");
+    plans("");
 }
 
 /* --- trainings */
