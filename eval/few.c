@@ -3,6 +3,7 @@
 #include "eval/few.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,55 +60,54 @@ typedef struct tally {
     int lost; /* draws without direction */
 } tally;
 
+/* Some draws for one set. */
+typedef struct task {
+    const iso_query_set *set;
+    tally *to;                  /* [sizes] */
+    int first, draws, query;    /* the first draw; the query of its least size, those of the others and of the other draws behind */
+} task;
+
+/* What a thread draws with. */
+typedef struct drawer {
+    int64_t *holder, *partner;  /* [n] training images that have the attributes; what each was exchanged with */
+    double *sum;                /* [dim] of the examples taken so far */
+} drawer;
+
+enum { TASK_DRAWS = 16, QUERIES = 1024, MOST = QUERIES + TASK_DRAWS * ISO_FEW_SIZES };
+
 typedef struct work {
     const iso_few_options *options;
     const iso_scorer *scorer;
     iso_protocol *protocol;
     int order[ISO_FEW_SIZES];   /* of the sizes, ascending */
-    int64_t *holder, *partner;  /* [n] training images that have the attributes; what each was exchanged with */
-    double *sum;                /* [dim] of the examples taken so far */
+    int threads;
+    drawer *drawer;             /* [threads] */
     tally *tallies;             /* [sets, sizes] */
-    /* The block: queries that wait to be scored. */
-    int filled;
-    double *query;              /* [ISO_PROTOCOL_BLOCK, dim] */
-    iso_asked asked[ISO_PROTOCOL_BLOCK];
-    tally *to[ISO_PROTOCOL_BLOCK];
-    int hits[ISO_PROTOCOL_BLOCK * ISO_FEW_K];
+    /* The block: queries that are drawn by all threads, and then scored. */
+    int tasks, queries;
+    task task[QUERIES + 1];
+    double *query;              /* [MOST, dim] */
+    iso_asked asked[MOST];
+    tally *to[MOST];
+    int *hits;                  /* [MOST, ISO_FEW_K] */
 } work;
 
 static int ranks(const iso_protocol *p) { return p->t < ISO_FEW_K ? (int)p->t : ISO_FEW_K; }
 
-static iso_status score_block(work *w, iso_error *err)
+/* The sizes that a set has enough images for: the first so many of the order. */
+static int sizes_of(const work *w, const iso_query_set *set)
 {
-    iso_status status = iso_protocol_rank(w->protocol, w->scorer, w->filled, w->asked, ISO_FEW_K, w->hits, err);
-    if (status) return status;
-    for (int i = 0; i < w->filled; i++) {
-        int hits = w->hits[i * ISO_FEW_K + ranks(w->protocol) - 1];
-        w->to[i]->lost += hits < 0;
-        w->to[i]->sum += hits;
-        w->to[i]->squares += hits * hits;
-    }
-    w->filled = 0;
-    return ISO_OK;
+    int sizes = 0;
+    while (sizes < w->options->sizes && w->options->size[w->order[sizes]] <= set->queries) sizes++;
+    return sizes;
 }
 
-static iso_status add_query(work *w, const iso_query_set *set, int64_t n, tally *to, iso_error *err)
+static void list_holders(const iso_protocol *p, const iso_query_set *set, int64_t *holder)
 {
-    size_t dim = (size_t)w->protocol->dim;
-    double *sum = w->query + (size_t)w->filled * dim;
-    memcpy(sum, w->sum, dim * sizeof *sum);
-    w->asked[w->filled] = (iso_asked){sum, n, set};
-    w->to[w->filled++] = to;
-    return w->filled == ISO_PROTOCOL_BLOCK ? score_block(w, err) : ISO_OK;
-}
-
-static void list_holders(work *w, const iso_query_set *set)
-{
-    const iso_protocol *p = w->protocol;
     int64_t found = 0;
     const uint64_t *a = p->has.attribute + set->a * p->has.words, *b = p->has.attribute + (set->b < 0 ? set->a : set->b) * p->has.words;
     for (int64_t i = 0; i < p->has.words; i++)
-        for (uint64_t both = a[i] & b[i]; both; both &= both - 1) w->holder[found++] = 64 * i + __builtin_ctzll(both);
+        for (uint64_t both = a[i] & b[i]; both; both &= both - 1) holder[found++] = 64 * i + __builtin_ctzll(both);
 }
 
 static void swap(int64_t *x, int64_t i, int64_t j)
@@ -117,28 +117,54 @@ static void swap(int64_t *x, int64_t i, int64_t j)
     x[j] = t;
 }
 
-/* The first steps of a Fisher-Yates shuffle, as many as the largest n needs. They are undone afterwards, so that a draw
- * does not depend on those before it. */
-static iso_status draw(work *w, const iso_query_set *set, int number, tally *to, iso_error *err)
+/* One draw, its queries from `at` on: the first steps of a Fisher-Yates shuffle, as many as the largest size needs. They are undone afterwards, so
+ * that a draw does not depend on those before it. */
+static void draw(work *w, const drawer *with, const task *t, int number, int at)
 {
     const iso_protocol *p = w->protocol;
-    const iso_few_options *o = w->options;
-    iso_draw d = {o->seed, STREAM_EXAMPLES, (uint64_t)set->a << 40 | (uint64_t)(set->b + 1) << 16 | (uint64_t)number};
-    iso_status status = ISO_OK;
-    int64_t taken = 0;
-    memset(w->sum, 0, (size_t)p->dim * sizeof *w->sum);
-    for (int s = 0; s < o->sizes && !status && o->size[w->order[s]] <= set->queries; s++) {
-        for (; taken < o->size[w->order[s]]; taken++) {
-            w->partner[taken] = taken + (int64_t)iso_draw_below(d, (uint64_t)taken, (uint64_t)(set->queries - taken));
-            swap(w->holder, taken, w->partner[taken]);
-            int64_t image = w->holder[taken];
-            const float *x = p->train[image];
-            for (int j = 0; j < p->dim; j++) w->sum[j] += p->inverse[image] * x[j];
-        }
-        status = add_query(w, set, taken, to + w->order[s], err);
+    const size_t dim = (size_t)p->dim;
+    const int sizes = sizes_of(w, t->set);
+    const int64_t most = sizes ? w->options->size[w->order[sizes - 1]] : 0;
+    const iso_draw d = {w->options->seed, STREAM_EXAMPLES, (uint64_t)t->set->a << 40 | (uint64_t)(t->set->b + 1) << 16 | (uint64_t)number};
+    for (int64_t i = 0; i < most; i++) {
+        with->partner[i] = i + (int64_t)iso_draw_below(d, (uint64_t)i, (uint64_t)(t->set->queries - i));
+        swap(with->holder, i, with->partner[i]);
     }
-    while (taken-- > 0) swap(w->holder, taken, w->partner[taken]);
-    return status;
+    memset(with->sum, 0, dim * sizeof *with->sum);
+    for (int64_t s = 0, taken = 0; s < sizes; s++) {
+        const int64_t n = w->options->size[w->order[s]];
+        for (; taken < n; taken++) {
+            const int64_t image = with->holder[taken];
+            const float *x = p->train[image];
+            if (taken + ISO_VECTORS_AHEAD < most) iso_vector_ahead(p->train[with->holder[taken + ISO_VECTORS_AHEAD]], p->dim);
+            for (int j = 0; j < p->dim; j++) with->sum[j] += p->inverse[image] * x[j];
+        }
+        memcpy(w->query + (size_t)(at + s) * dim, with->sum, dim * sizeof *with->sum);
+        w->asked[at + s] = (iso_asked){w->query + (size_t)(at + s) * dim, n, t->set};
+        w->to[at + s] = t->to + w->order[s];
+    }
+    for (int64_t i = most; i-- > 0;) swap(with->holder, i, with->partner[i]);
+}
+
+static iso_status score_block(work *w, iso_error *err)
+{
+#pragma omp parallel for schedule(dynamic) num_threads(w->threads)
+    for (int i = 0; i < w->tasks; i++) {
+        const task *t = &w->task[i];
+        const drawer *with = &w->drawer[omp_get_thread_num()];
+        list_holders(w->protocol, t->set, with->holder);
+        for (int r = 0; r < t->draws; r++) draw(w, with, t, t->first + r, t->query + r * sizes_of(w, t->set));
+    }
+    iso_status status = iso_protocol_rank(w->protocol, w->scorer, w->queries, w->asked, ISO_FEW_K, w->hits, err);
+    if (status) return status;
+    for (int i = 0; i < w->queries; i++) {
+        int hits = w->hits[i * ISO_FEW_K + ranks(w->protocol) - 1];
+        w->to[i]->lost += hits < 0;
+        w->to[i]->sum += hits;
+        w->to[i]->squares += hits * hits;
+    }
+    w->tasks = w->queries = 0;
+    return ISO_OK;
 }
 
 static iso_status draw_all(work *w, iso_error *err)
@@ -146,9 +172,12 @@ static iso_status draw_all(work *w, iso_error *err)
     const iso_few_options *o = w->options;
     for (int i = 0; i < w->protocol->singles + w->protocol->doubles; i++) {
         const iso_query_set *set = w->protocol->set + i;
-        list_holders(w, set);
-        for (int r = 0; r < o->draws; r++) {
-            iso_status status = draw(w, set, r, w->tallies + (size_t)i * o->sizes, err);
+        const int sizes = sizes_of(w, set);
+        for (int r = 0; sizes && r < o->draws; r += TASK_DRAWS) {
+            const int draws = o->draws - r < TASK_DRAWS ? o->draws - r : TASK_DRAWS;
+            w->task[w->tasks++] = (task){set, w->tallies + (size_t)i * (size_t)o->sizes, r, draws, w->queries};
+            w->queries += draws * sizes;
+            iso_status status = w->queries >= QUERIES ? score_block(w, err) : ISO_OK;
             if (status) return status;
         }
     }
@@ -164,15 +193,29 @@ static iso_status work_create(work *w, iso_error *err)
         for (; at > 0 && o->size[w->order[at - 1]] > o->size[i]; at--) w->order[at] = w->order[at - 1];
         w->order[at] = i;
     }
-    w->holder = iso_calloc((size_t)p->n, sizeof *w->holder);
-    w->partner = iso_calloc((size_t)p->n, sizeof *w->partner);
-    w->sum = iso_calloc((size_t)p->dim, sizeof *w->sum);
-    w->query = iso_calloc(ISO_PROTOCOL_BLOCK, (size_t)p->dim * sizeof *w->query);
+    w->threads = omp_get_max_threads();
+    w->drawer = iso_calloc((size_t)w->threads, sizeof *w->drawer);
+    w->query = iso_calloc(MOST, (size_t)p->dim * sizeof *w->query);
+    w->hits = iso_calloc(MOST, ISO_FEW_K * sizeof *w->hits);
     w->tallies = iso_calloc((size_t)p->singles + (size_t)p->doubles, (size_t)o->sizes * sizeof *w->tallies);
-    return w->holder && w->partner && w->sum && w->query && w->tallies ? ISO_OK : iso_fail_memory(err);
+    bool ok = w->drawer && w->query && w->hits && w->tallies;
+    for (int i = 0; ok && i < w->threads; i++) {
+        drawer *with = &w->drawer[i];
+        with->holder = iso_calloc((size_t)p->n, sizeof *with->holder);
+        with->partner = iso_calloc((size_t)p->n, sizeof *with->partner);
+        with->sum = iso_calloc((size_t)p->dim, sizeof *with->sum);
+        ok = with->holder && with->partner && with->sum;
+    }
+    return ok ? ISO_OK : iso_fail_memory(err);
 }
 
-static void work_clear(work *w) { free(w->holder), free(w->partner), free(w->sum), free(w->query), free(w->tallies); }
+static void work_clear(work *w)
+{
+    for (int i = 0; w->drawer && i < w->threads; i++) free(w->drawer[i].holder), free(w->drawer[i].partner), free(w->drawer[i].sum);
+    free(w->drawer), free(w->query), free(w->hits), free(w->tallies);
+    iso_protocol_free(w->protocol);
+    free(w);
+}
 
 /* ---- figures ---- */
 
@@ -234,16 +277,16 @@ iso_status iso_few_precision(int dim, int64_t n, const float *const *train, cons
     iso_status status = check_options(options, err);
     if (status) return status;
     if (count >= ATTRIBUTES) return iso_fail(err, ISO_E_ARGUMENT, "too many attributes to draw examples of: %d", count);
-    work w = {.options = options, .scorer = scorer};
-    if ((status = iso_protocol_create(dim, n, train, train_attributes, t, test, test_attributes, count, &w.protocol, err)))
-        return status;
-    if ((status = iso_protocol_lengths(w.protocol, err))) goto done;
-    if ((status = work_create(&w, err))) goto done;
-    if ((status = draw_all(&w, err))) goto done;
-    status = fill(&w, out, err);
-done:
-    work_clear(&w);
-    iso_protocol_free(w.protocol);
+    work *w = iso_calloc(1, sizeof *w);
+    if (!w) return iso_fail_memory(err);
+    w->options = options;
+    w->scorer = scorer;
+    status = iso_protocol_create(dim, n, train, train_attributes, t, test, test_attributes, count, &w->protocol, err);
+    if (!status) status = iso_protocol_lengths(w->protocol, err);
+    if (!status) status = work_create(w, err);
+    if (!status) status = draw_all(w, err);
+    if (!status) status = fill(w, out, err);
+    work_clear(w);
     return status;
 }
 

@@ -6,8 +6,6 @@
 #include <stdbool.h>
 #include "retriever/scorer.h"
 
-enum { ISO_PROTOCOL_BLOCK = 64 }; /* as many queries as are worth being ranked at once */
-
 typedef struct iso_query_set {
     int a, b;                  /* attributes; b = -1 for a single one */
     int64_t queries, relevant; /* training images that have it; test images that have it */
