@@ -60,7 +60,7 @@ static iso_status take_vectors(iso_protocol *p, iso_error *err)
 {
     iso_status status = inverse_norms(p->dim, p->t, p->test, "test", &p->test_inverse, err);
     if (status) return status;
-    p->panel = iso_rank_panels(p->dim, p->t, p->test, p->test_inverse);
+    p->panel = iso_rank_panels_create(p->dim, p->t, p->test, p->test_inverse);
     return p->panel ? ISO_OK : iso_fail_memory(err);
 }
 
@@ -204,6 +204,6 @@ void iso_protocol_free(iso_protocol *p)
 {
     if (!p) return;
     bits_free(&p->has);
-    free(p->both), free(p->inverse), free(p->test_inverse), free(p->panel), free(p->set), free(p->left);
+    free(p->both), free(p->inverse), free(p->test_inverse), iso_rank_panels_free(p->panel), free(p->set), free(p->left);
     free(p);
 }

@@ -29,7 +29,7 @@ typedef struct iso_protocol {
     int64_t *both;       /* [count, count] training images that have both a and b, a <= b */
     double *test_inverse; /* [t] 1 / length of the vectors */
     double *inverse;     /* [n] the same of the training vectors; NULL before iso_protocol_lengths */
-    float *panel;        /* test vectors of length 1, ISO_RANK_PANEL of them side by side (rank.c) */
+    struct iso_rank_panels *panel; /* test vectors of length 1, as they are ranked (rank.c) */
     int singles, doubles;
     iso_query_set *set;  /* [singles + doubles] those that count, in the order of their numbers; pairs have a < b */
     int left_out, *left; /* single attributes no training or no test image has */
@@ -75,10 +75,12 @@ ISO_CHECK iso_status iso_protocol_sums(const iso_protocol *p, double *sum, iso_e
 ISO_CHECK iso_status iso_protocol_rank(const iso_protocol *p, const iso_scorer *scorer, int m, const iso_asked *asked, int top, int *hits,
                                        iso_error *err);
 
-/* The part of ranking that is single precision, as this processor does it best. For tests: from now on the kernel of that
- * name, "avx512", "avx2" or "portable" (NULL: the best). False, and no change, where the processor cannot run it. */
+/* The part of ranking that is not exact, as this processor does it best. For tests: the kernel of that name for protocols created from now on,
+ * "avx512vnni", "avx512", "avx2" or "portable" (NULL: the best). False, and no change, where the processor cannot run it. */
 bool iso_rank_kernel_use(const char *name);
-/* Test vectors of length 1 for it, [t / 32 rounded up, dim, 32]; free(). NULL: out of memory. */
-float *iso_rank_panels(int dim, int64_t t, const float *const *test, const double *inverse);
+/* Test vectors of length 1 for it. NULL: out of memory. */
+typedef struct iso_rank_panels iso_rank_panels;
+iso_rank_panels *iso_rank_panels_create(int dim, int64_t t, const float *const *test, const double *inverse);
+void iso_rank_panels_free(iso_rank_panels *p);
 
 #endif

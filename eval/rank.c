@@ -1,8 +1,8 @@
 /* rank.c: the best test images for many queries.
  *
- * Scores are first taken in single precision, by a product of queries and test vectors that is looked at while it is in
- * the cache and never stored. A single-precision score is within a known bound of the true one, so an image that is more
- * than twice the bound below the best ones so far can be forgotten. The few that are left are scored in double precision, all
+ * Scores are first taken in single precision, or in whole numbers of 16 bits where the processor multiplies these faster, by a product of queries and
+ * test vectors that is looked at while it is in the cache and never stored. Such a score is within a known bound of the true one, so an image that is
+ * more than twice the bound below the best ones so far can be forgotten. The few that are left are scored in double precision, all
  * in one order: equal vectors get equal scores, and the ranking is that of the definition. */
 #include <math.h>
 #include <omp.h>
@@ -18,19 +18,27 @@
 #endif
 
 enum { PANEL = 32, TALL = 12, BLOCK = 1024, IN_CACHE = 32 }; /* items; queries of a tile; queries at once; panels in L2 */
+enum { UNIT = 32767 }; /* 1 in 16 bits. Products of vectors of length 1 add up to no more than 31 bits, whatever the order. */
 
 /* ---- kernels ---- */
 
-/* score[r * PANEL + i] = <query r, item i>, r < TALL: query [dim, TALL], panel [dim, PANEL]. */
-typedef void multiply(int64_t dim, const float *query, const float *panel, float *score);
+/* score[r * PANEL + i] = <query r, item i>, r < TALL: query [depth, TALL], panel [depth, PANEL] words, each a float or two halves. */
+typedef void multiply(int64_t depth, const void *query, const void *panel, float *score);
 /* Bit i: score[i] >= least, i < PANEL. */
 typedef uint32_t above(const float *score, float least);
 
 typedef struct kernel {
     const char *name;
+    bool halves; /* a word holds two neighbouring numbers, in UNITs */
     multiply *multiply;
     above *above;
 } kernel;
+
+struct iso_rank_panels {
+    const kernel *kernel;
+    size_t depth; /* words of a vector */
+    void *words;  /* [panels, depth, PANEL] */
+};
 
 /* ROWS queries times 2 LANES items, all sums in registers: named variables, so that every compiler keeps them there. */
 #define EACH_ROW(X, ...)                                                                                                  \
@@ -47,21 +55,22 @@ typedef struct kernel {
         STORE(score + r * PANEL, p##r);                         \
         STORE(score + r * PANEL + LANES, q##r);                 \
     }
-#define TILE(NAME, TARGET, VEC, ROWS, LANES, ZERO, LOAD, STORE, SPLAT, MULADD)                                       \
-    TARGET static inline __attribute__((always_inline)) void NAME(int64_t dim, const float *query, const float *panel, float *score) \
+#define TILE(NAME, TARGET, WORD, VEC, ROWS, LANES, ZERO, LOAD, STORE, SPLAT, MULADD)                                 \
+    TARGET static inline __attribute__((always_inline)) void NAME(int64_t depth, const WORD *query, const WORD *panel, float *score) \
     {                                                                                                                \
         EACH_ROW(DECLARE, VEC, ZERO)                                                                                 \
-        for (int64_t k = 0; k < dim; k++, query += TALL, panel += PANEL) {                                           \
+        for (int64_t k = 0; k < depth; k++, query += TALL, panel += PANEL) {                                         \
             VEC b0 = LOAD(panel), b1 = LOAD(panel + LANES);                                                          \
             EACH_ROW(MULTIPLY, ROWS, SPLAT, MULADD)                                                                  \
         }                                                                                                            \
         EACH_ROW(SAVE, ROWS, LANES, STORE)                                                                           \
     }
 
-static void multiply_portable(int64_t dim, const float *query, const float *panel, float *score)
+static void multiply_portable(int64_t depth, const void *query_words, const void *panel_words, float *score)
 {
+    const float *query = query_words, *panel = panel_words;
     memset(score, 0, sizeof *score * TALL * PANEL);
-    for (int64_t k = 0; k < dim; k++)
+    for (int64_t k = 0; k < depth; k++)
         for (int r = 0; r < TALL; r++)
             for (int i = 0; i < PANEL; i++) score[r * PANEL + i] += query[k * TALL + r] * panel[k * PANEL + i];
 }
@@ -76,13 +85,22 @@ static uint32_t above_portable(const float *score, float least)
 #ifdef __x86_64__
 #define AVX2 __attribute__((target("avx2,fma")))
 #define AVX512 __attribute__((target("avx512f")))
-TILE(tile_avx2, AVX2, __m256, 6, 8, _mm256_setzero_ps(), _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps)
-TILE(tile_avx512, AVX512, __m512, 12, 16, _mm512_setzero_ps(), _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps)
+#define VNNI __attribute__((target("avx512f,avx512vnni")))
+#define STORE_HALVES(to, x) _mm512_storeu_ps(to, _mm512_mul_ps(_mm512_cvtepi32_ps(x), _mm512_set1_ps(1.0f / ((float)UNIT * UNIT))))
+/* gcc 12 keeps the sums of _mm512_dpwssd_epi32 on the stack. */
+VNNI static inline __attribute__((always_inline)) __m512i muladd_halves(__m512i a, __m512i b, __m512i sum)
+{
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+}
+TILE(tile_vnni, VNNI, int32_t, __m512i, 12, 16, _mm512_setzero_si512(), _mm512_loadu_si512, STORE_HALVES, _mm512_set1_epi32, muladd_halves)
+TILE(tile_avx2, AVX2, float, __m256, 6, 8, _mm256_setzero_ps(), _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps)
+TILE(tile_avx512, AVX512, float, __m512, 12, 16, _mm512_setzero_ps(), _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps)
 
-AVX2 static void multiply_avx2(int64_t dim, const float *query, const float *panel, float *score)
+AVX2 static void multiply_avx2(int64_t depth, const void *query, const void *panel, float *score)
 {
     for (int r = 0; r < TALL; r += 6)
-        for (int i = 0; i < PANEL; i += 16) tile_avx2(dim, query + r, panel + i, score + r * PANEL + i);
+        for (int i = 0; i < PANEL; i += 16) tile_avx2(depth, (const float *)query + r, (const float *)panel + i, score + r * PANEL + i);
 }
 
 AVX2 static uint32_t above_avx2(const float *score, float least)
@@ -93,7 +111,9 @@ AVX2 static uint32_t above_avx2(const float *score, float least)
     return bits;
 }
 
-AVX512 static void multiply_avx512(int64_t dim, const float *query, const float *panel, float *score) { tile_avx512(dim, query, panel, score); }
+AVX512 static void multiply_avx512(int64_t depth, const void *query, const void *panel, float *score) { tile_avx512(depth, query, panel, score); }
+
+VNNI static void multiply_vnni(int64_t depth, const void *query, const void *panel, float *score) { tile_vnni(depth, query, panel, score); }
 
 AVX512 static uint32_t above_avx512(const float *score, float least)
 {
@@ -103,9 +123,10 @@ AVX512 static uint32_t above_avx512(const float *score, float least)
 }
 #endif
 
-static const kernel portable = {"portable", multiply_portable, above_portable};
+static const kernel portable = {"portable", false, multiply_portable, above_portable};
 #ifdef __x86_64__
-static const kernel avx2 = {"avx2", multiply_avx2, above_avx2}, avx512 = {"avx512", multiply_avx512, above_avx512};
+static const kernel avx2 = {"avx2", false, multiply_avx2, above_avx2}, avx512 = {"avx512", false, multiply_avx512, above_avx512},
+                    vnni = {"avx512vnni", true, multiply_vnni, above_avx512};
 #endif
 
 static const kernel *wanted; /* a test's choice */
@@ -114,6 +135,7 @@ static const kernel *named(const char *name)
 {
 #ifdef __x86_64__
     __builtin_cpu_init();
+    if ((!name || !strcmp(name, vnni.name)) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vnni")) return &vnni;
     if ((!name || !strcmp(name, avx512.name)) && __builtin_cpu_supports("avx512f")) return &avx512;
     if ((!name || !strcmp(name, avx2.name)) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
 #endif
@@ -127,31 +149,56 @@ bool iso_rank_kernel_use(const char *name)
     return k != NULL;
 }
 
-/* Zeros behind the last item. */
-ISO_CLONES static void fill_panel(int dim, int64_t n, int64_t t, const float *const *test, const double *inverse, float *panel)
+/* Number j of vector i among `side` that lie side by side. */
+static inline __attribute__((always_inline)) void put(bool halves, void *words, int side, int i, int j, float x)
+{
+    if (halves) ((int16_t *)words)[((size_t)(j / 2) * (size_t)side + (size_t)i) * 2 + (size_t)(j % 2)] = (int16_t)(UNIT * x + (x < 0 ? -0.5f : 0.5f));
+    else ((float *)words)[(size_t)j * (size_t)side + (size_t)i] = x;
+}
+
+/* Zeros behind the last item, and behind an odd last number. */
+ISO_CLONES static void fill_panel(bool halves, int dim, int64_t n, int64_t t, const float *const *test, const double *inverse, void *panel)
 {
     enum { PART = 64 };
     float x[PART];
+    if (halves && dim % 2) memset((int32_t *)panel + (size_t)(dim / 2) * PANEL, 0, PANEL * sizeof(int32_t));
     for (int i = 0; i < PANEL; i++) {
         const int64_t item = n * PANEL + i;
         if (item + ISO_VECTORS_AHEAD < t) iso_vector_ahead(test[item + ISO_VECTORS_AHEAD], dim);
         for (int from = 0; from < dim; from += PART) {
             const int many = dim - from < PART ? dim - from : PART;
             for (int j = 0; j < many; j++) x[j] = item < t ? (float)(inverse[item] * test[item][from + j]) : 0;
-            for (int j = 0; j < many; j++) panel[(size_t)(from + j) * PANEL + (size_t)i] = x[j];
+            if (halves)
+                for (int j = 0; j < many; j++) put(true, panel, PANEL, i, from + j, x[j]);
+            else
+                for (int j = 0; j < many; j++) put(false, panel, PANEL, i, from + j, x[j]);
         }
     }
 }
 
-float *iso_rank_panels(int dim, int64_t t, const float *const *test, const double *inverse)
+iso_rank_panels *iso_rank_panels_create(int dim, int64_t t, const float *const *test, const double *inverse)
 {
+    iso_rank_panels *p = iso_calloc(1, sizeof *p);
+    if (!p) return NULL;
+    p->kernel = wanted ? wanted : named(NULL);
+    p->depth = p->kernel->halves ? (size_t)(dim + 1) / 2 : (size_t)dim;
     const int64_t panels = (t + PANEL - 1) / PANEL;
-    const size_t size = (size_t)dim * PANEL, bytes = (size_t)panels < SIZE_MAX / sizeof(float) / size ? (size_t)panels * size * sizeof(float) : 0;
-    float *out = bytes ? iso_wish_huge(aligned_alloc(64, bytes), bytes) : NULL;
-    if (!out) return NULL;
+    const size_t size = p->depth * PANEL * sizeof(float), bytes = (size_t)panels < SIZE_MAX / size ? (size_t)panels * size : 0;
+    p->words = bytes ? iso_wish_huge(aligned_alloc(64, bytes), bytes) : NULL;
+    if (!p->words) {
+        free(p);
+        return NULL;
+    }
 #pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < panels; n++) fill_panel(dim, n, t, test, inverse, out + (size_t)n * size);
-    return out;
+    for (int64_t n = 0; n < panels; n++) fill_panel(p->kernel->halves, dim, n, t, test, inverse, (char *)p->words + (size_t)n * size);
+    return p;
+}
+
+void iso_rank_panels_free(iso_rank_panels *p)
+{
+    if (!p) return;
+    free(p->words);
+    free(p);
 }
 
 /* ---- the best so far ---- */
@@ -168,8 +215,13 @@ typedef struct found {
     candidate *row;
 } found;
 
-/* How much two scores of unit vectors may be off together: rounding of both vectors' numbers and of each addition. */
-static float slack_of(int dim) { return 2.0f * (float)(dim + 8) * 0x1p-24f; }
+/* How much two scores of unit vectors may be off together: rounding of both vectors' numbers and of each addition. In halves every number is off by
+ * half a UNIT, and what is added is exact: with |x|_1 <= sqrt(dim) |x|_2 that is sqrt(dim) UNITs, products of two errors, and the conversion to float. */
+static float slack_of(const kernel *k, int dim)
+{
+    const double d = dim, unit = 1.0 / UNIT;
+    return k->halves ? (float)(2 * (sqrt(d) * unit + d * unit * unit + 0x1p-22)) : 2.0f * (float)(dim + 8) * 0x1p-24f;
+}
 
 /* The first `top` scores, best first; their number. Most fail to enter at the first comparison. */
 static int first_scores(const found *f, int top, float *best)
@@ -254,7 +306,7 @@ typedef struct block {
     int rows, top;
     double *query;      /* [rows, dim] */
     bool *directed;     /* [rows] whether there is one */
-    float *tall;        /* [tiles, dim, TALL] the same, of length 1 */
+    uint32_t *tall;     /* [tiles, depth, TALL] words: the same, of length 1 */
     found *found;       /* [rows] */
 } block;
 
@@ -273,8 +325,8 @@ static iso_status make_query(const block *b, const iso_scorer *scorer, int i, co
     for (int j = 0; j < dim; j++) largest = fmax(largest, fabs(w[j]));
     if (!(largest > 0)) return ISO_OK; /* all images score the same */
     for (int j = 0; j < dim; j++) squares += w[j] / largest * (w[j] / largest);
-    float *to = b->tall + (size_t)(i / TALL) * (size_t)dim * TALL + i % TALL;
-    for (int j = 0; j < dim; j++) to[(size_t)j * TALL] = (float)(w[j] / largest / sqrt(squares));
+    uint32_t *to = b->tall + (size_t)(i / TALL) * b->p->panel->depth * TALL;
+    for (int j = 0; j < dim; j++) put(b->kernel->halves, to, TALL, i % TALL, j, (float)(w[j] / largest / sqrt(squares)));
     return ISO_OK;
 }
 
@@ -282,10 +334,10 @@ static iso_status make_query(const block *b, const iso_scorer *scorer, int i, co
 static bool take_tile(const block *b, int tile, int64_t panel, float slack, float *score, float *best)
 {
     const iso_protocol *p = b->p;
-    size_t dim = (size_t)p->dim;
+    const size_t depth = p->panel->depth;
     int64_t from = panel * PANEL;
     uint32_t there = p->t - from < PANEL ? (UINT32_C(1) << (p->t - from)) - 1 : UINT32_MAX;
-    b->kernel->multiply(p->dim, b->tall + (size_t)tile * dim * TALL, p->panel + (size_t)panel * dim * PANEL, score);
+    b->kernel->multiply((int64_t)depth, b->tall + (size_t)tile * depth * TALL, (const uint32_t *)p->panel->words + (size_t)panel * depth * PANEL, score);
     for (int i = tile * TALL; i < (tile + 1) * TALL && i < b->rows; i++) {
         found *f = b->found + i;
         const float *row = score + i % TALL * PANEL;
@@ -307,7 +359,7 @@ static iso_status take_all(const block *b, iso_error *err)
 {
     const int tiles = (b->rows + TALL - 1) / TALL, threads = omp_get_max_threads(), shares = tiles < threads ? tiles : threads;
     const int64_t panels = (b->p->t + PANEL - 1) / PANEL;
-    const float slack = slack_of(b->p->dim);
+    const float slack = slack_of(b->kernel, b->p->dim);
     bool failed = false;
 #pragma omp parallel for schedule(static, 1) reduction(|| : failed)
     for (int share = 0; share < shares; share++) {
@@ -327,10 +379,10 @@ static iso_status block_begin(block *b, const iso_protocol *p, int rows, int top
 {
     size_t dim = (size_t)p->dim, tiles = ((size_t)rows + TALL - 1) / TALL;
     int room = top < INT32_MAX / 2 - 2 * PANEL ? 2 * top + 2 * PANEL : INT32_MAX;
-    *b = (block){.p = p, .kernel = wanted ? wanted : named(NULL), .rows = rows, .top = top};
+    *b = (block){.p = p, .kernel = p->panel->kernel, .rows = rows, .top = top};
     b->query = iso_calloc((size_t)rows, dim * sizeof *b->query);
     b->directed = iso_calloc((size_t)rows, sizeof *b->directed);
-    b->tall = iso_calloc(tiles, dim * TALL * sizeof *b->tall);
+    b->tall = iso_calloc(tiles, p->panel->depth * TALL * sizeof *b->tall);
     b->found = iso_calloc((size_t)rows, sizeof *b->found);
     if (!b->query || !b->directed || !b->tall || !b->found) return iso_fail_memory(err);
     for (int i = 0; i < rows; i++) {

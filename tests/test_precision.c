@@ -509,7 +509,7 @@ static void sums_are_those_of_a_plain_loop(void **unused)
 static void kernels_agree(void **unused)
 {
     (void)unused;
-    static const char *const name[] = {"portable", "avx2", "avx512"};
+    static const char *const name[] = {"portable", "avx2", "avx512", "avx512vnni"};
     data d = make(19, 300, 1003, 5);
     for (int64_t i = 0; i < d.t; i++) /* 700 times the same image, at any length, then some that are nearly that one */
         for (int j = 0; j < d.dim; j++) {
