@@ -11,7 +11,8 @@
 
 #include "base/memory.h"
 
-enum { CHUNK = 256 << 10, LINE_MAX_BYTES = 64 << 20 };
+enum { CHUNK = 256 << 10, LONGEST_LINE = 64 << 20 };
+#define LARGEST ((off_t)1 << 30)
 
 /* ---- lines ---- */
 
@@ -23,6 +24,8 @@ iso_status iso_words_begin(iso_words *w, const char *file, iso_error *err)
     iso_status status = ISO_OK;
     if (fstat(w->fd, &st)) status = iso_fail_errno(err, "cannot read %s", file);
     else if (S_ISDIR(st.st_mode)) status = iso_fail(err, ISO_E_IO, "cannot read %s: it is a folder", file);
+    else if (S_ISREG(st.st_mode) && st.st_size > LARGEST)
+        status = iso_fail(err, ISO_E_FORMAT, "%s has %jd bytes, more than the %jd it may have", file, (intmax_t)st.st_size, (intmax_t)LARGEST);
     if (status) iso_words_end(w);
     else if (S_ISREG(st.st_mode)) w->bytes = (size_t)st.st_size;
     return status;
@@ -35,7 +38,7 @@ static iso_status refill(iso_words *w, iso_error *err)
     if (left) memmove(w->buffer, w->buffer + w->pos, left);
     w->pos = 0;
     w->size = left;
-    if (left > LINE_MAX_BYTES) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu is longer than %d MiB: not a list", w->file, w->line + 1, LINE_MAX_BYTES >> 20);
+    if (left > LONGEST_LINE) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu is longer than %d MiB: not a list", w->file, w->line + 1, LONGEST_LINE >> 20);
     if (!iso_grow(&w->buffer, &w->room, left + CHUNK + 1, 1)) return iso_fail_memory(err);
     ssize_t n;
     do n = read(w->fd, w->buffer + left, CHUNK);

@@ -240,6 +240,16 @@ static void bad_partitions_are_refused(void **state)
     FAILS(ISO_E_FORMAT, iso_partition_read(at("p"), &p, &err));
     SAYS("line 2: a NUL byte");
     FAILS(ISO_E_IO, iso_partition_read(at("missing"), &p, &err));
+    SAYS("cannot open");
+    FAILS(ISO_E_IO, iso_partition_read("/", &p, &err));
+    SAYS("it is a folder");
+    file("p", "a.jpg 0\n");
+    assert_int_equal(truncate(at("p"), 66 << 20), 0); /* a line of NULs */
+    FAILS(ISO_E_FORMAT, iso_partition_read(at("p"), &p, &err));
+    SAYS("line 2 is longer than 64 MiB");
+    assert_int_equal(truncate(at("p"), (off_t)2 << 30), 0);
+    FAILS(ISO_E_FORMAT, iso_partition_read(at("p"), &p, &err));
+    SAYS("has 2147483648 bytes, more than the 1073741824 it may have");
 }
 
 static void attributes_are_read(void **state)
