@@ -175,8 +175,10 @@ void iso_cuda_runs_run(void *plan_runs, void (*launch)(void *plan), void *plan)
     runs *r = plan_runs;
     const iso_cuda *c = iso_cuda_get();
     if (c->failure.status != ISO_OK) return; /* reading tells */
-    if (r->warm && !r->graph && !r->plain && !c->eager)
-        r->plain = !(!c->chain && !c->alone && capture(r, launch, plan, true)) && !capture(r, launch, plan, false);
+    if (r->warm && !r->graph && !r->plain && !c->eager) {
+        const bool branched = !c->chain && !c->alone && capture(r, launch, plan, true);
+        r->plain = !branched && !capture(r, launch, plan, false);
+    }
     if (r->graph)
         (void)iso_cuda_ok(cudaGraphLaunch(r->graph, c->stream), "launching a graph");
     else
