@@ -46,6 +46,9 @@ static bool plain_end(const iso_words *w, const char *p)
     return p == w->end;
 }
 
+/* Of CelebA's names; a guess that is too low only costs time. */
+enum { NAME = 10 };
+
 /* How many files a text lists, if each line has `line` bytes at least. */
 static size_t lines_in(const iso_words *w, size_t line) { return w->bytes / line; }
 
@@ -83,8 +86,7 @@ static iso_status partition_line(iso_partition *p, const iso_words *w, iso_error
 
 static iso_status partition_parse(iso_partition *p, iso_words *w, iso_error *err)
 {
-    /* of CelebA's lines; a guess that is too low only costs time */
-    iso_status status = iso_names_reserve(&p->files, lines_in(w, 13), err);
+    iso_status status = iso_names_reserve(&p->files, lines_in(w, NAME + 3), NAME, err);
     while (!status && !(status = iso_words_line(w, err)) && w->at) {
         int part;
         size_t length;
@@ -240,7 +242,7 @@ static iso_status attributes_parse(iso_attributes *a, iso_words *w, iso_error *e
     if (status) return status;
     size_t n = a->attributes.count, room = lines_in(w, 3 * n + 2);
     if (room > total) room = (size_t)total;
-    status = iso_names_reserve(&a->files, room, err);
+    status = iso_names_reserve(&a->files, room, NAME, err);
     if (!status && !iso_grow(&a->rows, &a->capacity, (room + 1) * n, 1)) status = iso_fail_memory(err); /* and the row tried last */
     while (!status && !(status = iso_words_line(w, err)) && w->at) {
         size_t number, length;

@@ -165,9 +165,10 @@ static iso_status grow_slots(iso_names *n, size_t count, iso_error *err)
     return slots > n->slots ? set_slots(n, slots, err) : ISO_OK;
 }
 
-iso_status iso_names_reserve(iso_names *n, size_t count, iso_error *err)
+iso_status iso_names_reserve(iso_names *n, size_t count, size_t length, iso_error *err)
 {
-    return iso_grow(&n->place, &n->capacity, count, sizeof *n->place) ? ISO_OK : iso_fail_memory(err);
+    const bool ok = iso_grow(&n->place, &n->capacity, count, sizeof *n->place) && iso_grow(&n->text, &n->room, count * (length + 1), 1);
+    return ok ? ISO_OK : iso_fail_memory(err);
 }
 
 static iso_status append(iso_names *n, const char *name, size_t length, iso_error *err)

@@ -41,8 +41,8 @@ typedef struct iso_names {
     size_t slots;      /* 0: the names are in order; else a power of two, at least 2 * count */
 } iso_names;
 
-/* Makes room for so many names in all, so that adding them copies nothing about. */
-ISO_CHECK iso_status iso_names_reserve(iso_names *n, size_t count, iso_error *err);
+/* Makes room for so many names in all, of so many bytes each, so that adding them copies nothing about. */
+ISO_CHECK iso_status iso_names_reserve(iso_names *n, size_t count, size_t length, iso_error *err);
 /* Of `length` bytes, none of them NUL. *number: of the new name, or, when it is there already, of that one (and *added is false). */
 ISO_CHECK iso_status iso_names_add(iso_names *n, const char *name, size_t length, size_t *number, bool *added, iso_error *err);
 /* A name by its number; until the next is added. */
