@@ -207,8 +207,7 @@ static iso_status read_all(int fd, const char *path, size_t limit, size_t guess,
     return ISO_OK;
 }
 
-/* Opens it, and refuses folders, and files larger than the limit. */
-static iso_status open_whole(const char *path, size_t limit, int *fd, struct stat *st, iso_error *err)
+iso_status iso_file_open(const char *path, size_t limit, int *fd, struct stat *st, iso_error *err)
 {
     iso_status status = ISO_OK;
     *fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -227,7 +226,7 @@ iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *si
 {
     int fd;
     struct stat st;
-    iso_status status = open_whole(path, limit, &fd, &st, err);
+    iso_status status = iso_file_open(path, limit, &fd, &st, err);
     if (status) return status;
     status = read_all(fd, path, limit, S_ISREG(st.st_mode) ? (size_t)st.st_size : 4096, data, size, err);
     close(fd);
@@ -253,7 +252,7 @@ iso_status iso_file_read_huge(const char *path, size_t limit, char **data, size_
     enum { PART = 4 << 20 };
     int fd, failed = 0;
     struct stat st;
-    iso_status status = open_whole(path, limit, &fd, &st, err);
+    iso_status status = iso_file_open(path, limit, &fd, &st, err);
     if (status) return status;
     const size_t bytes = (size_t)st.st_size;
     char *to = S_ISREG(st.st_mode) ? iso_huge_alloc(bytes) : NULL;

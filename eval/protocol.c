@@ -7,29 +7,15 @@
 #include "base/memory.h"
 #include "model/cpu/cpu.h"
 
-/* The sum of squares, in eight parts: the same on every processor, as products of two floats are exact in double. Plain loops:
- * gcc takes its own vectors of that many doubles apart through the stack where registers are shorter. */
-ISO_CLONES static double squares(int dim, const float *x)
-{
-    enum { LANES = 8 };
-    double part[LANES] = {0};
-    int j = 0;
-    for (; j + LANES <= dim; j += LANES)
-        for (int l = 0; l < LANES; l++) part[l] += (double)x[j + l] * x[j + l];
-    double sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
-    for (; j < dim; j++) sum += (double)x[j] * x[j];
-    return sum;
-}
-
 const char *iso_vector_fault(int dim, const float *x)
 {
-    double sum = squares(dim, x);
+    double sum = iso_vector_squares(dim, x);
     return !isfinite(sum) ? "holds a NaN or an infinity" : !(sum > 0) ? "is all zeros" : NULL;
 }
 
 double iso_vector_inverse(int dim, const float *x)
 {
-    const double sum = squares(dim, x);
+    const double sum = iso_vector_squares(dim, x);
     return isfinite(sum) && sum > 0 ? 1 / sqrt(sum) : 0;
 }
 

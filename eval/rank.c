@@ -216,11 +216,12 @@ typedef struct found {
 } found;
 
 /* How much two scores of unit vectors may be off together: rounding of both vectors' numbers and of each addition. In halves every number is off by
- * half a UNIT, and what is added is exact: with |x|_1 <= sqrt(dim) |x|_2 that is sqrt(dim) UNITs, products of two errors, and the conversion to float. */
+ * half a UNIT and a hundredth of that, as it was a float before, and what is added is exact: with |x|_1 <= sqrt(dim) |x|_2 that is 1.01 sqrt(dim)
+ * UNITs, products of two errors, and the conversion to float. */
 static float slack_of(const kernel *k, int dim)
 {
     const double d = dim, unit = 1.0 / UNIT;
-    return k->halves ? (float)(2 * (sqrt(d) * unit + d * unit * unit + 0x1p-22)) : 2.0f * (float)(dim + 8) * 0x1p-24f;
+    return k->halves ? (float)(2 * (1.01 * sqrt(d) * unit + d * unit * unit + 0x1p-22)) : 2.0f * (float)(dim + 8) * 0x1p-24f;
 }
 
 /* The first `top` scores, best first; their number. Most fail to enter at the first comparison. */

@@ -2,32 +2,25 @@
 #include "indexer/names.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 
 enum { CHUNK = 256 << 10, LONGEST_LINE = 64 << 20 };
-#define LARGEST ((off_t)1 << 30)
+#define LARGEST ((size_t)1 << 30)
 
 /* ---- lines ---- */
 
 iso_status iso_words_begin(iso_words *w, const char *file, iso_error *err)
 {
     struct stat st;
-    *w = (iso_words){.file = file, .fd = open(file, O_RDONLY | O_CLOEXEC)};
-    if (w->fd < 0) return iso_fail_errno(err, "cannot open %s", file);
-    iso_status status = ISO_OK;
-    if (fstat(w->fd, &st)) status = iso_fail_errno(err, "cannot read %s", file);
-    else if (S_ISDIR(st.st_mode)) status = iso_fail(err, ISO_E_IO, "cannot read %s: it is a folder", file);
-    else if (S_ISREG(st.st_mode) && st.st_size > LARGEST)
-        status = iso_fail(err, ISO_E_FORMAT, "%s has %jd bytes, more than the %jd it may have", file, (intmax_t)st.st_size, (intmax_t)LARGEST);
-    if (status) iso_words_end(w);
-    else if (S_ISREG(st.st_mode)) w->bytes = (size_t)st.st_size;
+    int fd;
+    iso_status status = iso_file_open(file, LARGEST, &fd, &st, err);
+    if (!status) *w = (iso_words){.file = file, .fd = fd, .bytes = S_ISREG(st.st_mode) ? (size_t)st.st_size : 0};
     return status;
 }
 

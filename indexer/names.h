@@ -23,7 +23,7 @@ typedef struct iso_words {
 ISO_CHECK iso_status iso_words_begin(iso_words *w, const char *file, iso_error *err);
 /* The next line, as it is. */
 ISO_CHECK iso_status iso_words_line(iso_words *w, iso_error *err);
-/* Cuts the line at hand, if there is one, into words. A NUL byte is ISO_E_FORMAT. */
+/* Cuts the line at hand, which is there, into words. A NUL byte is ISO_E_FORMAT. */
 ISO_CHECK iso_status iso_words_cut(iso_words *w, iso_error *err);
 /* The next line that is not blank, in words; count = 0 at the end of the file. */
 ISO_CHECK iso_status iso_words_next(iso_words *w, iso_error *err);

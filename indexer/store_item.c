@@ -46,14 +46,10 @@ uint64_t iso_index_id(const uint8_t key[ISO_STORE_KEY])
 
 bool iso_vector_ok(const float *v, int dim, const char **why)
 {
-    double part[4] = {0}; /* squares of floats are finite in double, and not 0 */
+    const double sum = iso_vector_squares(dim, v);
     int i = 0;
-    for (; i + 4 <= dim; i += 4)
-        for (int l = 0; l < 4; l++) part[l] += (double)v[i + l] * v[i + l];
-    for (; i < dim; i++) part[0] += (double)v[i] * v[i];
-    const double sum = part[0] + part[1] + part[2] + part[3];
     if (isfinite(sum) && sum > 0) return true;
-    for (i = 0; i < dim && isfinite(v[i]);) i++;
+    while (i < dim && isfinite(v[i])) i++;
     *why = i == dim ? "zeros only, which have no direction" : isnan(v[i]) ? "a NaN" : "an infinity";
     return false;
 }

@@ -508,6 +508,22 @@ static void sums_are_those_of_a_plain_loop(void **unused)
 static const char *const kernel_name[] = {"portable", "avx2", "avx512", "avx512vnni"};
 enum { KERNELS = sizeof kernel_name / sizeof *kernel_name };
 
+/* Ranks by every kernel that this processor has, each as the definition does; how many there are. */
+static int exact_by_every_kernel(const data *d)
+{
+    int tried = 0;
+    for (int k = 0; k < KERNELS; k++) {
+        if (!iso_rank_kernel_use(kernel_name[k])) continue;
+        iso_precision *p;
+        OK(run(d, &p));
+        assert_int_equal(differences(d, p), 0);
+        iso_precision_free(p);
+        tried++;
+    }
+    assert_true(iso_rank_kernel_use(NULL));
+    return tried;
+}
+
 /* Images that lie so near to each other that only exact scores put them in order; in an odd and an even number of coordinates. */
 static void near_images_are_told_apart(void **unused)
 {
@@ -517,14 +533,7 @@ static void near_images_are_told_apart(void **unused)
         data d = make(i % 2 ? 33 : 128, 300, 1500, 6);
         for (int64_t k = 1; k < d.t; k++)
             for (int j = 0; j < d.dim; j++) d.test[k * d.dim + j] = d.test[j] + (float)(apart[i] * (uniform() - 0.5));
-        for (int k = 0; k < KERNELS; k++) {
-            if (!iso_rank_kernel_use(kernel_name[k])) continue;
-            iso_precision *p;
-            OK(run(&d, &p));
-            assert_int_equal(differences(&d, p), 0);
-            iso_precision_free(p);
-        }
-        assert_true(iso_rank_kernel_use(NULL));
+        assert_true(exact_by_every_kernel(&d) >= 1);
         drop(&d);
     }
 }
@@ -539,17 +548,8 @@ static void kernels_agree(void **unused)
             if (i >= 200 && i < 900) d.test[i * d.dim + j] = d.test[j] * (float)(1 << (i % 5));
             if (i >= 900 && i < 950) d.test[i * d.dim + j] = d.test[j] * (1 + (float)(uniform() - 0.5) * 1e-6f);
         }
-    int tried = 0;
-    for (int k = 0; k < KERNELS; k++) {
-        if (!iso_rank_kernel_use(kernel_name[k])) continue;
-        iso_precision *p;
-        OK(run(&d, &p));
-        assert_int_equal(differences(&d, p), 0);
-        iso_precision_free(p);
-        tried++;
-    }
+    const int tried = exact_by_every_kernel(&d);
     assert_true(tried >= 1 && !iso_rank_kernel_use("none"));
-    assert_true(iso_rank_kernel_use(NULL));
     printf("%d kernels\n", tried);
     drop(&d);
 }
