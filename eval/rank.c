@@ -149,29 +149,42 @@ bool iso_rank_kernel_use(const char *name)
     return k != NULL;
 }
 
-/* Number j of vector i among `side` that lie side by side. */
-static inline __attribute__((always_inline)) void put(bool halves, void *words, int side, int i, int j, float x)
+enum { PART = 64 }; /* numbers that are made words at once; even */
+
+/* Numbers from, from + 1, ... of vector i among `side` that lie side by side; a zero behind an odd last one. */
+static inline __attribute__((always_inline)) void put(bool halves, int from, int many, const float x[PART], void *words, int side, int i)
 {
-    if (halves) ((int16_t *)words)[((size_t)(j / 2) * (size_t)side + (size_t)i) * 2 + (size_t)(j % 2)] = (int16_t)(UNIT * x + (x < 0 ? -0.5f : 0.5f));
-    else ((float *)words)[(size_t)j * (size_t)side + (size_t)i] = x;
+    int16_t half[PART];
+    uint32_t word[PART], *to = (uint32_t *)words + (size_t)(halves ? from / 2 : from) * (size_t)side + (size_t)i;
+    if (halves) {
+#pragma omp simd
+        for (int j = 0; j < many; j++) half[j] = (int16_t)(UNIT * x[j] + (x[j] < 0 ? -0.5f : 0.5f));
+        if (many % 2) half[many++] = 0;
+        memcpy(word, half, (size_t)many * sizeof *half);
+        many /= 2;
+    } else {
+        memcpy(word, x, (size_t)many * sizeof *x);
+    }
+    for (int k = 0; k < many; k++) to[(size_t)k * (size_t)side] = word[k];
 }
 
-/* Zeros behind the last item, and behind an odd last number. */
+static inline __attribute__((always_inline)) void scale(int n, double factor, const float *x, float *y)
+{
+#pragma omp simd
+    for (int j = 0; j < n; j++) y[j] = (float)(factor * x[j]);
+}
+
+/* Zeros behind the last item. */
 ISO_CLONES static void fill_panel(bool halves, int dim, int64_t n, int64_t t, const float *const *test, const double *inverse, void *panel)
 {
-    enum { PART = 64 };
-    float x[PART];
-    if (halves && dim % 2) memset((int32_t *)panel + (size_t)(dim / 2) * PANEL, 0, PANEL * sizeof(int32_t));
     for (int i = 0; i < PANEL; i++) {
         const int64_t item = n * PANEL + i;
         if (item + ISO_VECTORS_AHEAD < t) iso_vector_ahead(test[item + ISO_VECTORS_AHEAD], dim);
         for (int from = 0; from < dim; from += PART) {
             const int many = dim - from < PART ? dim - from : PART;
-            for (int j = 0; j < many; j++) x[j] = item < t ? (float)(inverse[item] * test[item][from + j]) : 0;
-            if (halves)
-                for (int j = 0; j < many; j++) put(true, panel, PANEL, i, from + j, x[j]);
-            else
-                for (int j = 0; j < many; j++) put(false, panel, PANEL, i, from + j, x[j]);
+            float x[PART] = {0};
+            if (item < t) scale(many, inverse[item], test[item] + from, x);
+            put(halves, from, many, x, panel, PANEL, i);
         }
     }
 }
@@ -327,7 +340,12 @@ static iso_status make_query(const block *b, const iso_scorer *scorer, int i, co
     if (!(largest > 0)) return ISO_OK; /* all images score the same */
     for (int j = 0; j < dim; j++) squares += w[j] / largest * (w[j] / largest);
     uint32_t *to = b->tall + (size_t)(i / TALL) * b->p->panel->depth * TALL;
-    for (int j = 0; j < dim; j++) put(b->kernel->halves, to, TALL, i % TALL, j, (float)(w[j] / largest / sqrt(squares)));
+    for (int from = 0; from < dim; from += PART) {
+        const int many = dim - from < PART ? dim - from : PART;
+        float x[PART];
+        for (int j = 0; j < many; j++) x[j] = (float)(w[from + j] / largest / sqrt(squares));
+        put(b->kernel->halves, from, many, x, to, TALL, i % TALL);
+    }
     return ISO_OK;
 }
 

@@ -176,7 +176,7 @@ typedef struct adding {
     int64_t bad;              /* the first image that has no direction; n: none */
 } adding;
 
-static inline __attribute__((always_inline)) float *in_block(const slice *c, int64_t image) { return c->block + image % BLOCK * c->vectors * LANES; }
+static inline __attribute__((always_inline)) float *in_block(const slice *c, int64_t image) { return c->block + (uint64_t)image % BLOCK * (uint64_t)c->vectors * LANES; }
 
 /* Copies an image's vector to the slices' blocks. */
 static void read_image(adding *a, int64_t image, int64_t end)
@@ -190,28 +190,44 @@ static void read_image(adding *a, int64_t image, int64_t end)
     if (image < a->bad) a->bad = image;
 }
 
-/* wide: registers hold `lanes`, and there are SLICE_MAX of them. Else number by number: gcc takes whole `lanes` through the stack then. */
-static inline __attribute__((always_inline)) void add(lanes *to, const lanes *x, int vectors, bool wide)
+static inline __attribute__((always_inline)) void add(lanes *to, const lanes *x, int vectors)
 {
-#pragma GCC unroll 8
-    for (int i = 0; wide && i < SLICE_MAX; i++) to[i] += x[i];
-    if (wide) return;
-    double *sum = (double *)to;
+    double *sum = (double *)to; /* number by number: gcc takes whole `lanes` through the stack where no register holds them */
     const double *more = (const double *)x;
 #pragma omp simd
     for (int i = 0; i < vectors * LANES; i++) sum[i] += more[i];
 }
 
+/* Where registers hold `lanes`, SLICE_MAX named ones stay in them. */
+_Static_assert(SLICE_MAX == 8, "eight variables");
+#define EACH_LANES(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#define ZERO(i) lanes s##i = {0};
+#define HOLD(i) const lanes x##i = x[i];
+#define READ(i) lanes x##i; widen(z + i, &x##i); x##i *= inverse; s##i += x##i;
+#define ADD(i) sum[i] += x##i;
+#define SAVE(i) c->sum[i] = s##i;
+
+/* gcc 12 makes of this conversion two of half the width. */
+static inline __attribute__((always_inline)) void widen(const floats *x, lanes *y)
+{
+#ifdef __x86_64__
+    __asm__("vcvtps2pd %1, %0" : "=v"(*y) : "m"(*x));
+#else
+    *y = __builtin_convertvector(*x, lanes);
+#endif
+}
+
 /* The image at a place of the order. */
-static inline __attribute__((always_inline)) int64_t ordered(const level *l, int64_t k) { return k / BLOCK * BLOCK + l->order[k]; }
+static inline __attribute__((always_inline)) int64_t ordered(const level *l, int64_t k) { return (k & -(int64_t)BLOCK) + l->order[k]; }
 
 /* Asks for what will be read of the image at a place, which lies anywhere in its block. */
-static inline __attribute__((always_inline)) void ask_for(const adding *a, const level *l, const slice *c, int64_t k)
+static inline __attribute__((always_inline)) void ask_for(const adding *a, const level *l, const slice *c, int vectors, int64_t k)
 {
     if (k >= a->plan->p->n) return;
     const int64_t image = ordered(l, k);
     const float *z = in_block(c, image);
-    for (int i = 0; i < c->vectors * LANES; i += LINE / (int)sizeof *z) __builtin_prefetch(z + i);
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors * LANES; i += LINE / (int)sizeof *z) __builtin_prefetch(z + i);
     __builtin_prefetch(a->plan->p->has.image + image * a->plan->p->has.row_words);
     __builtin_prefetch(a->inverse + image);
 }
@@ -222,54 +238,52 @@ static inline __attribute__((always_inline)) void ask_for(const adding *a, const
         uint64_t left = has[image * row_words + r] & l->rare_bits[r];                                    \
         c->touched[r] |= left;                                                                           \
         for (; left; left &= left - 1) {                                                                 \
-            lanes *SUM = c->rare + (size_t)(64 * r + __builtin_ctzll(left)) * (size_t)c->vectors;        \
+            lanes *SUM = c->rare + (size_t)(64 * r + __builtin_ctzll(left)) * (size_t)vectors;           \
             __VA_ARGS__;                                                                                 \
         }                                                                                                \
     }
 
-/* The images of a group. Converted number by number, for the same reason as above. */
-static inline __attribute__((always_inline)) void add_images(const adding *a, const level *l, const slice *c, int vectors, int64_t from, int64_t to)
+/* The images of a group. */
+static inline __attribute__((always_inline)) void add_images(const adding *a, const level *l, const slice *c, int vectors, int64_t from, int64_t to, bool wide)
 {
     const int row_words = a->plan->p->has.row_words;
     const uint64_t *has = a->plan->p->has.image;
-    for (int64_t k = from; k < to; k++) {
-        lanes x[SLICE_MAX];
-        const int64_t image = ordered(l, k);
-        const float *z = in_block(c, image);
-        ask_for(a, l, c, k + AHEAD);
-        for (int i = 0; i < vectors * LANES; i++) ((double *)x)[i] = a->inverse[image] * (double)z[i];
-        add(c->sum, x, vectors, false);
-        EACH_RARE(sum, add(sum, x, vectors, false))
-    }
-}
-
-/* The same, wide: the image and the group's sum stay in registers. */
-static inline __attribute__((always_inline)) void add_images_wide(const adding *a, const level *l, const slice *c, int64_t from, int64_t to)
-{
-    _Static_assert(SLICE_MAX == 8, "eight variables");
-#define EACH_LANES(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
-#define BEGIN(i) lanes s##i = {0};
-#define READ(i) lanes x##i = inverse * __builtin_convertvector(z[i], lanes); s##i += x##i;
-#define ADD(i) sum[i] += x##i;
-#define END(i) c->sum[i] = s##i;
-    const int row_words = a->plan->p->has.row_words;
-    const uint64_t *has = a->plan->p->has.image;
-    EACH_LANES(BEGIN)
+    EACH_LANES(ZERO)
     for (int64_t k = from; k < to; k++) {
         const int64_t image = ordered(l, k);
-        const floats *z = (const floats *)in_block(c, image);
         const double inverse = a->inverse[image];
-        ask_for(a, l, c, k + AHEAD);
-        EACH_LANES(READ)
-        EACH_RARE(sum, EACH_LANES(ADD))
+        ask_for(a, l, c, vectors, k + AHEAD);
+        if (wide) {
+            const floats *z = (const floats *)in_block(c, image);
+            EACH_LANES(READ)
+            EACH_RARE(sum, EACH_LANES(ADD))
+        } else {
+            const float *z = in_block(c, image);
+            lanes x[SLICE_MAX];
+            for (int i = 0; i < vectors * LANES; i++) ((double *)x)[i] = inverse * (double)z[i];
+            add(c->sum, x, vectors);
+            EACH_RARE(sum, add(sum, x, vectors))
+        }
     }
-    EACH_LANES(END)
+    if (wide) {
+        EACH_LANES(SAVE)
+    }
 }
 
-static inline __attribute__((always_inline)) void add_to_set(const plan *s, const slice *c, int a, int b, const lanes *x, int vectors, bool wide)
+/* Adds x, the sum of images that have attribute b, to its pairs with the first attributes of a list. */
+static inline __attribute__((always_inline)) void give(const plan *s, const slice *c, int vectors, const lanes *x, int b, int many, const int *list, bool wide)
 {
-    int32_t set = s->set_of[(size_t)a * s->p->count + b];
-    if (set >= 0) add(c->w + (size_t)set * (size_t)vectors, x, vectors, wide);
+    EACH_LANES(HOLD)
+    for (int i = 0; i < many; i++) {
+        const int32_t set = s->set_of[(size_t)list[i] * s->p->count + b];
+        lanes *sum = c->w + (size_t)set * (size_t)vectors;
+        if (set < 0) continue;
+        if (wide) {
+            EACH_LANES(ADD)
+        } else {
+            add(sum, x, vectors);
+        }
+    }
 }
 
 /* Gives the sums of the group that has these of the level's attributes to the sets, and clears them. */
@@ -278,14 +292,13 @@ static inline __attribute__((always_inline)) void end_group(const plan *s, const
     int in[COMMON_MAX], ins = 0;
     for (int k = 0; k < l->commons; k++)
         if (pattern >> k & 1) in[ins++] = l->common[k];
-    for (int i = 0; i < ins; i++)
-        for (int j = i; j < ins; j++) add_to_set(s, c, in[i], in[j], c->sum, vectors, wide);
+    for (int i = 0; i < ins; i++) give(s, c, vectors, c->sum, in[i], i + 1, in, wide);
     memset(c->sum, 0, (size_t)vectors * sizeof *c->sum);
     for (int r = 0; r < s->p->has.row_words; r++)
         for (; c->touched[r]; c->touched[r] &= c->touched[r] - 1) {
-            const int a = 64 * r + __builtin_ctzll(c->touched[r]);
-            lanes *x = c->rare + (size_t)a * (size_t)vectors;
-            for (int i = 0; i < ins; i++) add_to_set(s, c, in[i], a, x, vectors, wide);
+            const int b = 64 * r + __builtin_ctzll(c->touched[r]);
+            lanes *x = c->rare + (size_t)b * (size_t)vectors;
+            give(s, c, vectors, x, b, ins, in, wide);
             memset(x, 0, (size_t)vectors * sizeof *x);
         }
 }
@@ -297,8 +310,7 @@ static inline __attribute__((always_inline)) void add_groups(const adding *a, co
         for (int pattern = 1; pattern < 1 << l->commons; pattern++) {
             const int64_t *group = l->group + (block << l->commons) + pattern;
             if (group[0] == group[1]) continue;
-            if (wide) add_images_wide(a, l, c, group[0], group[1]);
-            else add_images(a, l, c, vectors, group[0], group[1]);
+            add_images(a, l, c, vectors, group[0], group[1], wide);
             end_group(a->plan, l, c, vectors, pattern, wide);
         }
     }

@@ -192,9 +192,10 @@ static inline uint64_t eight_values(const char *p, uint8_t *row)
         yes[i] = x & second[i];
         odd |= x ^ yes[i] * (' ' ^ '-');
     }
-    uint64_t bytes = 0;
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) bytes |= (yes[(3 * i + 1) / 8] >> 8 * ((3 * i + 1) % 8) & 1) << 8 * i;
+    /* Bytes 1, 4, 7 of the first word, 2, 5 of the second and 0, 3, 6 of the third, side by side. */
+    const uint64_t bytes = ((yes[0] >> 8 | yes[0] >> 24 | yes[0] >> 40) & UINT64_C(0x010101)) |
+                           ((yes[1] << 8 | yes[1] >> 8) & UINT64_C(0x0101000000)) |
+                           ((yes[2] << 40 | yes[2] << 24 | yes[2] << 8) & UINT64_C(0x0101010000000000));
     const uint64_t stored = htole64(bytes);
     memcpy(row, &stored, sizeof stored);
     return odd;
