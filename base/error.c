@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
+
 const char *iso_status_text(iso_status status)
 {
     switch (status) {
@@ -23,20 +25,11 @@ const char *iso_status_text(iso_status status)
     return "unknown status";
 }
 
-/* A path may hold a newline or an escape sequence; the message stays one harmless line. */
-static void clean(char *s)
-{
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c < 0x20 || c == 0x7f) *s = '?';
-    }
-}
-
 static void format_message(iso_error *err, const char *fmt, va_list args)
 {
     if (vsnprintf(err->message, sizeof err->message, fmt, args) < 0)
         snprintf(err->message, sizeof err->message, "%s", iso_status_text(err->status));
-    clean(err->message);
+    iso_text_harmless(err->message); /* a path may hold a newline or an escape sequence */
 }
 
 iso_status iso_fail(iso_error *err, iso_status status, const char *fmt, ...)
@@ -54,7 +47,7 @@ iso_status iso_fail(iso_error *err, iso_status status, const char *fmt, ...)
 iso_status iso_fail_errno(iso_error *err, const char *fmt, ...)
 {
     int code = errno;
-    iso_status status = code == ENOMEM ? ISO_E_MEMORY : ISO_E_IO;
+    iso_status status = code == ENOMEM || code == EMFILE || code == ENFILE ? ISO_E_MEMORY : ISO_E_IO;
     if (!err) return status;
     char buffer[256];
     const char *reason = strerror_r(code, buffer, sizeof buffer);

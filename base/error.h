@@ -15,7 +15,7 @@
 iso_status iso_fail(iso_error *err, iso_status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The same with ": " and strerror(errno) behind it. ENOMEM gives ISO_E_MEMORY, all else ISO_E_IO. */
+/* The same with ": " and strerror(errno) behind it. ENOMEM and too many open files give ISO_E_MEMORY, all else ISO_E_IO. */
 iso_status iso_fail_errno(iso_error *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 

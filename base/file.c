@@ -1,5 +1,6 @@
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -27,18 +28,38 @@ char *iso_path_join(const char *dir, const char *name)
     return iso_format("%s%s%s", dir, slash ? "" : "/", name);
 }
 
-bool iso_file_same(const char *a, const char *b)
-{
-    struct stat sa, sb;
-    if (strcmp(a, b) == 0) return true;
-    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
-}
-
 static char *folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
     if (!slash) return iso_strndup(".", 1);
     return iso_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+static const char *name_in(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* -1: neither is there. */
+static int same_inode(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    const bool is_a = stat(a, &sa) == 0, is_b = stat(b, &sb) == 0;
+    if (!is_a && !is_b) return -1;
+    return is_a && is_b && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+bool iso_file_same(const char *a, const char *b)
+{
+    if (strcmp(a, b) == 0) return true;
+    const int same = same_inode(a, b);
+    if (same >= 0) return same;
+    if (strcmp(name_in(a), name_in(b)) != 0) return false;
+    char *in_a = folder_of(a), *in_b = folder_of(b);
+    const bool one = in_a && in_b && same_inode(in_a, in_b) == 1;
+    free(in_a), free(in_b);
+    return one;
 }
 
 static uint64_t fresh_number(void)
@@ -50,13 +71,37 @@ static uint64_t fresh_number(void)
     return (uint64_t)t.tv_nsec * 0x9E3779B97F4A7C15u ^ (uint64_t)t.tv_sec << 20 ^ (uint64_t)getpid();
 }
 
+#define TEMPORARY ".isoface-%016llx.tmp"
+enum { TEMPORARY_LENGTH = 29, DAY = 24 * 60 * 60 };
+
+static bool is_temporary(const char *name)
+{
+    unsigned long long number;
+    char again[48];
+    if (strlen(name) != TEMPORARY_LENGTH || sscanf(name, ".isoface-%16llx.tmp", &number) != 1) return false;
+    snprintf(again, sizeof again, TEMPORARY, number);
+    return strcmp(again, name) == 0;
+}
+
+void iso_file_sweep(const char *folder)
+{
+    const struct dirent *e;
+    struct stat st;
+    DIR *d = opendir(folder);
+    const time_t now = time(NULL);
+    while (d && (e = readdir(d)))
+        if (is_temporary(e->d_name) && !fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode) && now - st.st_mtime > DAY)
+            unlinkat(dirfd(d), e->d_name, 0); /* best effort */
+    if (d) closedir(d);
+}
+
 /* The target's own mode where it exists, else what the umask leaves of 0666: a
  * plain open() is asked, since reading the umask is not safe beside other threads. */
 static int open_beside(iso_file *f)
 {
     for (int attempt = 0; attempt < 16; attempt++) {
         char name[48];
-        snprintf(name, sizeof name, ".isoface-%016llx.tmp", (unsigned long long)fresh_number());
+        snprintf(name, sizeof name, TEMPORARY, (unsigned long long)fresh_number());
         free(f->temporary);
         f->temporary = iso_path_join(f->folder, name);
         if (!f->temporary) return errno = ENOMEM, -1;

@@ -26,8 +26,11 @@ ISO_CHECK iso_status iso_file_read(const char *path, size_t limit, char **data, 
 /* The same of a large regular file, by all threads into memory of iso_huge_alloc(*size), without a NUL: a tenth of the page faults. */
 ISO_CHECK iso_status iso_file_read_huge(const char *path, size_t limit, char **data, size_t *size, iso_error *err);
 
-/* Whether both names are one file, under links too. */
+/* Whether both names are one file, under links too, or would be if they were written. */
 bool iso_file_same(const char *a, const char *b);
+
+/* Removes what writers that were killed have left in a folder: temporary files of iso_file_create, a day old. */
+void iso_file_sweep(const char *folder);
 
 /* dir + "/" + name in fresh memory; NULL when memory is out. */
 char *iso_path_join(const char *dir, const char *name);

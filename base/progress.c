@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
+
 #define WIPE "\r\033[K"
 
 double iso_now(void)
@@ -87,8 +89,7 @@ void iso_progress_say(iso_progress *p, const char *fmt, ...)
     int n = vasprintf(&text, fmt, args);
     va_end(args);
     if (n < 0) return;
-    for (char *c = text; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
+    iso_text_harmless(text);
     bool live = p && p->live;
     fprintf(stderr, "%s%s\n", live ? WIPE : "", text);
     free(text);

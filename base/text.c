@@ -148,6 +148,22 @@ static bool noncharacter(const unsigned char *s, size_t length)
     return plane && s[length - 2] == 0xbf && s[length - 1] >= 0xbe;
 }
 
+/* U+0080 to U+009F are control characters too: a terminal obeys them. */
+static bool is_control(const unsigned char *s, size_t length)
+{
+    return length == 1 ? s[0] < 0x20 || s[0] == 0x7f : length == 2 && s[0] == 0xc2 && s[1] < 0xa0;
+}
+
+void iso_text_harmless(char *text)
+{
+    for (size_t n = strlen(text), length; n > 0; text += length, n -= length) {
+        length = sequence(text, n);
+        const unsigned char *s = (const unsigned char *)text;
+        if (length ? is_control(s, length) : s[0] >= 0x80 && s[0] < 0xa0) memset(text, '?', length ? length : 1);
+        if (!length) length = 1;
+    }
+}
+
 char *iso_text_printable(const char *path)
 {
     size_t n = strlen(path);
@@ -157,9 +173,7 @@ char *iso_text_printable(const char *path)
     while (n > 0) {
         size_t length = sequence(path, n);
         const unsigned char *s = (const unsigned char *)path;
-        /* U+0080 to U+009F are control characters too: a terminal obeys them. */
-        bool control = length == 0 || (length == 1 && (s[0] < 0x20 || s[0] == 0x7f)) ||
-                       (length == 2 && s[0] == 0xc2 && s[1] < 0xa0) || noncharacter(s, length);
+        bool control = length == 0 || is_control(s, length) || noncharacter(s, length);
         if (length == 0) length = 1;
         for (size_t i = 0; i < length; i++) {
             if (control)

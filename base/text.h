@@ -24,6 +24,9 @@ void iso_text_json_number(FILE *out, double value);
  * (which cairo refuses) as \xHH. Fresh memory. */
 char *iso_text_printable(const char *path);
 
+/* In place: control characters become '?', so that a line stays one and a terminal obeys nothing in it. */
+void iso_text_harmless(char *text);
+
 /* UTF-8 text of more than `keep` bytes without its middle, "first…last", since names differ at both ends: whole characters,
  * at most `keep` bytes of the text; shorter text as it is. Fresh memory; NULL when memory is out. */
 char *iso_text_middle(const char *text, size_t keep);

@@ -30,9 +30,6 @@ typedef struct sampler {
     iso_error *err;
 } sampler;
 
-/* One of the data set's own text files beside its images is no image. */
-static bool is_text(const char *path) { return strcmp(path, ATTRIBUTES) == 0 || strcmp(path, PARTITION) == 0; }
-
 static iso_status choose(sampler *p, const char *partition_file, const iso_partition *partition)
 {
     const iso_listing *l = &p->list;
@@ -44,7 +41,7 @@ static iso_status choose(sampler *p, const char *partition_file, const iso_parti
         goto done;
     }
     for (size_t i = 0; i < l->count; i++)
-        if (!is_text(l->path[i]) && (p->s->part < 0 || iso_partition_find(partition, l->path[i]) == p->s->part))
+        if (!iso_dataset_is_list(l->path[i]) && (p->s->part < 0 || iso_partition_find(partition, l->path[i]) == p->s->part))
             place[n++] = (int64_t)i;
     if (n == 0 && p->s->part < 0)
         status = iso_fail(p->err, ISO_E_ARGUMENT, "no images in %s: give a folder that holds JPEG or PNG files",

@@ -19,7 +19,7 @@ extern "C" {
 typedef enum iso_status {
     ISO_OK = 0,
     ISO_E_ARGUMENT = -1,    /* the caller asked for something impossible */
-    ISO_E_MEMORY = -2,      /* out of memory */
+    ISO_E_MEMORY = -2,      /* out of memory, or of open files */
     ISO_E_IO = -3,          /* the operating system refused: no such file, disk full, read-only, ... */
     ISO_E_FORMAT = -4,      /* a file is not what it claims to be, or is damaged */
     ISO_E_MISMATCH = -5,    /* two things that do not belong together: a model and another model's database */

@@ -78,11 +78,7 @@ static bool skip(item *it, const char *reason)
     return it->reason != NULL;
 }
 
-/* The lists lie among the images when there is no img_align_celeba/: they are no damaged images. */
-static bool is_list(const iso_dataset *d, const char *path)
-{
-    return (d->attribute_file && strcmp(path, ATTRIBUTES) == 0) || (d->partition_file && strcmp(path, PARTITION) == 0);
-}
+bool iso_dataset_is_list(const char *path) { return strcmp(path, ATTRIBUTES) == 0 || strcmp(path, PARTITION) == 0; }
 
 /* Takes over the listing's paths, those skipped with their reasons included. */
 static iso_status take_listing(loader *l, iso_listing *list)
@@ -93,7 +89,7 @@ static iso_status take_listing(loader *l, iso_listing *list)
     while (a < list->count || b < list->skipped) {
         bool file = b == list->skipped || (a < list->count && strcmp(list->path[a], list->skip_path[b]) <= 0);
         char **path = file ? &list->path[a] : &list->skip_path[b];
-        if (file && is_list(l->set, *path)) {
+        if (file && iso_dataset_is_list(*path)) {
             a++;
             continue;
         }

@@ -83,6 +83,9 @@ typedef struct iso_labels {
 ISO_CHECK iso_status iso_labels_make(const iso_dataset *d, const iso_attributes *a, iso_labels *out, iso_error *err);
 void iso_labels_free(iso_labels *l); /* what it holds; a zeroed one is fine */
 
+/* Whether a path below the folder of images is one of the data set's two lists, which lie there when there is no img_align_celeba/: they are
+ * no damaged images. */
+bool iso_dataset_is_list(const char *path);
 /* Where the images of `dir` are: DIR/img_align_celeba when that is a folder, else DIR, without trailing slashes. Fresh
  * memory; NULL when memory is out. */
 char *iso_dataset_image_dir(const char *dir);

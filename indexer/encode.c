@@ -66,8 +66,8 @@ static iso_status scan_file(run *r, iso_txn *t, size_t i, iso_error *err)
     const char *path = r->listing.path[i];
     struct stat st;
     iso_item item;
-    if (r->own && !strncmp(path, r->own, strlen(r->own))) {
-        r->counts.found--; /* the database itself */
+    if (iso_dataset_is_list(path) || (r->own && !strncmp(path, r->own, strlen(r->own)))) {
+        r->counts.found--; /* no image: the data set's lists, the database itself */
         return ISO_OK;
     }
     iso_status status = iso_item_by_path(t, path, &item, err);
@@ -75,7 +75,7 @@ static iso_status scan_file(run *r, iso_txn *t, size_t i, iso_error *err)
     if (status) return status;
     char *full = iso_path_join(r->listing.root, path);
     if (!full) return iso_fail_memory(err);
-    int failed = stat(full, &st) ? errno : 0;
+    int failed = iso_path_stat(full, &st) ? errno : 0;
     free(full);
     if (failed) {
         tell_skipped(r, path, strerror(failed));
@@ -112,7 +112,7 @@ static bool went_away(const run *r, const char *path)
     if (bsearch(&path, r->listing.path, r->listing.count, sizeof *r->listing.path, compare_paths)) return false;
     struct stat st;
     char *full = iso_path_join(r->listing.root, path);
-    bool gone = full && stat(full, &st) && (errno == ENOENT || errno == ENOTDIR);
+    bool gone = full && iso_path_stat(full, &st) && (errno == ENOENT || errno == ENOTDIR);
     free(full);
     return gone;
 }
@@ -235,8 +235,17 @@ static iso_status store_one(run *r, iso_txn *t, const pending *p, iso_encode_cou
 {
     iso_item item = {.id = p->id, .path = r->listing.path[p->file], .size = p->info.size, .mtime_ns = p->info.mtime_ns,
                      .hash = {p->info.hash[0], p->info.hash[1]}, .width = p->info.width, .height = p->info.height};
-    if (p->touch) {
-        iso_status status = iso_item_touch(t, &item, err);
+    iso_item there;
+    iso_status status = ISO_OK;
+    bool touch = p->touch;
+    if (!touch) {
+        status = iso_item_by_path(t, item.path, &there, err);
+        if (status && status != ISO_E_NOT_FOUND) return status;
+        touch = !status && !memcmp(there.hash, item.hash, sizeof item.hash); /* another program has encoded it since */
+        if (touch) item.id = there.id;
+    }
+    if (touch) {
+        status = iso_item_touch(t, &item, err);
         if (status == ISO_E_NOT_FOUND) return ISO_OK; /* removed by another program since: the next run adds it */
         counts->unchanged++;
         return status;

@@ -50,6 +50,10 @@ static size_t take_files(iso_encode_batches *b, iso_encode_batch *to, int count)
         iso_image_file own = f->content;
         f->task = &b->from.task[b->next++];
         f->kind = ISO_ENCODE_NEW;
+        if (read->status == ISO_E_MEMORY) {
+            to->status = iso_fail(&to->err, read->status, "%s: %s", b->from.listing->path[f->task->file], read->reason);
+            break;
+        }
         if (read->status) {
             skip(f, read->reason);
             continue;
@@ -104,10 +108,15 @@ static iso_status look_up_all(iso_encode_batches *b, iso_encode_batch *to, int f
     return status;
 }
 
-static void decode_one(const iso_encode_batch *b, iso_encode_file *f)
+static void decode_one(iso_encode_batch *b, iso_encode_file *f)
 {
     iso_error err = {0};
-    if (f->kind == ISO_ENCODE_NEW && iso_image_file_decode(&f->content, b->pixels + f->row * ISO_PIXELS, &f->info, &err)) skip(f, err.message);
+    if (f->kind != ISO_ENCODE_NEW) return;
+    const iso_status status = iso_image_file_decode(&f->content, b->pixels + f->row * ISO_PIXELS, &f->info, &err);
+    if (status) skip(f, err.message);
+    if (status != ISO_E_MEMORY) return; /* the picture may be sound */
+#pragma omp critical(iso_encode_memory)
+    b->status = status, b->err = err;
 }
 
 /* By the team that encodes, where that is on the processors: no other threads to wait for or to wait behind. */
@@ -141,12 +150,12 @@ static void make(iso_encode_batches *b, iso_encode_batch *to)
     while (!to->status && to->pictures < size && to->files < 2 * size && to->reuses < size && bytes < BATCH_BYTES) {
         int first = to->files, want = size - (int)(to->pictures > to->reuses ? to->pictures : to->reuses);
         bytes += take_files(b, to, want < 2 * size - first ? want : 2 * size - first);
-        if (to->files == first) break;
+        if (to->files == first || to->status) break;
         to->status = look_up_all(b, to, first, &to->err);
     }
     if (to->status) return;
     if (to->pictures) decode_all(to, b->from.threads);
-    close_gaps(to);
+    if (!to->status) close_gaps(to);
 }
 
 /* ---- with overlap ---- */

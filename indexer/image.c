@@ -79,6 +79,17 @@ int iso_path_open(const char *path, int flags)
     return fd < 0 && errno == ENAMETOOLONG ? open_long(path, flags) : fd;
 }
 
+int iso_path_stat(const char *path, struct stat *st)
+{
+    if (stat(path, st) == 0) return 0;
+    int fd = errno == ENAMETOOLONG ? iso_path_open(path, O_PATH) : -1;
+    if (fd < 0) return -1;
+    int failed = fstat(fd, st), why = errno;
+    close(fd);
+    errno = why;
+    return failed;
+}
+
 /* st_size is only a guess at how much there is to read: the file may be growing. */
 static iso_status read_all(int fd, int64_t guess, iso_image_file *f, iso_error *err)
 {

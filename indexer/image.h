@@ -14,6 +14,7 @@
 #ifndef ISO_IMAGE_H
 #define ISO_IMAGE_H
 
+#include <sys/stat.h>
 #include "model/preprocess.h"
 
 #define ISO_IMAGE_MAX_FILE (256u << 20) /* bytes; larger files are refused */
@@ -53,5 +54,7 @@ ISO_CHECK iso_status iso_image_thumbnail(const char *path, int side, uint8_t **r
 /* open(2), close-on-exec, for a path of any length: below PATH_MAX the very call, above it folder by folder.
  * -1 and errno on failure. */
 int iso_path_open(const char *path, int flags);
+/* The same of stat(2). */
+int iso_path_stat(const char *path, struct stat *st);
 
 #endif

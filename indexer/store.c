@@ -117,6 +117,12 @@ iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_erro
         return iso_fail(err, ISO_E_FORMAT, "%s is damaged (its state record is wrong): restore it, or remove it and encode again", s->dir);
     const uint8_t *p = v.mv_data;
     *state = (iso_state){iso_get_u64(p + 4), iso_get_u64(p + 12), iso_get_u64(p + 20), iso_get_u64(p + 28)};
+    MDB_stat items;
+    rc = mdb_stat(txn, s->items, &items);
+    if (rc) return iso_lmdb_fail(err, rc, s->dir, "read");
+    if (items.ms_entries != state->count)
+        return iso_fail(err, ISO_E_FORMAT, "%s is damaged (its state record counts %" PRIu64 " items, but it has %zu): restore it, or remove it and encode again",
+                        s->dir, state->count, items.ms_entries);
     return ISO_OK;
 }
 
@@ -164,10 +170,22 @@ bool iso_store_exists(const char *dir)
     return there;
 }
 
+static const char *const ours[] = {"data.mdb", "lock.mdb", MODEL_NAME, "index.faiss"};
+
+bool iso_store_owns(const iso_store *s, const char *path)
+{
+    bool owns = false;
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+        char *file = iso_path_join(s->dir, ours[i]);
+        owns = owns || !file || iso_file_same(file, path);
+        free(file);
+    }
+    return owns;
+}
+
 /* A folder that a database may be made in: empty, or left by a killed attempt. */
 static iso_status folder_is_ours(const char *dir, iso_error *err)
 {
-    static const char *const ours[] = {"data.mdb", "lock.mdb", MODEL_NAME, "index.faiss"};
     DIR *d = opendir(dir);
     if (!d) return iso_fail_errno(err, "cannot open %s", dir);
     const struct dirent *e;
@@ -359,14 +377,16 @@ static iso_status agree(const iso_store *s, const iso_store_spec *spec, iso_erro
 {
     if (strcmp(s->digest, spec->digest) != 0 && !s->model[0])
         return iso_fail(err, ISO_E_MISMATCH, "%s holds imported vectors (%s, of %d numbers), not those of %s: they never mix; use a new database", s->dir, s->digest, s->dim, spec->digest);
+    if (strcmp(s->digest, spec->digest) != 0 && !spec->model)
+        return iso_fail(err, ISO_E_MISMATCH, "%s holds vectors of model %s, not those of %s: imported ones never mix with them; use another database", s->dir, s->digest, spec->digest);
     if (strcmp(s->digest, spec->digest) != 0)
         return iso_fail(err, ISO_E_MISMATCH, "%s holds vectors of model %s, not of %s: vectors of two models never mix; use its own model (" MODEL_NAME " in it), or another database",
                         s->dir, s->digest, spec->digest);
     if (s->dim != spec->dim)
         return iso_fail(err, ISO_E_MISMATCH, "%s holds vectors of %d numbers, not %d: use another database", s->dir, s->dim, spec->dim);
     if (spec->root && strcmp(s->root, spec->root) != 0)
-        return iso_fail(err, ISO_E_MISMATCH, "%s was made from the folder %s, not %s: name that folder, use another database, or say --relocate if the folder has moved",
-                        s->dir, s->root, spec->root);
+        return iso_fail(err, ISO_E_MISMATCH, "%s was made from the folder %s, not %s: name that folder, or use another database%s",
+                        s->dir, s->root, spec->root, spec->model ? ", or say --relocate if the folder has moved" : "");
     return ISO_OK;
 }
 
@@ -464,6 +484,7 @@ iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_
     if (status) goto fail;
     if (mode == ISO_STORE_CREATE && spec->model && faccessat(s->dir_fd, MODEL_NAME, F_OK, 0) != 0
         && (status = copy_model(spec->model, dir, err))) goto fail;
+    if (mode != ISO_STORE_READ) iso_file_sweep(dir);
     *out = s;
     return ISO_OK;
 fail:

@@ -54,6 +54,8 @@ const char *iso_store_dir(const iso_store *s);
 bool iso_store_exists(const char *dir);
 /* Where an item's file is: root/path, or path when that is absolute. Fresh memory; NULL when memory is out. */
 char *iso_store_path(const iso_store *s, const char *path);
+/* Whether a path names one of the files that make up the database. */
+bool iso_store_owns(const iso_store *s, const char *path);
 /* The folder of images has moved: records where it is now (absolute). No transaction may be open. */
 ISO_CHECK iso_status iso_store_relocate(iso_store *s, const char *root, iso_error *err);
 /* The file map keeps at least this much room ahead (default 4 GiB of addresses, no memory) and grows when a write

@@ -336,7 +336,7 @@ static iso_status fill_items(filling *f, iso_layout_sink *sink, iso_error *err)
     for (int64_t i = 0; i < f->what->count && !status; i++) {
         iso_item item = {.id = (uint64_t)i + 1, .path = f->what->paths[i]};
         size_t n = iso_record_bytes(&item);
-        if (!*item.path || n > ISO_STORE_PATH_MAX)
+        if (!*item.path || strlen(item.path) > ISO_STORE_PATH_MAX)
             status = iso_fail(err, ISO_E_ARGUMENT, "row %" PRId64 " needs a path of at most %u bytes", i + 1,
                               ISO_STORE_PATH_MAX);
         else if (!iso_grow(&record, &capacity, n, 1))

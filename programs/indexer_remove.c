@@ -9,6 +9,7 @@
 #include "base/args.h"
 #include "base/memory.h"
 #include "base/text.h"
+#include "indexer/image.h"
 #include "indexer/store.h"
 #include "programs/indexer.h"
 
@@ -76,7 +77,7 @@ static bool is_missing(iso_store *s, const char *path)
 {
     struct stat st;
     char *file = iso_store_path(s, path);
-    bool missing = file && stat(file, &st) && (errno == ENOENT || errno == ENOTDIR);
+    bool missing = file && iso_path_stat(file, &st) && (errno == ENOENT || errno == ENOTDIR);
     free(file);
     return missing;
 }

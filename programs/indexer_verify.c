@@ -78,7 +78,7 @@ static iso_status run(config *c, iso_error *err)
         status = iso_fail(err, ISO_E_FORMAT, "%s has %" PRId64 " fault%s: %s", c->db, faults, faults == 1 ? "" : "s",
                           store_faults ? "do what the line above says; if it says nothing, restore it, or remove it and encode again" : model_faults ? "copy the right model to model.safetensors in it" : "run `indexer reindex`");
     } else if (!status) {
-        if (!c->quiet) printf("%s: %" PRIu64 " items, no fault\n", c->db, info.count);
+        if (!c->quiet) printf("%s: %" PRIu64 " item%s, no fault\n", c->db, info.count, info.count == 1 ? "" : "s");
         status = iso_indexer_flush(err);
     }
     iso_store_close(s);

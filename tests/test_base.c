@@ -589,6 +589,14 @@ static void test_printable(void **state)
     free(text);
 }
 
+static void test_harmless(void **state)
+{
+    (void)state;
+    char text[] = "a\n\033[0m\xc3\xa9\xc2\x9b\x9b\xff\xe4\x7f \xe2\x82\xac"; /* Latin-1 stays */
+    iso_text_harmless(text);
+    assert_string_equal(text, "a??[0m\xc3\xa9???\xff\xe4? \xe2\x82\xac");
+}
+
 /* The checks themselves must be able to fail: a base64 that is wrong is seen as wrong. */
 static void test_wrong_is_seen(void **state)
 {
@@ -623,7 +631,7 @@ int main(void)
         cmocka_unit_test(test_interrupt),
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_printable),
+        cmocka_unit_test(test_printable), cmocka_unit_test(test_harmless),
         cmocka_unit_test(test_middle),
         cmocka_unit_test(test_noncharacters),
         cmocka_unit_test(test_wrong_is_seen),

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <turbojpeg.h>
@@ -271,6 +272,78 @@ static void test_celeba_layout(void **state)
     colour_of("2.jpg", 2, 40, 215, 40);
 }
 
+/* The data set's own lists lie among the images: they are no damaged ones. */
+static void test_lists(void **state)
+{
+    (void)state;
+    ten();
+    shell("cd '%s' && touch list_attr_celeba.txt list_eval_partition.txt sub/list_attr_celeba.txt", images);
+    fake f = {0};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 10, 0, 0, 1, 0);
+    assert_int_equal(c.found, 11);
+    assert_non_null(strstr(skips, "sub/list_attr_celeba.txt: "));
+}
+
+/* A path longer than any call takes: found, encoded, unchanged, gone. */
+static void test_long_path(void **state)
+{
+    (void)state;
+    fresh();
+    picture("deep.jpg", 10, 20, 30);
+    char name[201], from[700];
+    snprintf(name, sizeof name, "%0200d", 0);
+    snprintf(from, sizeof from, "%s/deep.jpg", images);
+    int at = open(images, O_PATH | O_DIRECTORY);
+    for (int i = 0; i < 25; i++) {
+        assert_int_equal(mkdirat(at, name, 0777), 0);
+        int in = openat(at, name, O_PATH | O_DIRECTORY);
+        close(at);
+        at = in;
+    }
+    assert_int_equal(renameat(AT_FDCWD, from, at, "deep.jpg"), 0);
+    close(at);
+    fake f = {0};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 1, 0, 0, 0, 0);
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 0, 1, 0, 0);
+    picture("other.jpg", 30, 20, 10);
+    shell("cd '%s' && rm -r 0*", images);
+    spec.prune = true;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 1, 0, 0, 0, 1);
+}
+
+/* A machine that runs out of files to open says nothing of the images. */
+static void test_no_files_left(void **state)
+{
+    (void)state;
+    ten();
+    fake f = {0};
+    iso_encode_spec spec = spec_of(&f);
+    iso_encode_counts c;
+    struct rlimit old, small;
+    getrlimit(RLIMIT_NOFILE, &old);
+    bool refused = false;
+    for (rlim_t n = 3; n < 30 && !refused; n++) { /* with few enough not even the database opens */
+        small = (struct rlimit){n, old.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+        iso_status status = iso_encode(&spec, &c, &err);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+        assert_string_equal(skips, "");
+        refused = status == ISO_E_MEMORY && strstr(err.message, ".jpg: ");
+        if (!status) break;
+    }
+    assert_true(refused);
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 10, 0, 0, 0, 0);
+}
+
 /* A database inside the folder of images is not taken for images. */
 static void test_inside(void **state)
 {
@@ -380,7 +453,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_interrupt), /* first: it forks, and OpenMP's threads do not come along */
         cmocka_unit_test(test_incremental), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_mismatch),
-        cmocka_unit_test(test_celeba_layout), cmocka_unit_test(test_inside), cmocka_unit_test(test_overlap), cmocka_unit_test(test_real_model)};
+        cmocka_unit_test(test_celeba_layout), cmocka_unit_test(test_lists), cmocka_unit_test(test_long_path), cmocka_unit_test(test_no_files_left), cmocka_unit_test(test_inside), cmocka_unit_test(test_overlap), cmocka_unit_test(test_real_model)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char command[700];
     snprintf(command, sizeof command, "rm -rf '%s'", base);

@@ -62,6 +62,21 @@ rm "$faces/000001.jpg"
 indexer encode --images "$work/drawn" --db "$db" --prune
 same "$out" 'added 0, changed 0, unchanged 39, skipped 0, removed 1' '--prune'
 
+# ---- two at once do every image once
+("$bin/indexer" encode --images "$work/drawn" --model "$work/model" --db "$work/two.db" --quiet >"$work/one" 2>&1) &
+indexer encode --images "$work/drawn" --model "$work/model" --db "$work/two.db" --quiet
+wait
+expect 'beside another one' 0
+added=$(sed -n 's/^added \([0-9]*\),.*/\1/p' "$work/one")
+same "$((added + $(sed 's/^added \([0-9]*\),.*/\1/' <<<"$out")))" 39 'added by two'
+
+# ---- what killed writers left goes after a day
+touch "$db/.isoface-0123456789abcdef.tmp" "$db/.isoface-other.tmp"
+touch -d '2 days ago' "$db/.isoface-0123456789abcdee.tmp" "$db/.isoface-other.tmp"
+must "$bin/indexer" encode --images "$work/drawn" --db "$db" --quiet
+[[ -e $db/.isoface-0123456789abcdef.tmp && -e $db/.isoface-other.tmp && ! -e $db/.isoface-0123456789abcdee.tmp ]] || { echo 'temporary files'; failed=1; }
+rm "$db"/.isoface-*
+
 # ---- principal components
 indexer train --images "$work/drawn" --model "$work/pca" --method pca --latent 6
 expect 'train --method pca' 0
@@ -200,6 +215,18 @@ indexer import --vectors "$work/v.npy" --paths "$work/p.txt" --db "$db"
 expect 'imported into a model'"'"'s database' 1
 indexer encode --images "$work/moved" --model "$work/model" --db "$work/i.db"
 expect 'encoded into an imported database' 1
+indexer export --db "$db" --vectors "$work/one.out" --paths "$work/./one.out"
+expect 'two names of one file' 2
+indexer export --db "$db" --vectors "$work/../${work##*/}/${db##*/}/data.mdb" --paths "$work/x"
+expect 'over the database' 2
+has "$said" 'a file of the database itself' 'over the database'
+[[ ! -e $work/one.out && ! -e $work/x ]] || { echo 'a refused export wrote'; failed=1; }
+indexer import --db "$work/i.db" --vectors "$work/v.npy" --paths "$work/p.txt" --images "$work"
+expect 'import for another folder' 1
+[[ $said != *relocate* ]] || { echo 'import has no --relocate'; failed=1; }
+indexer import --db "$db" --vectors "$work/v.npy" --paths "$work/p.txt"
+expect 'import among encoded ones' 1
+has "$said" 'imported ones never mix' 'import among encoded ones'
 indexer export --db "$db" --vectors /dev/full --paths "$work/x"
 expect 'export into a device' 1
 

@@ -153,6 +153,34 @@ static void test_damage(void **state)
     free(bad);
 }
 
+/* A wrong number of items in the state record is no fault of any page. */
+static void test_count(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 300);
+    iso_store_close(s);
+    size_t n, found = 0;
+    char data[700];
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    char *good = read_bytes(data, &n), *bad = malloc(n);
+    assert_non_null(bad);
+    const char record[] = {'s', 't', 'a', 't', 'e', 1, 0, 0, 0, 300 & 255, 300 >> 8}; /* key, version, count */
+    for (int wrong = 0; wrong < 2; wrong++) {
+        memcpy(bad, good, n);
+        for (size_t i = 0; i + 30 < n; i++)
+            if (memcmp(bad + i, record, sizeof record) == 0) bad[i + (wrong ? 14 : 9)] ^= 5, found++; /* 2^40 more, or one less */
+        write_bytes(data, bad, n);
+        assert_int_equal(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err), ISO_E_FORMAT);
+        assert_non_null(strstr(err.message, "but it has 300"));
+        assert_int_equal(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err), ISO_E_FORMAT);
+    }
+    assert_true(found >= 2);
+    free(good);
+    free(bad);
+}
+
 /* A disk that fills up: one line, and all that was committed is there afterwards. */
 static void test_full_disk(void **state)
 {
@@ -225,6 +253,6 @@ int main(int argc, char **argv)
     if (argc == 3 && !strcmp(argv[1], "--forever")) return child_forever(argv[2]);
     if (!set_up("test_store_faults")) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_read_only)};
+        cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_read_only)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
