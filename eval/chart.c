@@ -304,7 +304,7 @@ void iso_canvas_mark(iso_canvas *v, int series, double x, double y, double r)
 
 /* ---- legend ---- */
 
-enum { ENTRY_GAP = 20, LONGEST_NAME = 220, ROW = 18 };
+enum { ENTRY_GAP = 20, ROW = 18 };
 
 static void draw_key(iso_canvas *v, const iso_legend *item, double x, double y)
 {
@@ -338,14 +338,14 @@ static void draw_key(iso_canvas *v, const iso_legend *item, double x, double y)
     }
 }
 
-double iso_canvas_legend(iso_canvas *v, const iso_legend *item, int count, double x, double y, double width, int rows,
-                         bool draw)
+double iso_canvas_legend(iso_canvas *v, const iso_legend *item, int count, double x, double y, double width, double longest,
+                         int rows, bool draw)
 {
     char more[40];
     double cell = 0;
     if (count < 1) return 0;
-    for (int i = 0; i < count && cell < ISO_CHART_KEY + LONGEST_NAME; i++)
-        cell = fmax(cell, ISO_CHART_KEY + iso_canvas_width(v, ISO_FONT_LABEL, item[i].name, LONGEST_NAME));
+    for (int i = 0; i < count && cell < ISO_CHART_KEY + longest; i++)
+        cell = fmax(cell, ISO_CHART_KEY + iso_canvas_width(v, ISO_FONT_LABEL, item[i].name, longest));
     cell = fmin(cell, width);
     int columns = (int)((width + ENTRY_GAP) / (cell + ENTRY_GAP));
     if (columns < 1) columns = 1;

@@ -117,7 +117,7 @@ static iso_status plan(iso_canvas *v, const iso_bars *s, layout *l, iso_error *e
     l->title = iso_canvas_paragraph(v, ISO_FONT_TITLE, 0, 0, room, 2, ISO_LEFT, s->title, false);
     if (l->title > 0) l->title += 8;
     l->y_label = iso_canvas_paragraph(v, ISO_FONT_LABEL, 0, 0, room, 1, ISO_LEFT, s->y_label, false) + 11;
-    l->legend = iso_canvas_legend(v, l->item, l->items, 0, 0, l->width - l->left - ISO_CHART_MARGIN, 12, false);
+    l->legend = iso_canvas_legend(v, l->item, l->items, 0, 0, l->width - l->left - ISO_CHART_MARGIN, l->width, 12, false);
     l->note = iso_canvas_paragraph(v, ISO_FONT_NOTE, 0, 0, room, 8, ISO_LEFT, s->note, false);
     l->height = 2 * ISO_CHART_MARGIN + l->title + l->y_label + l->rows * l->row_height + l->legend +
                 (l->note > 0 ? 8 + l->note : 0);
@@ -188,7 +188,7 @@ static void draw(iso_canvas *v, const iso_bars *s, layout *l)
         double zero = iso_axis_at(&l->axis, 0);
         iso_canvas_line(v, l->left, zero, right, zero, 1, iso_soft);
     }
-    iso_canvas_legend(v, l->item, l->items, l->left, y, l->width - l->left - ISO_CHART_MARGIN, 12, true);
+    iso_canvas_legend(v, l->item, l->items, l->left, y, l->width - l->left - ISO_CHART_MARGIN, l->width, 12, true);
     y += l->legend + 8;
     iso_canvas_paragraph(v, ISO_FONT_NOTE, x, y, room, 8, ISO_LEFT, s->note, true);
 }

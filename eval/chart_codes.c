@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 
+enum { LONGEST_NAME = 220 }; /* of the legend, which stands beside the plot */
 #define MEDIAN_SHARE 0.04 /* the median ellipse's larger half axis, of the plot's width */
 
 /* {z : (z - c)T G (z - c) = 1}. */
@@ -141,7 +142,7 @@ static void plan_sides(iso_canvas *v, const iso_codes *s, layout *l)
     double cell = 0;
     int rows = (int)(l->plot_height / 18), columns = l->items <= rows ? 1 : l->items <= 2 * rows ? 2 : 3;
     for (int i = 0; i < l->items; i++)
-        cell = fmax(cell, ISO_CHART_KEY + iso_canvas_width(v, ISO_FONT_LABEL, l->item[i].name, 220));
+        cell = fmax(cell, ISO_CHART_KEY + iso_canvas_width(v, ISO_FONT_LABEL, l->item[i].name, LONGEST_NAME));
     l->legend_width = l->items > 0 ? ceil(columns * (cell + 20)) : 0;
     l->left = ceil(ISO_CHART_MARGIN + iso_axis_width(v, &l->y) + 10);
     l->width = l->left + ISO_CHART_CODES + (l->items > 0 ? 18 + l->legend_width - 20 : 6) + ISO_CHART_MARGIN;
@@ -212,7 +213,7 @@ static void draw(iso_canvas *v, const iso_codes *s, layout *l)
                                 r);
     for (int64_t i = 0; i < l->ellipses; i++) draw_ellipse(v, l, &l->ellipse[i]);
     cairo_restore(v->c);
-    iso_canvas_legend(v, l->item, l->items, right + 18, y, l->legend_width, (int)(l->plot_height / 18), true);
+    iso_canvas_legend(v, l->item, l->items, right + 18, y, l->legend_width, LONGEST_NAME, (int)(l->plot_height / 18), true);
     iso_canvas_paragraph(v, ISO_FONT_NOTE, ISO_CHART_MARGIN, bottom + 28, room, 8, ISO_LEFT, s->note, true);
 }
 

@@ -114,7 +114,7 @@ static iso_status plan(iso_canvas *v, layout *l, iso_error *err)
     l->plot_width = l->panels == 1 ? 480 : l->panels == 2 ? 360 : 310;
     l->plot_height = l->panels == 1 ? 340 : 270;
     plan_panels(v, l);
-    l->legend = iso_canvas_legend(v, l->item, l->items, 0, 0, l->width - 2 * ISO_CHART_MARGIN, 12, false);
+    l->legend = iso_canvas_legend(v, l->item, l->items, 0, 0, l->width - 2 * ISO_CHART_MARGIN, l->width, 12, false);
     l->height = 2 * ISO_CHART_MARGIN + l->title + l->y_label + 8 + l->plot_height + 22 +
                 (l->x_label > 0 ? l->x_label + 2 : 0) + (l->note > 0 ? 4 + l->note : 0) +
                 (l->legend > 0 ? 8 + l->legend : 0);
@@ -317,7 +317,7 @@ iso_status iso_chart_curves(int panels, const iso_curves *spec, const char *path
     for (int i = 0; i < panels && st == ISO_OK; i++) st = draw_panel(&v, &l, &l.panel[i], ISO_CHART_MARGIN, err);
     if (st == ISO_OK) {
         iso_canvas_legend(&v, l.item, l.items, ISO_CHART_MARGIN, l.height - ISO_CHART_MARGIN - l.legend,
-                          l.width - 2 * ISO_CHART_MARGIN, 12, true);
+                          l.width - 2 * ISO_CHART_MARGIN, l.width, 12, true);
         st = iso_canvas_write(&v, path, err);
     }
     for (int i = 0; i < panels; i++) free(l.panel[i].style);

@@ -61,8 +61,8 @@ typedef struct iso_legend {
     iso_key key;
     int series;
 } iso_legend;
-/* In columns of one width, row by row, within `width`, at most `rows` rows; returns the height. */
-double iso_canvas_legend(iso_canvas *v, const iso_legend *item, int count, double x, double y, double width, int rows, bool draw);
+/* In columns of one width, row by row, within `width`, at most `rows` rows; names longer than `longest` lose their middle. Returns the height. */
+double iso_canvas_legend(iso_canvas *v, const iso_legend *item, int count, double x, double y, double width, double longest, int rows, bool draw);
 
 /* ---- chart_axis.c ---- */
 

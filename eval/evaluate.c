@@ -112,22 +112,23 @@ static iso_split *split_of(iso_evaluation *e, const listed *item)
     return item->part < 0 ? NULL : item->part == e->query.part ? &e->query : item->part == e->test.part ? &e->test : NULL;
 }
 
-/* Two items may share a row (the same name in two folders): rows are counted once each. */
+/* Two items may share a row (the same name in two folders): of these the first counts. */
 static iso_status count_items(iso_evaluation *e, const reading *r, iso_error *err)
 {
-    bool *met = iso_calloc((size_t)e->rows, sizeof *met);
+    bool *met = iso_calloc((size_t)e->matches.rows, sizeof *met);
     if (!met) return iso_fail_memory(err);
-    e->items = (int64_t)r->items;
-    e->rows_without_item = e->rows;
-    for (int64_t i = 0; i < e->items; i++) {
+    e->matches.items = (int64_t)r->items;
+    e->matches.rows_without_item = e->matches.rows;
+    for (int64_t i = 0; i < e->matches.items; i++) {
         listed *item = r->item + i;
-        e->items_without_row += item->row < 0;
+        e->matches.items_without_row += item->row < 0;
         if (item->row < 0) continue;
-        e->rows_without_item -= !met[item->row];
-        met[item->row] = true;
-        e->items_without_part += item->part < 0;
-        iso_split *to = split_of(e, item);
+        e->matches.items_without_part += item->part < 0;
+        e->matches.items_doubled += met[item->row];
+        iso_split *to = met[item->row] ? NULL : split_of(e, item);
         if (to) item->place = to->count++;
+        e->matches.rows_without_item -= !met[item->row];
+        met[item->row] = true;
     }
     free(met);
     return ISO_OK;
@@ -141,7 +142,7 @@ static iso_status match_items(iso_evaluation *e, const reading *r, iso_error *er
     if (!status) status = split_begin(&e->test, e->attributes, err);
     if (status) return status;
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < e->items; i++) {
+    for (int64_t i = 0; i < e->matches.items; i++) {
         const listed *item = r->item + i;
         const iso_split *to = split_of(e, item);
         if (item->place < 0) continue;
@@ -166,11 +167,11 @@ static iso_status copy_names(iso_evaluation *e, const iso_attributes *attributes
 
 static iso_status check_matches(const iso_evaluation *e, const char *attribute_file, const char *partition_file, iso_error *err)
 {
-    int64_t matched = e->items - e->items_without_row;
-    if (e->items == 0) return iso_fail(err, ISO_E_NOT_FOUND, "the database is empty: run `indexer encode` first");
+    int64_t matched = e->matches.items - e->matches.items_without_row;
+    if (e->matches.items == 0) return iso_fail(err, ISO_E_NOT_FOUND, "the database is empty: run `indexer encode` first");
     if (matched == 0)
-        return iso_fail(err, ISO_E_MISMATCH, "none of the database's %" PRId64 " images is listed in %s: is it the attribute file of these images?", e->items, attribute_file);
-    if (e->items_without_part == matched)
+        return iso_fail(err, ISO_E_MISMATCH, "none of the database's %" PRId64 " images is listed in %s: is it the attribute file of these images?", e->matches.items, attribute_file);
+    if (e->matches.items_without_part == matched)
         return iso_fail(err, ISO_E_MISMATCH, "none of the database's images is listed in %s: is it the partition file of these images?", partition_file);
     if (e->test.count == 0)
         return iso_fail(err, ISO_E_MISMATCH, "none of the database's %" PRId64 " images that %s lists is in part %d of %s, so there is nothing to rank: choose another --split, or encode all images",
@@ -200,7 +201,7 @@ iso_status iso_evaluation_open(const char *db, const char *attribute_file, const
     if (!e) return iso_fail_memory(err);
     if ((status = read_all(e, db, attribute_file, partition_file, &r, err))) goto done;
     e->attributes = iso_attributes_count(r.attributes);
-    e->rows = iso_attributes_files(r.attributes);
+    e->matches.rows = iso_attributes_files(r.attributes);
     e->query.part = query_part, e->test.part = test_part;
     if ((status = copy_names(e, r.attributes, err))) goto done;
     if ((status = match_items(e, &r, err))) goto done;

@@ -24,23 +24,29 @@ typedef struct iso_split {
     int64_t *row;        /* [count] which row of the attribute file an item belongs to, from 0 */
 } iso_split;
 
+/* What the database and the files share, and what they do not. */
+typedef struct iso_matches {
+    int64_t items;               /* of the database */
+    int64_t items_without_row;   /* the attribute file does not list them */
+    int64_t items_without_part;  /* they have attributes, but the partition file does not list them */
+    int64_t items_doubled;       /* they have the row of an item with a lower id, which alone counts */
+    int64_t rows;                /* of the attribute file */
+    int64_t rows_without_item;
+} iso_matches;
+
 typedef struct iso_evaluation {
     int dim, attributes;
     char **name;         /* [attributes] in the file's order */
     char digest[33];     /* of the database's model */
     iso_split query, test;
-    int64_t items;               /* of the database */
-    int64_t items_without_row;   /* the attribute file does not list them */
-    int64_t items_without_part;  /* they have attributes, but the partition file does not list them */
-    int64_t rows;                /* of the attribute file */
-    int64_t rows_without_item;
+    iso_matches matches;
     iso_scorer *scorer;          /* contrast, NULL where it was not asked for */
     iso_store *store;
     iso_txn *txn;                /* the snapshot that the vectors are read from */
 } iso_evaluation;
 
-/* Opens the database to read and keeps it open. Items are matched to rows by their path, of which the file's name counts (dataset.h). The
- * two parts differ. Nothing in common, an empty part, or a file that is not what it claims: an error that says which.
+/* Opens the database to read and keeps it open. Items are matched to rows by their path, of which the file's name counts (dataset.h);
+ * of items of one row the first is taken. The two parts differ. Nothing in common, an empty part, or a file that is not what it claims: an error that says which.
  * contrast: takes the background as well, that of the whole database, as `retrieve` does, at this very moment. */
 ISO_CHECK iso_status iso_evaluation_open(const char *db, const char *attribute_file, const char *partition_file, int query_part, int test_part,
                                          bool contrast, iso_evaluation **out, iso_error *err);

@@ -115,9 +115,9 @@ iso_status iso_picture_codes(const iso_pullback *p, const char *title, const int
     iso_status status = make_plane(p, &a, err);
     if (status) goto done;
     gray = iso_calloc((size_t)p->images, sizeof *gray);
-    full = p->m == 2 ? iso_format("%s: codes of %" PRId64 " images", title, p->images)
-                     : iso_format("%s: codes of %" PRId64 " images, two leading principal directions of %d", title,
-                                  p->images, p->m);
+    full = p->m == 2 ? iso_format("%s: codes of %" PRId64 " image%s", title, p->images, p->images == 1 ? "" : "s")
+                     : iso_format("%s: codes of %" PRId64 " image%s, two leading principal directions of %d", title,
+                                  p->images, p->images == 1 ? "" : "s", p->m);
     note =
         p->m == 2
             ? iso_format(

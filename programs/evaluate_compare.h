@@ -15,7 +15,7 @@ typedef struct iso_compared_model {
     char *db, *label; /* where its vectors are; what it calls itself; NULL until known */
     char digest[33];
     int dim;
-    int64_t items, items_without_row, items_without_part, rows_without_item, rows;
+    iso_matches matches;
     iso_rows query, test; /* images it has of the two parts */
     bool usable;
     iso_precision *precision[ISO_SCORERS]; /* NULL: not asked for, or failed */

@@ -124,7 +124,7 @@ static void models(const iso_compared_row *row)
         iso_text_json_path(stdout, "name", m->name);
         putchar(',');
         iso_text_json_path(stdout, "db", m->db);
-        printf(",\"model\":\"%s\",\"dim\":%d,\"items\":%" PRId64 ",\"seed\":", m->digest, m->dim, m->items);
+        printf(",\"model\":\"%s\",\"dim\":%d,\"items\":%" PRId64 ",\"seed\":", m->digest, m->dim, m->matches.items);
         if (m->has_seed)
             printf("%" PRId64 "}", m->seed);
         else

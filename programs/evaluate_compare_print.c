@@ -93,7 +93,56 @@ static void print_left(const char *bytes, int width)
     free(text);
 }
 
-/* Below P@K stands what chance gives; below few examples, over how many sets, which changes with n. */
+/* Whether two rows' figures are over as many sets, with the same chance: some sets give a scorer no direction, and drop out of its rows alone. */
+static bool alike(const iso_comparison *c, const iso_half *a, const iso_half *b, bool few)
+{
+    if (!few) return a->sets == b->sets && (a->chance == b->chance || a->sets == 0);
+    return memcmp(a->few_sets, b->few_sets, (size_t)c->few.sizes * sizeof *a->few_sets) == 0;
+}
+
+static bool all_alike(const iso_comparison *c, bool pairs, bool few)
+{
+    bool same = true;
+    for (int i = 1; i < c->rows; i++) same = same && alike(c, half_of(c->row, pairs), half_of(c->row + i, pairs), few);
+    return same;
+}
+
+/* What stands below a half: with P@K what chance gives; with few examples over how many sets, which changes with n. */
+static void print_foot(const iso_half *h, const char *label, bool few, int columns, int width, int names)
+{
+    printf("%3s  ", "");
+    print_left(label, names);
+    printf("%-10s%5s", "", "");
+    if (few) printf("%6s", "");
+    else printf("%6d", h->sets);
+    const iso_figure chance = {h->chance, NAN, NAN, NAN};
+    for (int k = 0; k < columns; k++)
+        if (few) printf("%*d", width, h->few_sets[k]);
+        else print_figure(&chance, width);
+    putchar('\n');
+}
+
+/* Once where it is the same for all rows, else once for every kind, with their numbers. */
+static void print_feet(const iso_comparison *c, bool pairs, bool few, int columns, int width, int names)
+{
+    const bool same = all_alike(c, pairs, few);
+    for (int i = 0; i < c->rows; i++) {
+        const iso_half *h = half_of(c->row + i, pairs);
+        bool told = false;
+        for (int j = 0; j < i; j++) told = told || alike(c, half_of(c->row + j, pairs), h, few);
+        if (told) continue;
+        char *label = iso_format("%s%s", few ? "sets" : "chance", same ? "" : " of");
+        for (int j = i; j < c->rows && !same && label; j++) {
+            if (!alike(c, half_of(c->row + j, pairs), h, few)) continue;
+            char *longer = iso_format("%s #%d", label, j + 1);
+            free(label);
+            label = longer;
+        }
+        print_foot(h, label ? label : "?", few, columns, width, names);
+        free(label);
+    }
+}
+
 static void print_half(const iso_comparison *c, bool pairs, bool few, int columns)
 {
     int width = several_runs(c) ? 12 : 8, names = label_width(c);
@@ -118,16 +167,7 @@ static void print_half(const iso_comparison *c, bool pairs, bool few, int column
         if (interval) print_interval(h->at + P10);
         putchar('\n');
     }
-    if (few) {
-        printf("%3s  %-*s%-10s%5s%6s", "", names, "sets", "", "", "");
-        for (int k = 0; k < columns; k++) printf("%*d", width, half_of(c->row, pairs)->few_sets[k]);
-        putchar('\n');
-        return;
-    }
-    iso_figure chance = {half_of(c->row, pairs)->chance, NAN, NAN, NAN};
-    printf("%3s  %-*s%-10s%5s%6d", "", names, "chance", "", "", half_of(c->row, pairs)->sets);
-    for (int k = 0; k < columns; k++) print_figure(&chance, width);
-    putchar('\n');
+    print_feet(c, pairs, few, columns, width, names);
 }
 
 /* The row of an attribute is the same in every table row: all are over the same images. */
@@ -199,6 +239,17 @@ static void mark_figure(const iso_figure *f, bool interval)
     if (interval && has_interval(f)) printf(" (%.1f to %.1f)", 100 * f->low, 100 * f->high);
 }
 
+static void mark_sets(int singles, int pairs)
+{
+    printf("%d attribute%s and %d pair%s", singles, singles == 1 ? "" : "s", pairs, pairs == 1 ? "" : "s");
+}
+
+static void mark_name(const iso_compared_row *row)
+{
+    mark_text(row->entry->label);
+    printf(", %s", iso_scorer_name((int)row->scoring));
+}
+
 static void mark_row_begin(const iso_comparison *c, const iso_compared_row *row)
 {
     fputs("| ", stdout);
@@ -239,6 +290,24 @@ static void mark_table(const iso_comparison *c)
     }
 }
 
+/* Cells that are over other sets than the table above: once for all rows where they are alike. */
+static void mark_fewer(const iso_comparison *c)
+{
+    const bool same = all_alike(c, false, true) && all_alike(c, true, true);
+    bool begun = false;
+    for (int i = 0; i < (same ? 1 : c->rows); i++)
+        for (int s = 0; s < c->few.sizes; s++) {
+            const iso_half *single = &c->row[i].sum.single, *dbl = &c->row[i].sum.dbl;
+            if (single->few_sets[s] == single->sets && dbl->few_sets[s] == dbl->sets) continue;
+            if (!begun) putchar('\n');
+            begun = true;
+            if (!same) mark_name(c->row + i);
+            printf("%sn = %" PRId64 ": over ", same ? "" : ", ", c->few.size[s]);
+            mark_sets(single->few_sets[s], dbl->few_sets[s]);
+            puts(".");
+        }
+}
+
 static void mark_few(const iso_comparison *c)
 {
     printf("\nP@10, single / double, with n random examples, averaged over %d draw%s (seed %" PRIu64 "):\n",
@@ -256,6 +325,7 @@ static void mark_few(const iso_comparison *c)
             }
         putchar('\n');
     }
+    mark_fewer(c);
 }
 
 static void mark_attributes(const iso_comparison *c)
@@ -264,8 +334,8 @@ static void mark_attributes(const iso_comparison *c)
     fputs("\nP@10 of each attribute:\n\n| attribute | chance |", stdout);
     for (int i = 0; i < c->rows; i++) {
         putchar(' ');
-        mark_text(c->row[i].entry->label);
-        printf(", %s |", iso_scorer_name((int)c->row[i].scoring));
+        mark_name(c->row + i);
+        fputs(" |", stdout);
     }
     fputs("\n|---|---:|", stdout);
     for (int i = 0; i < c->rows; i++) fputs("---:|", stdout);
@@ -304,10 +374,15 @@ void iso_comparison_markdown(const iso_comparison *c, bool per_attribute)
     putchar('\n');
     for (int i = 0; i < c->rows; i++) {
         const iso_summary *x = &c->row[i].sum;
-        if (x->single.sets == s->single.sets && x->dbl.sets == s->dbl.sets) continue;
-        mark_text(c->row[i].entry->label);
-        printf(", %s: over %d attributes and %d pairs.\n", iso_scorer_name((int)c->row[i].scoring), x->single.sets,
-               x->dbl.sets);
+        if (alike(c, &x->single, &s->single, false) && alike(c, &x->dbl, &s->dbl, false)) continue;
+        mark_name(c->row + i);
+        fputs(": over ", stdout);
+        mark_sets(x->single.sets, x->dbl.sets);
+        fputs("; chance: ", stdout);
+        mark_figure(&(iso_figure){x->single.chance, NAN, NAN, NAN}, false);
+        fputs(" / ", stdout);
+        mark_figure(&(iso_figure){x->dbl.chance, NAN, NAN, NAN}, false);
+        puts(".");
     }
     mark_table(c);
     if (c->with_few) mark_few(c);
@@ -332,7 +407,7 @@ static void fill_bars(const iso_comparison *c, double *value, double *low, doubl
     for (int pairs = 0; pairs < 2; pairs++)
         for (int k = 0; k < ISO_KS; k++) {
             int g = pairs * ISO_KS + k;
-            level[g] = 100 * half_of(c->row, pairs)->chance;
+            level[g] = all_alike(c, pairs, false) ? 100 * half_of(c->row, pairs)->chance : NAN; /* it is one line for all rows */
             for (int i = 0; i < c->rows; i++) {
                 const iso_figure *f = half_of(c->row + i, pairs)->at + k;
                 value[i * 2 * ISO_KS + g] = 100 * f->mean;
@@ -360,7 +435,8 @@ iso_status iso_comparison_chart(const iso_comparison *c, const char *path, iso_e
         groups[g] = group[g];
     }
     fill_bars(c, value, low, high, level);
-    snprintf(note, sizeof note, "dashed: chance%s%s", several_runs(c) ? "; bars: mean over the seeds" : "",
+    snprintf(note, sizeof note, "dashed: chance%s%s%s", all_alike(c, false, false) && all_alike(c, true, false) ? "" : " where it is the same for all rows",
+             several_runs(c) ? "; bars: mean over the seeds" : "",
              c->resamples ? "; error bars: 95 % bootstrap interval over the attributes" : "");
     snprintf(title, sizeof title, "Precision at K%s%s", c->scorers > 1 ? "" : ", scorer ",
              c->scorers > 1 ? "" : iso_scorer_name((int)c->scorer[0]));

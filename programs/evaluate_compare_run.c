@@ -49,8 +49,20 @@ static bool is_folder(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* M.db beside M.safetensors, or below --work. */
-static char *database_of(const iso_comparison *c, const char *name)
+/* Whether another model file would get the same database below --work. */
+static bool shares_stem(const iso_comparison *c, const char *name, const char *stem)
+{
+    bool shared = false;
+    for (int i = 0; i < c->models && !shared; i++) {
+        char *other = iso_compared_stem(c->model[i].name);
+        shared = other && strcmp(other, stem) == 0 && !iso_file_same(c->model[i].name, name) && !is_folder(c->model[i].name);
+        free(other);
+    }
+    return shared;
+}
+
+/* M.db beside M.safetensors, or below --work, with the model's digest where several have that name. */
+static char *database_of(const iso_comparison *c, const char *name, const char *digest)
 {
     static const char ending[] = ".safetensors";
     size_t length = strlen(name), n = strlen(ending);
@@ -58,7 +70,9 @@ static char *database_of(const iso_comparison *c, const char *name)
         if (length > n && strcmp(name + length - n, ending) == 0) length -= n;
         return iso_format("%.*s.db", (int)length, name);
     }
-    char *stem = iso_compared_stem(name), *path = stem ? iso_format("%s/%s.db", c->work, stem) : NULL;
+    char *stem = iso_compared_stem(name);
+    const bool shared = stem && shares_stem(c, name, stem);
+    char *path = stem ? iso_format("%s/%s%s%.*s.db", c->work, stem, shared ? "-" : "", shared ? 8 : 0, digest) : NULL;
     free(stem);
     return path;
 }
@@ -100,7 +114,7 @@ static iso_status encode_model(const iso_comparison *c, iso_compared_model *m, i
     iso_status status = iso_model_load(m->name, &model, err);
     if (status) return status;
     m->label = iso_compared_label(model, m->name);
-    m->db = database_of(c, m->name);
+    m->db = database_of(c, m->name, iso_model_digest(model));
     if (!m->label || !m->db) status = iso_fail_memory(err);
     if (!status) status = check_database(m->db, m->name, iso_model_digest(model), c->images, err);
     if (!status) {
@@ -147,8 +161,7 @@ static iso_status survey(const iso_comparison *c, iso_compared_model *m, iso_err
     if (!status) {
         m->dim = e->dim;
         memcpy(m->digest, e->digest, sizeof m->digest);
-        m->items = e->items, m->items_without_row = e->items_without_row, m->items_without_part = e->items_without_part;
-        m->rows_without_item = e->rows_without_item, m->rows = e->rows;
+        m->matches = e->matches;
         m->usable = true;
     }
     iso_evaluation_free(e);
@@ -167,12 +180,6 @@ static iso_status prepare(iso_comparison *c, iso_error *err)
     return ISO_OK;
 }
 
-static bool same_notes(const iso_compared_model *a, const iso_compared_model *b)
-{
-    return a->items_without_row == b->items_without_row && a->items_without_part == b->items_without_part &&
-           a->rows_without_item == b->rows_without_item;
-}
-
 /* Once where all databases are alike in this, else for each of them. */
 static void tell_notes(const iso_comparison *c)
 {
@@ -181,7 +188,7 @@ static void tell_notes(const iso_comparison *c)
     for (int i = 0; i < c->models; i++) {
         if (!c->model[i].usable) continue;
         if (!first) first = c->model + i;
-        alike = alike && same_notes(first, c->model + i);
+        alike = alike && memcmp(&first->matches, &c->model[i].matches, sizeof first->matches) == 0;
     }
     for (int i = 0; i < c->models; i++) {
         const iso_compared_model *m = c->model + i;
@@ -190,12 +197,7 @@ static void tell_notes(const iso_comparison *c)
                                                                         alike   ? ""
                                                                         : shown ? shown
                                                                                 : "?");
-        iso_evaluation counts = {.items = m->items,
-                                 .items_without_row = m->items_without_row,
-                                 .items_without_part = m->items_without_part,
-                                 .rows = m->rows,
-                                 .rows_without_item = m->rows_without_item};
-        iso_evaluate_notes(prefix ? prefix : c->program, &counts);
+        iso_evaluate_notes(prefix ? prefix : c->program, &m->matches);
         free(shown), free(prefix);
     }
 }

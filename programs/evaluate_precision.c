@@ -103,7 +103,7 @@ static iso_status evaluate(config *c, iso_error *err)
     const double read = omp_get_wtime();
     if ((status = iso_evaluation_precision(e, scoring, &p, err))) goto done;
     if (c->timing) fprintf(stderr, "%s: %.4f s to read the files and the database, %.4f s for the table\n", program, read - begin, omp_get_wtime() - read);
-    if (!c->quiet) iso_evaluate_notes(program, e);
+    if (!c->quiet) iso_evaluate_notes(program, &e->matches);
     if (!c->quiet) iso_evaluate_left_out(program, NULL, e, p);
     if (p->singles == 0) {
         status = iso_fail(err, ISO_E_MISMATCH, "no attribute has both a %s image, as an example, and a %s image, to be found", iso_part_name[e->query.part], iso_part_name[e->test.part]);

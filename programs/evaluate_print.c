@@ -24,13 +24,15 @@ iso_status iso_evaluate_picture(const char *path, iso_error *err)
 
 /* ---- what the database and the files do not share, and what is left out ---- */
 
-void iso_evaluate_notes(const char *program, const iso_evaluation *e)
+void iso_evaluate_notes(const char *program, const iso_matches *m)
 {
-    if (e->items_without_row)
-        fprintf(stderr, "%s: %" PRId64 " of the database's %" PRId64 " images are not in the attribute file\n", program, e->items_without_row, e->items);
-    if (e->items_without_part) fprintf(stderr, "%s: %" PRId64 " images are not in the partition file\n", program, e->items_without_part);
-    if (e->rows_without_item)
-        fprintf(stderr, "%s: %" PRId64 " of the attribute file's %" PRId64 " rows have no image in the database\n", program, e->rows_without_item, e->rows);
+    if (m->items_without_row)
+        fprintf(stderr, "%s: %" PRId64 " of the database's %" PRId64 " images are not in the attribute file\n", program, m->items_without_row, m->items);
+    if (m->items_without_part) fprintf(stderr, "%s: %" PRId64 " images are not in the partition file\n", program, m->items_without_part);
+    if (m->items_doubled)
+        fprintf(stderr, "%s: %" PRId64 " images have the name of another one in the database and are left out: in these files a name stands once\n", program, m->items_doubled);
+    if (m->rows_without_item)
+        fprintf(stderr, "%s: %" PRId64 " of the attribute file's %" PRId64 " rows have no image in the database\n", program, m->rows_without_item, m->rows);
 }
 
 static void begin_left_out(const char *program, const char *what)
@@ -292,8 +294,8 @@ void iso_evaluate_json(const char *path, const char *scorer, const iso_evaluatio
     printf("{\"schema_version\":1,\"protocol\":\"precision\",\"model\":\"%s\",\"scorer\":\"%s\",", e->digest, scorer);
     iso_text_json_path(stdout, "db", path);
     printf(",\"query\":{\"part\":%d,\"images\":%" PRId64 "},\"test\":{\"part\":%d,\"images\":%" PRId64 "},", e->query.part, e->query.count, e->test.part, e->test.count);
-    printf("\"items\":%" PRId64 ",\"items_without_row\":%" PRId64 ",\"items_without_part\":%" PRId64 ",\"rows\":%" PRId64 ",\"rows_without_item\":%" PRId64 ",", e->items,
-           e->items_without_row, e->items_without_part, e->rows, e->rows_without_item);
+    printf("\"items\":%" PRId64 ",\"items_without_row\":%" PRId64 ",\"items_without_part\":%" PRId64 ",\"items_doubled\":%" PRId64 ",\"rows\":%" PRId64 ",\"rows_without_item\":%" PRId64 ",", e->matches.items,
+           e->matches.items_without_row, e->matches.items_without_part, e->matches.items_doubled, e->matches.rows, e->matches.rows_without_item);
     printf("\"k\":[%d,%d,%d,%d],\"single\":{\"sets\":%d,", iso_precision_k[0], iso_precision_k[1], iso_precision_k[2], iso_precision_k[3], p->single_sets);
     json_figures(p->single_chance, p->single_mean);
     fputs(",\"rows\":[", stdout);

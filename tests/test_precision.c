@@ -384,10 +384,10 @@ static void a_database_is_matched_by_path(void **unused)
     iso_evaluation *e;
     iso_precision *p;
     OK(iso_evaluation_open(db, attributes, partition, 0, 2, false, &e, &err));
-    assert_int_equal(e->items, 6);
-    assert_int_equal(e->items_without_row, 1);
-    assert_int_equal(e->items_without_part, 0);
-    assert_int_equal(e->rows_without_item, 1);
+    assert_int_equal(e->matches.items, 6);
+    assert_int_equal(e->matches.items_without_row, 1);
+    assert_int_equal(e->matches.items_without_part, 0);
+    assert_int_equal(e->matches.rows_without_item, 1);
     assert_int_equal(e->query.count, 3);
     assert_int_equal(e->test.count, 2);
     assert_string_equal(e->name[1], "Two");
@@ -402,6 +402,34 @@ static void a_database_is_matched_by_path(void **unused)
     assert_int_equal(iso_evaluation_precision(e, ISO_CONTRAST, &p, &err), ISO_E_ARGUMENT); /* loaded without */
     assert_null(p);
     assert_true(e->query.row[0] == 0 && e->query.row[1] == 1 && e->query.row[2] == 2 && e->test.row[0] == 3 && e->test.row[1] == 4);
+    iso_evaluation_free(e);
+}
+
+/* Copies of an image in other folders have its row of the files: the first counts, or a figure would rise with every copy. */
+static void an_image_counts_once(void **unused)
+{
+    (void)unused;
+    const char *db = database_of("doubled", 6);
+    char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
+    static const char *const copy[] = {"copy/000004.jpg", "copy/000001.jpg", "more/000004.jpg"};
+    const float v[2] = {2, 0.1f};
+    iso_store *s;
+    iso_txn *t;
+    OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+    OK(iso_txn_begin(s, true, &t, &err));
+    for (int i = 0; i < 3; i++) {
+        iso_item item = {.path = copy[i], .size = 1, .hash = {(uint64_t)i + 50, 0}, .width = 1, .height = 1};
+        OK(iso_item_put(t, &item, v, &err));
+    }
+    OK(iso_txn_commit(t, &err));
+    iso_store_close(s);
+    iso_evaluation *e;
+    OK(iso_evaluation_open(db, attributes, partition, 0, 2, false, &e, &err));
+    assert_int_equal(e->matches.items, 9);
+    assert_int_equal(e->matches.items_doubled, 3);
+    assert_int_equal(e->matches.rows_without_item, 1);
+    assert_true(e->query.count == 3 && e->test.count == 2);
+    assert_true(e->test.id[0] == 4 && e->query.id[0] == 1);
     iso_evaluation_free(e);
 }
 
@@ -608,7 +636,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_definition), cmocka_unit_test(a_wrong_answer_is_seen),     cmocka_unit_test(golden_values),
         cmocka_unit_test(ties_go_to_the_lower_row), cmocka_unit_test(pair_limits_are_strict),   cmocka_unit_test(threads_do_not_matter),
-        cmocka_unit_test(bad_vectors_and_empty_parts), cmocka_unit_test(a_database_is_matched_by_path), cmocka_unit_test(what_does_not_fit_is_said),
+        cmocka_unit_test(bad_vectors_and_empty_parts), cmocka_unit_test(a_database_is_matched_by_path), cmocka_unit_test(an_image_counts_once), cmocka_unit_test(what_does_not_fit_is_said),
         cmocka_unit_test(contrast_follows_the_definition), cmocka_unit_test(examples_without_direction_are_left_out),
         cmocka_unit_test(the_background_is_the_whole_database), cmocka_unit_test(splits_are_reduced_to_common_rows),
         cmocka_unit_test(sums_are_those_of_a_plain_loop), cmocka_unit_test(kernels_agree), cmocka_unit_test(near_images_are_told_apart), cmocka_unit_test(lines_of_any_form_are_read),
