@@ -53,6 +53,7 @@ failed=()
 for name in "${names[@]}"; do
     printf '== %s\n' "$name"
     begin_results "$name"
+    trap 'end_results "$name" 130; write_page; exit 130' INT TERM # what is there is kept
     set +e # not `|| ...`: that would keep set -e from working inside
     (
         set -e
@@ -68,6 +69,7 @@ for name in "${names[@]}"; do
         say "$name failed"
         failed+=("$name")
     fi
+    trap 'exit 130' INT TERM
     end_results "$name" "$rc"
     write_page
 done

@@ -51,7 +51,9 @@ iso_status iso_device_check(const iso_backend *backend, const char *who, iso_bat
                             iso_error *err)
 {
     const size_t room = iso_device_room(backend);
+    iso_status status = backend->device && backend->device->check ? backend->device->check(err) : ISO_OK; /* a GPU that fails has no memory either */
     bool tell;
+    if (status != ISO_OK) return status;
     return room == SIZE_MAX ? ISO_OK : compare(backend, who, measure, ctx, batch, room, &tell, err);
 }
 

@@ -87,20 +87,41 @@ static iso_status fail_nvrtc(nvrtcResult r, nvrtcProgram program, iso_error *err
     return iso_fail(err, ISO_E_INTERNAL, "the GPU's kernels cannot be compiled (%s)%s", nvrtcGetErrorString(r), log);
 }
 
+/* The device's own architecture where NVRTC knows it. A newer one takes the newest that it knows, as PTX, which the driver translates. */
+static nvrtcResult choose_arch(int *arch, bool *own)
+{
+    int count = 0, known[64];
+    const int device = 10 * iso_cuda_get()->major + iso_cuda_get()->minor;
+    nvrtcResult r = nvrtcGetNumSupportedArchs(&count);
+    if (r == NVRTC_SUCCESS && count > (int)(sizeof known / sizeof *known)) r = NVRTC_ERROR_INVALID_INPUT;
+    if (r == NVRTC_SUCCESS) r = nvrtcGetSupportedArchs(known);
+    if (r != NVRTC_SUCCESS) return r;
+    *arch = 0;
+    for (int i = 0; i < count; i++)
+        if (known[i] <= device && known[i] > *arch) *arch = known[i];
+    *own = *arch == device;
+    return NVRTC_SUCCESS;
+}
+
 static iso_status to_binary(const char *source, char **out, iso_error *err)
 {
-    char arch[40];
+    char text[40];
     nvrtcProgram program = NULL;
     size_t size = 0;
     char *binary = NULL;
     iso_status status = ISO_OK;
-    snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d%d", iso_cuda_get()->major, iso_cuda_get()->minor);
-    const char *const options[] = {arch, "--std=c++17"};
-    nvrtcResult r = nvrtcCreateProgram(&program, source, "chains.cu", 0, NULL, NULL);
+    int arch;
+    bool own;
+    nvrtcResult r = choose_arch(&arch, &own);
+    if (r == NVRTC_SUCCESS) {
+        snprintf(text, sizeof text, "--gpu-architecture=%s_%d", own ? "sm" : "compute", arch);
+        r = nvrtcCreateProgram(&program, source, "chains.cu", 0, NULL, NULL);
+    }
+    const char *const options[] = {text, "--std=c++17"};
     if (r == NVRTC_SUCCESS) r = nvrtcCompileProgram(program, 2, options);
-    if (r == NVRTC_SUCCESS) r = nvrtcGetCUBINSize(program, &size);
+    if (r == NVRTC_SUCCESS) r = own ? nvrtcGetCUBINSize(program, &size) : nvrtcGetPTXSize(program, &size);
     if (r == NVRTC_SUCCESS && !(binary = iso_calloc(size, 1))) status = iso_fail_memory(err);
-    if (r == NVRTC_SUCCESS && status == ISO_OK) r = nvrtcGetCUBIN(program, binary);
+    if (r == NVRTC_SUCCESS && status == ISO_OK) r = own ? nvrtcGetCUBIN(program, binary) : nvrtcGetPTX(program, binary);
     if (r != NVRTC_SUCCESS) status = fail_nvrtc(r, program, err);
     if (program) (void)nvrtcDestroyProgram(&program);
     if (status == ISO_OK)

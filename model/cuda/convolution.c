@@ -27,12 +27,14 @@ typedef struct convolution {
     int algorithm; /* of the op's own enumeration */
     size_t workspace;
     bool by_patches;
-    void *patches; /* taken where cuDNN refused while running; kept */
+    void *patches; /* where cuDNN refused while running; not its own */
 } convolution;
 
 static struct {
     convolution *at;
     size_t count, capacity;
+    void *patches;      /* [room] for those that cuDNN refused while running, one after the other; graphs know its place */
+    size_t room;
     int refused;        /* of these are by patches because cuDNN would not */
     iso_error why;      /* the first of them */
 } known;
@@ -156,6 +158,7 @@ static cudnnStatus_t describe(convolution *c)
             const bool same_bits = perf[i].determinism == CUDNN_DETERMINISTIC; \
             size_t bytes = 0; \
             if (perf[i].status != CUDNN_STATUS_SUCCESS || same_bits != (k < count)) continue; \
+            if (c->tf32 && perf[i].mathType == CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION) continue; /* to 16 bits */ \
             if (c->tf32 && cudnnSetConvolutionMathType(c->how, perf[i].mathType) != CUDNN_STATUS_SUCCESS) continue; \
             if (!c->tf32 && perf[i].mathType != CUDNN_FMA_MATH && perf[i].mathType != CUDNN_DEFAULT_MATH) continue; \
             if (workspace_size(dnn, c->first, c->second, c->how, c->third, perf[i].algo, &bytes) != CUDNN_STATUS_SUCCESS) continue; \
@@ -195,6 +198,9 @@ static iso_status refuse(const convolution *c, cudnnStatus_t status, iso_error *
 static bool has_none(cudnnStatus_t status)
 {
     enum { GROUP = 1000 }; /* of cuDNN 9's codes */
+    if (status == CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDA_DRIVER || status == CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDART ||
+        status == CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING || status == CUDNN_STATUS_NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE)
+        return false; /* its installation is broken */
     return status / GROUP == CUDNN_STATUS_NOT_SUPPORTED / GROUP || status / GROUP == CUDNN_STATUS_BAD_PARAM / GROUP;
 }
 
@@ -268,11 +274,14 @@ static bool give_up(convolution *c)
     iso_error ignored = {0};
     if (iso_cuda_get()->failure.status != ISO_OK || iso_cuda_patches_check(&c->of, &ignored) != ISO_OK) return false;
     if (cudaStreamIsCapturing(iso_cuda_get()->stream, &capturing) != cudaSuccess || capturing != cudaStreamCaptureStatusNone) return false;
-    if (cudaMalloc(&c->patches, iso_cuda_patches_workspace(&c->of)) != cudaSuccess) {
+    const size_t bytes = iso_cuda_patches_workspace(&c->of);
+    void *larger = NULL;
+    if (bytes > known.room && cudaMalloc(&larger, bytes) != cudaSuccess) {
         (void)cudaGetLastError();
-        c->patches = NULL;
         return false;
     }
+    if (larger) known.patches = larger, known.room = bytes;
+    c->patches = known.patches;
     iso_cuda_get()->alone = true;
     return c->by_patches = true;
 }

@@ -16,7 +16,7 @@ iso_cuda *iso_cuda_get(void)
 
 /* --- failures */
 
-static bool remember(const char *what, const char *reason)
+bool iso_cuda_remember(const char *what, const char *reason)
 {
     if (cuda.failure.status == ISO_OK)
         (void)iso_fail(&cuda.failure, ISO_E_INTERNAL, "the GPU failed at %s: %s", what, reason);
@@ -25,12 +25,12 @@ static bool remember(const char *what, const char *reason)
 
 bool iso_cuda_ok(cudaError_t e, const char *what)
 {
-    return e == cudaSuccess || remember(what, cudaGetErrorString(e));
+    return e == cudaSuccess || iso_cuda_remember(what, cudaGetErrorString(e));
 }
 
 bool iso_cuda_blas_ok(cublasStatus_t s, const char *what)
 {
-    return s == CUBLAS_STATUS_SUCCESS || remember(what, cublasGetStatusString(s));
+    return s == CUBLAS_STATUS_SUCCESS || iso_cuda_remember(what, cublasGetStatusString(s));
 }
 
 iso_cuda_reason iso_cuda_dnn_reason(cudnnStatus_t s)
@@ -45,7 +45,7 @@ iso_cuda_reason iso_cuda_dnn_reason(cudnnStatus_t s)
 
 bool iso_cuda_dnn_ok(cudnnStatus_t s, const char *what)
 {
-    return s == CUDNN_STATUS_SUCCESS || remember(what, iso_cuda_dnn_reason(s).text);
+    return s == CUDNN_STATUS_SUCCESS || iso_cuda_remember(what, iso_cuda_dnn_reason(s).text);
 }
 
 static iso_status check(iso_error *err)

@@ -30,7 +30,9 @@ typedef struct iso_cuda {
 
 /* cuda.c. The opened device; only after iso_backend_cuda succeeded. */
 iso_cuda *iso_cuda_get(void);
-/* Remembers the first failure: kernels cannot return one. `what` is a clause: "a sum". True on success. */
+/* Remembers the first failure: kernels cannot return one. `what` is a clause: "a sum". False. */
+bool iso_cuda_remember(const char *what, const char *reason);
+/* The same of a code that is none of success; true on success. */
 bool iso_cuda_ok(cudaError_t e, const char *what);
 bool iso_cuda_blas_ok(cublasStatus_t s, const char *what);
 bool iso_cuda_dnn_ok(cudnnStatus_t s, const char *what);

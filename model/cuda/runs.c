@@ -13,14 +13,10 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/cuda/capture.h"
 
 _Static_assert((int)ISO_CUDA_PUBLISH == (int)ISO_PUBLISH_TENSORS && (int)ISO_CUDA_PUBLISH_REALS == (int)ISO_PUBLISH_REALS,
                "the same limits");
-
-#if CUDART_VERSION < 13000
-#define cudaStreamGetCaptureInfo cudaStreamGetCaptureInfo_v3
-#define cudaStreamUpdateCaptureDependencies cudaStreamUpdateCaptureDependencies_v2
-#endif
 
 typedef struct runs {
     cudaGraphExec_t graph; /* NULL: not yet */
@@ -62,10 +58,10 @@ void iso_cuda_runs_free(void *plan_runs)
 
 /* --- branches */
 
-static bool fail(const char *what)
+static bool fail(const char *why)
 {
     branches.on = false;
-    return iso_cuda_ok(cudaErrorStreamCaptureImplicit, what);
+    return iso_cuda_remember("a graph's branch", why);
 }
 
 /* The nodes that the stream has come to. */
@@ -107,7 +103,7 @@ static void come_behind(cudaGraphNode_t *node, size_t count, enum cudaStreamUpda
 static bool end_work(void)
 {
     if (branches.number < 0) return true;
-    return (branches.last[branches.number] = only(come_to())) || fail("a graph's branch, which has several ends");
+    return (branches.last[branches.number] = only(come_to())) || fail("a work has several ends");
 }
 
 void iso_cuda_runs_after(void *plan_runs, int number, int count, const int *earlier)
@@ -117,7 +113,7 @@ void iso_cuda_runs_after(void *plan_runs, int number, int count, const int *earl
     const size_t before = branches.capacity;
     cudaGraphNode_t *behind = iso_calloc((size_t)count, sizeof *behind);
     if (!behind || !iso_grow(&branches.last, &branches.capacity, (size_t)number + 1, sizeof *branches.last)) {
-        (void)fail("a graph's branch: out of memory");
+        (void)fail("out of memory");
         free(behind);
         return;
     }
@@ -141,7 +137,7 @@ void iso_cuda_shared_begin(int which)
 
 void iso_cuda_shared_end(int which)
 {
-    if (branches.on && !(branches.shared[which] = only(come_to()))) (void)fail("a graph's branch, which has several ends");
+    if (branches.on && !(branches.shared[which] = only(come_to()))) (void)fail("a library's call has several ends");
 }
 
 /* --- capturing */

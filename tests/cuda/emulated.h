@@ -15,6 +15,7 @@ extern int emulated_graph_works, emulated_graph_longest; /* of the last graph; o
 extern bool emulated_refusal;       /* cuDNN does not run what it proposed */
 extern bool emulated_bad_capture;   /* what is captured becomes no graph */
 extern bool emulated_bad_branches;  /* nor one with branches */
+extern bool emulated_old_nvrtc;     /* NVRTC knows no architecture newer than 8.0 */
 
 /* --- for the emulator */
 #define REQUIRE(condition) \

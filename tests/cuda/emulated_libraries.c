@@ -29,7 +29,7 @@ nvrtcResult nvrtcCompileProgram(nvrtcProgram p, int count, const char *const *op
 {
     static int number;
     char path[64], command[512];
-    REQUIRE(count == 2 && strcmp(option[0], "--gpu-architecture=sm_90") == 0);
+    REQUIRE(count == 2 && strcmp(option[0], emulated_old_nvrtc ? "--gpu-architecture=compute_80" : "--gpu-architecture=sm_90") == 0);
     const char *folder = getenv("TMPDIR");
     snprintf(path, sizeof path, "%.30s/emulated%d.%d.cc", folder ? folder : "/tmp", (int)getpid(), number);
     snprintf(p->library, sizeof p->library, "%.30s/emulated%d.%d.so", folder ? folder : "/tmp", (int)getpid(), number++);
@@ -41,6 +41,19 @@ nvrtcResult nvrtcCompileProgram(nvrtcProgram p, int count, const char *const *op
     remove(path);
     return failed ? NVRTC_ERROR_COMPILATION : NVRTC_SUCCESS;
 }
+bool emulated_old_nvrtc; /* knows nothing newer than 8.0 */
+nvrtcResult nvrtcGetNumSupportedArchs(int *count)
+{
+    *count = emulated_old_nvrtc ? 2 : 4;
+    return NVRTC_SUCCESS;
+}
+nvrtcResult nvrtcGetSupportedArchs(int *arch)
+{
+    memcpy(arch, (const int[]){75, 80, 90, 100}, (emulated_old_nvrtc ? 2 : 4) * sizeof *arch);
+    return NVRTC_SUCCESS;
+}
+nvrtcResult nvrtcGetPTXSize(nvrtcProgram p, size_t *size) { return emulated_old_nvrtc ? nvrtcGetCUBINSize(p, size) : NVRTC_ERROR_INVALID_INPUT; }
+nvrtcResult nvrtcGetPTX(nvrtcProgram p, char *ptx) { return nvrtcGetCUBIN(p, ptx); }
 nvrtcResult nvrtcGetCUBINSize(nvrtcProgram p, size_t *size)
 {
     *size = strlen(p->library) + 1;

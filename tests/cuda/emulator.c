@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include "model/cuda/capture.h"
 #include "tests/cuda/emulated.h"
 
 /* --- blocks and threads */
