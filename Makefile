@@ -180,6 +180,9 @@ test_sources := $(sort $(wildcard tests/test_*.c))
 test_support := $(filter-out $(test_sources),$(wildcard tests/*.c))
 tests := $(test_sources:tests/%.c=$(BUILD)/tests/%)
 
+# Allocations of Isoface's own go through the test, which refuses some.
+refusable := malloc calloc realloc aligned_alloc posix_memalign strdup mmap
+$(BUILD)/tests/test_train_memory: private link += $(refusable:%=-Wl$(comma)--wrap=%)
 $(tests): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(test_support:%.c=$(BUILD)/obj/%.o) $(BUILD)/libisoface.a
 	@mkdir -p $(@D)
 	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a -lcmocka $(libraries) $(cuda_libraries) -o $@)

@@ -110,6 +110,7 @@ static iso_status build_updates(iso_train_step *s, const iso_net *net, const iso
         if (iso_objective_trains(o, param[i].name)) node[trained++] = iso_parameter_named(g, param[i].name, param[i].shape);
     iso_node loss = s->term[ISO_TERM_LOSS], one = iso_one(g);
     iso_vjp(g, 1, &loss, &one, trained, node, gradient);
+    if ((status = iso_graph_check(g, err)) != ISO_OK) goto done;
     s->adam = iso_adam_inputs(g);
     for (int i = 0; i < trained; i++) {
         const char *name = iso_node_name(g, node[i]);

@@ -128,8 +128,8 @@ void iso_shape_strides(const iso_shape *from, const iso_shape *to, int64_t strid
 /* --- nodes */
 
 iso_shape iso_node_shape(const iso_graph *g, iso_node n) { return n == ISO_NONE ? iso_shape0() : g->at[n].shape; }
-iso_op iso_node_op(const iso_graph *g, iso_node n) { return g->at[n].op; }
-const char *iso_node_name(const iso_graph *g, iso_node n) { return g->at[n].name; }
+iso_op iso_node_op(const iso_graph *g, iso_node n) { return n == ISO_NONE ? ISO_OP_CONST : g->at[n].op; }
+const char *iso_node_name(const iso_graph *g, iso_node n) { return n == ISO_NONE ? NULL : g->at[n].name; }
 int iso_graph_size(const iso_graph *g) { return (int)g->count; }
 const char *iso_op_name(iso_op op) { return iso_op_table[op].name; }
 bool iso_op_elementwise(iso_op op) { return iso_op_table[op].kind == KIND_E; }

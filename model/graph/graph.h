@@ -73,8 +73,8 @@ bool iso_shape_equal(const iso_shape *a, const iso_shape *b);
 const char *iso_shape_text(const iso_shape *s, char buf[96]);
 
 iso_shape iso_node_shape(const iso_graph *g, iso_node n);  /* scalar for ISO_NONE */
-iso_op iso_node_op(const iso_graph *g, iso_node n);
-const char *iso_node_name(const iso_graph *g, iso_node n); /* of an input or state; NULL for others */
+iso_op iso_node_op(const iso_graph *g, iso_node n);        /* a constant for ISO_NONE */
+const char *iso_node_name(const iso_graph *g, iso_node n); /* of an input or state; NULL for others and ISO_NONE */
 int iso_graph_size(const iso_graph *g);
 const char *iso_op_name(iso_op op);
 
