@@ -386,23 +386,46 @@ static void mark_direct(forming *f, bool *direct)
 
 /* --- order */
 
-/* Counts a group's reads: all of them, or those of one group. */
-typedef struct counting {
-    int only, count; /* only = -1: all */
-} counting;
+/* reader[first[p]] to reader[first[p + 1] - 1] are the groups that read group p, each as often as it does. */
+typedef struct readers {
+    int *first, *reader;
+    int *waits; /* how much a group reads */
+    int by;     /* whose reads are looked at */
+} readers;
 
 static bool count_read(void *context, int p)
 {
-    counting *c = context;
-    c->count += c->only == -1 || c->only == p;
+    readers *r = context;
+    r->first[p]++;
+    r->waits[r->by]++;
     return false;
 }
 
-static int count_reads(const forming *f, int group, int only)
+static bool list_read(void *context, int p)
 {
-    counting c = {.only = only};
-    each_input(f, group, count_read, &c);
-    return c.count;
+    readers *r = context;
+    r->reader[--r->first[p]] = r->by;
+    return false;
+}
+
+static void visit_readers(const forming *f, readers *r, bool (*visit)(void *, int))
+{
+    for (r->by = 0; r->by < f->n; r->by++)
+        if (f->group[r->by] == r->by) each_input(f, r->by, visit, r);
+}
+
+static bool find_readers(const forming *f, readers *r)
+{
+    const size_t n = (size_t)f->n;
+    r->first = iso_calloc(n + 1, sizeof *r->first);
+    r->waits = iso_calloc(n, sizeof *r->waits);
+    if (!r->first || !r->waits) return false;
+    visit_readers(f, r, count_read);
+    for (size_t p = 0; p < n; p++) r->first[p + 1] += r->first[p];
+    r->reader = iso_calloc((size_t)r->first[n], sizeof *r->reader);
+    if (!r->reader) return false;
+    visit_readers(f, r, list_read);
+    return true;
 }
 
 /* A conv_w comes right after a conv of the same x, whose slices may do it along with theirs (iso_slicing.along). Keys are twice the handles, so that one
@@ -420,14 +443,13 @@ static int after_conv(const forming *f, int conv_w, int key)
  * run as soon as they can: that frees a gradient. */
 static iso_status order_units(forming *f, const bool *direct, units *u, iso_error *err)
 {
-    int groups = 0, *list = iso_calloc((size_t)f->n, sizeof *list), *key = iso_calloc((size_t)f->n, sizeof *key),
-        *waits = iso_calloc((size_t)f->n, sizeof *waits);
-    iso_status st = list && key && waits ? ISO_OK : iso_fail_memory(err);
+    int groups = 0, *list = iso_calloc((size_t)f->n, sizeof *list), *key = iso_calloc((size_t)f->n, sizeof *key);
+    readers r = {0};
+    iso_status st = list && key && find_readers(f, &r) ? ISO_OK : iso_fail_memory(err);
     for (int n = 0; st == ISO_OK && n < f->n; n++) {
         if (f->group[n] != n) continue;
         list[groups++] = n;
         key[n] = 2 * f->high[n];
-        waits[n] = count_reads(f, n, -1);
     }
     for (int n = 0; st == ISO_OK && n < f->n; n++)
         if (f->group[n] == n && f->g->at[n].op == ISO_OP_CONV_W && f->spec->vars->backend->slicing) key[n] = after_conv(f, n, key[n]);
@@ -437,12 +459,12 @@ static iso_status order_units(forming *f, const bool *direct, units *u, iso_erro
     for (u->unit_count = 0; st == ISO_OK && u->unit_count < groups;) {
         int best = -1;
         for (int i = 0; i < groups; i++)
-            if (waits[list[i]] == 0 && (best == -1 || key[list[i]] < key[best])) best = list[i];
+            if (r.waits[list[i]] == 0 && (best == -1 || key[list[i]] < key[best])) best = list[i];
         if (best == -1) {
             st = iso_fail(err, ISO_E_INTERNAL, "the plan's units wait for each other");
             break;
         }
-        waits[best] = -1;
+        r.waits[best] = -1;
         unit *at = &u->unit[u->unit_count];
         *at = (unit){.first = placed, .fused = kind_of(f, best) == KIND_E || f->next[best] != -1 || f->products[best], .sum = f->sum[best], .lead = ISO_NONE};
         if (at->fused) at->products = f->products[best];
@@ -454,12 +476,13 @@ static iso_status order_units(forming *f, const bool *direct, units *u, iso_erro
             }
         at->count = placed - at->first;
         u->unit_count++;
-        for (int i = 0; i < groups; i++)
-            if (waits[list[i]] > 0) waits[list[i]] -= count_reads(f, list[i], best);
+        for (int k = r.first[best]; k < r.first[best + 1]; k++) r.waits[r.reader[k]]--;
     }
     free(list);
     free(key);
-    free(waits);
+    free(r.first);
+    free(r.reader);
+    free(r.waits);
     return st;
 }
 
