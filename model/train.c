@@ -246,6 +246,14 @@ iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso
     if (status == ISO_OK) status = iso_run_check(&spec->run, err);
     if (status != ISO_OK) return status;
 
+    iso_objective objective = {
+        .goal = goal,
+        .sigma = spec->sigma_rule,
+        .sigma_ratio = spec->sigma_lr / spec->run.lr,
+        .kl_weight = spec->kl_weight,
+        .alpha = spec->alpha,
+    };
+    if ((status = iso_loop_fits(&spec->net, &objective, &spec->run, data, err)) != ISO_OK) return status;
     if (!(options = iso_calloc(1, sizeof *options))) {
         status = iso_fail_memory(err);
         goto done;
@@ -256,13 +264,6 @@ iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso
     if (goal == ISO_GOAL_SUPERVISED && (status = iso_model_set_meta(model, "attributes", data->attributes, err)) != ISO_OK) goto done;
     int sigma = iso_model_find(model, "sigma");
     if (sigma >= 0 && spec->sigma_rule != ISO_SIGMA_OPTIMAL) *iso_model_data(model, sigma) = (float)spec->sigma;
-    iso_objective objective = {
-        .goal = goal,
-        .sigma = spec->sigma_rule,
-        .sigma_ratio = spec->sigma_lr / spec->run.lr,
-        .kl_weight = spec->kl_weight,
-        .alpha = spec->alpha,
-    };
     iso_loop_spec loop = {.model = model, .objective = &objective, .run = &spec->run, .data = data,
                           .mirror = spec->mirror, .options = options};
     status = iso_loop(&loop, err);

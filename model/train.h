@@ -106,10 +106,13 @@ typedef struct iso_flow_spec {
 /* Whether a run can begin: its numbers, whether PATH and its companions are there or missing as resume and force have it,
  * and whether its folder can be written to. Both trainings ask first; a caller may before it decodes images. */
 ISO_CHECK iso_status iso_run_check(const iso_run *run, iso_error *err);
+/* The same of a flow, whose options and model are looked at, too. */
+ISO_CHECK iso_status iso_flow_check(const iso_flow_spec *spec, iso_error *err);
 
 /* ISO_E_ARGUMENT: impossible options, or files that are there without resume or force, or resumed with other options (epochs
  * may change). ISO_E_NUMERIC: a NaN or infinity, naming the step and what; PATH keeps the last good model.
- * ISO_E_INTERRUPTED: stopped on request; PATH.state goes on from there. ISO_E_IO: PATH or its companions cannot be written. */
+ * ISO_E_INTERRUPTED: stopped on request; PATH.state goes on from there. ISO_E_IO: PATH or its companions cannot be written. ISO_E_MEMORY: it would
+ * not fit, found before memory is taken for the model, or memory ran out all the same. */
 ISO_CHECK iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso_error *err);
 ISO_CHECK iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data, iso_error *err);
 

@@ -63,20 +63,41 @@ static iso_status compute_codes(const iso_flow_spec *spec, const iso_train_data 
     return status;
 }
 
-static iso_status check_flow(const iso_flow_spec *spec, const iso_train_data *data, iso_error *err)
+/* The model's net with the flow. */
+static iso_net flowed(const iso_flow_spec *spec)
 {
-    const iso_net *net = iso_model_net(spec->model);
-    if (net->flow_depth)
+    iso_net net = *iso_model_net(spec->model);
+    net.flow_depth = spec->depth;
+    net.flow_length = spec->length;
+    return net;
+}
+
+static iso_status check_flow(const iso_flow_spec *spec, iso_error *err)
+{
+    const iso_net *plain = iso_model_net(spec->model), net = flowed(spec);
+    if (plain->flow_depth)
         return iso_fail(err, ISO_E_ARGUMENT, "the model has a flow already: give the model that training made");
     if (!(spec->beta >= 0) || !isfinite(spec->beta)) return iso_fail(err, ISO_E_ARGUMENT, "--beta must be 0 or more");
-    iso_status status = iso_net_check_decoder(net, err);
+    if (spec->depth < 1) return iso_fail(err, ISO_E_ARGUMENT, "--depth must be 1 or more");
+    iso_status status = iso_net_check_decoder(plain, err);
     if (status != ISO_OK) return iso_fail_prefix(err, status, "this model cannot be flattened");
-    if (data->labels) return iso_fail(err, ISO_E_ARGUMENT, "labels were given to a method that is not supervised");
-    if (net->arch != ISO_ARCH_CELEBA)
+    if (plain->arch != ISO_ARCH_CELEBA)
         return iso_fail(err, ISO_E_UNSUPPORTED, "only models of images can be flattened");
+    return iso_net_check(&net, err);
+}
+
+static iso_status check_data(const iso_train_data *data, iso_error *err)
+{
+    if (data->labels) return iso_fail(err, ISO_E_ARGUMENT, "labels were given to a method that is not supervised");
     if (data->dim != ISO_PIXELS) return iso_fail(err, ISO_E_ARGUMENT, "the model is for images of 64 x 64");
     if (data->train_count < 1) return iso_fail(err, ISO_E_ARGUMENT, "no training images");
     return ISO_OK;
+}
+
+iso_status iso_flow_check(const iso_flow_spec *spec, iso_error *err)
+{
+    iso_status status = check_flow(spec, err);
+    return status == ISO_OK ? iso_run_check(&spec->run, err) : status;
 }
 
 iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data, iso_error *err)
@@ -86,15 +107,18 @@ iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data,
     float *codes = NULL;
     int64_t *rows = NULL;
     int64_t count = data->train_count + data->valid_count;
-    iso_status status = check_flow(spec, data, err);
-    if (status == ISO_OK) status = iso_run_check(&spec->run, err);
+    iso_status status = iso_flow_check(spec, err);
+    if (status == ISO_OK) status = check_data(data, err);
     if (status != ISO_OK) return status;
 
+    const iso_net net = flowed(spec);
+    const iso_objective objective = {.goal = ISO_GOAL_FLOW, .beta = spec->beta};
+    if ((status = iso_loop_fits(&net, &objective, &spec->run, data, err)) != ISO_OK) return status;
     if ((status = iso_model_with_flow(spec->model, spec->depth, spec->length, &model, err)) != ISO_OK) goto done;
     if ((status = iso_flow_init(model, spec->run.seed, err)) != ISO_OK) goto done;
 
     options = iso_calloc(1, sizeof *options);
-    codes = iso_calloc((size_t)count * (size_t)iso_model_dim(model), sizeof *codes);
+    codes = iso_calloc((size_t)count, (size_t)iso_model_dim(model) * sizeof *codes);
     rows = iso_calloc((size_t)count, sizeof *rows);
     if (!options || !codes || !rows) {
         status = iso_fail_memory(err);
@@ -102,10 +126,8 @@ iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data,
     }
     if ((status = flow_options(options, spec, data, err)) != ISO_OK) goto done;
     iso_train_data own = renumber(data, rows);
-    iso_objective objective = {.goal = ISO_GOAL_FLOW, .beta = spec->beta};
     iso_loop_spec loop = {.model = model, .objective = &objective, .run = &spec->run, .data = &own, .codes = codes,
                           .baseline = true, .options = options};
-    if ((status = iso_loop_fits(&loop, err)) != ISO_OK) goto done;
     if ((status = compute_codes(spec, data, codes, err)) != ISO_OK) goto done;
     status = iso_loop(&loop, err);
 done:

@@ -23,7 +23,9 @@ enum { SHUFFLE = 100, MIRROR, EPS, DELTA, PERM, PROBE, VALID_EPS = 110, VALID_DE
 #define SAVE_EVERY 600.0 /* seconds: what a power cut may cost within a long epoch */
 
 typedef struct loop {
-    const iso_loop_spec *spec;
+    const iso_loop_spec *spec;        /* NULL: it is only asked what a loop would take */
+    const iso_net *net;
+    const iso_objective *objective;
     const iso_run *run;
     const iso_train_data *data;
     int64_t batch, steps;             /* images a step; steps an epoch */
@@ -65,7 +67,7 @@ static bool is_mirrored(const loop *l, uint64_t step, int64_t b)
 
 static void fill_x(loop *l, const iso_train_step *s, bool mirror, uint64_t step)
 {
-    int64_t dim = l->spec->codes ? iso_model_net(l->spec->model)->latent : l->data->dim;
+    int64_t dim = l->spec->codes ? l->net->latent : l->data->dim;
     for (int64_t b = 0; b < s->batch; b++) {
         float *x = l->x + b * dim;
         if (l->spec->codes) {
@@ -100,7 +102,7 @@ static iso_status feed_labels(loop *l, const iso_train_step *s, iso_error *err)
 static iso_status feed(loop *l, const iso_train_step *s, bool train, uint64_t step, iso_error *err)
 {
     uint64_t seed = l->run->seed;
-    int64_t B = s->batch, m = iso_model_net(l->spec->model)->latent;
+    int64_t B = s->batch, m = l->net->latent;
     iso_status status;
     if ((status = feed_x(l, s, train && l->spec->mirror, step, err)) != ISO_OK) return status;
     if (s->labels != ISO_NONE) return feed_labels(l, s, err); /* supervised: nothing is drawn */
@@ -191,7 +193,7 @@ static bool stop(const loop *l)
 static iso_status collect(loop *l, const double term[ISO_TERM_COUNT], double *sigma, iso_error *err)
 {
     iso_model *m = l->spec->model;
-    bool optimal = l->spec->objective->sigma == ISO_SIGMA_OPTIMAL && l->spec->objective->goal != ISO_GOAL_FLOW;
+    bool optimal = l->objective->sigma == ISO_SIGMA_OPTIMAL && l->objective->goal != ISO_GOAL_FLOW;
     iso_error local = {0};
     iso_status status = iso_model_from_vars(m, l->vars, &local);
     if (status == ISO_E_NUMERIC) return broken(l, local.message, err);
@@ -199,14 +201,14 @@ static iso_status collect(loop *l, const double term[ISO_TERM_COUNT], double *si
     int i = iso_model_find(m, "sigma");
     if (i < 0) return ISO_OK;
     if (optimal) *iso_model_data(m, i) = (float)sqrt(term[ISO_TERM_MSE]);
-    if (l->spec->objective->goal != ISO_GOAL_FLOW) *sigma = *iso_model_data_const(m, i);
+    if (l->objective->goal != ISO_GOAL_FLOW) *sigma = *iso_model_data_const(m, i);
     return ISO_OK;
 }
 
 static iso_status save_model(loop *l, iso_error *err)
 {
     iso_model *m = l->spec->model;
-    bool flow = l->spec->objective->goal == ISO_GOAL_FLOW;
+    bool flow = l->objective->goal == ISO_GOAL_FLOW;
     const iso_options *o = l->spec->options;
     iso_status status = ISO_OK;
     for (int i = 0; i < o->count && status == ISO_OK; i++) {
@@ -298,7 +300,7 @@ static double pooled_flat(double trace, double trace2, double probe, double late
 static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
 {
     double sum[ISO_TERM_COUNT] = {0}, n = (double)l->data->valid_count, probe = 0; /* probe: sum of |v|^2 */
-    int latent = iso_model_net(l->spec->model)->latent;
+    int latent = l->net->latent;
     int64_t batch = l->valid ? l->valid->batch : 1, k = 0;
     for (int t = 0; t < ISO_TERM_COUNT; t++) term[t] = NAN;
     if (!l->valid) return ISO_OK;
@@ -318,7 +320,7 @@ static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
     }
     for (int t = 0; t < ISO_TERM_COUNT; t++) term[t] = sum[t] / n; /* NaN where the goal has no such term */
 
-    const iso_objective *o = l->spec->objective;
+    const iso_objective *o = l->objective;
     if (o->goal == ISO_GOAL_SUPERVISED) return ISO_OK; /* a mean over images is pooled already */
     term[ISO_TERM_RATIO] = term[ISO_TERM_TRACE2] / (term[ISO_TERM_TRACE] * term[ISO_TERM_TRACE]);
     if (o->goal == ISO_GOAL_FLOW) {
@@ -391,19 +393,47 @@ static iso_status baseline(loop *l, iso_error *err)
 
 /* --- set-up */
 
-/* What training with a batch takes of a backend's memory: validation is planned beside it. */
+/* Bytes of the host's memory that a loop takes beside its plans and their vars. */
+typedef struct beside {
+    size_t model, saving, inputs; /* saving: a copy of what is written at a time, the model's parameters or the state */
+} beside;
+
+static iso_status count_beside(const loop *l, int64_t batch, beside *out, iso_error *err)
+{
+    int count = iso_net_params(l->net, 0, NULL);
+    iso_param *param = iso_calloc((size_t)count, sizeof *param);
+    if (!param) return iso_fail_memory(err);
+    iso_net_params(l->net, count, param);
+    size_t state = 0, latent = (size_t)l->net->latent;
+    *out = (beside){0};
+    for (int i = 0; i < count; i++) {
+        size_t bytes = (size_t)iso_shape_count(&param[i].shape) * sizeof(float);
+        out->model += bytes;
+        if (iso_objective_trains(l->objective, param[i].name)) state += 3 * bytes; /* with Adam's moments */
+    }
+    free(param);
+    bool flow = l->objective->goal == ISO_GOAL_FLOW;
+    size_t codes = flow ? (size_t)(l->data->train_count + l->data->valid_count) * latent : 0;
+    size_t image = (flow ? latent : (size_t)l->data->dim) + latent + (size_t)l->net->classes;
+    out->saving = state > out->model ? state : out->model;
+    out->inputs = (codes + (size_t)batch * image) * sizeof(float);
+    return ISO_OK;
+}
+
+/* What training with a batch takes of a backend's memory: validation is planned beside it. A loop that runs has its model and inputs. */
 static iso_status measure(void *ctx, int64_t batch, size_t *bytes, iso_error *err)
 {
     const loop *l = ctx;
-    const iso_net *net = iso_model_net(l->spec->model);
-    const iso_objective *o = l->spec->objective;
+    const iso_objective *o = l->objective;
     iso_plan_stats train = {0}, valid = {0}, rest = {0};
+    beside host = {0};
     int64_t count = l->data->valid_count < batch ? l->data->valid_count : batch;
-    iso_status status = iso_train_step_measure(net, o, batch, true, l->backend, &train, err);
-    if (status == ISO_OK && count) status = iso_train_step_measure(net, o, count, false, l->backend, &valid, err);
+    iso_status status = iso_train_step_measure(l->net, o, batch, true, l->backend, &train, err);
+    if (status == ISO_OK && count) status = iso_train_step_measure(l->net, o, count, false, l->backend, &valid, err);
     if (status == ISO_OK && count && l->data->valid_count % count)
-        status = iso_train_step_measure(net, o, l->data->valid_count % count, false, l->backend, &rest, err);
-    *bytes = train.arena + train.vars + valid.arena + rest.arena;
+        status = iso_train_step_measure(l->net, o, l->data->valid_count % count, false, l->backend, &rest, err);
+    if (status == ISO_OK && !l->backend->device) status = count_beside(l, batch, &host, err);
+    *bytes = train.arena + train.vars + valid.arena + rest.arena + host.saving + (l->spec ? 0 : host.model + host.inputs);
     return status;
 }
 
@@ -437,29 +467,29 @@ static iso_status build_bytes(loop *l, iso_error *err)
 }
 
 /* What every loop begins with. */
-static loop loop_of(const iso_loop_spec *spec)
+static loop loop_of(const iso_net *net, const iso_objective *objective, const iso_run *run, const iso_train_data *data)
 {
-    loop l = {.spec = spec, .run = spec->run, .data = spec->data, .batch = spec->run->batch};
-    if (l.batch > l.data->train_count) l.batch = l.data->train_count;
-    l.steps = l.data->train_count / l.batch;
-    l.backend = l.run->backend ? l.run->backend : iso_backend_cpu();
+    loop l = {.net = net, .objective = objective, .run = run, .data = data, .batch = run->batch};
+    if (l.batch > data->train_count) l.batch = data->train_count;
+    l.steps = data->train_count / l.batch;
+    l.backend = run->backend ? run->backend : iso_backend_cpu();
     return l;
 }
 
-iso_status iso_loop_fits(const iso_loop_spec *spec, iso_error *err)
+iso_status iso_loop_fits(const iso_net *net, const iso_objective *objective, const iso_run *run, const iso_train_data *data,
+                         iso_error *err)
 {
-    loop l = loop_of(spec);
+    loop l = loop_of(net, objective, run, data);
     return iso_device_check(l.backend, "training", measure, &l, l.batch, err);
 }
 
 static iso_status build_plans(loop *l, iso_error *err)
 {
-    const iso_net *net = iso_model_net(l->spec->model);
-    const iso_objective *o = l->spec->objective;
+    const iso_net *net = l->net;
+    const iso_objective *o = l->objective;
     int64_t valid = l->data->valid_count < l->batch ? l->data->valid_count : l->batch;
     int64_t rest = valid ? l->data->valid_count % valid : 0;
-    iso_status status = iso_loop_fits(l->spec, err);
-    if (status == ISO_OK) status = iso_vars_create(l->backend, &l->vars, err);
+    iso_status status = iso_vars_create(l->backend, &l->vars, err);
     if (status != ISO_OK) return status;
     int threads = l->run->threads;
     status = iso_train_step_create(net, o, l->batch, true, l->vars, threads, &l->step, err);
@@ -483,13 +513,13 @@ static iso_status build_plans(loop *l, iso_error *err)
 
 static iso_status allocate(loop *l, iso_error *err)
 {
-    size_t batch = (size_t)l->batch, latent = (size_t)iso_model_net(l->spec->model)->latent;
+    size_t batch = (size_t)l->batch, latent = (size_t)l->net->latent;
     size_t dim = l->spec->codes ? latent : (size_t)l->data->dim;
     l->order = iso_calloc((size_t)l->data->train_count, sizeof *l->order);
     l->x = iso_calloc(batch * dim, sizeof *l->x);
     l->normal = iso_calloc(batch * latent, sizeof *l->normal);
     l->delta = iso_calloc(batch, sizeof *l->delta);
-    if (l->spec->objective->goal == ISO_GOAL_SUPERVISED) {
+    if (l->objective->goal == ISO_GOAL_SUPERVISED) {
         l->labels = iso_calloc(batch * (size_t)l->data->classes, sizeof *l->labels);
         if (!l->labels) return iso_fail_memory(err);
     }
@@ -502,28 +532,22 @@ static iso_status allocate(loop *l, iso_error *err)
     return ok ? ISO_OK : iso_fail_memory(err);
 }
 
-static void tell_plan(const loop *l)
+static iso_status tell_plan(const loop *l, iso_error *err)
 {
     iso_plan_stats a = iso_plan_describe(l->step->plan), b = {0}, c = {0};
+    beside host;
+    iso_status status = count_beside(l, l->batch, &host, err);
+    if (status != ISO_OK) return status;
     if (l->valid) b = iso_plan_describe(l->valid->plan);
     if (l->rest) c = iso_plan_describe(l->rest->plan);
-    double vars = (double)iso_vars_bytes(l->vars), arena = (double)(a.arena + b.arena + c.arena), model = 0, state = 0;
-    for (int i = 0; i < iso_model_count(l->spec->model); i++) {
-        iso_shape shape = iso_model_shape(l->spec->model, i);
-        model += 4.0 * (double)iso_shape_count(&shape);
-    }
-    for (int i = 0; i < l->saved_count; i++) {
-        iso_shape shape = iso_vars_shape(l->vars, iso_vars_find(l->vars, l->saved[i]));
-        state += 4.0 * (double)iso_shape_count(&shape);
-    }
-    double images = l->spec->codes ? 4.0 * iso_model_net(l->spec->model)->latent : (double)l->data->dim;
-    images *= (double)(l->data->train_count + l->data->valid_count);
-    double MiB = 1 << 20;
+    double vars = (double)iso_vars_bytes(l->vars), arena = (double)(a.arena + b.arena + c.arena), MiB = 1 << 20;
+    double model = (double)(host.model + host.saving), data = (double)host.inputs;
+    if (!l->spec->codes) data += (double)l->data->dim * (double)(l->data->train_count + l->data->valid_count);
     iso_watch_say(&l->run->watch,
                   "planned memory: %.0f MiB (plans %.0f, parameters and Adam %.0f, model and its saving %.0f, data %.0f); "
                   "%.1f GFLOP a step",
-                  (vars + arena + model + state + images) / MiB, arena / MiB, vars / MiB, (model + state) / MiB,
-                  images / MiB, a.flops / 1e9);
+                  (vars + arena + model + data) / MiB, arena / MiB, vars / MiB, model / MiB, data / MiB, a.flops / 1e9);
+    return ISO_OK;
 }
 
 static iso_status start(loop *l, iso_error *err)
@@ -578,7 +602,8 @@ static void close_loop(loop *l)
 
 iso_status iso_loop(const iso_loop_spec *spec, iso_error *err)
 {
-    loop l = loop_of(spec);
+    loop l = loop_of(iso_model_net(spec->model), spec->objective, spec->run, spec->data);
+    l.spec = spec;
     iso_status status;
     if (l.batch < spec->run->batch)
         iso_watch_say(&l.run->watch, "only %" PRId64 " training images: the batch shrinks to that", l.batch);
@@ -586,7 +611,7 @@ iso_status iso_loop(const iso_loop_spec *spec, iso_error *err)
         iso_watch_say(&l.run->watch, "no validation images: the training loss decides which epoch is best");
     if ((status = allocate(&l, err)) != ISO_OK) goto done;
     if ((status = build_plans(&l, err)) != ISO_OK) goto done;
-    tell_plan(&l);
+    if ((status = tell_plan(&l, err)) != ISO_OK) goto done;
     if ((status = start(&l, err)) != ISO_OK) goto done;
     l.total = ((l.run->epochs - l.at.epoch) * l.steps - l.at.position) * l.batch;
     while (l.at.epoch < l.run->epochs) {

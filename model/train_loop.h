@@ -34,10 +34,11 @@ typedef struct iso_loop_spec {
     const iso_options *options;
 } iso_loop_spec;
 
+/* To be asked before memory is taken for what the loop is given. ISO_E_MEMORY: a training of the net does not fit with its model, its
+ * inputs and what saving takes (iso_device_check); on a device its plans alone count. Needs the counts of the data only. */
+ISO_CHECK iso_status iso_loop_fits(const iso_net *net, const iso_objective *objective, const iso_run *run, const iso_train_data *data,
+                                   iso_error *err);
 ISO_CHECK iso_status iso_loop(const iso_loop_spec *spec, iso_error *err);
-/* ISO_E_MEMORY when the loop's plans do not fit (iso_device_check); iso_loop asks itself. Needs the counts of the data only: a
- * caller may ask before it computes codes. */
-ISO_CHECK iso_status iso_loop_fits(const iso_loop_spec *spec, iso_error *err);
 /* The vectors of the listed rows, [count, latent], into `codes`. backend NULL: the CPU. ISO_E_INTERRUPTED: watch.stop said so. */
 ISO_CHECK iso_status iso_encode_rows(const iso_model *m, const iso_train_data *data, const int64_t *rows, int64_t count,
                                      const iso_watch *watch, const iso_backend *backend, float *codes, iso_error *err);

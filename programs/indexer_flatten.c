@@ -88,11 +88,7 @@ static iso_status flatten(const config *c, iso_error *err)
     if (status != ISO_OK) return status;
     if ((status = iso_model_load(c->model, &model, err)) != ISO_OK) goto done;
     spec.model = model;
-    if ((status = iso_net_check_decoder(iso_model_net(model), err)) != ISO_OK) { /* before decoding, which may take long */
-        status = iso_fail_prefix(err, status, "%s cannot be flattened", c->model);
-        goto done;
-    }
-    if ((status = iso_run_check(&spec.run, err)) != ISO_OK) goto done;
+    if ((status = iso_flow_check(&spec, err)) != ISO_OK) goto done; /* before decoding, which may take long */
     if ((status = iso_training_load(&t, c->images, (int)c->threads, c->strict, err)) != ISO_OK) goto done;
     status = iso_train_flow(&spec, &t.data, err);
 done:

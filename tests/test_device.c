@@ -192,7 +192,8 @@ static bool stop(void *ctx)
     return true; /* after the first step */
 }
 
-static iso_status train(int64_t batch, const iso_model *flow_of, iso_error *err)
+/* Of a net of `width`; or a flow of that length and of `depth` on a model. */
+static iso_status train_net(int width, int depth, int64_t batch, const iso_model *flow_of, iso_error *err)
 {
     static uint8_t pixels[IMAGES * ISO_PIXELS];
     static int64_t rows[IMAGES];
@@ -203,11 +204,13 @@ static iso_status train(int64_t batch, const iso_model *flow_of, iso_error *err)
     const iso_train_data data = {.pixels = pixels, .dim = ISO_PIXELS, .train = rows, .train_count = IMAGES};
     const iso_run run = {.path = path, .epochs = 1, .batch = batch, .lr = 1e-3, .eta = 0.2, .force = true,
                          .watch = {.stop = flow_of ? NULL : stop}};
-    if (flow_of) return iso_train_flow(&(iso_flow_spec){.model = flow_of, .beta = 1, .depth = 2, .length = 8, .run = run}, &data, err);
-    const iso_train_spec spec = {.net = {.arch = ISO_ARCH_CELEBA, .width = 8, .latent = 4}, .method = "isometric", .alpha = 1,
+    if (flow_of) return iso_train_flow(&(iso_flow_spec){.model = flow_of, .beta = 1, .depth = depth, .length = width, .run = run}, &data, err);
+    const iso_train_spec spec = {.net = {.arch = ISO_ARCH_CELEBA, .width = width, .latent = 4}, .method = "isometric", .alpha = 1,
                                  .kl_weight = 1, .run = run};
     return iso_train(&spec, &data, err);
 }
+
+static iso_status train(int64_t batch, const iso_model *flow_of, iso_error *err) { return train_net(8, 2, batch, flow_of, err); }
 
 /* The batch that a message proposes; 0: none. */
 static int proposed(const char *message, const char *begins)
@@ -216,6 +219,17 @@ static int proposed(const char *message, const char *begins)
     const char *at = strstr(message, "the largest batch that fits is ");
     if (strncmp(message, begins, strlen(begins)) != 0 || !at || !strstr(message, "GiB of memory, where ")) return 0;
     return sscanf(at, "the largest batch that fits is %d", &batch) == 1 ? batch : 0;
+}
+
+/* From now on the process may take this much more. */
+static bool leave(rlim_t MiB)
+{
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%ld", &pages) != 1) return false;
+    fclose(f);
+    const rlim_t most = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (MiB << 20);
+    return setrlimit(RLIMIT_AS, &(struct rlimit){most, RLIM_INFINITY}) == 0;
 }
 
 /* In a process of its own, whose address space is limited: returns what is wrong, 0 for nothing. */
@@ -227,12 +241,7 @@ static int limited(void)
     const iso_net net = {.arch = ISO_ARCH_CELEBA, .width = 16, .latent = 4};
     if (iso_model_create(&net, &m, &err) != ISO_OK || iso_net_init(m, 1, &err) != ISO_OK) return 1;
     if (train(1, NULL, &err) != ISO_E_INTERRUPTED) return 2; /* threads and their buffers are there now */
-    long pages = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (!f || fscanf(f, "%ld", &pages) != 1) return 3;
-    fclose(f);
-    const rlim_t most = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + ((rlim_t)LIMIT_MiB << 20);
-    if (setrlimit(RLIMIT_AS, &(struct rlimit){most, most}) != 0) return 4;
+    if (!leave(LIMIT_MiB)) return 3;
 
     if (train(IMAGES, NULL, &err) != ISO_E_MEMORY) return 5;
     fprintf(stderr, "%s\n", err.message);
@@ -252,22 +261,51 @@ static int limited(void)
     if (train(IMAGES, m, &err) != ISO_E_MEMORY) return 10;
     fprintf(stderr, "%s\n", err.message);
     if (proposed(err.message, "out of memory: training with a batch of 200 needs ") < 1) return 11;
+    /* Found before the parameters themselves are made, which would not fit. */
+    if (train_net(300, 0, 1, NULL, &err) != ISO_E_MEMORY || !strstr(err.message, "training with a batch of 1 needs ")) return 13;
+    if (train_net(1 << 20, 2, 1, m, &err) != ISO_E_MEMORY || !strstr(err.message, "training with a batch of 1 needs ")) return 14;
     iso_model_free(m);
     return 0;
+}
+
+/* What is said to fit can be saved, too: however much there is, a training is refused at once or saves its first step. */
+static int saved(void)
+{
+    iso_error err = {0};
+    if (train(1, NULL, &err) != ISO_E_INTERRUPTED) return 1;
+    for (rlim_t MiB = 200; MiB < 1000; MiB += 10) {
+        if (!leave(MiB)) return 2;
+        iso_status status = train_net(80, 0, 1, NULL, &err);
+        if (status == ISO_E_INTERRUPTED) return MiB > 200 ? 0 : 3;
+        fprintf(stderr, "%d MiB: %s\n", (int)MiB, err.message);
+        if (status != ISO_E_MEMORY || !strstr(err.message, "training with a batch of 1 needs ")) return 4;
+    }
+    return 5;
+}
+
+static void in_child(int (*run)(void))
+{
+    if (SANITIZED) skip();
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) _exit(run());
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void test_limit(void **state)
 {
     (void)state;
-    if (SANITIZED) skip();
-    fflush(NULL);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) _exit(limited());
-    int status = 0;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    in_child(limited);
+}
+
+static void test_saved(void **state)
+{
+    (void)state;
+    in_child(saved);
 }
 
 static int remove_all(void **state)
@@ -286,7 +324,7 @@ int main(void)
     if (!mkdtemp(folder)) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names), cmocka_unit_test(test_host_memory), cmocka_unit_test(test_fit),
-        cmocka_unit_test(test_check), cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_check), cmocka_unit_test(test_limit),  cmocka_unit_test(test_saved),
     };
     return cmocka_run_group_tests(tests, NULL, remove_all);
 }

@@ -142,6 +142,15 @@ done
 indexer flatten --images "$work/drawn" --model "$work/white" --output "$work/none"
 expect 'flatten of a whitened model' 1
 has "$said" 'cannot be flattened: whitened vectors have no decoder' 'flatten of a whitened model'
+# what is wrong with a model is told before any image is looked at
+must "$bin/indexer" train --images "$work/drawn" --model "$work/thin" --method vae --width 2 --latent 1 --epochs 1 --batch 10 --quiet
+must "$bin/indexer" flatten --images "$work/drawn" --model "$work/model" --output "$work/flow" --epochs 1 --batch 10 --length 8 --quiet
+indexer flatten --images "$work/missing" --model "$work/flow" --output "$work/none"
+expect 'flatten twice' 2
+has "$said" 'has a flow already' 'flatten twice'
+indexer flatten --images "$work/missing" --model "$work/thin" --output "$work/none"
+expect 'flatten of one coordinate' 2
+has "$said" 'latent dimension must be 2 or more' 'flatten of one coordinate'
 [[ ! -e $work/none ]] || { echo 'a refused command wrote'; failed=1; }
 indexer encode --images "$work/drawn" --model "$work/white" --db "$work/white.db" --quiet
 same "$out" 'added 39, changed 0, unchanged 0, skipped 0, removed 0' 'encode with a whitened model'
