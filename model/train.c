@@ -81,6 +81,21 @@ iso_status iso_options_labels(iso_options *o, const iso_train_data *data, iso_er
 
 /* --- checks */
 
+/* The model's file and its companions. */
+static iso_status check_writable(const char *path, iso_error *err)
+{
+    static const char *const ends[] = {"", ".state", ".csv"};
+    iso_status status = ISO_OK;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends && status == ISO_OK; i++) {
+        iso_file *probe = NULL;
+        char *name = iso_format("%s%s", path, ends[i]);
+        status = name ? iso_file_create(name, &probe, err) : iso_fail_memory(err);
+        iso_file_abort(probe);
+        free(name);
+    }
+    return status;
+}
+
 static iso_status check_files(const iso_run *run, const char *state, iso_error *err)
 {
     bool have_model = access(run->path, F_OK) == 0, have_state = access(state, F_OK) == 0;
@@ -91,10 +106,7 @@ static iso_status check_files(const iso_run *run, const char *state, iso_error *
         return iso_fail(err, ISO_E_ARGUMENT, "%s exists: go on with --resume, or replace it with --force",
                         have_model ? run->path : state);
     }
-    iso_file *probe = NULL;
-    iso_status status = iso_file_create(state, &probe, err);
-    iso_file_abort(probe);
-    return status;
+    return ISO_OK;
 }
 
 iso_status iso_run_check(const iso_run *run, iso_error *err)
@@ -108,7 +120,8 @@ iso_status iso_run_check(const iso_run *run, iso_error *err)
     if (run->resume && run->force) return iso_fail(err, ISO_E_ARGUMENT, "--resume and --force exclude each other");
     char *state = iso_format("%s.state", run->path);
     if (!state) return iso_fail_memory(err);
-    iso_status status = check_files(run, state, err);
+    iso_status status = check_writable(run->path, err);
+    if (status == ISO_OK) status = check_files(run, state, err);
     free(state);
     return status;
 }

@@ -104,7 +104,7 @@ typedef struct iso_flow_spec {
 } iso_flow_spec;
 
 /* Whether a run can begin: its numbers, whether PATH and its companions are there or missing as resume and force have it,
- * and whether its folder can be written to. Both trainings ask first; a caller may before it decodes images. */
+ * and whether all three can be written. Both trainings ask first; a caller may before it decodes images. */
 ISO_CHECK iso_status iso_run_check(const iso_run *run, iso_error *err);
 /* The same of a flow, whose options and model are looked at, too. */
 ISO_CHECK iso_status iso_flow_check(const iso_flow_spec *spec, iso_error *err);

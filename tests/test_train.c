@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -539,6 +540,18 @@ static void test_refusals(void **unused)
     spec.run.path = "/nonexistent/folder/model";
     assert_int_equal(iso_train(&spec, &data, &err), ISO_E_IO);
     spec.run.path = path;
+    static const char *const folders[] = {"", ".state", ".csv"}; /* each is found before the first step */
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char *model = place("a folder"), *dir = iso_format("%s%s", model, folders[i]);
+        assert_int_equal(mkdir(dir, 0755), 0);
+        spec.run.path = model;
+        assert_int_equal(iso_run_check(&spec.run, &err), ISO_E_IO);
+        assert_non_null(strstr(err.message, "it is a folder"));
+        assert_int_equal(rmdir(dir), 0);
+        assert_int_equal(iso_run_check(&spec.run, &err), ISO_OK);
+        spec.run.path = path;
+        free(model), free(dir);
+    }
     spec.method = "magic";
     must_refuse(&spec, &data, ISO_E_ARGUMENT, "magic");
     spec.method = "vae";
