@@ -112,7 +112,7 @@ static iso_status check_files(const iso_run *run, const char *state, iso_error *
 iso_status iso_run_check(const iso_run *run, iso_error *err)
 {
     if (!run->path || !*run->path) return iso_fail(err, ISO_E_ARGUMENT, "no file name for the model");
-    if (run->epochs < 1) return iso_fail(err, ISO_E_ARGUMENT, "--epochs must be 1 or more");
+    if (run->epochs < 1 || run->epochs > 1000000000) return iso_fail(err, ISO_E_ARGUMENT, "--epochs must be 1 to 1000000000");
     if (run->batch < 1 || run->batch > 1 << 20) return iso_fail(err, ISO_E_ARGUMENT, "--batch must be 1 to 1048576");
     if (run->warmup < 0) return iso_fail(err, ISO_E_ARGUMENT, "--warmup must be 0 or more");
     if (!(run->lr > 0) || !isfinite(run->lr)) return iso_fail(err, ISO_E_ARGUMENT, "--lr must be above 0");

@@ -45,6 +45,7 @@ typedef struct loop {
     int64_t done, total;              /* images of this run */
     double resumed, last_save;        /* monotonic seconds: since when the epoch's clock runs; of the last state file */
     char *state_path, *csv_path;
+    bool has_state;                   /* the state file is of this training */
 } loop;
 
 void iso_watch_say(const iso_watch *w, const char *fmt, ...)
@@ -142,6 +143,8 @@ static iso_status broken(loop *l, const char *what, iso_error *err)
     char kept[256];
     if (l->at.best_epoch)
         snprintf(kept, sizeof kept, "the best model so far, of epoch %" PRId64 ", is kept", l->at.best_epoch);
+    else if (access(l->run->path, F_OK) == 0)
+        snprintf(kept, sizeof kept, "no epoch was finished, so the model there is an earlier one");
     else
         snprintf(kept, sizeof kept, "no epoch was finished, so there is no model yet");
     return iso_fail(err, ISO_E_NUMERIC,
@@ -160,6 +163,20 @@ static iso_status not_finite(loop *l, iso_term bad, const double *term, const ch
 
 /* --- files */
 
+/* How the same command goes on. */
+static const char *resume_text(const loop *l)
+{
+    return l->run->force ? "--resume in place of --force" : "--resume";
+}
+
+static iso_status not_saved(const loop *l, iso_status status, const char *why, iso_error *err)
+{
+    if (l->has_state && status == ISO_E_IO) return iso_fail(err, status, "%s; make room, then go on with %s", why, resume_text(l));
+    if (l->has_state && status == ISO_E_MEMORY) return iso_fail(err, status, "%s; free some, then go on with %s", why, resume_text(l));
+    if (status == ISO_E_IO) return iso_fail(err, status, "%s; make room or choose another place, then start again", why);
+    return iso_fail(err, status, "%s", why);
+}
+
 static iso_status save_state(loop *l, iso_error *err)
 {
     double now = iso_now();
@@ -169,8 +186,8 @@ static iso_status save_state(loop *l, iso_error *err)
     iso_status status = iso_checkpoint_save(l->state_path, &l->at, l->vars, l->saved_count, l->saved,
                                             l->spec->options->count, l->spec->options->pair, &local);
     if (status == ISO_E_NUMERIC) return broken(l, local.message, err);
-    if (status != ISO_OK)
-        return iso_fail(err, status, "%s; make room or choose another place, then go on with --resume", local.message);
+    if (status != ISO_OK) return not_saved(l, status, local.message, err);
+    l->has_state = true;
     return ISO_OK;
 }
 
@@ -179,9 +196,8 @@ static iso_status interrupted(loop *l, iso_error *err)
     iso_status status = save_state(l, err);
     if (status != ISO_OK) return status;
     return iso_fail(err, ISO_E_INTERRUPTED,
-                    "interrupted at step %" PRId64 " (epoch %" PRId64 "); %s is saved: the same command with --resume goes "
-                    "on",
-                    l->at.step, l->at.epoch + 1, l->state_path);
+                    "interrupted at step %" PRId64 " (epoch %" PRId64 "); %s is saved: the same command with %s goes on",
+                    l->at.step, l->at.epoch + 1, l->state_path, resume_text(l));
 }
 
 static bool stop(const loop *l)
@@ -550,6 +566,15 @@ static iso_status tell_plan(const loop *l, iso_error *err)
     return ISO_OK;
 }
 
+/* Whether a state's counters can be those of such a training. */
+static bool counters_agree(const loop *l)
+{
+    const iso_checkpoint *at = &l->at;
+    return at->position <= l->steps && at->position <= at->step && (at->step - at->position) % l->steps == 0 &&
+           (at->step - at->position) / l->steps == at->epoch && at->best_epoch <= at->epoch &&
+           (at->best_epoch == 0) == (at->best == INFINITY);
+}
+
 static iso_status start(loop *l, iso_error *err)
 {
     iso_status status;
@@ -558,9 +583,10 @@ static iso_status start(loop *l, iso_error *err)
         status = iso_checkpoint_load(l->state_path, &l->at, l->vars, l->saved_count, l->saved, l->spec->options->count,
                                      l->spec->options->pair, err);
         if (status != ISO_OK) return status;
-        if (l->at.position > l->steps || (l->at.best_epoch == 0) != (l->at.best == INFINITY))
+        if (!counters_agree(l))
             return iso_fail(err, ISO_E_FORMAT, "%s is no usable training state (counters): start anew with --force",
                             l->state_path);
+        l->has_state = true;
         if (l->at.best_epoch && access(l->run->path, F_OK) != 0) {
             iso_watch_say(&l->run->watch, "%s, of epoch %" PRId64 ", is gone: the best epoch is looked for anew",
                           l->run->path, l->at.best_epoch);
@@ -613,7 +639,7 @@ iso_status iso_loop(const iso_loop_spec *spec, iso_error *err)
     if ((status = build_plans(&l, err)) != ISO_OK) goto done;
     if ((status = tell_plan(&l, err)) != ISO_OK) goto done;
     if ((status = start(&l, err)) != ISO_OK) goto done;
-    l.total = ((l.run->epochs - l.at.epoch) * l.steps - l.at.position) * l.batch;
+    if (l.at.epoch < l.run->epochs) l.total = ((l.run->epochs - l.at.epoch) * l.steps - l.at.position) * l.batch;
     while (l.at.epoch < l.run->epochs) {
         if ((status = train_epoch(&l, err)) != ISO_OK) goto done;
         if ((status = finish_epoch(&l, err)) != ISO_OK) goto done;

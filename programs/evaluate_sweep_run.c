@@ -153,15 +153,20 @@ static iso_status train(work *w, iso_sweep_job *j, iso_error *err)
 /* Training says what `indexer train` would have its user do. */
 static iso_status explain(const iso_sweep_job *j, iso_status status, bool forced, iso_error *err)
 {
-    static const char resume[] = "--resume: ", go_on[] = "go on with --resume", again[] = "repeat the command";
+    static const char resume[] = "--resume: ";
+    static const char *const advice[][2] = {{"start again", "repeat the command"}, {"go on with --resume", "repeat the command"},
+                                            {"go on with --resume in place of --force", "repeat the command without --force"}};
     if (status == ISO_E_INTERRUPTED)
         return iso_fail(err, status, "interrupted while training %s; all is saved: the same command%s goes on",
                         j->row.model, forced ? ", without --force," : "");
     if (strncmp(err->message, resume, sizeof resume - 1) == 0)
         memmove(err->message, err->message + sizeof resume - 1, strlen(err->message) - sizeof resume + 2);
-    size_t length = strlen(err->message), end = sizeof go_on - 1; /* of a full disk */
-    if (length > end && strcmp(err->message + length - end, go_on) == 0)
-        memcpy(err->message + length - end, again, sizeof again);
+    const iso_error said = *err;
+    for (size_t i = 0; i < sizeof advice / sizeof *advice; i++) {
+        size_t length = strlen(said.message), end = strlen(advice[i][0]);
+        if (length > end && strcmp(said.message + length - end, advice[i][0]) == 0)
+            return iso_fail(err, status, "%.*s%s", (int)(length - end), said.message, advice[i][1]);
+    }
     return status;
 }
 

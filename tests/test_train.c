@@ -65,6 +65,7 @@ static iso_train_data mlp_data(void)
 
 typedef struct watcher {
     int ticks, stop_at; /* stop after that many steps; 0: never */
+    bool fills_disk;    /* after the first step */
     int epochs, rooms;
     iso_epoch row[64];
     char said[2048];
@@ -77,10 +78,20 @@ static void on_say(void *ctx, const char *line)
     snprintf(w->said + used, sizeof w->said - used, "%s\n", line);
 }
 
+/* From now on no file may become longer. */
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
 static void on_tick(void *ctx, const iso_tick *t)
 {
     watcher *w = ctx;
     w->ticks++;
+    if (w->fills_disk) limit_files(1000);
     assert_true(t->images_done <= t->images_total);
 }
 
@@ -447,11 +458,53 @@ static void test_resume(void **unused)
     must_train(&spec, &data);
     assert_int_equal(w.ticks, 0);
 
+    /* What was begun with --force goes on without. */
+    for (int forced = 0; forced < 2; forced++) {
+        spec = image_spec(d, &w);
+        spec.run.force = forced;
+        w.stop_at = 1;
+        must_refuse(&spec, &data, ISO_E_INTERRUPTED, forced ? "the same command with --resume in place of --force goes on"
+                                                            : "the same command with --resume goes on");
+    }
+    spec.run.force = false;
+    spec.run.resume = true;
+    spec.run.watch = watch(&w);
+    must_train(&spec, &data);
+    assert_true(same_tensors(as, ds));
+
     spec = image_spec(d, &w); /* deliberately wrong: another eta must be seen */
+    spec.run.force = true;
     spec.run.eta = 0.25;
     must_train(&spec, &data);
     assert_false(same_tensors(as, ds));
     free(a), free(b), free(c), free(d), free(as), free(bs), free(cs), free(ds);
+}
+
+/* Gives one item of a state's metadata another value; NULL: takes it away. */
+static void change_state(const char *path, const char *key, const char *value)
+{
+    iso_error err = {0};
+    iso_st *f = NULL;
+    iso_st_meta_pair pair[64];
+    iso_st_out tensor[64];
+    int pairs = 0, tensors = 0, found = 0;
+    assert_int_equal(iso_st_load(path, &f, &err), ISO_OK);
+    assert_true(iso_st_meta_count(f) <= 64 && iso_st_count(f) <= 64);
+    for (int i = 0; i < iso_st_meta_count(f); i++) {
+        const char *name = iso_st_meta_key(f, i);
+        bool here = strcmp(name, key) == 0;
+        found += here;
+        if (!here || value) pair[pairs++] = (iso_st_meta_pair){name, here ? value : iso_st_meta(f, name)};
+    }
+    assert_int_equal(found, 1);
+    for (; tensors < iso_st_count(f); tensors++) {
+        const iso_st_tensor *x = iso_st_at(f, tensors);
+        iso_shape shape = {.ndim = x->ndim};
+        for (int d = 0; d < x->ndim; d++) shape.dim[d] = x->dim[d];
+        tensor[tensors] = (iso_st_out){x->name, shape, (const float *)x->data};
+    }
+    assert_int_equal(iso_st_save(path, tensors, tensor, pairs, pair, &err), ISO_OK);
+    iso_st_free(f);
 }
 
 /* A state of a run that began before ISO_TERM_ACCURACY was summed is gone on with; one that lacks another sum is damaged. */
@@ -466,29 +519,12 @@ static void test_older_state(void **unused)
     must_train(&spec, &data);
     for (int t = ISO_TERM_ACCURACY; t >= ISO_TERM_LOSS; t -= ISO_TERM_ACCURACY - ISO_TERM_LOSS) {
         char gone[16];
-        iso_st *f = NULL;
-        iso_st_meta_pair pair[64];
-        iso_st_out tensor[64];
-        int pairs = 0, tensors = 0;
         spec = mlp_spec(b, &w);
         spec.run.epochs = 2;
         spec.run.force = true;
         must_train(&spec, &data);
         snprintf(gone, sizeof gone, "sum.%d", t);
-        assert_int_equal(iso_st_load(bs, &f, &err), ISO_OK);
-        assert_true(iso_st_meta_count(f) <= 64 && iso_st_count(f) <= 64);
-        for (int i = 0; i < iso_st_meta_count(f); i++)
-            if (strcmp(iso_st_meta_key(f, i), gone) != 0)
-                pair[pairs++] = (iso_st_meta_pair){iso_st_meta_key(f, i), iso_st_meta(f, iso_st_meta_key(f, i))};
-        assert_int_equal(pairs, iso_st_meta_count(f) - 1);
-        for (; tensors < iso_st_count(f); tensors++) {
-            const iso_st_tensor *x = iso_st_at(f, tensors);
-            iso_shape shape = {.ndim = x->ndim};
-            for (int d = 0; d < x->ndim; d++) shape.dim[d] = x->dim[d];
-            tensor[tensors] = (iso_st_out){x->name, shape, (const float *)x->data};
-        }
-        assert_int_equal(iso_st_save(bs, tensors, tensor, pairs, pair, &err), ISO_OK);
-        iso_st_free(f);
+        change_state(bs, gone, NULL);
         spec = mlp_spec(b, &w);
         spec.run.resume = true;
         assert_int_equal(iso_train(&spec, &data, &err), t == ISO_TERM_ACCURACY ? ISO_OK : ISO_E_FORMAT);
@@ -498,6 +534,45 @@ static void test_older_state(void **unused)
         }
     }
     free(a), free(b), free(as), free(bs);
+}
+
+/* Counters that no run leaves: two steps an epoch, two epochs. */
+static void test_counters(void **unused)
+{
+    (void)unused;
+    static const struct { const char *key, *value, *was; } bad[] = {
+        {"step", "9223372036854775807", "4"}, {"step", "9223372036854775806", "4"}, {"step", "3", "4"},
+        {"step", "0", "4"},                   {"epoch", "9223372036854775807", "2"}, {"epoch", "4611686018427387906", "2"},
+        {"epoch", "1", "2"},                  {"position", "9223372036854775807", "0"}, {"position", "1", "0"},
+        {"position", "2", "0"},               {"best_epoch", "3", "2"},             {"best_epoch", "9223372036854775807", "2"},
+        {"best_epoch", "0", "2"},             {"best", "inf", NULL},
+    };
+    watcher w;
+    iso_train_data data = mlp_data();
+    char *path = place("counters"), *state = iso_format("%s.state", path);
+    iso_train_spec spec = mlp_spec(path, &w);
+    spec.run.epochs = 2;
+    must_train(&spec, &data);
+    assert_int_equal(w.row[1].best, 1);
+    spec.run.resume = true;
+    spec.run.epochs = 4;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        change_state(state, bad[i].key, bad[i].value);
+        must_refuse(&spec, &data, ISO_E_FORMAT, "no usable training state (counters): start anew with --force");
+        if (bad[i].was) change_state(state, bad[i].key, bad[i].was);
+    }
+    spec.run.resume = false;
+    spec.run.force = true;
+    spec.run.epochs = 2;
+    must_train(&spec, &data);
+    /* As many epochs as there are numbers: nothing is left to do, and nothing overflows. */
+    spec.run.force = false;
+    spec.run.resume = true;
+    change_state(state, "step", "9223372036854775806");
+    change_state(state, "epoch", "4611686018427387903");
+    must_train(&spec, &data);
+    assert_int_equal(w.ticks, 8);
+    free(path), free(state);
 }
 
 static void test_refusals(void **unused)
@@ -571,22 +646,41 @@ static void test_full_disk(void **unused)
     (void)unused;
     watcher w;
     iso_error err = {0};
-    struct rlimit old, small;
+    struct rlimit old;
     iso_train_data data = mlp_data();
     char *path = place("full"), *state = iso_format("%s.state", path);
     iso_train_spec spec = mlp_spec(path, &w);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-    small = old;
-    small.rlim_cur = 1000;
     void (*before)(int) = signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    limit_files(1000);
     iso_status status = iso_train(&spec, &data, &err);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    signal(SIGXFSZ, before);
+    limit_files(old.rlim_cur);
     assert_int_equal(status, ISO_E_IO);
     assert_non_null(strstr(err.message, "full.state"));
+    assert_non_null(strstr(err.message, "; make room or choose another place, then start again"));
     assert_int_equal(w.ticks, 0); /* found before the first step */
     assert_int_not_equal(access(state, F_OK), 0);
+
+    /* Later there is a state to go on with, in the same place. */
+    for (int forced = 0; forced < 2; forced++) {
+        spec.run.watch = watch(&w);
+        spec.run.force = forced;
+        w.stop_at = 1;
+        w.fills_disk = true;
+        status = iso_train(&spec, &data, &err);
+        limit_files(old.rlim_cur);
+        assert_int_equal(status, ISO_E_IO);
+        assert_int_equal(w.ticks, 1);
+        const char *advice = strstr(err.message, "; make room, then go on with --resume");
+        assert_non_null(advice);
+        assert_int_equal(strstr(advice, " in place of --force") != NULL, forced);
+        spec.run.watch = watch(&w);
+        spec.run.force = false;
+        spec.run.resume = true;
+        must_train(&spec, &data);
+        spec.run.resume = false;
+    }
+    signal(SIGXFSZ, before);
     free(path), free(state);
 }
 
@@ -600,6 +694,12 @@ static void test_not_finite(void **unused)
     spec.run.lr = 1e30;
     must_refuse(&spec, &data, ISO_E_NUMERIC, "step 2 ");
     assert_int_not_equal(access(path, F_OK), 0);
+    spec.run.force = true;
+    must_refuse(&spec, &data, ISO_E_NUMERIC, "there is no model yet (");
+    spec.run.lr = 1e-3;
+    must_train(&spec, &data);
+    spec.run.lr = 1e30;
+    must_refuse(&spec, &data, ISO_E_NUMERIC, "the model there is an earlier one (");
 
     /* log sigma falls by 30: the first epoch's figures are huge but finite, the second's gradients overflow. */
     spec = mlp_spec(one, &w);
@@ -702,7 +802,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adam),    cmocka_unit_test(test_loss_falls), cmocka_unit_test(test_flat_manifold),
-        cmocka_unit_test(test_files),   cmocka_unit_test(test_older_state),
+        cmocka_unit_test(test_files),   cmocka_unit_test(test_older_state), cmocka_unit_test(test_counters),
         cmocka_unit_test(test_resume),  cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_full_disk), cmocka_unit_test(test_flow),
     };
