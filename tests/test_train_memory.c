@@ -1,4 +1,5 @@
-/* Training where memory runs out: at every allocation in turn a step is refused with ISO_E_MEMORY, and nothing is lost. */
+/* Training where memory runs out, at every allocation in turn: ISO_E_MEMORY, nothing is leaked, and what is said is true. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,10 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
-#include "model/train_step.h"
+#include "base/memory.h"
+#include "model/train.h"
 #include "tests/models.h"
 
 /* The linker leads Isoface's calls here (Makefile). */
@@ -33,7 +36,9 @@ static long asked, first_refused = -1, refusals; /* first_refused -1: none is */
 static bool refused(void)
 {
     long number = __atomic_fetch_add(&asked, 1, __ATOMIC_RELAXED);
-    return first_refused >= 0 && number >= first_refused && number < first_refused + refusals;
+    if (first_refused < 0 || number < first_refused || number >= first_refused + refusals) return false;
+    errno = ENOMEM;
+    return true;
 }
 
 void *__wrap_malloc(size_t size) { return refused() ? NULL : __real_malloc(size); }
@@ -42,7 +47,7 @@ void *__wrap_realloc(void *p, size_t size) { return refused() ? NULL : __real_re
 void *__wrap_aligned_alloc(size_t alignment, size_t size) { return refused() ? NULL : __real_aligned_alloc(alignment, size); }
 int __wrap_posix_memalign(void **out, size_t alignment, size_t size)
 {
-    return refused() ? 12 : __real_posix_memalign(out, alignment, size);
+    return refused() ? ENOMEM : __real_posix_memalign(out, alignment, size);
 }
 char *__wrap_strdup(const char *s) { return refused() ? NULL : __real_strdup(s); }
 void *__wrap_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset)
@@ -113,8 +118,62 @@ static void test_create(void **unused)
     every_allocation(create);
 }
 
+/* --- a whole training: what it says can be done then can be done */
+
+static char folder[512], *model, *state, *csv;
+
+static iso_status train(size_t unused, iso_error *err)
+{
+    (void)unused;
+    static const uint8_t values[4 * 8] = {1, 9, 200, 7, 50, 60, 3, 8, 100, 255, 0, 12, 33, 4, 80, 160, 9, 9, 30, 60, 1, 70};
+    static const int64_t rows[] = {0, 1, 2, 3};
+    const iso_train_data data = {.pixels = values, .dim = 8, .train = rows, .valid = rows + 3, .train_count = 3, .valid_count = 1};
+    const iso_train_spec spec = {.net = mlp, .method = "vae", .kl_weight = 1,
+                                 .run = {.path = model, .epochs = 1, .batch = 3, .lr = 1e-3, .threads = 1}};
+    (void)unlink(model), (void)unlink(state), (void)unlink(csv);
+    return iso_train(&spec, &data, err);
+}
+
+static void test_train(void **unused)
+{
+    (void)unused;
+    long from = 0, resumable = 0, refused_at_all = 0;
+    for (;; from += 3) {
+        iso_error err = {0};
+        iso_status status = refuse(train, 0, from, 1, &err);
+        if (asked <= from) break;
+        if (status == ISO_OK) continue;
+        assert_int_equal(status, ISO_E_MEMORY);
+        assert_null(strstr(err.message, "make room"));
+        assert_null(strchr(err.message, '\n'));
+        refused_at_all++;
+        if (!strstr(err.message, "--resume")) continue;
+        assert_int_equal(access(state, F_OK), 0);
+        resumable++;
+    }
+    assert_true(refused_at_all > 100 && resumable > 0 && resumable < refused_at_all);
+}
+
+static int set_up(void **unused)
+{
+    (void)unused;
+    const char *tmp = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%.400s/isoface-memory-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(folder)) return -1;
+    model = iso_format("%s/m", folder), state = iso_format("%s/m.state", folder), csv = iso_format("%s/m.csv", folder);
+    return model && state && csv ? 0 : -1;
+}
+
+static int tear_down(void **unused)
+{
+    (void)unused;
+    (void)unlink(model), (void)unlink(state), (void)unlink(csv);
+    free(model), free(state), free(csv);
+    return rmdir(folder);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_measure), cmocka_unit_test(test_create)};
-    return cmocka_run_group_tests_name("memory of training", tests, NULL, NULL);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_measure), cmocka_unit_test(test_create), cmocka_unit_test(test_train)};
+    return cmocka_run_group_tests_name("memory of training", tests, set_up, tear_down);
 }
