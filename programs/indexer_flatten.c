@@ -32,7 +32,7 @@ static const iso_option options[] = {
     {"warmup", 0, ISO_ARG_INT, AT(warmup), "N", "steps over which the learning rate rises to --lr (default: 0)", 0, 1e12},
     {"seed", 0, ISO_ARG_INT, AT(seed), "S", "of every random number (default: 0)", 0, 9007199254740992.0},
     {"resume", 0, ISO_ARG_FLAG, AT(resume), NULL, "go on with M2.state; --epochs may have grown, but not with --schedule cosine", 0, 0},
-    {"force", 0, ISO_ARG_FLAG, AT(force), NULL, "start anew although M2 is there; M2 may be M itself", 0, 0},
+    {"force", 0, ISO_ARG_FLAG, AT(force), NULL, "start anew although M2 is there", 0, 0},
     {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "fail when an image cannot be used", 0, 0},
     {"device", 0, ISO_ARG_CHOICE, AT(device), ISO_DEVICES, "where to compute (default: cpu); cuda: a GPU, products in TF32", 0, 0},
     {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
@@ -56,8 +56,8 @@ static iso_status check(const config *c, iso_error *err)
     if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
     if (!c->model) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing");
     if (!c->output) return iso_fail(err, ISO_E_ARGUMENT, "--output is missing");
-    if (iso_file_same(c->model, c->output) && !c->force)
-        return iso_fail(err, ISO_E_ARGUMENT, "--output is --model itself: give another name, or --force to replace it");
+    if (iso_file_same(c->model, c->output))
+        return iso_fail(err, ISO_E_ARGUMENT, "--output is --model itself, which --resume still needs: give another name");
     return ISO_OK;
 }
 

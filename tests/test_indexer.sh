@@ -142,8 +142,16 @@ done
 indexer flatten --images "$work/drawn" --model "$work/white" --output "$work/none"
 expect 'flatten of a whitened model' 1
 has "$said" 'cannot be flattened: whitened vectors have no decoder' 'flatten of a whitened model'
-# what is wrong with a model is told before any image is looked at
 must "$bin/indexer" train --images "$work/drawn" --model "$work/thin" --method vae --width 2 --latent 1 --epochs 1 --batch 10 --quiet
+# a flow in place of its model could not be gone on with
+cp "$work/thin" "$work/thin-was"
+for o in '' --force --resume; do
+    indexer flatten --images "$work/drawn" --model "$work/thin" --output "$work/../${work##*/}/thin" $o
+    expect "flatten over its own model $o" 2
+    has "$said" 'another name' "flatten over its own model $o"
+done
+cmp "$work/thin" "$work/thin-was" && [[ ! -e $work/none ]] || { echo 'a refused flatten wrote'; failed=1; }
+# what is wrong with a model is told before any image is looked at
 must "$bin/indexer" flatten --images "$work/drawn" --model "$work/model" --output "$work/flow" --epochs 1 --batch 10 --length 8 --quiet
 indexer flatten --images "$work/missing" --model "$work/flow" --output "$work/none"
 expect 'flatten twice' 2
