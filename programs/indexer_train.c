@@ -65,7 +65,7 @@ static const iso_command command = {
     "does not list are left out. --alpha, --eta, --kl-weight, --sigma and --sigma-lr mean nothing with it and are errors.\n"
     "\n"
     "pca writes M alone, and has no use for the options of a network and its steps, which are errors with it: it takes\n"
-    "--latent (at most the training images less one), --seed, --force, --strict, --device, --threads and --quiet.",
+    "--latent (at most the training images less one), --views, --seed, --force, --strict, --device, --threads and --quiet.",
     options,
     "An epoch's line gives training figures and, in parentheses, those of the validation images: the loss,\n"
     "the squared error per pixel and channel (images in [-1, 1]), the isometric term R (1/latent is the least it can be; reported for\n"
@@ -73,7 +73,7 @@ static const iso_command command = {
 };
 
 /* What only training by steps has. Numbers below every option's least, and NULL, mean that it was not given. */
-static const config not_given = {.method = "isometric", .device = "cpu", .latent = 128, .alpha = -1, .eta = -1, .kl_weight = -1};
+static const config not_given = {.method = "isometric", .device = "cpu", .latent = 128, .alpha = -1, .eta = -1, .kl_weight = -1, .warmup = -1};
 
 static bool is_supervised(const config *c) { return strcmp(c->method, "supervised") == 0; }
 static bool is_pca(const config *c) { return strcmp(c->method, "pca") == 0; }
@@ -86,7 +86,7 @@ static iso_status refuse_others(const config *c, iso_error *err)
         {"attributes", c->attributes != NULL, no_labels}, {"arch", c->arch != NULL, pca}, {"width", c->width != 0, pca},
         {"alpha", c->alpha >= 0, no_bound}, {"eta", c->eta >= 0, no_bound}, {"kl-weight", c->kl_weight >= 0, no_bound},
         {"sigma", c->sigma != NULL, no_bound}, {"sigma-lr", c->sigma_lr > 0, no_bound}, {"epochs", c->epochs != 0, pca},
-        {"batch", c->batch != 0, pca}, {"lr", c->lr > 0, pca}, {"schedule", c->schedule != NULL, pca}, {"mirror", c->mirror, pca},
+        {"batch", c->batch != 0, pca}, {"lr", c->lr > 0, pca}, {"schedule", c->schedule != NULL, pca}, {"warmup", c->warmup >= 0, pca}, {"mirror", c->mirror, pca},
         {"resume", c->resume, pca}};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         if (list[i].given && list[i].unfit)
@@ -106,6 +106,7 @@ static void fill_defaults(config *c)
     if (c->alpha < 0) c->alpha = strcmp(c->method, "flat-manifold") == 0 ? 1 : 1000; /* docs/training.md says why not the paper's 10 */
     if (c->eta < 0) c->eta = 0.2;
     if (c->kl_weight < 0) c->kl_weight = 1;
+    if (c->warmup < 0) c->warmup = 0;
     if (!(c->lr > 0)) c->lr = is_supervised(c) ? 1e-3 : 1e-4;
     if (!(c->sigma_lr > 0)) c->sigma_lr = 1e-2;
 }

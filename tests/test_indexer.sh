@@ -83,7 +83,7 @@ expect 'train --method pca' 0
 has "$said" '6 components explain ' 'the share of the variance'
 [[ ! -e $work/pca.state && ! -e $work/pca.csv ]] || { echo 'pca wrote more than its model'; failed=1; }
 for o in '--arch celeba' '--width 128' '--alpha 10' '--eta 0.2' '--kl-weight 0' '--sigma optimal' '--sigma-lr 0.01' '--epochs 100' \
-    '--batch 100' '--lr 1e-4' --mirror --resume; do
+    '--batch 100' '--lr 1e-4' '--schedule constant' '--warmup 0' '--warmup 10' --mirror --resume; do
     # shellcheck disable=SC2086 # two words
     indexer train --images "$work/drawn" --model "$work/pca" --method pca --force $o
     expect "pca $o" 2
