@@ -67,14 +67,22 @@ void iso_list_free(iso_list *list)
     *list = (iso_list){NULL, 0, 0};
 }
 
-static iso_status check_range(cursor *c, const iso_option *o, double value, const char *text)
+/* Whole numbers in full. */
+static const char *bound_text(const iso_option *o, double bound, char buf[32])
 {
-    char name[64];
+    snprintf(buf, 32, o->kind == ISO_ARG_INT ? "%.0f" : "%.15g", bound);
+    return buf;
+}
+
+/* long double holds every int64_t, which double does not. */
+static iso_status check_range(cursor *c, const iso_option *o, long double value, const char *text)
+{
+    char name[64], bound[32];
     if (o->min == 0 && o->max == 0) return ISO_OK;
     if (value < o->min)
-        return iso_fail(&c->err, ISO_E_ARGUMENT, "%s must be at least %.15g, not %s", spelled(o, name), o->min, text);
+        return iso_fail(&c->err, ISO_E_ARGUMENT, "%s must be at least %s, not %s", spelled(o, name), bound_text(o, o->min, bound), text);
     if (value > o->max)
-        return iso_fail(&c->err, ISO_E_ARGUMENT, "%s must be at most %.15g, not %s", spelled(o, name), o->max, text);
+        return iso_fail(&c->err, ISO_E_ARGUMENT, "%s must be at most %s, not %s", spelled(o, name), bound_text(o, o->max, bound), text);
     return ISO_OK;
 }
 
@@ -87,7 +95,7 @@ static iso_status set_int(cursor *c, const iso_option *o, const char *text)
         return iso_fail(&c->err, ISO_E_ARGUMENT, "%s needs a whole number, not '%s'", spelled(o, name), text);
     if (errno == ERANGE)
         return iso_fail(&c->err, ISO_E_ARGUMENT, "%s is too large: %s", spelled(o, name), text);
-    iso_status status = check_range(c, o, (double)value, text);
+    iso_status status = check_range(c, o, value, text);
     if (status) return status;
     int64_t stored = value;
     memcpy(c->config + o->offset, &stored, sizeof stored);

@@ -337,7 +337,7 @@ static void test_path_join(void **state)
 
 typedef struct config {
     const char *db, *format;
-    int64_t k;
+    int64_t k, seed;
     double alpha;
     iso_list query;
     bool quiet, nul;
@@ -347,6 +347,7 @@ static const iso_option options[] = {
     {"db", 0, ISO_ARG_TEXT, offsetof(config, db), "DB", "the database", 0, 0},
     {"format", 0, ISO_ARG_CHOICE, offsetof(config, format), "table|tsv|json", "how to print (default table)", 0, 0},
     {"k", 'k', ISO_ARG_INT, offsetof(config, k), "N", "how many answers (default 10)", 1, 1e6},
+    {"seed", 0, ISO_ARG_INT, offsetof(config, seed), "S", "of random numbers", -9007199254740992.0, 9007199254740992.0},
     {"alpha", 'a', ISO_ARG_REAL, offsetof(config, alpha), "X", "weight", 0, 0},
     {"query", 'q', ISO_ARG_LIST, offsetof(config, query), "PATH", "example images", 0, 0},
     {"quiet", 0, ISO_ARG_FLAG, offsetof(config, quiet), NULL, "say nothing", 0, 0},
@@ -387,7 +388,7 @@ static void test_args_all_kinds(void **state)
     config c = {.k = 10, .format = "table"};
     iso_list rest = {0};
     char said[8192];
-    const char *words[] = {"--query", "a b", "-", "--db=x=y", "-k5", "-q", "c", "-0", "--alpha", "-1.5e-3",
+    const char *words[] = {"--query", "a b", "-", "--db=x=y", "-k5", "--seed=9007199254740992", "-q", "c", "-0", "--alpha", "-1.5e-3",
                            "--format", "tsv", "--quiet", "r1", "--", "--db", NULL};
     assert_int_equal(parse_caught(&c, &rest, said, words), ISO_ARGS_RUN);
     assert_string_equal(said, "");
@@ -398,6 +399,7 @@ static void test_args_all_kinds(void **state)
     assert_string_equal(c.db, "x=y");
     assert_string_equal(c.format, "tsv");
     assert_int_equal(c.k, 5);
+    assert_int_equal(c.seed, 9007199254740992);
     assert_true(fabs(c.alpha + 1.5e-3) < 1e-18);
     assert_true(c.quiet && c.nul);
     assert_int_equal(rest.count, 2);
@@ -420,6 +422,9 @@ static void test_args_usage_errors(void **state)
         {{"-k", "5x"}, "-k needs a whole number, not '5x'"},
         {{"-k", "99999999999999999999"}, "-k is too large"},
         {{"-k", "2000000"}, "-k must be at most 1000000"},
+        {{"--seed", "9007199254740993"}, "--seed must be at most 9007199254740992, not 9007199254740993"}, /* as a double it would fit */
+        {{"--seed", "-9007199254740993"}, "--seed must be at least -9007199254740992, not -9007199254740993"},
+        {{"--seed", "9223372036854775807"}, "--seed must be at most"},
         {{"-k"}, "-k needs a value"},
         {{"--db", "--quiet"}, "--db needs a value"},
         {{"--db", ""}, "--db needs a value, not an empty word"},
