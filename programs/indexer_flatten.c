@@ -48,7 +48,7 @@ static const iso_command command = {
     "M2 is M with the flow of the best epoch by validation loss; M2.state all that --resume needs to go on\n"
     "bit for bit (with the same --threads); M2.csv one row an epoch. Ctrl-C saves M2.state and stops.",
     options,
-    "Epoch 0 is the flow before training, the identity: its R is the model's own.",
+    "Epoch 0, told where there are validation images, is the flow before training, the identity: its R is the model's own.",
 };
 
 static iso_status check(const config *c, iso_error *err)

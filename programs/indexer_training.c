@@ -173,11 +173,12 @@ static void epoch(void *ctx, const iso_epoch *e)
 {
     iso_training *t = ctx;
     char line[400], left[32];
-    int n = snprintf(line, sizeof line, "epoch %" PRId64 ":", e->epoch);
+    int n = snprintf(line, sizeof line, "epoch %" PRId64 ":", e->epoch), head = n;
     static const struct { const char *name; iso_term term; } shown[] = {
         {"loss", ISO_TERM_LOSS}, {"accuracy", ISO_TERM_ACCURACY}, {"mse", ISO_TERM_MSE}, {"R", ISO_TERM_RATIO}, {"kl", ISO_TERM_KL}, {"norm", ISO_TERM_NORM}};
     for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
         n += pair_text(line + n, sizeof line - (size_t)n, shown[i].name, e, shown[i].term);
+    if (n == head) return; /* before training, without validation images */
     if (isfinite(e->sigma)) n += snprintf(line + n, sizeof line - (size_t)n, "  sigma %.3g", e->sigma);
     if (isfinite(e->images_per_second))
         n += snprintf(line + n, sizeof line - (size_t)n, "  %.3g images/s", e->images_per_second);

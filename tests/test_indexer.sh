@@ -153,6 +153,16 @@ done
 cmp "$work/thin" "$work/thin-was" && [[ ! -e $work/none ]] || { echo 'a refused flatten wrote'; failed=1; }
 # what is wrong with a model is told before any image is looked at
 must "$bin/indexer" flatten --images "$work/drawn" --model "$work/model" --output "$work/flow" --epochs 1 --batch 10 --length 8 --quiet
+# without validation images there is nothing to tell of epoch 0
+cp -r "$work/drawn" "$work/single"
+sed -i 's/ .$/ 2/; s/^000002.jpg .$/000002.jpg 0/' "$work/single/list_eval_partition.txt" # of one image none is held out
+for o in drawn single; do
+    indexer flatten --images "$work/$o" --model "$work/model" --output "$work/flow-$o" --epochs 1 --batch 10 --length 8
+    expect "flatten, $o" 0
+    same "$(grep -c '^epoch 0:' <<<"$said"),$(grep -c '^epoch 1:  ' <<<"$said")" "$([[ $o == drawn ]] && echo 1 || echo 0),1" "epochs told, $o"
+    same "$(wc -l <"$work/flow-$o.csv")" 3 'rows of the CSV file'
+done
+rm -r "$work/single"
 indexer flatten --images "$work/missing" --model "$work/flow" --output "$work/none"
 expect 'flatten twice' 2
 has "$said" 'has a flow already' 'flatten twice'
