@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -62,13 +61,13 @@ bool iso_file_same(const char *a, const char *b)
     return one;
 }
 
-static uint64_t fresh_number(void)
+uint64_t iso_fresh_number(void)
 {
     uint64_t value;
-    if (getrandom(&value, sizeof value, GRND_NONBLOCK) == (ssize_t)sizeof value) return value;
+    if (getrandom(&value, sizeof value, GRND_NONBLOCK) == (ssize_t)sizeof value && value) return value;
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_nsec * 0x9E3779B97F4A7C15u ^ (uint64_t)t.tv_sec << 20 ^ (uint64_t)getpid();
+    return ((uint64_t)t.tv_nsec * 0x9E3779B97F4A7C15u ^ (uint64_t)t.tv_sec << 20 ^ (uint64_t)getpid()) | 1;
 }
 
 #define TEMPORARY ".isoface-%016llx.tmp"
@@ -101,7 +100,7 @@ static int open_beside(iso_file *f)
 {
     for (int attempt = 0; attempt < 16; attempt++) {
         char name[48];
-        snprintf(name, sizeof name, TEMPORARY, (unsigned long long)fresh_number());
+        snprintf(name, sizeof name, TEMPORARY, (unsigned long long)iso_fresh_number());
         free(f->temporary);
         f->temporary = iso_path_join(f->folder, name);
         if (!f->temporary) return errno = ENOMEM, -1;

@@ -3,6 +3,7 @@
 #define ISO_BASE_FILE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include "base/error.h"
@@ -31,6 +32,9 @@ bool iso_file_same(const char *a, const char *b);
 
 /* Removes what writers that were killed have left in a folder: temporary files of iso_file_create, a day old. */
 void iso_file_sweep(const char *folder);
+
+/* A number that nobody has had, and not 0: for names and marks, not for secrets. */
+uint64_t iso_fresh_number(void);
 
 /* dir + "/" + name in fresh memory; NULL when memory is out. */
 char *iso_path_join(const char *dir, const char *name);

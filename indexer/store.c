@@ -402,7 +402,8 @@ static iso_status complete(iso_store *s, MDB_txn *txn, const iso_store_spec *spe
     s->created = (uint64_t)time(NULL);
     iso_state state = {.next_id = 1, .updated = s->created};
     iso_status status = iso_head_write(s, txn, err);
-    return status ? status : iso_state_write(s, txn, &state, err);
+    if (!status) status = iso_state_write(s, txn, &state, err);
+    return status ? status : iso_history_begin(s, txn, err);
 }
 
 static iso_status open_create(iso_store *s, const iso_store_spec *spec, iso_error *err)

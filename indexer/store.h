@@ -39,6 +39,11 @@ typedef struct iso_store_info {
     uint64_t created, updated; /* seconds since 1970 */
 } iso_store_info;
 
+/* What tells a generation of this database from the same one of another, or of this one before a backup was put back: two with the same
+ * stamp have the same items. 0: that of no state that this one has come from, or of one that many openings for writing lie behind. */
+struct iso_txn;
+ISO_CHECK iso_status iso_store_stamp(const struct iso_txn *t, uint64_t generation, uint64_t *stamp, iso_error *err);
+
 typedef enum iso_store_mode { ISO_STORE_READ, ISO_STORE_WRITE, ISO_STORE_CREATE } iso_store_mode;
 
 /* READ and WRITE want an existing database (ISO_E_NOT_FOUND otherwise, saying how to make one) and no spec; CREATE makes

@@ -486,6 +486,7 @@ static iso_status write_meta(filling *f, iso_error *err)
     if (!rc) rc = mdb_dbi_open(t.txn, "meta", 0, &store.meta);
     if (!rc) status = iso_head_write(&store, t.txn, err);
     if (!rc && !status) status = iso_state_write(&store, t.txn, &t.state, err);
+    if (!rc && !status) status = iso_history_begin(&store, t.txn, err);
     if (!rc && !status) status = iso_sums_store(&t, err);
     if (!rc && !status) {
         rc = mdb_txn_commit(t.txn);

@@ -27,6 +27,7 @@ struct iso_store {
     dev_t dev;
     ino_t ino;              /* of data.mdb, to notice that it was replaced */
     bool writable, unlocked; /* unlocked: a read-only folder, no lock file */
+    bool stamped;           /* this opening has marked a change in the history */
     bool broken;            /* the map is lost: every transaction fails */
     int dim;
     char digest[33], model[256];
@@ -81,11 +82,14 @@ static inline uint64_t iso_get_u64(const uint8_t *p)
     return le64toh(v);
 }
 
-/* Two of the three records of `meta`: head never changes (but for root), state with every commit. */
+/* Records of `meta`: head never changes (but for root), state with every commit, history with the first change by an opening. */
 iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err);
 iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err); /* fills s; ISO_E_NOT_FOUND: never completed */
 iso_status iso_state_write(iso_store *s, MDB_txn *txn, const iso_state *state, iso_error *err);
 iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_error *err);
+
+iso_status iso_history_begin(const iso_store *s, MDB_txn *txn, iso_error *err);
+iso_status iso_history_add(const iso_txn *t, iso_error *err); /* for the generation that is being committed */
 
 /* Records and keys. */
 iso_status iso_item_decode(const iso_store *s, uint64_t id, const MDB_val *v, iso_item *out, iso_error *err);

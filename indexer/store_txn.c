@@ -116,6 +116,8 @@ iso_status iso_txn_commit(iso_txn *t, iso_error *err)
     t->state.updated = (uint64_t)time(NULL);
     t->state.generation += t->changed;
     iso_status status = iso_state_write(s, t->txn, &t->state, err);
+    const bool stamp = t->changed && !s->stamped;
+    if (!status && stamp) status = iso_history_add(t, err);
     if (!status) status = iso_sums_store(t, err);
     if (status) {
         iso_txn_abort(t);
@@ -123,6 +125,7 @@ iso_status iso_txn_commit(iso_txn *t, iso_error *err)
     }
     iso_sums_end(t);
     int rc = mdb_txn_commit(t->txn);
+    s->stamped = s->stamped || (stamp && !rc);
     end(s);
     free(t);
     return rc ? iso_lmdb_fail(err, rc, s->dir, "write") : ISO_OK;

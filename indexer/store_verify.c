@@ -170,6 +170,16 @@ static iso_status check_sums(check *c, iso_error *err)
     return status;
 }
 
+static iso_status check_history(check *c, iso_error *err)
+{
+    iso_error why;
+    uint64_t stamp;
+    iso_status status = iso_store_stamp(c->txn, c->txn->state.generation, &stamp, &why);
+    if (status && status != ISO_E_FORMAT) return iso_fail(err, status, "%s", why.message);
+    if (status) fault(c, "%s", why.message);
+    return ISO_OK;
+}
+
 iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err)
 {
     check c = {.store = s, .say = say, .ctx = ctx};
@@ -183,6 +193,7 @@ iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *lin
         status = iso_pages_check(s->data_fd, s->dir, c.txn->txn, false, say, ctx, &c.faults, err);
     }
     if (!status && !c.faults) status = check_tables(&c, err);
+    if (!status && !c.faults) status = check_history(&c, err);
     if (!status) status = check_sums(&c, err);
     iso_txn_abort(c.txn);
     if (status) return status;

@@ -66,9 +66,18 @@ static iso_status reader_next(void *ctx, int64_t room, uint64_t *ids, float *uni
 
 static iso_vindex_source source_of(const iso_store_info *info)
 {
-    iso_vindex_source source = {.created = info->created, .generation = info->generation, .dim = info->dim};
+    iso_vindex_source source = {.generation = info->generation, .dim = info->dim};
     snprintf(source.digest, sizeof source.digest, "%s", info->digest);
     return source;
+}
+
+/* The index on disk, if it is of this database: of a state that the one at hand has come from. kind: as of iso_vindex_read. */
+static iso_status read_index(iso_txn *txn, const iso_store_info *info, const char *path, iso_vindex **out, char kind[8], iso_error *err)
+{
+    iso_vindex_source source = source_of(info);
+    iso_vindex_info have;
+    iso_status st = iso_vindex_peek(path, &have, err) == ISO_OK ? iso_store_stamp(txn, have.source.generation, &source.stamp, err) : ISO_OK;
+    return st == ISO_OK ? iso_vindex_read(path, &source, out, kind, err) : st; /* which says what it is that peek did not like */
 }
 
 static iso_status make_scorer(iso_txn *txn, iso_scorer **out, iso_error *err)
@@ -89,6 +98,7 @@ static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *in
     iso_status st = ISO_OK;
     if (!kind) kind = info->count < FLAT_BELOW ? "flat" : "ivf";
     if (iso_vindex_kind_approximate(kind) && info->dim <= ISO_MOMENTS_DIM_MAX) st = make_scorer(txn, &scorer, err);
+    if (st == ISO_OK) st = iso_store_stamp(txn, info->generation, &source.stamp, err);
     iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer};
     if (st == ISO_OK) st = iso_vindex_build(&source, kind, &rows, path, unsaved, out, err);
     iso_cursor_close(r.cursor);
@@ -139,7 +149,7 @@ static iso_status add_extra(changes *c, uint64_t id, const float *z, int dim, is
     return ISO_OK;
 }
 
-/* Ids are given out in order and never again: what the index lacks lies behind its last one, and what it has too many is
+/* Ids are given out in order and never again (of one history: read_index): what the index lacks lies behind its last one, and what it has too many is
  * the difference in number. So the items that were there already are not read. */
 static iso_status find_changes(iso_txn *txn, const iso_store_info *info, const iso_vindex *index, changes *c, iso_error *err)
 {
@@ -154,7 +164,6 @@ static iso_status find_changes(iso_txn *txn, const iso_store_info *info, const i
     }
     iso_cursor_close(cursor);
     c->removed = count - ((int64_t)info->count - (int64_t)c->count);
-    if (c->removed < 0) c->removed = count; /* not so: an older state of the database was put in its place */
     return st == ISO_E_NOT_FOUND ? ISO_OK : st;
 }
 
@@ -198,13 +207,15 @@ static iso_status rebuild(iso_searcher *s, iso_txn *txn, const iso_store_info *i
     return adopt_changes(s, txn, info, err);
 }
 
-static iso_status open_index(iso_searcher *s, iso_txn *txn, const iso_store_info *info, const char *path, iso_error *err)
+/* again: set where another program may just have built it anew, from a state that this transaction does not see; nothing was done then. */
+static iso_status open_index(iso_searcher *s, iso_txn *txn, const iso_store_info *info, const char *path, bool *again, iso_error *err)
 {
     iso_error why;
     char kind[8] = "";
-    iso_vindex_source source = source_of(info);
-    iso_status st = iso_vindex_read(path, &source, &s->index, kind, &why);
+    iso_status st = read_index(txn, info, path, &s->index, kind, &why);
     if (st == ISO_E_MEMORY) return iso_fail_memory(err);
+    if (st == ISO_E_MISMATCH && *again) return ISO_OK;
+    *again = false;
     if (st != ISO_OK) return rebuild(s, txn, info, kind[0] ? kind : NULL, path, why.message, err);
     const int64_t missing = (int64_t)info->count - iso_vindex_count(s->index); /* at least; so many are not read in first */
     st = missing > (int64_t)(info->count / 5) ? ISO_OK : adopt_changes(s, txn, info, err);
@@ -224,14 +235,20 @@ iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *er
     char *path = index_path(store);
     iso_searcher *s = iso_calloc(1, sizeof *s);
     if (s) pthread_mutex_init(&s->lock, NULL);
-    iso_status st = s && path ? iso_txn_begin(store, false, &txn, err) : iso_fail_memory(err);
-    if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
-    if (st == ISO_OK) {
-        s->store = store;
-        s->dim = info.dim;
-        st = open_index(s, txn, &info, path, err);
+    iso_status st = s && path ? ISO_OK : iso_fail_memory(err);
+    bool again = true;
+    for (int attempt = 0; st == ISO_OK && again; attempt++) {
+        again = attempt == 0;
+        txn = NULL;
+        st = iso_txn_begin(store, false, &txn, err);
+        if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
+        if (st == ISO_OK) {
+            s->store = store;
+            s->dim = info.dim;
+            st = open_index(s, txn, &info, path, &again, err);
+        }
+        if (txn) iso_txn_abort(txn);
     }
-    if (txn) iso_txn_abort(txn);
     free(path);
     if (st == ISO_OK) *out = s;
     else iso_searcher_free(s);
@@ -259,7 +276,15 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
     iso_status st = iso_txn_begin(s->store, false, &txn, err);
     if (st != ISO_OK) return st;
     st = iso_store_info_get(txn, &info, err);
-    if (st == ISO_OK && info.generation != s->generation) st = adopt_changes(s, txn, &info, err);
+    if (st == ISO_OK && info.generation != s->generation) {
+        iso_vindex_info have;
+        uint64_t stamp;
+        iso_vindex_info_get(s->index, &have);
+        st = iso_store_stamp(txn, have.source.generation, &stamp, err);
+        if (st == ISO_OK && stamp != have.source.stamp)
+            st = iso_fail(err, ISO_E_MISMATCH, "%s is in another state than the one it was opened in came from: close it and open it again", iso_store_dir(s->store));
+        if (st == ISO_OK) st = adopt_changes(s, txn, &info, err);
+    }
     if (!iso_txn_use_places(txn, s->places)) {
         iso_places_free(s->places);
         s->places = NULL;
@@ -313,7 +338,9 @@ iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *
     char *path = st == ISO_OK ? index_path(store) : NULL;
     if (st == ISO_OK && !path) st = iso_fail_memory(err);
     if (st == ISO_OK) st = iso_vindex_peek(path, &have, err);
-    if (st == ISO_OK && (strcmp(have.source.digest, info.digest) != 0 || have.source.dim != info.dim || have.source.created != info.created))
+    uint64_t stamp = 0;
+    if (st == ISO_OK) st = iso_store_stamp(txn, have.source.generation, &stamp, err);
+    if (st == ISO_OK && (strcmp(have.source.digest, info.digest) != 0 || have.source.dim != info.dim || !stamp || have.source.stamp != stamp))
         st = iso_fail(err, ISO_E_MISMATCH, "index %s was built from another model or database", path);
     if (st == ISO_OK) {
         *out = (iso_index_info){.approximate = have.approximate, .count = have.count, .width = have.width, .recall = have.recall,
@@ -367,8 +394,7 @@ iso_status iso_index_verify(iso_store *store, void (*say)(void *ctx, const char 
     iso_status st = path ? iso_txn_begin(store, false, &txn, err) : iso_fail_memory(err);
     if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
     if (st != ISO_OK) goto done;
-    iso_vindex_source source = source_of(&info);
-    iso_status read = iso_vindex_read(path, &source, &index, NULL, &why);
+    iso_status read = read_index(txn, &info, path, &index, NULL, &why);
     if (read == ISO_OK) st = compare_vectors(txn, index, say, ctx, &found, err);
     else if (read == ISO_E_FORMAT || read == ISO_E_MISMATCH || read == ISO_E_IO) {
         say(ctx, why.message);

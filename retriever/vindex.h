@@ -26,10 +26,11 @@
 
 typedef struct iso_vindex iso_vindex;
 
-/* What an index was built from: it belongs to a database when digest, dim and created agree. */
+/* What an index was built from: it belongs to a database when digest and dim agree, and its stamp is that of its generation there
+ * (iso_store_stamp). */
 typedef struct iso_vindex_source {
     char digest[33];     /* of the model */
-    uint64_t created;    /* of the database */
+    uint64_t stamp;      /* of the database at that generation */
     uint64_t generation; /* of the database when it was read */
     int dim;
 } iso_vindex_source;
@@ -65,8 +66,8 @@ ISO_CHECK iso_status iso_vindex_build(const iso_vindex_source *source, const cha
 void iso_vindex_free(iso_vindex *v);
 
 /* Maps the file and checks it whole. ISO_E_NOT_FOUND: no such file; ISO_E_FORMAT: damaged, or of another version or byte
- * order, with the reason; ISO_E_MISMATCH: sound, but of another database or model than `source` (whose generation is not
- * compared; NULL: any). kind, where not NULL, is set to the kind that the file names as soon as its header is sound (that
+ * order, with the reason; ISO_E_MISMATCH: sound, but of another database or model than `source` (whose generation is
+ * not compared, and whose stamp is that of the generation which the file names; NULL: any). kind, where not NULL, is set to the kind that the file names as soon as its header is sound (that
  * of an older version, too), so that a caller can build the same again. */
 ISO_CHECK iso_status iso_vindex_read(const char *path, const iso_vindex_source *source, iso_vindex **out, char kind[8], iso_error *err);
 

@@ -27,7 +27,7 @@ static const uint64_t byte_order = 0x0102030405060708;
 
 /* Where the header's fields lie. Magic, version, kind and the header's checksum stay where they are in all versions. */
 enum {
-    AT_MAGIC = 0, AT_VERSION = 8, AT_DIM = 12, AT_KIND = 16, AT_DIGEST = 24, AT_CREATED = 56, AT_GENERATION = 64, AT_COUNT = 72,
+    AT_MAGIC = 0, AT_VERSION = 8, AT_DIM = 12, AT_KIND = 16, AT_DIGEST = 24, AT_STAMP = 56, AT_GENERATION = 64, AT_COUNT = 72,
     AT_APPROXIMATE = 80, AT_WIDTH = 84, AT_RECALL = 88, AT_ERROR = 96, AT_PAYLOAD_AT = 104, AT_PAYLOAD = 112, AT_RUNS = 120,
     AT_BODY_HASH = 128, AT_ORDER = 136, AT_HEADER_HASH = 248
 };
@@ -79,7 +79,7 @@ static void header_encode(const header *h, uint8_t out[ISO_VINDEX_HEADER])
     put(out + AT_DIM, (uint64_t)v->source.dim, 4);
     memcpy(out + AT_KIND, v->kind, 8);
     memcpy(out + AT_DIGEST, v->source.digest, 32);
-    put(out + AT_CREATED, v->source.created, 8);
+    put(out + AT_STAMP, v->source.stamp, 8);
     put(out + AT_GENERATION, v->source.generation, 8);
     put(out + AT_COUNT, (uint64_t)v->count, 8);
     put(out + AT_APPROXIMATE, v->approximate, 4);
@@ -141,7 +141,7 @@ static iso_status header_decode(const uint8_t *in, uint64_t file_size, const cha
     if (dim < 1 || dim > ISO_VINDEX_MAX_DIM || width > INT32_MAX || count > INT64_MAX / ISO_VINDEX_MAX_DIM / 8)
         return damaged(err, path, "a field out of range");
     v->source.dim = (int)dim;
-    v->source.created = get(in + AT_CREATED, 8);
+    v->source.stamp = get(in + AT_STAMP, 8);
     v->source.generation = get(in + AT_GENERATION, 8);
     v->count = (int64_t)count;
     v->approximate = get(in + AT_APPROXIMATE, 4) != 0;
@@ -317,7 +317,8 @@ static iso_status check_source(const iso_vindex_source *have, const iso_vindex_s
 {
     if (strcmp(have->digest, want->digest) != 0 || have->dim != want->dim)
         return iso_fail(err, ISO_E_MISMATCH, "index %s was built from the vectors of another model", path);
-    if (have->created != want->created) return iso_fail(err, ISO_E_MISMATCH, "index %s was built from another database", path);
+    if (!want->stamp || have->stamp != want->stamp)
+        return iso_fail(err, ISO_E_MISMATCH, "index %s was built from another database, or from a state of it that is gone", path);
     return ISO_OK;
 }
 

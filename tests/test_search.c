@@ -539,6 +539,70 @@ static void test_of_another(void **state)
     iso_store_close(s);
 }
 
+static void shell(const char *what, const char *from, const char *to)
+{
+    char command[2000];
+    snprintf(command, sizeof command, "%s '%s' '%s'", what, from, to);
+    if (system(command)) fail_msg("failed: %s", command);
+}
+
+/* Of the same vectors' origin, in the same second, with the same numbers of items and changes. */
+static void test_of_a_twin(void **state)
+{
+    (void)state;
+    char other[800];
+    iso_searcher *searcher;
+    snprintf(other, sizeof other, "%s/twin.faiss", base);
+    snprintf(file, sizeof file, "%s/index.faiss", db);
+    for (int i = 0; i < 2; i++) {
+        wipe();
+        iso_store *s = make(digest_a);
+        fill(s, 0, 200);
+        if (i == 0) OK(iso_index_build(s, NULL, true, &err));
+        shell("cp", i ? other : file, i ? file : other);
+        if (i) {
+            OK(iso_searcher_open(s, &searcher, &err));
+            assert_non_null(strstr(iso_searcher_note(searcher), "another database"));
+            check_searches(s, searcher, false);
+            iso_searcher_free(searcher);
+        }
+        iso_store_close(s);
+    }
+}
+
+/* A backup put back, and other items put in since: generations and ids are given out a second time, with fewer changes than the index has seen,
+ * as many, or more. Without anything new the index of before the backup is of this state, too. */
+static void test_restored(void **state)
+{
+    (void)state;
+    char data[700], backup[700];
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    snprintf(backup, sizeof backup, "%s/backup", base);
+    for (int changes = 0; changes < 4; changes++)
+        for (int before = 0; before < 2; before++) {
+            iso_searcher *searcher;
+            wipe();
+            iso_store *s = make(digest_a);
+            fill(s, 0, 300);
+            if (before) OK(iso_index_build(s, NULL, true, &err));
+            iso_store_close(s);
+            shell("cp", data, backup);
+            OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+            fill(s, 300, 20);
+            fill(s, 320, 20);
+            if (!before) OK(iso_index_build(s, NULL, true, &err));
+            iso_store_close(s);
+            shell("cp", backup, data);
+            OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+            for (int i = 0; i < changes; i++) fill(s, 1000 + 40 * i, changes == 1 ? 40 : 20); /* other vectors under the same ids */
+            OK(iso_searcher_open(s, &searcher, &err));
+            assert_int_equal(iso_searcher_note(searcher) == NULL, before);
+            check_searches(s, searcher, false);
+            iso_searcher_free(searcher);
+            iso_store_close(s);
+        }
+}
+
 /* A sound file of other vectors under the right ids: only comparing them shows it. */
 typedef struct rows { uint64_t *id; float *v; int64_t n, at; } rows;
 
@@ -576,8 +640,9 @@ static void test_verify_sees_other_vectors(void **state)
         for (int j = 0; j < DIM; j++) square += (double)z[j] * z[j];
         for (int j = 0; j < DIM; j++) r.v[i * DIM + j] = (float)(z[j] / sqrt(square));
     }
+    iso_vindex_source source = {.generation = info.generation, .dim = DIM};
+    OK(iso_store_stamp(t, info.generation, &source.stamp, &err));
     iso_txn_abort(t);
-    iso_vindex_source source = {.created = info.created, .generation = info.generation, .dim = DIM};
     memcpy(source.digest, digest_a, sizeof digest_a);
     snprintf(file, sizeof file, "%s/index.faiss", db);
     for (size_t i = 0; i < 5; i++) {
@@ -628,6 +693,7 @@ int main(void)
         cmocka_unit_test(test_kinds),            cmocka_unit_test(test_skip_and_bad_queries),
         cmocka_unit_test(test_changes),          cmocka_unit_test(test_empty_and_small),
         cmocka_unit_test(test_damage),           cmocka_unit_test(test_of_another),
+        cmocka_unit_test(test_of_a_twin),        cmocka_unit_test(test_restored),
         cmocka_unit_test(test_verify_sees_other_vectors), cmocka_unit_test(test_of_another_version),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -37,7 +37,7 @@ enum { AT_VERSION = 8, AT_PAYLOAD_AT = 104, AT_PAYLOAD = 112, AT_RUNS = 120, AT_
 
 static const char *const kinds[] = {"flat", "fp16", "sq8"};
 static const iso_vindex_source source = {
-    .digest = "0123456789abcdef0123456789abcdef", .created = 7, .generation = 3, .dim = DIM};
+    .digest = "0123456789abcdef0123456789abcdef", .stamp = 7, .generation = 3, .dim = DIM};
 static char base[512], file[600];
 static float vectors[N * DIM];
 static uint64_t ids[N], seed, state;
@@ -305,7 +305,7 @@ static void test_of_another_world(void **unused)
         if (i == 0) data[AT_VERSION] = 1;
         if (i == 1)
             for (int b = 0; b < 8; b++) data[AT_ORDER + b] = (char)(b + 1);
-        if (i == 2) data[56] = 8; /* created */
+        if (i == 2) data[56] = 8; /* stamp */
         sign_header(data);
         spill(data, n);
         free(data);

@@ -127,7 +127,7 @@ static iso_vindex *build(data *d, const char *path)
 {
     iso_vindex *v = NULL;
     iso_vindex_source source = {
-        .digest = "0123456789abcdef0123456789abcdef", .created = 1, .generation = 2, .dim = d->dim};
+        .digest = "0123456789abcdef0123456789abcdef", .stamp = 1, .generation = 2, .dim = d->dim};
     iso_vindex_rows rows = {d, d->n, rewind_rows, next_rows, d->scorer};
     OK(iso_vindex_build(&source, "ivf", &rows, path, NULL, &v, &err));
     return v;
