@@ -184,19 +184,22 @@ static iso_status take_candidates(const query *q, hits *list, int64_t n, const u
     return ISO_OK;
 }
 
-/* Asks the index for more and more until the k best are certain (or, for an approximate index, until k are there). */
+/* Asks the index for more and more until the k best are certain. Of an approximate index they are never, but those that its rounded vectors do not
+ * tell apart are all scored exactly, unless they are very many: where vectors lie close together, ranks are a matter of that rounding. */
 static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_error *err)
 {
+    enum { WIDENED_MOST = 4 }; /* times 4 */
     iso_vindex_info info;
     iso_vindex_info_get(q->s->index, &info);
     const size_t extras = list->count;
     const double slack = iso_vindex_slack(q->s->index, q->w_single) + q->norm * 0x1p-22; /* w and the unit vectors are rounded, too */
     int64_t want = info.error > 1e-3 ? 4 * q->k + 64 : info.approximate ? q->k + q->k / 8 + 2 : info.error > 0 ? 2 * q->k + 64 : q->k + 32;
     uint64_t *ids = NULL; /* and behind them their scores */
+    int widened = 0;
     iso_status st = ISO_OK;
     want += q->skips + (q->s->removed < 1024 ? q->s->removed : 1024);
     *exact = !info.approximate;
-    for (;; want *= 4) {
+    for (;; want *= 4, widened++) {
         int64_t got;
         if (want > info.count / 2 && want > 256) { /* as cheap without the index, and certain */
             *exact = true;
@@ -216,7 +219,7 @@ static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_e
         if (st == ISO_OK) st = take_candidates(q, list, got, ids, scores, slack, err);
         if (st != ISO_OK || (want == info.count && !info.approximate)) break;
         bool enough = list->count >= (size_t)q->k;
-        if (enough && info.approximate) break;
+        if (enough && info.approximate && (info.error == 0 || widened == WIDENED_MOST)) break;
         if (enough && got > 0) {
             qsort(list->hit, list->count, sizeof *list->hit, compare_hits);
             if (list->hit[q->k - 1].score > scores[got - 1] - q->offset + slack) break;

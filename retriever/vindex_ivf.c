@@ -25,16 +25,16 @@ static size_t aligned(size_t size)
     return (size + ISO_VINDEX_IVF_ALIGN - 1) / ISO_VINDEX_IVF_ALIGN * ISO_VINDEX_IVF_ALIGN;
 }
 
-enum { LOW, STEP, CENTROID_LOW, CENTROID_STEP, COV, OFFSET, RADIUS, CENTROID, POSITION, CODE, ROW, SECTIONS };
+enum { LOW, STEP, CENTROID_LOW, CENTROID_STEP, COV, MIDDLE, OFFSET, RADIUS, CENTROID, POSITION, CODE, ROW, SECTIONS };
 
 /* Bytes of each part; false where a number overflows. */
-static bool sizes(int64_t count, int dim, int64_t lists, int cov_dim, size_t out[SECTIONS], size_t *total)
+static bool sizes(int64_t count, int dim, int64_t lists, int cov_dim, int middle_dim, size_t out[SECTIONS], size_t *total)
 {
-    const size_t n = (size_t)count, d = (size_t)dim, k = (size_t)lists, c = (size_t)cov_dim;
-    const size_t items[SECTIONS] = {d, d, d, d, c * c, k + 1, k, k * d, n, 0, 0};
-    const size_t bytes[SECTIONS] = {4, 4, 4, 4, 4, 4, 4, 1, 4, 1, 2};
+    const size_t n = (size_t)count, d = (size_t)dim, k = (size_t)lists, c = (size_t)cov_dim, m = (size_t)middle_dim;
+    const size_t items[SECTIONS] = {d, d, d, d, c * c, m, k + 1, k, k * d, n, 0, 0};
+    const size_t bytes[SECTIONS] = {4, 4, 4, 4, 4, 4, 4, 4, 1, 4, 1, 2};
     *total = ISO_VINDEX_IVF_HEAD;
-    if (count < 0 || count > INT32_MAX || lists < 1 || lists > INT32_MAX || dim < 1 || cov_dim < 0) return false;
+    if (count < 0 || count > INT32_MAX || lists < 1 || lists > INT32_MAX || dim < 1 || cov_dim < 0 || middle_dim < 0) return false;
     for (int i = 0; i < SECTIONS; i++) {
         size_t size = i >= CODE ? n * d : items[i];
         if (size > SIZE_MAX / 8 || __builtin_add_overflow(*total, aligned(size * bytes[i]), total)) return false;
@@ -43,10 +43,10 @@ static bool sizes(int64_t count, int dim, int64_t lists, int cov_dim, size_t out
     return true;
 }
 
-size_t iso_vindex_ivf_size(int64_t count, int dim, int64_t lists, int cov_dim)
+size_t iso_vindex_ivf_size(int64_t count, int dim, int64_t lists, int cov_dim, int middle_dim)
 {
     size_t parts[SECTIONS], total;
-    return sizes(count, dim, lists, cov_dim, parts, &total) ? total : 0;
+    return sizes(count, dim, lists, cov_dim, middle_dim, parts, &total) ? total : 0;
 }
 
 void iso_vindex_ivf_place(iso_vindex_ivf *x, const uint8_t *payload)
@@ -54,13 +54,14 @@ void iso_vindex_ivf_place(iso_vindex_ivf *x, const uint8_t *payload)
     size_t parts[SECTIONS], total;
     const void *at[SECTIONS];
     const uint8_t *p = payload + ISO_VINDEX_IVF_HEAD;
-    (void)sizes(x->count, x->dim, x->lists, x->cov_dim, parts, &total);
+    (void)sizes(x->count, x->dim, x->lists, x->cov_dim, x->middle_dim, parts, &total);
     for (int i = 0; i < SECTIONS; i++, p += aligned(parts[i - 1])) at[i] = p;
     x->low = at[LOW];
     x->step = at[STEP];
     x->centroid_low = at[CENTROID_LOW];
     x->centroid_step = at[CENTROID_STEP];
     x->cov = at[COV];
+    x->middle = at[MIDDLE];
     x->offset = at[OFFSET];
     x->radius = at[RADIUS];
     x->centroid = at[CENTROID];
@@ -92,7 +93,7 @@ const char *iso_vindex_ivf_check(iso_vindex_ivf *x)
     }
     if (!all_finite(x->low, (size_t)x->dim) || !all_finite(x->step, (size_t)x->dim) ||
         !all_finite(x->centroid_low, (size_t)x->dim) || !all_finite(x->centroid_step, (size_t)x->dim) ||
-        !all_finite(x->cov, (size_t)x->cov_dim * (size_t)x->cov_dim))
+        !all_finite(x->cov, (size_t)x->cov_dim * (size_t)x->cov_dim) || !all_finite(x->middle, (size_t)x->middle_dim))
         return "a number in it is not finite";
     x->radius_mean = x->count ? sum / (double)x->count : 0;
     for (int b = 0; b <= 2 * BUCKETS; b++)
@@ -108,6 +109,13 @@ void iso_vindex_ivf_free_parts(iso_vindex_ivf *x)
     free(x->slot);
     x->packed = NULL;
     x->slot = NULL;
+}
+
+iso_scan_query iso_vindex_ivf_rows(const iso_vindex_ivf *x, const float *w)
+{
+    double bias = 0;
+    for (int j = 0; j < x->middle_dim; j++) bias += (double)w[j] * x->middle[j];
+    return (iso_scan_query){ISO_CODE_F16, x->dim, w, (float)bias};
 }
 
 /* ---- searching ---- */
@@ -326,7 +334,7 @@ static iso_status finish(search *s, const float *w, int64_t k, iso_ranked *out, 
 {
     enum { FEW = 64 };
     const iso_vindex_ivf *x = s->x;
-    const iso_scan_query rows = {ISO_CODE_F16, x->dim, w, 0};
+    const iso_scan_query rows = iso_vindex_ivf_rows(x, w);
     const int64_t n = s->pool.count;
     iso_best best = {.k = k, .heap = out};
     int32_t few[3 * FEW], *many = NULL, *at = few;

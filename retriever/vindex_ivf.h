@@ -1,7 +1,8 @@
 /* vindex_ivf.h: the payload of an index of the kind ivf: an inverted file, searched as far as the query needs.
  *
  * Vectors are sorted into lists by their nearest centroid. A list keeps of each vector x with centroid c: codes of one byte a
- * number for x - c, which the search runs through, and x itself in 16 bits, for the score of the best ones.
+ * number for x - c, which the search runs through, and x - m in 16 bits, m the mean of all vectors, for the score of the best ones: what tells
+ * them apart may be far smaller than they are.
  *
  * How far a search goes. Within list l, scores <w, x> are about normal: mean <w, c_l>, deviation s_l = r_l sqrt(wT C w), r_l the
  * root mean square of |x - c_l| and C the covariance of all x - c, scaled to trace 1. With the k-th best score t so far, list l
@@ -12,10 +13,11 @@
  * that is easy (a single vector) ends after a few lists, one whose answers lie scattered (contrast) goes on.
  *
  * Payload (integers and floats little-endian; each part begins at a multiple of ISO_VINDEX_IVF_ALIGN from the payload's start):
- *     u32 lists, u32 cov_dim (dim, or 0: C = I / dim), f64 tolerance, zeros up to 64 bytes
+ *     u32 lists, u32 cov_dim (dim, or 0: C = I / dim), f64 tolerance, u32 middle_dim (dim, or 0: m = 0), zeros up to 64 bytes
  *     f32 low [dim], step [dim]     a code a of a vector stands for low + a * step
  *     f32 low [dim], step [dim]     the same for the centroids
  *     f32 cov [cov_dim, cov_dim]    C
+ *     f32 middle [middle_dim]       m
  *     u32 offset [lists + 1]        where the lists begin, in vectors
  *     f32 radius [lists]            r_l
  *     u8  centroid [lists, dim]
@@ -36,12 +38,12 @@ enum {
 
 /* Where the parts lie; the pointers are into a payload. */
 typedef struct iso_vindex_ivf {
-    int dim, cov_dim;
+    int dim, cov_dim, middle_dim;
     int64_t count, lists, longest; /* longest: vectors of the longest list */
     double tolerance;
     double radius_mean;                         /* over vectors */
     float tail[2 * ISO_VINDEX_IVF_BUCKETS + 1]; /* Q at the lower end of each bucket, and of as many more behind them */
-    const float *low, *step, *centroid_low, *centroid_step, *cov, *radius;
+    const float *low, *step, *centroid_low, *centroid_step, *cov, *middle, *radius;
     const uint32_t *offset, *position;
     const uint8_t *centroid, *code;
     const uint16_t *row;
@@ -50,8 +52,8 @@ typedef struct iso_vindex_ivf {
 } iso_vindex_ivf;
 
 /* Bytes of a payload; 0 where that overflows. */
-size_t iso_vindex_ivf_size(int64_t count, int dim, int64_t lists, int cov_dim);
-/* Points the parts into the payload by dim, count, lists and cov_dim. */
+size_t iso_vindex_ivf_size(int64_t count, int dim, int64_t lists, int cov_dim, int middle_dim);
+/* Points the parts into the payload by dim, count, lists, cov_dim and middle_dim. */
 void iso_vindex_ivf_place(iso_vindex_ivf *x, const uint8_t *payload);
 /* What follows from the parts (longest, radius_mean, tail) and whether they can be believed: NULL, or what is wrong. */
 const char *iso_vindex_ivf_check(iso_vindex_ivf *x);
@@ -59,6 +61,9 @@ const char *iso_vindex_ivf_check(iso_vindex_ivf *x);
 /* What makes searching faster, where it can be had; behind the check. Owned by x: */
 void iso_vindex_ivf_pack(iso_vindex_ivf *x);
 void iso_vindex_ivf_free_parts(iso_vindex_ivf *x);
+
+/* A query of the rows in 16 bits. */
+iso_scan_query iso_vindex_ivf_rows(const iso_vindex_ivf *x, const float *w);
 
 /* The k best positions, 1 <= k <= count; as iso_vindex_engine's search. *visited (may be NULL): lists searched. */
 ISO_CHECK iso_status iso_vindex_ivf_search(const iso_vindex_ivf *x, const float *w, int64_t k, iso_ranked *out,

@@ -22,7 +22,7 @@ enum {
 typedef struct build {
     iso_vindex_ivf x; /* into payload */
     uint8_t *payload;
-    float *low, *step, *centroid_low, *centroid_step, *cov, *radius;
+    float *low, *step, *centroid_low, *centroid_step, *cov, *middle, *radius;
     uint32_t *offset, *position;
     uint8_t *centroid, *code;
     uint16_t *row;
@@ -82,25 +82,26 @@ static iso_status take_rows(void *ctx, int64_t first, int64_t n, const float *un
 {
     build *b = ctx;
     int dim = b->x.dim;
-    float *kept = iso_calloc((size_t)dim, sizeof *kept);
-    if (!kept) return iso_fail_memory(err);
+    float *away = iso_calloc((size_t)dim, 2 * sizeof *away), *kept = away + dim;
+    if (!away) return iso_fail_memory(err);
     for (int64_t i = 0; i < n; i++) {
         const float *z = unit + i * dim, *center = b->center + (size_t)b->list[first + i] * (size_t)dim;
         size_t slot = b->next[b->list[first + i]]++;
         double distance = 0, square = 0;
         b->position[slot] = (uint32_t)(first + i);
-        iso_half_store(dim, z, b->row + slot * (size_t)dim);
+        for (int j = 0; j < dim; j++) away[j] = z[j] - b->middle[j];
+        iso_half_store(dim, away, b->row + slot * (size_t)dim);
         iso_half_load(dim, b->row + slot * (size_t)dim, kept);
         for (int j = 0; j < dim; j++) {
             float r = z[j] - center[j];
             b->code[slot * (size_t)dim + (size_t)j] = code_of(r, b->low[j], b->step[j]);
             square += (double)r * r;
-            distance += ((double)z[j] - kept[j]) * ((double)z[j] - kept[j]);
+            distance += ((double)z[j] - b->middle[j] - kept[j]) * ((double)z[j] - b->middle[j] - kept[j]);
         }
         b->sum[b->list[first + i]] += square;
         if (distance > b->worst) b->worst = distance;
     }
-    free(kept);
+    free(away);
     return ISO_OK;
 }
 
@@ -109,7 +110,7 @@ static iso_status take_rows(void *ctx, int64_t first, int64_t n, const float *un
 static iso_status allocate(build *b, iso_error *err)
 {
     iso_vindex_ivf *x = &b->x;
-    size_t size = iso_vindex_ivf_size(x->count, x->dim, x->lists, x->cov_dim);
+    size_t size = iso_vindex_ivf_size(x->count, x->dim, x->lists, x->cov_dim, x->middle_dim);
     if (size == 0)
         return iso_fail(err, ISO_E_UNSUPPORTED, "an index of kind ivf cannot hold %lld vectors of %d numbers",
                         (long long)x->count, x->dim);
@@ -127,6 +128,7 @@ static iso_status allocate(build *b, iso_error *err)
     b->low = (float *)(b->payload + ((const uint8_t *)x->low - b->payload));
     b->step = (float *)(b->payload + ((const uint8_t *)x->step - b->payload));
     b->cov = (float *)(b->payload + ((const uint8_t *)x->cov - b->payload));
+    b->middle = (float *)(b->payload + ((const uint8_t *)x->middle - b->payload));
     b->radius = (float *)(b->payload + ((const uint8_t *)x->radius - b->payload));
     b->offset = (uint32_t *)(b->payload + ((const uint8_t *)x->offset - b->payload));
     b->position = (uint32_t *)(b->payload + ((const uint8_t *)x->position - b->payload));
@@ -144,6 +146,11 @@ static void settle_lists(build *b)
 {
     const iso_vindex_ivf *x = &b->x;
     const int dim = x->dim;
+    for (int j = 0; j < dim; j++) {
+        double sum = 0;
+        for (int64_t l = 0; l < x->lists; l++) sum += b->sum[l * dim + j];
+        b->middle[j] = (float)(sum / (double)x->count);
+    }
     for (int64_t l = 0; l < x->lists; l++) {
         float *center = b->center + l * dim;
         double n = b->offset[l + 1];
@@ -264,10 +271,11 @@ static iso_status choose_tolerance(build *b, iso_vindex *v, const iso_vindex_row
 
 static void put_head(const build *b)
 {
-    uint32_t lists = (uint32_t)b->x.lists, cov = (uint32_t)b->x.cov_dim;
+    uint32_t lists = (uint32_t)b->x.lists, cov = (uint32_t)b->x.cov_dim, middle = (uint32_t)b->x.middle_dim;
     memcpy(b->payload, &lists, 4);
     memcpy(b->payload + 4, &cov, 4);
     memcpy(b->payload + 8, &b->x.tolerance, 8);
+    memcpy(b->payload + 16, &middle, 4);
 }
 
 static iso_status make(build *b, iso_vindex *v, const iso_vindex_rows *rows, iso_error *err)
@@ -298,13 +306,14 @@ static iso_status ivf_build(iso_vindex *v, const iso_vindex_rows *rows, iso_vind
 {
     build b = {.x = {.dim = v->info.source.dim, .count = rows->count, .lists = lists_for(rows->count)}};
     b.x.cov_dim = b.x.dim <= ISO_VINDEX_IVF_COV_MAX ? b.x.dim : 0;
+    b.x.middle_dim = b.x.dim;
     iso_status st = make(&b, v, rows, err);
     if (st == ISO_OK) {
         put_head(&b);
         st = iso_vindex_start(sink, 0, err);
     }
     if (st == ISO_OK)
-        st = iso_vindex_put(sink, b.payload, iso_vindex_ivf_size(b.x.count, b.x.dim, b.x.lists, b.x.cov_dim), err);
+        st = iso_vindex_put(sink, b.payload, iso_vindex_ivf_size(b.x.count, b.x.dim, b.x.lists, b.x.cov_dim, b.x.middle_dim), err);
     iso_vindex_nearest_free(b.nearest);
     iso_vindex_ivf_free_parts(&b.x);
     free(b.payload);
@@ -320,7 +329,7 @@ static iso_status ivf_build(iso_vindex *v, const iso_vindex_rows *rows, iso_vind
 
 static iso_status ivf_open(iso_vindex *v, const char **fault, iso_error *err)
 {
-    uint32_t lists, cov;
+    uint32_t lists, cov, middle;
     if (v->payload_size < ISO_VINDEX_IVF_HEAD) {
         *fault = "its payload is too short";
         return ISO_E_FORMAT;
@@ -330,12 +339,14 @@ static iso_status ivf_open(iso_vindex *v, const char **fault, iso_error *err)
     memcpy(&lists, v->payload, 4);
     memcpy(&cov, v->payload + 4, 4);
     memcpy(&x->tolerance, v->payload + 8, 8);
+    memcpy(&middle, v->payload + 16, 4);
     x->dim = v->info.source.dim;
     x->count = v->info.count;
     x->lists = lists;
     x->cov_dim = (int)cov;
-    if ((cov != 0 && cov != (uint32_t)x->dim) || cov > ISO_VINDEX_IVF_COV_MAX || x->count < 1 || lists > x->count ||
-        iso_vindex_ivf_size(x->count, x->dim, x->lists, x->cov_dim) != v->payload_size)
+    x->middle_dim = (int)middle;
+    if ((middle != 0 && middle != (uint32_t)x->dim) || (cov != 0 && cov != (uint32_t)x->dim) || cov > ISO_VINDEX_IVF_COV_MAX || x->count < 1 || lists > x->count ||
+        iso_vindex_ivf_size(x->count, x->dim, x->lists, x->cov_dim, x->middle_dim) != v->payload_size)
         *fault = "its payload has another size than its lists and vectors take";
     if (!*fault) {
         iso_vindex_ivf_place(x, v->payload);
@@ -374,12 +385,13 @@ static iso_status ivf_vector(iso_vindex *v, int64_t position, float *out, iso_er
             if (x->position[i] < (uint64_t)x->count) x->slot[x->position[i]] = (uint32_t)i;
     }
     iso_half_load(x->dim, x->row + (size_t)x->slot[position] * (size_t)x->dim, out);
+    for (int j = 0; j < x->middle_dim; j++) out[j] += x->middle[j];
     return ISO_OK;
 }
 
 static double ivf_slack(const iso_vindex *v, const float *w)
 {
-    iso_scan_query rows = {ISO_CODE_F16, v->info.source.dim, w, 0};
+    iso_scan_query rows = iso_vindex_ivf_rows(v->state, w);
     return iso_scan_slack(&rows, 1.01);
 }
 

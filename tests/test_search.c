@@ -546,6 +546,49 @@ static void shell(const char *what, const char *from, const char *to)
     if (system(command)) fail_msg("failed: %s", command);
 }
 
+/* Vectors that differ by little of their length: what tells them apart is less than a number in 16 bits resolves. */
+static void test_close_together(void **state)
+{
+    (void)state;
+    enum { N = 8000, QUERIES = 20 };
+    iso_searcher *searcher;
+    iso_txn *t;
+    float v[DIM], queries[QUERIES][DIM];
+    wipe();
+    iso_store *s = make(digest_a);
+    OK(iso_txn_begin(s, true, &t, &err));
+    for (int i = 0; i < N; i++) {
+        char path[32];
+        random_vector(v);
+        for (int j = 0; j < DIM; j++) v[j] = (j % 3 ? 1 : -0.5f) + 0.03f * v[j];
+        if (i < QUERIES) memcpy(queries[i], v, sizeof v);
+        snprintf(path, sizeof path, "p/%d.jpg", i);
+        put(t, path, v, (uint64_t)i + 1);
+    }
+    OK(iso_txn_commit(t, &err));
+    for (int kind = 3; kind < 5; kind++) {
+        const int64_t ks[] = {1, 10, 64};
+        double sum[3] = {0};
+        OK(iso_index_build(s, kinds[kind], true, &err));
+        OK(iso_searcher_open(s, &searcher, &err));
+        for (int i = 0; i < 3 * QUERIES; i++) {
+            double w[DIM], offset;
+            iso_hit got[64], *want;
+            int64_t found;
+            bool exact;
+            OK(iso_searcher_query(searcher, ISO_SUM, 1, queries[i / 3], 0, NULL, 0.5, w, &offset, &err));
+            OK(iso_search(searcher, w, offset, ks[i % 3], 0, NULL, got, &found, &exact, &err));
+            assert_int_equal(got[0].id, i / 3 + 1); /* it finds itself */
+            brute(s, w, offset, &want);
+            sum[i % 3] += recall(got, found, want, ks[i % 3]) / QUERIES;
+            free(want);
+        }
+        if (!(sum[0] >= 0.95 && sum[1] >= 0.95 && sum[2] >= 0.95)) fail_msg("%s: recall %g, %g and %g", kinds[kind], sum[0], sum[1], sum[2]);
+        iso_searcher_free(searcher);
+    }
+    iso_store_close(s);
+}
+
 /* Of the same vectors' origin, in the same second, with the same numbers of items and changes. */
 static void test_of_a_twin(void **state)
 {
@@ -694,6 +737,7 @@ int main(void)
         cmocka_unit_test(test_changes),          cmocka_unit_test(test_empty_and_small),
         cmocka_unit_test(test_damage),           cmocka_unit_test(test_of_another),
         cmocka_unit_test(test_of_a_twin),        cmocka_unit_test(test_restored),
+        cmocka_unit_test(test_close_together),
         cmocka_unit_test(test_verify_sees_other_vectors), cmocka_unit_test(test_of_another_version),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -341,7 +341,7 @@ static void test_forged_payload(void **state)
     (void)state;
     data d = make(700, 12, 20);
     iso_vindex *v = build(&d, NULL);
-    size_t size = v->payload_size, small = iso_vindex_ivf_size(0, 12, 17, 12);
+    size_t size = v->payload_size, small = iso_vindex_ivf_size(0, 12, 17, 12, 12);
     uint8_t *copy = aligned_alloc(64, (size + 63) / 64 * 64);
     iso_vindex forged = {.info = v->info, .payload = copy, .payload_size = size};
     const iso_vindex_ivf *real = v->state;
