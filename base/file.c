@@ -182,8 +182,9 @@ static int sync_folder(const char *folder)
     return bad ? -1 : 0;
 }
 
-static iso_status flush(iso_file *f, iso_error *err)
+iso_status iso_file_finish(iso_file *f, iso_error *err)
 {
+    if (!f->stream) return ISO_OK;
     /* A write that failed long ago left no errno behind. */
     if (ferror(f->stream))
         return iso_fail(err, ISO_E_IO, "cannot write %s: a write failed (is the disk full?)", f->path);
@@ -197,7 +198,7 @@ static iso_status flush(iso_file *f, iso_error *err)
 
 iso_status iso_file_commit(iso_file *f, iso_error *err)
 {
-    iso_status status = flush(f, err);
+    iso_status status = iso_file_finish(f, err);
     if (!status && rename(f->temporary, f->path) != 0)
         status = iso_fail_errno(err, "cannot replace %s", f->path);
     if (status)

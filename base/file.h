@@ -15,7 +15,9 @@ typedef struct iso_file iso_file;
 ISO_CHECK iso_status iso_file_create(const char *path, iso_file **out, iso_error *err);
 /* The stream to write to; owned by the file. */
 FILE *iso_file_stream(iso_file *f);
-/* Flushes, syncs, renames, syncs the folder. Frees f in every case; after a failure the old file stands as it was. */
+/* Flushes and syncs: what may fail for want of room. For several files that are to appear together, before the first commit; nothing is written then. */
+ISO_CHECK iso_status iso_file_finish(iso_file *f, iso_error *err);
+/* The same unless it was done, then renames and syncs the folder. Frees f in every case; after a failure the old file stands as it was. */
 ISO_CHECK iso_status iso_file_commit(iso_file *f, iso_error *err);
 /* Throws away what was written. NULL is fine. */
 void iso_file_abort(iso_file *f);

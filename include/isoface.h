@@ -60,6 +60,7 @@ const char *iso_status_text(iso_status status);
  *
  * Threads: a database may be used by any number of threads at a time, each with queries of its own; a query and an
  * answer belong to one thread at a time; iso_db_refresh and iso_db_close need the database to themselves.
+ * A process opens a database once (ISO_E_ARGUMENT the second time).
  * Strings handed out belong to the object they came from and live as long as it does. Free functions take NULL. */
 
 typedef struct iso_db iso_db;
@@ -99,7 +100,7 @@ iso_status iso_query_add_vector(iso_query *query, iso_sign sign, const float *ve
 /* Reads and encodes the images added so far, on all threads. An image that the database holds with the same content is
  * not encoded again, whatever its name. A file that cannot be used is no error: it becomes a skipped one.
  * ISO_E_MISMATCH: the database's copy of its model is not the one that made its vectors; ISO_E_UNSUPPORTED: the database
- * has no model (imported vectors) and an image is not in it; ISO_E_NUMERIC: the model gives no finite vector. */
+ * has no model (imported vectors); ISO_E_NUMERIC: the model gives no finite vector. */
 iso_status iso_query_read(iso_query *query, iso_error *err);
 
 int64_t iso_query_count(const iso_query *query, iso_sign sign);                       /* usable examples */
@@ -128,7 +129,7 @@ typedef struct iso_query_options {
 
 typedef struct iso_result {
     uint64_t id;
-    double score;        /* of ISO_SUM at most 1 where there are no counter-examples; of ISO_CONTRAST without bounds, 0 on average */
+    double score;        /* of ISO_SUM at most 1, but for rounding, where there are no counter-examples; of ISO_CONTRAST without bounds, 0 on average */
     const char *path;    /* as stored: relative to iso_db_root */
     const char *file;    /* where the image lies */
 } iso_result;

@@ -64,6 +64,8 @@ iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool
     if (!status) status = iso_npy_create(vectors, (int64_t)info.count, info.dim, &w, err);
     if (!status) status = iso_file_create(paths, &f, err);
     if (!status) status = export_rows(t, w, iso_file_stream(f), paths, nul, &n, err);
+    if (!status) status = iso_npy_finish(w, err);
+    if (!status) status = iso_file_finish(f, err);
     if (!status) {
         status = iso_file_commit(f, err);
         f = NULL;

@@ -308,11 +308,16 @@ iso_status iso_npy_write(iso_npy_writer *w, const float *rows, int64_t n, iso_er
     return ISO_OK;
 }
 
+iso_status iso_npy_finish(iso_npy_writer *w, iso_error *err)
+{
+    if (w->written == w->rows) return iso_file_finish(w->file, err);
+    return iso_fail(err, ISO_E_ARGUMENT, "%s: %" PRId64 " rows of %" PRId64 " were written", w->path, w->written, w->rows);
+}
+
 iso_status iso_npy_commit(iso_npy_writer *w, iso_error *err)
 {
-    iso_status status = ISO_OK;
-    if (w->written != w->rows) status = iso_fail(err, ISO_E_ARGUMENT, "%s: %" PRId64 " rows of %" PRId64 " were written", w->path, w->written, w->rows);
-    else {
+    iso_status status = iso_npy_finish(w, err);
+    if (!status) {
         status = iso_file_commit(w->file, err);
         w->file = NULL;
     }

@@ -70,6 +70,11 @@ static iso_status still_there(const iso_store *s, iso_error *err)
     return ISO_OK;
 }
 
+enum { AGAIN = 100, WAIT = 10000 }; /* times; milliseconds */
+
+/* All places for readers are taken, or the file has grown beyond the map while others here read in it: their transactions are short. */
+static bool may_pass(int rc) { return rc == MDB_READERS_FULL || rc == MDB_MAP_RESIZED; }
+
 iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err)
 {
     if (write && !s->writable) return iso_fail(err, ISO_E_ARGUMENT, "%s is open for reading only", s->dir);
@@ -78,7 +83,10 @@ iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err
     t->store = s;
     t->write = write;
     int rc = EAGAIN;
-    for (int i = 0; rc == EAGAIN && i < 100; i++) rc = begin_once(s, write, &t->txn);
+    for (int i = 0; (rc == EAGAIN && i < AGAIN) || (may_pass(rc) && i < WAIT); i++) {
+        if (may_pass(rc)) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        rc = begin_once(s, write, &t->txn);
+    }
     if (rc) {
         free(t);
         return iso_lmdb_fail(err, rc, s->dir, write ? "write" : "read");

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/args.h"
+#include "base/progress.h"
 #include "indexer/store.h"
 #include "programs/indexer.h"
 #include "retriever/search.h"
@@ -53,5 +54,7 @@ int iso_indexer_reindex(int argc, char **argv)
     config c = {0};
     iso_error err = {0};
     int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
-    return code != ISO_ARGS_RUN ? code : iso_exit(command.program, run(&c, &err), &err);
+    if (code != ISO_ARGS_RUN) return code;
+    iso_interrupt_install();
+    return iso_exit(command.program, run(&c, &err), &err);
 }

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <xxhash.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -69,7 +68,12 @@ static iso_status add_folder(iso_query *q, iso_sign sign, const char *path, iso_
     free(images);
     if (st == ISO_E_MEMORY) return iso_fail_memory(err);
     if (st != ISO_OK) return add_skip(q, path, why.message, err);
-    if (list.count == 0) st = add_skip(q, path, "a folder without files", err);
+    if (list.count + list.skipped == 0) st = add_skip(q, path, "a folder without files", err);
+    for (size_t i = 0; st == ISO_OK && i < list.skipped; i++) {
+        char *skipped = iso_path_join(list.root, list.skip_path[i]);
+        st = skipped ? add_skip(q, skipped, list.skip_reason[i], err) : iso_fail_memory(err);
+        free(skipped);
+    }
     for (size_t i = 0; st == ISO_OK && i < list.count; i++) st = add_pending(q, sign, iso_path_join(list.root, list.path[i]), err);
     iso_listing_free(&list);
     return st;
@@ -80,7 +84,7 @@ iso_status iso_query_add_path(iso_query *q, iso_sign sign, const char *path, iso
     struct stat s;
     if (sign != ISO_LIKE && sign != ISO_UNLIKE) return iso_fail(err, ISO_E_ARGUMENT, "an example is either like or unlike");
     if (!path || !path[0]) return iso_fail(err, ISO_E_ARGUMENT, "an empty path");
-    if (stat(path, &s) == 0 && S_ISDIR(s.st_mode)) return add_folder(q, sign, path, err);
+    if (iso_path_stat(path, &s) == 0 && S_ISDIR(s.st_mode)) return add_folder(q, sign, path, err);
     return add_pending(q, sign, iso_strndup(path, strlen(path)), err); /* what is wrong with it is said on reading */
 }
 
@@ -125,7 +129,7 @@ static iso_status load_model(iso_db *db, iso_error *err)
     const char *dir = iso_store_dir(db->store);
     if (db->encoder) return ISO_OK;
     if (!db->info.model[0])
-        return iso_fail(err, ISO_E_UNSUPPORTED, "the database %s holds imported vectors and no model to encode images with: query by id, or with images that are in it", dir);
+        return iso_fail(err, ISO_E_UNSUPPORTED, "the database %s holds imported vectors and no model to encode images with: query by id", dir);
     char *path = iso_path_join(dir, db->info.model);
     if (!path) return iso_fail_memory(err);
     iso_status st = iso_model_load(path, &model, err);
@@ -147,9 +151,7 @@ static iso_status load_model(iso_db *db, iso_error *err)
 
 typedef struct slot {  /* one image of a batch */
     const iso_pending *from;
-    char *data;
-    size_t size;
-    uint64_t hash[2];
+    iso_image_file file;
     bool stored, bad;
     iso_error why;     /* with bad */
 } slot;
@@ -161,23 +163,6 @@ typedef struct batch {
     int count;
 } batch;
 
-/* The same hash as in the database (image.h); done before decoding, which it may save. */
-static void read_file(slot *s)
-{
-    struct stat status;
-    if (stat(s->from->path, &status) != 0) (void)iso_fail_errno(&s->why, "cannot open");
-    else if (!S_ISREG(status.st_mode)) (void)iso_fail(&s->why, ISO_E_IO, "not a regular file");
-    else if (status.st_size > (int64_t)ISO_IMAGE_MAX_FILE)
-        (void)iso_fail(&s->why, ISO_E_FORMAT, "larger than the %u MiB allowed", ISO_IMAGE_MAX_FILE >> 20);
-    else if (iso_file_read(s->from->path, ISO_IMAGE_MAX_FILE, &s->data, &s->size, &s->why) == ISO_OK) {
-        XXH128_hash_t h = XXH3_128bits(s->data, s->size);
-        s->hash[0] = h.low64;
-        s->hash[1] = h.high64;
-        return;
-    }
-    s->bad = true;
-}
-
 static iso_status look_up(iso_query *q, batch *b, iso_error *err)
 {
     iso_txn *txn = NULL;
@@ -188,7 +173,7 @@ static iso_status look_up(iso_query *q, batch *b, iso_error *err)
     for (int i = 0; st == ISO_OK && i < b->count; i++) {
         slot *s = &b->slot[i];
         if (s->bad) continue;
-        st = iso_item_by_hash(txn, s->hash, &item, err);
+        st = iso_item_by_hash(txn, s->file.hash, &item, err);
         if (st == ISO_OK) st = iso_item_vector(txn, item.id, &z, err);
         if (st == ISO_OK) {
             memcpy(b->vector + (size_t)i * dim, z, dim * sizeof *z);
@@ -230,10 +215,11 @@ static iso_status decode_and_encode(iso_query *q, batch *b, iso_error *err)
         slot *s = &b->slot[i];
         iso_image_info info;
         if (s->bad || s->stored) continue;
-        s->bad = iso_image_decode(s->data, s->size, b->pixels + (size_t)i * ISO_PIXELS, &info, &s->why) != ISO_OK;
+        s->bad = iso_image_file_decode(&s->file, b->pixels + (size_t)i * ISO_PIXELS, &info, &s->why) != ISO_OK;
     }
     for (int i = 0; i < b->count; i++) {
-        if (b->slot[i].bad && b->slot[i].why.status == ISO_E_MEMORY) return iso_fail_memory(err);
+        if (b->slot[i].bad && b->slot[i].why.status == ISO_E_MEMORY) /* says nothing of the image */
+            return iso_fail(err, ISO_E_MEMORY, "%s: %s", b->slot[i].from->path, b->slot[i].why.message);
         if (b->slot[i].bad || b->slot[i].stored) continue;
         memmove(b->pixels + (size_t)n * ISO_PIXELS, b->pixels + (size_t)i * ISO_PIXELS, ISO_PIXELS);
         which[n++] = i;
@@ -244,7 +230,7 @@ static iso_status decode_and_encode(iso_query *q, batch *b, iso_error *err)
 static iso_status read_batch(iso_query *q, batch *b, iso_error *err)
 {
 #pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < b->count; i++) read_file(&b->slot[i]);
+    for (int i = 0; i < b->count; i++) b->slot[i].bad = iso_image_file_read(b->slot[i].from->path, &b->slot[i].file, &b->slot[i].why) != ISO_OK;
     iso_status st = look_up(q, b, err);
     if (st == ISO_OK) st = decode_and_encode(q, b, err);
     for (int i = 0; st == ISO_OK && i < b->count; i++) {
@@ -253,10 +239,10 @@ static iso_status read_batch(iso_query *q, batch *b, iso_error *err)
             st = add_skip(q, s->from->path, s->why.message, err);
             continue;
         }
-        iso_example example = {.file = s->from->path, .hash = {s->hash[0], s->hash[1]}};
+        iso_example example = {.file = s->from->path, .hash = {s->file.hash[0], s->file.hash[1]}};
         st = iso_examples_add(q, s->from->sign, &example, b->vector + (size_t)i * (size_t)q->db->info.dim, err);
     }
-    for (int i = 0; i < b->count; i++) free(b->slot[i].data);
+    for (int i = 0; i < b->count; i++) iso_image_file_free(&b->slot[i].file);
     return st;
 }
 

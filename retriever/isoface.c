@@ -18,12 +18,9 @@ static iso_status read_info(iso_db *db, iso_error *err)
     st = iso_store_info_get(txn, &info, err);
     iso_txn_abort(txn);
     if (st != ISO_OK) return st;
-    char *root = iso_strndup(info.root ? info.root : "", info.root ? strlen(info.root) : 0);
-    if (!root) return iso_fail_memory(err);
-    free(db->root);
-    db->root = root;
     db->info = info;
-    return ISO_OK;
+    if (!db->root) db->root = iso_strndup(info.root ? info.root : "", info.root ? strlen(info.root) : 0); /* as it was when the database was opened */
+    return db->root ? ISO_OK : iso_fail_memory(err);
 }
 
 iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err)

@@ -164,7 +164,7 @@ static iso_status take_candidates(const query *q, hits *list, int64_t n, const u
         for (; known < list->count && known < k; known++)
             if (known == 0 || list->hit[known].score < least) least = list->hit[known].score;
         for (; i < n && some < most; i++) {
-            if (known == k && scores[i] - q->offset + slack < least) {
+            if (known == k && scores[i] * q->norm - q->offset + slack < least) {
                 n = i;
                 break;
             }
@@ -192,7 +192,7 @@ static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_e
     iso_vindex_info info;
     iso_vindex_info_get(q->s->index, &info);
     const size_t extras = list->count;
-    const double slack = iso_vindex_slack(q->s->index, q->w_single) + q->norm * 0x1p-22; /* w and the unit vectors are rounded, too */
+    const double slack = iso_vindex_slack(q->s->index, q->w_single) * q->norm + q->norm * 0x1p-22; /* w and the unit vectors are rounded, too */
     int64_t want = info.error > 1e-3 ? 4 * q->k + 64 : info.approximate ? q->k + q->k / 8 + 2 : info.error > 0 ? 2 * q->k + 64 : q->k + 32;
     uint64_t *ids = NULL; /* and behind them their scores */
     int widened = 0;
@@ -222,7 +222,7 @@ static iso_status take_from_index(const query *q, hits *list, bool *exact, iso_e
         if (enough && info.approximate && (info.error == 0 || widened == WIDENED_MOST)) break;
         if (enough && got > 0) {
             qsort(list->hit, list->count, sizeof *list->hit, compare_hits);
-            if (list->hit[q->k - 1].score > scores[got - 1] - q->offset + slack) break;
+            if (list->hit[q->k - 1].score > scores[got - 1] * q->norm - q->offset + slack) break;
             list->count = 0; /* sorting mixed the extras in */
             st = take_extras(q, list, err);
             if (st != ISO_OK) break;
@@ -248,7 +248,7 @@ iso_status iso_search(iso_searcher *s, const double *w, double offset, int64_t k
     if (!isfinite(q.norm) || !(q.norm > 0)) return iso_fail(err, ISO_E_NUMERIC, "the query vector is zero or not finite");
     float *single = iso_calloc((size_t)s->dim, sizeof *single);
     if (!single) return iso_fail_memory(err);
-    for (int j = 0; j < s->dim; j++) single[j] = (float)w[j];
+    for (int j = 0; j < s->dim; j++) single[j] = (float)(w[j] / q.norm); /* of any length w may have: a float may not hold it */
     q.w_single = single;
     iso_status st = iso_txn_begin(s->store, false, &q.txn, err);
     if (st != ISO_OK) {

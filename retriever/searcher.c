@@ -225,7 +225,8 @@ static iso_status open_index(iso_searcher *s, iso_txn *txn, const iso_store_info
     (void)iso_fail(&why, ISO_E_MISMATCH, "index %s lacks %lld of %llu items and holds %lld that are gone", path, (long long)lacks,
                    (unsigned long long)info->count, (long long)s->removed);
     /* a kind that was only the default for a smaller database need not be the right one now, but a chosen one stays */
-    return rebuild(s, txn, info, strcmp(kind, "flat") == 0 ? NULL : kind, path, why.message, err);
+    const bool was_default = strcmp(kind, "flat") == 0 && iso_vindex_count(s->index) < FLAT_BELOW;
+    return rebuild(s, txn, info, was_default ? NULL : kind, path, why.message, err);
 }
 
 iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *err)

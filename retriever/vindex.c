@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "base/memory.h"
+#include "base/progress.h"
 
 bool iso_vindex_kind_known(const char *kind)
 {
@@ -74,7 +75,8 @@ iso_status iso_vindex_pass(iso_vindex *v, const iso_vindex_rows *rows, iso_vinde
     iso_status st = ids && chunk ? rows->rewind(rows->ctx, err) : iso_fail_memory(err);
     v->run_count = 0;
     while (st == ISO_OK) {
-        st = rows->next(rows->ctx, ISO_VINDEX_CHUNK, ids, chunk, &got, err);
+        st = iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the index was built: the next search builds it") : ISO_OK;
+        if (st == ISO_OK) st = rows->next(rows->ctx, ISO_VINDEX_CHUNK, ids, chunk, &got, err);
         if (st != ISO_OK || got == 0) break;
         if (at + got > rows->count) st = iso_fail(err, ISO_E_INTERNAL, "more vectors than announced while building the index");
         if (st == ISO_OK) st = keep_ids(v, at, got, ids, &last, err);

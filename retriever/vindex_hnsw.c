@@ -23,7 +23,8 @@ enum { LEAST_WIDTH = 64, MOST_WIDTH = 4096 };
 iso_status iso_vindex_faiss_fail(iso_error *err, const char *doing)
 {
     const char *why = faiss_get_last_error();
-    if (why && strstr(why, "bad_alloc")) return iso_fail_memory(err);
+    /* FAISS's C interface keeps only the base of what was thrown, and its own exceptions say more */
+    if (why && (strstr(why, "bad_alloc") || strcmp(why, "std::exception") == 0)) return iso_fail_memory(err);
     return iso_fail(err, ISO_E_INTERNAL, "FAISS failed while %s: %s", doing, why ? why : "no reason given");
 }
 

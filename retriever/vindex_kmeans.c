@@ -12,6 +12,7 @@
 #include <faiss/c_api/index_factory_c.h>
 
 #include "base/memory.h"
+#include "base/progress.h"
 #include "retriever/vindex_faiss.h"
 
 enum {
@@ -70,6 +71,10 @@ static iso_status divide(int dim, int64_t n, const float *x, const uint32_t *of,
         int64_t first = (int64_t)((double)k * (double)before / (double)n), m = 0;
         before += size[t];
         int64_t parts = (before == n ? k : (int64_t)((double)k * (double)before / (double)n)) - first;
+        if (iso_interrupted()) {
+            st = iso_fail(err, ISO_E_INTERRUPTED, "interrupted while clusters were looked for: the next search builds the index");
+            break;
+        }
         if (parts == 0) continue;
         if (!iso_grow(&group, &room, (size_t)size[t] * (size_t)dim, sizeof *group)) {
             st = iso_fail_memory(err);

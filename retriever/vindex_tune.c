@@ -198,7 +198,7 @@ iso_status iso_vindex_trial_recall(const iso_vindex_trial *t, iso_vindex_trial_s
         {
             if (s != ISO_OK && st == ISO_OK) {
                 st = s;
-                *err = mine;
+                if (err) *err = mine;
             }
             hits[i % DEPTHS][q / PART] += n;
         }

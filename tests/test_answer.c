@@ -124,6 +124,15 @@ static void test_api(void **state)
     assert_int_equal(iso_answer_count(a), ODD);
     assert_string_equal(iso_answer_result(a, ODD - 1)->path, odd[ODD - 2]);
     iso_answer_free(a);
+    for (double gamma = 1e30; gamma < 1e150; gamma *= 1e10) { /* longer than a float can be */
+        OK(iso_query_run(q, &(iso_query_options){.k = 100, .gamma = gamma}, &a, &err));
+        assert_int_equal(iso_answer_count(a), ODD);
+        assert_string_equal(iso_answer_result(a, ODD - 1)->path, odd[ODD - 2]);
+        iso_answer_free(a);
+    }
+    const char *root = iso_db_root(d);
+    OK(iso_db_refresh(d, &err));
+    assert_string_equal(root, base); /* it lives as long as the database */
     /* contrast: the same examples, negatives and exclusion; scores in standard deviations, 0 on average */
     OK(iso_query_run(q, &(iso_query_options){.k = 100, .scorer = ISO_CONTRAST, .gamma = 3}, &a, &err));
     assert_int_equal(iso_answer_count(a), ODD);

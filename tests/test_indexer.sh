@@ -254,6 +254,9 @@ expect 'import for another folder' 1
 indexer import --db "$db" --vectors "$work/v.npy" --paths "$work/p.txt"
 expect 'import among encoded ones' 1
 has "$said" 'imported ones never mix' 'import among encoded ones'
+(ulimit -f 1 && exec "$bin/indexer" export --db "$db" --vectors "$work/large" --paths "$work/small") >/dev/null 2>"$work/limited"
+same "$?" 1 'room for the paths alone'
+[[ ! -e $work/large && ! -e $work/small ]] || { echo 'half an export'; failed=1; }
 indexer export --db "$db" --vectors /dev/full --paths "$work/x"
 expect 'export into a device' 1
 

@@ -108,6 +108,14 @@ expect 'help' 0
 has "$out" '--exclude-query' 'help'
 
 # ---- bad input
+mkdir "$work/linked"
+cp "$work/faces/000011.jpg" "$work/linked/good.jpg"
+ln -s nowhere "$work/linked/gone.jpg"
+retrieve --query "$work/linked" -k 2 --db "$db"
+expect 'a folder with a broken link' 0
+has "$said" "skipped $work/linked/gone.jpg: " 'a folder with a broken link'
+retrieve --query "$work/linked" -k 2 --db "$db" --strict
+expect 'a folder with a broken link, --strict' 1
 mkdir "$work/bad"
 : >"$work/bad/empty.jpg"
 head -c 700 "$work/faces/000010.jpg" >"$work/bad/short.jpg"
