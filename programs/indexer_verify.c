@@ -30,7 +30,8 @@ static const iso_command command = {
     "vector index. Every fault is one line; exit code 1 when there is one.",
     options,
     "A faulty index is repaired by `indexer reindex`, a wrong mean and covariance by `indexer compact`; a database with\n"
-    "other faults is restored, or made anew by `indexer encode`.",
+    "other faults is restored, or made anew by `indexer encode`. A vector has no checksum: what changes it by less than\n"
+    "the millionth part of its length, or its file's size, time or dimensions, is not seen.",
 };
 
 static void say(void *ctx, const char *line)
