@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,7 +121,26 @@ static void file_free(iso_file *f)
     free(f);
 }
 
-/* A link keeps being a link: the file it points to is replaced. */
+/* Where the links at `path`, at whose end there is nothing yet, lead to. Fresh memory; NULL and errno on failure. */
+static char *follow(const char *path)
+{
+    enum { LINKS = 40 };
+    char target[PATH_MAX], *at = iso_strndup(path, strlen(path));
+    for (int i = 0; at; i++) {
+        const ssize_t n = readlink(at, target, sizeof target);
+        if (n < 0) return at; /* no link */
+        char *folder = folder_of(at);
+        free(at);
+        at = NULL;
+        if (n == sizeof target || i == LINKS) errno = ELOOP;
+        else if (target[0] == '/') at = iso_strndup(target, (size_t)n);
+        else if (folder) at = iso_format("%s/%.*s", folder, (int)n, target);
+        free(folder);
+    }
+    return NULL;
+}
+
+/* A link keeps being a link: the file it points to is replaced, or made. */
 static iso_status resolve(iso_file *f, const char *path, struct stat *target, bool *exists, iso_error *err)
 {
     *exists = stat(path, target) == 0;
@@ -129,7 +149,7 @@ static iso_status resolve(iso_file *f, const char *path, struct stat *target, bo
         return iso_fail(err, ISO_E_IO, "cannot write %s: it is a folder", path);
     if (*exists && !S_ISREG(target->st_mode))
         return iso_fail(err, ISO_E_IO, "cannot write %s: it is not a regular file", path);
-    f->path = *exists ? realpath(path, NULL) : iso_strndup(path, strlen(path));
+    f->path = *exists ? realpath(path, NULL) : follow(path);
     if (!f->path) return iso_fail_errno(err, "cannot write %s", path);
     f->folder = folder_of(f->path);
     return f->folder ? ISO_OK : iso_fail_memory(err);

@@ -100,7 +100,7 @@ static volatile sig_atomic_t interrupted;
 
 static void on_signal(int number)
 {
-    if (interrupted) {
+    if (interrupted && number != SIGHUP) { /* a terminal that goes may say so more than once */
         signal(number, SIG_DFL);
         raise(number); /* delivered when this handler returns */
     }
@@ -120,6 +120,7 @@ void iso_interrupt_install(void)
 {
     install(SIGINT);
     install(SIGTERM);
+    install(SIGHUP);
 }
 
 bool iso_interrupted(void)

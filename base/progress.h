@@ -26,7 +26,7 @@ void iso_progress_say(iso_progress *p, const char *fmt, ...) __attribute__((form
 /* "1 h 02 min", "3 min 05 s", "12 s" into buf. */
 const char *iso_duration(double seconds, char buf[32]);
 
-/* SIGINT and SIGTERM set a flag instead of killing; a second one kills. */
+/* SIGINT, SIGTERM and SIGHUP (the terminal is gone) set a flag instead of killing; a second one, of the first two, kills. */
 void iso_interrupt_install(void);
 bool iso_interrupted(void);
 

@@ -216,9 +216,34 @@ static void test_file_keeps_links(void **state)
     assert_int_equal(lstat(link, &st), 0);
     assert_true(S_ISLNK(st.st_mode));
     unlink(target);
+    write_text(link, "3"); /* there is nothing at its end yet */
+    assert_file(target, "3");
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    unlink(target);
+    unlink(link);
+    assert_int_equal(symlink("link", link), 0);
+    iso_file *f = NULL;
+    assert_int_equal(iso_file_create(link, &f, NULL), ISO_E_IO);
     unlink(link);
     free(target);
     free(link);
+}
+
+static void test_file_same(void **state)
+{
+    (void)state;
+    char *a = in_folder("a"), *again = iso_format("%s/../%s/./a", folder, strrchr(folder, '/') + 1), *b = in_folder("b");
+    for (int there = 0; there < 2; there++) {
+        if (there) write_text(a, "1");
+        assert_true(iso_file_same(a, a) && iso_file_same(a, again) && !iso_file_same(a, b) && !iso_file_same(b, again));
+    }
+    assert_int_equal(symlink("a", b), 0);
+    assert_true(iso_file_same(a, b));
+    assert_false(iso_file_same("/no/such/folder/a", "/no/such/other/a"));
+    unlink(a);
+    unlink(b);
+    free(a), free(again), free(b);
 }
 
 static void test_file_refuses(void **state)
@@ -625,6 +650,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_file_appears_whole, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_keeps_links, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_refuses, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_same, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_disk_full, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_read, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_read_huge, folder_make, folder_remove),
