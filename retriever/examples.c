@@ -74,7 +74,8 @@ static iso_status add_folder(iso_query *q, iso_sign sign, const char *path, iso_
         st = skipped ? add_skip(q, skipped, list.skip_reason[i], err) : iso_fail_memory(err);
         free(skipped);
     }
-    for (size_t i = 0; st == ISO_OK && i < list.count; i++) st = add_pending(q, sign, iso_path_join(list.root, list.path[i]), err);
+    for (size_t i = 0; st == ISO_OK && i < list.count; i++)
+        if (!iso_dataset_is_list(list.path[i])) st = add_pending(q, sign, iso_path_join(list.root, list.path[i]), err);
     iso_listing_free(&list);
     return st;
 }

@@ -80,6 +80,37 @@ static iso_status read_index(iso_txn *txn, const iso_store_info *info, const cha
     return st == ISO_OK ? iso_vindex_read(path, &source, out, kind, err) : st; /* which says what it is that peek did not like */
 }
 
+/* A state of the database, and the index on disk beside it. */
+typedef struct seen {
+    iso_txn *txn;
+    iso_store_info info;
+    iso_vindex *index; /* where `read` is ISO_OK */
+    char kind[8];      /* of iso_vindex_read */
+    iso_status read;
+    iso_error why;     /* where it is not */
+} seen;
+
+static void seen_free(seen *s)
+{
+    if (s->txn) iso_txn_abort(s->txn);
+    iso_vindex_free(s->index);
+    *s = (seen){0};
+}
+
+/* Where the index is of another state, another program may just have built it from one that came after ours: looked at again, once. */
+static iso_status see(iso_store *store, const char *path, seen *s, iso_error *err)
+{
+    for (int attempt = 0;; attempt++) {
+        *s = (seen){0};
+        iso_status st = iso_txn_begin(store, false, &s->txn, err);
+        if (st == ISO_OK) st = iso_store_info_get(s->txn, &s->info, err);
+        if (st != ISO_OK) return st;
+        s->read = read_index(s->txn, &s->info, path, &s->index, s->kind, &s->why);
+        if (s->read != ISO_E_MISMATCH || attempt) return ISO_OK;
+        seen_free(s);
+    }
+}
+
 static iso_status make_scorer(iso_txn *txn, iso_scorer **out, iso_error *err)
 {
     iso_moments moments = {0};
@@ -207,49 +238,40 @@ static iso_status rebuild(iso_searcher *s, iso_txn *txn, const iso_store_info *i
     return adopt_changes(s, txn, info, err);
 }
 
-/* again: set where another program may just have built it anew, from a state that this transaction does not see; nothing was done then. */
-static iso_status open_index(iso_searcher *s, iso_txn *txn, const iso_store_info *info, const char *path, bool *again, iso_error *err)
+/* Takes over what was seen of the index. */
+static iso_status open_index(iso_searcher *s, seen *at, const char *path, iso_error *err)
 {
-    iso_error why;
-    char kind[8] = "";
-    iso_status st = read_index(txn, info, path, &s->index, kind, &why);
-    if (st == ISO_E_MEMORY) return iso_fail_memory(err);
-    if (st == ISO_E_MISMATCH && *again) return ISO_OK;
-    *again = false;
-    if (st != ISO_OK) return rebuild(s, txn, info, kind[0] ? kind : NULL, path, why.message, err);
+    const iso_store_info *info = &at->info;
+    iso_txn *txn = at->txn;
+    if (at->read == ISO_E_MEMORY) return iso_fail_memory(err);
+    if (at->read != ISO_OK) return rebuild(s, txn, info, at->kind[0] ? at->kind : NULL, path, at->why.message, err);
+    s->index = at->index;
+    at->index = NULL;
     const int64_t missing = (int64_t)info->count - iso_vindex_count(s->index); /* at least; so many are not read in first */
-    st = missing > (int64_t)(info->count / 5) ? ISO_OK : adopt_changes(s, txn, info, err);
+    iso_status st = missing > (int64_t)(info->count / 5) ? ISO_OK : adopt_changes(s, txn, info, err);
     if (st != ISO_OK) return st;
     const int64_t lacks = missing > s->extras ? missing : s->extras;
     if (lacks <= (int64_t)(info->count / 5) && s->removed <= iso_vindex_count(s->index) / 2) return ISO_OK;
-    (void)iso_fail(&why, ISO_E_MISMATCH, "index %s lacks %lld of %llu items and holds %lld that are gone", path, (long long)lacks,
+    (void)iso_fail(&at->why, ISO_E_MISMATCH, "index %s lacks %lld of %llu items and holds %lld that are gone", path, (long long)lacks,
                    (unsigned long long)info->count, (long long)s->removed);
     /* a kind that was only the default for a smaller database need not be the right one now, but a chosen one stays */
-    const bool was_default = strcmp(kind, "flat") == 0 && iso_vindex_count(s->index) < FLAT_BELOW;
-    return rebuild(s, txn, info, was_default ? NULL : kind, path, why.message, err);
+    const bool was_default = strcmp(at->kind, "flat") == 0 && iso_vindex_count(s->index) < FLAT_BELOW;
+    return rebuild(s, txn, info, was_default ? NULL : at->kind, path, at->why.message, err);
 }
 
 iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *err)
 {
-    iso_txn *txn = NULL;
-    iso_store_info info;
+    seen at = {0};
     char *path = index_path(store);
     iso_searcher *s = iso_calloc(1, sizeof *s);
     if (s) pthread_mutex_init(&s->lock, NULL);
-    iso_status st = s && path ? ISO_OK : iso_fail_memory(err);
-    bool again = true;
-    for (int attempt = 0; st == ISO_OK && again; attempt++) {
-        again = attempt == 0;
-        txn = NULL;
-        st = iso_txn_begin(store, false, &txn, err);
-        if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
-        if (st == ISO_OK) {
-            s->store = store;
-            s->dim = info.dim;
-            st = open_index(s, txn, &info, path, &again, err);
-        }
-        if (txn) iso_txn_abort(txn);
+    iso_status st = s && path ? see(store, path, &at, err) : iso_fail_memory(err);
+    if (st == ISO_OK) {
+        s->store = store;
+        s->dim = at.info.dim;
+        st = open_index(s, &at, path, err);
     }
+    seen_free(&at);
     free(path);
     if (st == ISO_OK) *out = s;
     else iso_searcher_free(s);
@@ -282,7 +304,7 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
         uint64_t stamp;
         iso_vindex_info_get(s->index, &have);
         st = iso_store_stamp(txn, have.source.generation, &stamp, err);
-        if (st == ISO_OK && stamp != have.source.stamp)
+        if (st == ISO_OK && (have.source.generation > info.generation || (stamp && stamp != have.source.stamp))) /* 0: many changes ago */
             st = iso_fail(err, ISO_E_MISMATCH, "%s is in another state than the one it was opened in came from: close it and open it again", iso_store_dir(s->store));
         if (st == ISO_OK) st = adopt_changes(s, txn, &info, err);
     }
@@ -386,24 +408,16 @@ static iso_status compare_vectors(iso_txn *txn, iso_vindex *index, void (*say)(v
 
 iso_status iso_index_verify(iso_store *store, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err)
 {
-    iso_txn *txn = NULL;
-    iso_store_info info;
-    iso_vindex *index = NULL;
-    iso_error why;
+    seen at = {0};
     int64_t found = 0;
     char *path = index_path(store);
-    iso_status st = path ? iso_txn_begin(store, false, &txn, err) : iso_fail_memory(err);
-    if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
-    if (st != ISO_OK) goto done;
-    iso_status read = read_index(txn, &info, path, &index, NULL, &why);
-    if (read == ISO_OK) st = compare_vectors(txn, index, say, ctx, &found, err);
-    else if (read == ISO_E_FORMAT || read == ISO_E_MISMATCH || read == ISO_E_IO) {
-        say(ctx, why.message);
+    iso_status st = path ? see(store, path, &at, err) : iso_fail_memory(err);
+    if (st == ISO_OK && at.read == ISO_OK) st = compare_vectors(at.txn, at.index, say, ctx, &found, err);
+    else if (st == ISO_OK && (at.read == ISO_E_FORMAT || at.read == ISO_E_MISMATCH || at.read == ISO_E_IO)) {
+        say(ctx, at.why.message);
         found++;
-    } else if (read != ISO_E_NOT_FOUND) st = iso_fail(err, read, "%s", why.message);
-done:
-    if (txn) iso_txn_abort(txn);
-    iso_vindex_free(index);
+    } else if (st == ISO_OK && at.read != ISO_E_NOT_FOUND) st = iso_fail(err, at.read, "%s", at.why.message);
+    seen_free(&at);
     free(path);
     if (st == ISO_OK) *faults = found;
     return st;

@@ -646,6 +646,43 @@ static void test_restored(void **state)
         }
 }
 
+/* The history keeps a number of openings for writing; an index from before them is built anew, one from between them is not. */
+static void test_many_writers(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 300);
+    OK(iso_index_build(s, NULL, true, &err));
+    iso_store_close(s);
+    for (int i = 0; i < 2 * 100; i++) {
+        iso_searcher *searcher;
+        OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+        if (i % 2) fill(s, 1000 + i, 1);
+        else drop(s, i, 1);
+        if (i == 99) OK(iso_index_build(s, NULL, true, &err));
+        if (i == 98 || i == 199) {
+            OK(iso_searcher_open(s, &searcher, &err));
+            assert_null(iso_searcher_note(searcher));
+            check_searches(s, searcher, false);
+            iso_searcher_free(searcher);
+        }
+        iso_store_close(s);
+    }
+    for (int i = 0; i < 60; i++) {
+        OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+        drop(s, 2 * i + 1, 1);
+        iso_store_close(s);
+    }
+    s = make(digest_a);
+    iso_searcher *searcher;
+    OK(iso_searcher_open(s, &searcher, &err));
+    assert_non_null(strstr(iso_searcher_note(searcher), "built anew"));
+    check_searches(s, searcher, false);
+    iso_searcher_free(searcher);
+    iso_store_close(s);
+}
+
 /* A sound file of other vectors under the right ids: only comparing them shows it. */
 typedef struct rows { uint64_t *id; float *v; int64_t n, at; } rows;
 
@@ -737,7 +774,7 @@ int main(void)
         cmocka_unit_test(test_changes),          cmocka_unit_test(test_empty_and_small),
         cmocka_unit_test(test_damage),           cmocka_unit_test(test_of_another),
         cmocka_unit_test(test_of_a_twin),        cmocka_unit_test(test_restored),
-        cmocka_unit_test(test_close_together),
+        cmocka_unit_test(test_close_together),   cmocka_unit_test(test_many_writers),
         cmocka_unit_test(test_verify_sees_other_vectors), cmocka_unit_test(test_of_another_version),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
