@@ -202,7 +202,7 @@ static iso_status train_net(int width, int depth, int64_t batch, const iso_model
     for (int i = 0; i < IMAGES; i++) rows[i] = i;
     snprintf(path, sizeof path, "%s/m.safetensors", folder);
     const iso_train_data data = {.pixels = pixels, .dim = ISO_PIXELS, .train = rows, .train_count = IMAGES};
-    const iso_run run = {.path = path, .epochs = 1, .batch = batch, .lr = 1e-3, .eta = 0.2, .force = true,
+    const iso_run run = {.path = path, .epochs = 1, .batch = batch, .lr = 1e-3, .eta = 0.2, .force = true, .threads = 2, /* each has buffers */
                          .watch = {.stop = flow_of ? NULL : stop}};
     if (flow_of) return iso_train_flow(&(iso_flow_spec){.model = flow_of, .beta = 1, .depth = depth, .length = width, .run = run}, &data, err);
     const iso_train_spec spec = {.net = {.arch = ISO_ARCH_CELEBA, .width = width, .latent = 4}, .method = "isometric", .alpha = 1,
