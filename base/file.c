@@ -72,15 +72,13 @@ uint64_t iso_fresh_number(void)
 }
 
 #define TEMPORARY ".isoface-%016llx.tmp"
-enum { TEMPORARY_LENGTH = 29, DAY = 24 * 60 * 60 };
+enum { DAY = 24 * 60 * 60 };
 
 static bool is_temporary(const char *name)
 {
-    unsigned long long number;
-    char again[48];
-    if (strlen(name) != TEMPORARY_LENGTH || sscanf(name, ".isoface-%16llx.tmp", &number) != 1) return false;
-    snprintf(again, sizeof again, TEMPORARY, number);
-    return strcmp(again, name) == 0;
+    static const char begin[] = ".isoface-";
+    const size_t digits = 16, n = sizeof begin - 1;
+    return strncmp(name, begin, n) == 0 && strspn(name + n, "0123456789abcdef") == digits && strcmp(name + n + digits, ".tmp") == 0;
 }
 
 void iso_file_sweep(const char *folder)

@@ -270,19 +270,23 @@ static inline __attribute__((always_inline)) void add_images(const adding *a, co
     }
 }
 
-/* Adds x, the sum of images that have attribute b, to its pairs with the first attributes of a list. */
+/* For each pair of b with the first attributes of a list that is a set, SUM is its sum. */
+#define EACH_SET(SUM, ...)                                                             \
+    for (int i = 0; i < many; i++) {                                                   \
+        const int32_t set = s->set_of[(size_t)list[i] * s->p->count + b];              \
+        if (set < 0) continue;                                                         \
+        lanes *SUM = c->w + (size_t)set * (size_t)vectors;                             \
+        __VA_ARGS__;                                                                   \
+    }
+
+/* Adds x, the sum of images that have attribute b, to these pairs. */
 static inline __attribute__((always_inline)) void give(const plan *s, const slice *c, int vectors, const lanes *x, int b, int many, const int *list, bool wide)
 {
-    EACH_LANES(HOLD)
-    for (int i = 0; i < many; i++) {
-        const int32_t set = s->set_of[(size_t)list[i] * s->p->count + b];
-        lanes *sum = c->w + (size_t)set * (size_t)vectors;
-        if (set < 0) continue;
-        if (wide) {
-            EACH_LANES(ADD)
-        } else {
-            add(sum, x, vectors);
-        }
+    if (wide) {
+        EACH_LANES(HOLD)
+        EACH_SET(sum, EACH_LANES(ADD))
+    } else {
+        EACH_SET(sum, add(sum, x, vectors))
     }
 }
 

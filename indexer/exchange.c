@@ -57,8 +57,8 @@ iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool
     iso_file *f = NULL;
     int64_t n = 0;
     if (iso_file_same(vectors, paths)) return iso_fail(err, ISO_E_ARGUMENT, "vectors and paths go into two files, not both into %s", paths);
-    if (iso_store_owns(s, vectors) || iso_store_owns(s, paths))
-        return iso_fail(err, ISO_E_ARGUMENT, "%s is a file of the database itself: name another", iso_store_owns(s, vectors) ? vectors : paths);
+    const char *own = iso_store_owns(s, vectors) ? vectors : iso_store_owns(s, paths) ? paths : NULL;
+    if (own) return iso_fail(err, ISO_E_ARGUMENT, "%s is a file of the database itself: name another", own);
     iso_status status = iso_txn_begin(s, false, &t, err);
     if (!status) status = iso_store_info_get(t, &info, err);
     if (!status) status = iso_npy_create(vectors, (int64_t)info.count, info.dim, &w, err);

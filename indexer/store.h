@@ -39,11 +39,6 @@ typedef struct iso_store_info {
     uint64_t created, updated; /* seconds since 1970 */
 } iso_store_info;
 
-/* What tells a generation of this database from the same one of another, or of this one before a backup was put back: two with the same
- * stamp have the same items. 0: that of no state that this one has come from, or of one that many openings for writing lie behind. */
-struct iso_txn;
-ISO_CHECK iso_status iso_store_stamp(const struct iso_txn *t, uint64_t generation, uint64_t *stamp, iso_error *err);
-
 typedef enum iso_store_mode { ISO_STORE_READ, ISO_STORE_WRITE, ISO_STORE_CREATE } iso_store_mode;
 
 /* READ and WRITE want an existing database (ISO_E_NOT_FOUND otherwise, saying how to make one) and no spec; CREATE makes
@@ -96,6 +91,9 @@ ISO_CHECK iso_status iso_txn_commit(iso_txn *t, iso_error *err); /* frees t in e
 void iso_txn_abort(iso_txn *t);
 
 ISO_CHECK iso_status iso_store_info_get(iso_txn *t, iso_store_info *out, iso_error *err);
+/* What tells a generation of this database from the same one of another, or of this one before a backup was put back: two with the same
+ * stamp have the same items. 0: that of no state that this one has come from, or of one that many openings for writing lie behind. */
+ISO_CHECK iso_status iso_store_stamp(const iso_txn *t, uint64_t generation, uint64_t *stamp, iso_error *err);
 ISO_CHECK iso_status iso_item_get(iso_txn *t, uint64_t id, iso_item *out, iso_error *err);              /* ISO_E_NOT_FOUND */
 ISO_CHECK iso_status iso_item_by_path(iso_txn *t, const char *path, iso_item *out, iso_error *err);     /* ISO_E_NOT_FOUND */
 /* The first item with that content, for recognising a moved or copied file. ISO_E_NOT_FOUND. */

@@ -64,20 +64,22 @@ static iso_status reader_next(void *ctx, int64_t room, uint64_t *ids, float *uni
     return ISO_OK;
 }
 
-static iso_vindex_source source_of(const iso_store_info *info)
+/* What an index is built from that is built from the database at that generation. */
+static iso_status source_at(const iso_txn *txn, const iso_store_info *info, uint64_t generation, iso_vindex_source *out, iso_error *err)
 {
-    iso_vindex_source source = {.generation = info->generation, .dim = info->dim};
-    snprintf(source.digest, sizeof source.digest, "%s", info->digest);
-    return source;
+    *out = (iso_vindex_source){.generation = generation, .dim = info->dim};
+    snprintf(out->digest, sizeof out->digest, "%s", info->digest);
+    return iso_store_stamp(txn, generation, &out->stamp, err);
 }
 
 /* The index on disk, if it is of this database: of a state that the one at hand has come from. kind: as of iso_vindex_read. */
 static iso_status read_index(iso_txn *txn, const iso_store_info *info, const char *path, iso_vindex **out, char kind[8], iso_error *err)
 {
-    iso_vindex_source source = source_of(info);
+    iso_vindex_source source;
     iso_vindex_info have;
-    iso_status st = iso_vindex_peek(path, &have, err) == ISO_OK ? iso_store_stamp(txn, have.source.generation, &source.stamp, err) : ISO_OK;
-    return st == ISO_OK ? iso_vindex_read(path, &source, out, kind, err) : st; /* which says what it is that peek did not like */
+    if (iso_vindex_peek(path, &have, err) != ISO_OK) have = (iso_vindex_info){0}; /* reading does not like it either, and says why */
+    iso_status st = source_at(txn, info, have.source.generation, &source, err);
+    return st == ISO_OK ? iso_vindex_read(path, &source, out, kind, err) : st;
 }
 
 /* A state of the database, and the index on disk beside it. */
@@ -125,11 +127,10 @@ static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *in
 {
     iso_scorer *scorer = NULL;
     reader r = {.store = store, .txn = txn, .dim = info->dim, .count = (int64_t)info->count, .progress = progress};
-    iso_vindex_source source = source_of(info);
-    iso_status st = ISO_OK;
+    iso_vindex_source source;
+    iso_status st = source_at(txn, info, info->generation, &source, err);
     if (!kind) kind = info->count < FLAT_BELOW ? "flat" : "ivf";
-    if (iso_vindex_kind_approximate(kind) && info->dim <= ISO_MOMENTS_DIM_MAX) st = make_scorer(txn, &scorer, err);
-    if (st == ISO_OK) st = iso_store_stamp(txn, info->generation, &source.stamp, err);
+    if (st == ISO_OK && iso_vindex_kind_approximate(kind) && info->dim <= ISO_MOMENTS_DIM_MAX) st = make_scorer(txn, &scorer, err);
     iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer};
     if (st == ISO_OK) st = iso_vindex_build(&source, kind, &rows, path, unsaved, out, err);
     iso_cursor_close(r.cursor);
@@ -355,16 +356,15 @@ iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *
     iso_txn *txn = NULL;
     iso_store_info info;
     iso_vindex_info have;
+    iso_vindex_source source;
     iso_status st = iso_txn_begin(store, false, &txn, err);
     if (st != ISO_OK) return st;
     st = iso_store_info_get(txn, &info, err);
     char *path = st == ISO_OK ? index_path(store) : NULL;
     if (st == ISO_OK && !path) st = iso_fail_memory(err);
     if (st == ISO_OK) st = iso_vindex_peek(path, &have, err);
-    uint64_t stamp = 0;
-    if (st == ISO_OK) st = iso_store_stamp(txn, have.source.generation, &stamp, err);
-    if (st == ISO_OK && (strcmp(have.source.digest, info.digest) != 0 || have.source.dim != info.dim || !stamp || have.source.stamp != stamp))
-        st = iso_fail(err, ISO_E_MISMATCH, "index %s was built from another model or database", path);
+    if (st == ISO_OK) st = source_at(txn, &info, have.source.generation, &source, err);
+    if (st == ISO_OK) st = iso_vindex_source_check(&have.source, &source, path, err);
     if (st == ISO_OK) {
         *out = (iso_index_info){.approximate = have.approximate, .count = have.count, .width = have.width, .recall = have.recall,
                                 .current = have.source.generation == info.generation};

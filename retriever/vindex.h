@@ -71,6 +71,9 @@ void iso_vindex_free(iso_vindex *v);
  * of an older version, too), so that a caller can build the same again. */
 ISO_CHECK iso_status iso_vindex_read(const char *path, const iso_vindex_source *source, iso_vindex **out, char kind[8], iso_error *err);
 
+/* ISO_E_MISMATCH: `have`, which the index at `path` names, is not `want`; their generations are not compared. */
+ISO_CHECK iso_status iso_vindex_source_check(const iso_vindex_source *have, const iso_vindex_source *want, const char *path, iso_error *err);
+
 /* Only the header, checked; cheap whatever the size. */
 ISO_CHECK iso_status iso_vindex_peek(const char *path, iso_vindex_info *out, iso_error *err);
 

@@ -313,7 +313,7 @@ iso_status iso_vindex_finish(iso_vindex_sink *s, iso_vindex *v, iso_error *err)
 
 /* ---- reading ---- */
 
-static iso_status check_source(const iso_vindex_source *have, const iso_vindex_source *want, const char *path, iso_error *err)
+iso_status iso_vindex_source_check(const iso_vindex_source *have, const iso_vindex_source *want, const char *path, iso_error *err)
 {
     if (strcmp(have->digest, want->digest) != 0 || have->dim != want->dim)
         return iso_fail(err, ISO_E_MISMATCH, "index %s was built from the vectors of another model", path);
@@ -409,7 +409,7 @@ iso_status iso_vindex_read(const char *path, const iso_vindex_source *source, is
     iso_status st = open_map(path, &v->map, &size, err);
     v->map_size = (size_t)size;
     if (st == ISO_OK) st = header_decode(v->map, size, path, &h, kind, err);
-    if (st == ISO_OK && source) st = check_source(&h.info.source, source, path, err);
+    if (st == ISO_OK && source) st = iso_vindex_source_check(&h.info.source, source, path, err);
     if (st == ISO_OK) st = check_body(v->map, size, &h, path, err);
     if (st == ISO_OK) st = iso_vindex_adopt(v, path, err);
     if (st == ISO_OK) *out = v;
