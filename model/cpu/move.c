@@ -4,6 +4,7 @@
 
 #include "model/cpu/cpu.h"
 #include "model/cpu/elementwise.h"
+#include "model/graph/axes.h"
 
 /* Bytes moved in and out, for the choice of threads. */
 static int threads_for(const iso_call *call, int64_t elements)
@@ -23,25 +24,11 @@ static void zero(float *to, int64_t n)
 
 /* --- one axis of a shape: [outer, n, inner] */
 
-typedef struct slab {
-    int64_t outer, inner;
-} slab;
-
-static slab slab_of(const iso_shape *s, int axis)
-{
-    slab r = {1, 1};
-    for (int d = 0; d < s->ndim; d++) {
-        if (d < axis) r.outer *= s->dim[d];
-        if (d > axis) r.inner *= s->dim[d];
-    }
-    return r;
-}
-
 void iso_cpu_slice(const iso_call *call)
 {
     const iso_shape *in = &call->in[0].shape;
     const int axis = (int)call->attr.i[0];
-    const slab s = slab_of(in, axis);
+    const iso_slab s = iso_slab_of(in, axis);
     const int64_t n = in->dim[axis] * s.inner, start = call->attr.i[1] * s.inner, length = call->attr.i[2] * s.inner;
     const float *x = call->in[0].data;
     float *y = call->out.data;
@@ -54,7 +41,7 @@ void iso_cpu_pad(const iso_call *call)
 {
     const iso_shape *in = &call->in[0].shape;
     const int axis = (int)call->attr.i[0];
-    const slab s = slab_of(in, axis);
+    const iso_slab s = iso_slab_of(in, axis);
     const int64_t n = in->dim[axis] * s.inner, before = call->attr.i[1] * s.inner, total = call->attr.i[2] * s.inner;
     const float *x = call->in[0].data;
     float *y = call->out.data;
@@ -71,7 +58,7 @@ void iso_cpu_pad(const iso_call *call)
 void iso_cpu_concat(const iso_call *call)
 {
     const int axis = (int)call->attr.i[0];
-    const slab s = slab_of(&call->in[0].shape, axis);
+    const iso_slab s = iso_slab_of(&call->in[0].shape, axis);
     const int64_t na = call->in[0].shape.dim[axis] * s.inner, nb = call->in[1].shape.dim[axis] * s.inner;
     const float *a = call->in[0].data, *b = call->in[1].data;
     float *y = call->out.data;
@@ -119,52 +106,20 @@ static void transpose_tile(const float *x, int64_t x_pitch, int ni, int nj, floa
         for (int i = j < wj ? wi : 0; i < ni; i++) y[j * y_pitch + i] = x[i * x_pitch + j];
 }
 
-typedef struct moved {
-    int axes;
-    int64_t n[ISO_MAX_DIMS], from[ISO_MAX_DIMS]; /* output axes: size, and stride in the input */
-} moved;
-
-/* The permutation with axes of one element left out, and axes that stay neighbours merged. */
-static moved simplify(const iso_call *call)
-{
-    const iso_shape *in = &call->in[0].shape;
-    int64_t stride[ISO_MAX_DIMS], step = 1;
-    for (int d = in->ndim - 1; d >= 0; d--) {
-        stride[d] = step;
-        step *= in->dim[d];
-    }
-    moved m = {0};
-    for (int d = 0; d < in->ndim; d++) {
-        const int64_t n = in->dim[call->attr.i[d]], from = stride[call->attr.i[d]];
-        if (n == 1) continue;
-        if (m.axes > 0 && m.from[m.axes - 1] == n * from) {
-            m.n[m.axes - 1] *= n;
-            m.from[m.axes - 1] = from;
-        } else {
-            m.n[m.axes] = n;
-            m.from[m.axes++] = from;
-        }
-    }
-    if (m.axes == 0) m = (moved){1, {1}, {1}};
-    return m;
-}
-
 /* The last axis stays last: rows. */
-static void permute_rows(const iso_call *call, const moved *m)
+static void permute_rows(const iso_call *call, const iso_axes *a)
 {
     const float *x = call->in[0].data;
     float *y = call->out.data;
-    const int last = m->axes - 1;
-    const int64_t n = m->n[last];
-    int64_t rows = 1;
-    for (int d = 0; d < last; d++) rows *= m->n[d];
+    const int last = a->count - 1;
+    const int64_t n = a->at[last].n, rows = iso_axes_count(a) / n;
     const int threads = threads_for(call, rows * n);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t r = 0; r < rows; r++) {
         int64_t offset = 0, rest = r;
         for (int d = last - 1; d >= 0; d--) {
-            offset += rest % m->n[d] * m->from[d];
-            rest /= m->n[d];
+            offset += rest % a->at[d].n * a->at[d].stride;
+            rest /= a->at[d].n;
         }
         copy(y + r * n, x + offset, n);
     }
@@ -172,31 +127,31 @@ static void permute_rows(const iso_call *call, const moved *m)
 
 /* Transposes the plane of the input's last axis (output axis `fast`) and the output's last axis, tile by tile; the other
  * axes count the planes. */
-static void permute_planes(const iso_call *call, const moved *m, int fast)
+static void permute_planes(const iso_call *call, const iso_axes *a, int fast)
 {
     const float *x = call->in[0].data;
     float *y = call->out.data;
-    const int last = m->axes - 1;
+    const int last = a->count - 1;
     int64_t to[ISO_MAX_DIMS], planes = 1, step = 1;
     for (int d = last; d >= 0; d--) {
         to[d] = step;
-        step *= m->n[d];
-        if (d != last && d != fast) planes *= m->n[d];
+        step *= a->at[d].n;
+        if (d != last && d != fast) planes *= a->at[d].n;
     }
-    const int64_t ni = m->n[last], nj = m->n[fast], tiles_i = iso_ceil_div(ni, TILE), tiles_j = iso_ceil_div(nj, TILE);
+    const int64_t ni = a->at[last].n, nj = a->at[fast].n, tiles_i = iso_ceil_div(ni, TILE), tiles_j = iso_ceil_div(nj, TILE);
     const int threads = threads_for(call, step);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t t = 0; t < planes * tiles_j; t++) {
         int64_t from_offset = 0, to_offset = 0, rest = t / tiles_j;
         for (int d = last - 1; d >= 0; d--) {
             if (d == fast) continue;
-            from_offset += rest % m->n[d] * m->from[d];
-            to_offset += rest % m->n[d] * to[d];
-            rest /= m->n[d];
+            from_offset += rest % a->at[d].n * a->at[d].stride;
+            to_offset += rest % a->at[d].n * to[d];
+            rest /= a->at[d].n;
         }
         const int64_t j = t % tiles_j * TILE;
         for (int64_t i = 0; i < tiles_i * TILE; i += TILE)
-            transpose_tile(x + from_offset + i * m->from[last] + j, m->from[last], (int)iso_min64(TILE, ni - i),
+            transpose_tile(x + from_offset + i * a->at[last].stride + j, a->at[last].stride, (int)iso_min64(TILE, ni - i),
                            (int)iso_min64(TILE, nj - j), y + to_offset + j * to[fast] + i, to[fast]);
     }
 }
@@ -204,26 +159,19 @@ static void permute_planes(const iso_call *call, const moved *m, int fast)
 void iso_cpu_permute(const iso_call *call)
 {
     if (iso_shape_count(&call->out.shape) == 0) return;
-    const moved m = simplify(call);
+    const iso_axes a = iso_axes_permuted(call);
     int fast = 0;
-    while (m.from[fast] != 1) fast++;
-    if (fast == m.axes - 1) permute_rows(call, &m);
-    else permute_planes(call, &m, fast);
+    while (a.at[fast].stride != 1) fast++;
+    if (fast == a.count - 1) permute_rows(call, &a);
+    else permute_planes(call, &a, fast);
 }
 
 /* --- rows by index */
 
-static int64_t row_length(const iso_shape *s)
-{
-    int64_t n = 1;
-    for (int d = 1; d < s->ndim; d++) n *= s->dim[d];
-    return n;
-}
-
 /* An index outside gives a row of NaN: a kernel cannot fail, and nothing wrong goes on unseen. */
 void iso_cpu_gather(const iso_call *call)
 {
-    const int64_t rows = call->out.shape.dim[0], n = row_length(&call->out.shape), limit = call->in[0].shape.dim[0];
+    const int64_t rows = call->out.shape.dim[0], n = iso_row_length(&call->out.shape), limit = call->in[0].shape.dim[0];
     const float *x = call->in[0].data;
     const int64_t *index = call->in[1].data;
     float *y = call->out.data;
@@ -238,7 +186,7 @@ void iso_cpu_gather(const iso_call *call)
 /* A thread owns some output rows and adds to them in the order of the index: the same sum for any number of threads. */
 void iso_cpu_scatter(const iso_call *call)
 {
-    const int64_t rows = call->out.shape.dim[0], n = row_length(&call->out.shape), m = call->in[0].shape.dim[0];
+    const int64_t rows = call->out.shape.dim[0], n = iso_row_length(&call->out.shape), m = call->in[0].shape.dim[0];
     const float *y = call->in[0].data;
     const int64_t *index = call->in[1].data;
     float *x = call->out.data;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/cpu/cpu.h"
+#include "model/graph/axes.h"
 
 enum {
     COLUMNS = 256,     /* output elements that a task adds up side by side */
@@ -14,69 +15,35 @@ enum {
     MAX_CHUNKS = 64
 };
 
-typedef struct axis {
-    int64_t n, stride;
-} axis;
-
-/* The sum as: for each kept index, for each summed index: add up a row of `inner` neighbours, into one output element
- * each (inner_kept) or all into one. */
 typedef struct layout {
-    axis kept[ISO_MAX_DIMS], summed[ISO_MAX_DIMS];
-    int kept_axes, summed_axes;
-    int64_t kept_count, summed_count, inner;
-    bool inner_kept;
+    iso_reduction r;
+    int64_t kept_count, summed_count;
     int64_t pieces;     /* of an inner run that is summed */
     int64_t chunks, columns;
     int64_t together;   /* short rows one behind the other that are added as one long row */
 } layout;
 
-static void push(axis *list, int *count, int64_t n, int64_t stride)
-{
-    if (n == 1) return;
-    if (*count > 0 && list[*count - 1].stride == n * stride) { /* neighbours in memory: one axis */
-        list[*count - 1] = (axis){list[*count - 1].n * n, stride};
-        return;
-    }
-    list[(*count)++] = (axis){n, stride};
-}
-
 static layout layout_of(const iso_shape *in, const iso_shape *out)
 {
-    layout l = {.kept_count = 1, .summed_count = 1, .inner = 1, .inner_kept = true};
-    int64_t stride[ISO_MAX_DIMS], step = 1;
-    for (int d = in->ndim - 1; d >= 0; d--) {
-        stride[d] = step;
-        step *= in->dim[d];
-    }
-    for (int d = 0; d < in->ndim; d++) {
-        int o = d - (in->ndim - out->ndim);
-        if (o >= 0 && out->dim[o] == in->dim[d]) push(l.kept, &l.kept_axes, in->dim[d], stride[d]);
-        else push(l.summed, &l.summed_axes, in->dim[d], stride[d]);
-    }
-    if (l.summed_axes > 0 && l.summed[l.summed_axes - 1].stride == 1) {
-        l.inner_kept = false;
-        l.inner = l.summed[--l.summed_axes].n;
-    } else if (l.kept_axes > 0 && l.kept[l.kept_axes - 1].stride == 1) {
-        l.inner = l.kept[--l.kept_axes].n;
-    }
-    for (int i = 0; i < l.kept_axes; i++) l.kept_count *= l.kept[i].n;
-    for (int i = 0; i < l.summed_axes; i++) l.summed_count *= l.summed[i].n;
-    l.pieces = l.inner_kept ? 1 : iso_ceil_div(l.inner, PIECE);
-    l.columns = l.inner_kept ? iso_ceil_div(l.inner, COLUMNS) : 1;
-    l.together = 1;
-    if (l.inner_kept && l.summed_axes == 1 && l.summed[0].stride == l.inner) l.together = iso_max64(COLUMNS / l.inner, 1);
+    layout l = {.r = iso_reduction_of(in, out), .together = 1};
+    const iso_reduction *r = &l.r;
+    l.kept_count = iso_axes_count(&r->kept);
+    l.summed_count = iso_axes_count(&r->summed);
+    l.pieces = r->inner_kept ? 1 : iso_ceil_div(r->inner, PIECE);
+    l.columns = r->inner_kept ? iso_ceil_div(r->inner, COLUMNS) : 1;
+    if (r->inner_kept && r->summed.count == 1 && r->summed.at[0].stride == r->inner) l.together = iso_max64(COLUMNS / r->inner, 1);
     const int64_t units = l.summed_count * l.pieces;
-    const int64_t work = units * (l.inner_kept ? iso_min64(l.inner, COLUMNS) : iso_min64(l.inner, PIECE));
+    const int64_t work = units * (r->inner_kept ? iso_min64(r->inner, COLUMNS) : iso_min64(r->inner, PIECE));
     l.chunks = iso_max64(1, iso_min64(iso_min64(work / CHUNK, MAX_CHUNKS), units));
     return l;
 }
 
-static int64_t offset_of(const axis *axes, int count, int64_t index)
+static int64_t offset_of(const iso_axes *a, int64_t index)
 {
     int64_t offset = 0;
-    for (int d = count - 1; d >= 0; d--) {
-        offset += index % axes[d].n * axes[d].stride;
-        index /= axes[d].n;
+    for (int d = a->count - 1; d >= 0; d--) {
+        offset += index % a->at[d].n * a->at[d].stride;
+        index /= a->at[d].n;
     }
     return offset;
 }
@@ -106,7 +73,7 @@ static void sum_chunk(const layout *l, const float *x, int64_t kept, int64_t col
 {
     const int64_t units = l->summed_count * l->pieces;
     const int64_t first = units * chunk / l->chunks, last = units * (chunk + 1) / l->chunks;
-    const float *base = x + offset_of(l->kept, l->kept_axes, kept);
+    const float *base = x + offset_of(&l->r.kept, kept);
     memset(total, 0, (size_t)width * sizeof *total);
     if (l->together > 1) {
         double wide[COLUMNS] = {0};
@@ -116,12 +83,12 @@ static void sum_chunk(const layout *l, const float *x, int64_t kept, int64_t col
         return;
     }
     for (int64_t u = first; u < last; u++) {
-        const float *row = base + offset_of(l->summed, l->summed_axes, u / l->pieces);
-        if (l->inner_kept) {
+        const float *row = base + offset_of(&l->r.summed, u / l->pieces);
+        if (l->r.inner_kept) {
             add_row(width, row + column, total);
         } else {
             int64_t start = u % l->pieces * PIECE;
-            total[0] += add_all(iso_min64(PIECE, l->inner - start), row + start);
+            total[0] += add_all(iso_min64(PIECE, l->r.inner - start), row + start);
         }
     }
 }
@@ -130,7 +97,7 @@ size_t iso_cpu_sum_workspace(const iso_call *call)
 {
     const layout l = layout_of(&call->in[0].shape, &call->out.shape);
     if (l.chunks == 1) return 0;
-    return (size_t)(l.chunks * l.kept_count * (l.inner_kept ? l.inner : 1)) * sizeof(double);
+    return (size_t)(l.chunks * l.kept_count * (l.r.inner_kept ? l.r.inner : 1)) * sizeof(double);
 }
 
 typedef struct summing {
@@ -158,7 +125,7 @@ void iso_cpu_sum(const iso_call *call)
     summing s = {.call = call, .l = layout_of(&call->in[0].shape, &call->out.shape)};
     const layout *l = &s.l;
     const double *partial = call->workspace;
-    s.inner = l->inner_kept ? l->inner : 1;
+    s.inner = l->r.inner_kept ? l->r.inner : 1;
     s.outputs = l->kept_count * s.inner;
     iso_cpu_each(iso_cpu_threads(call->threads, iso_shape_count(&call->in[0].shape) * (int64_t)sizeof(float)), l->kept_count * l->columns * l->chunks,
                  sum_task, &s);

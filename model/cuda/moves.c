@@ -1,5 +1,6 @@
 /* moves.c: what only moves or sums: shapes to the kernels of kernels.h. */
 #include "model/cuda/cuda.h"
+#include "model/graph/axes.h"
 
 enum { AXES = ISO_MAX_DIMS };
 _Static_assert((int)ISO_CUDA_AXES == (int)ISO_MAX_DIMS, "kernels.h has as many axes");
@@ -22,6 +23,16 @@ static void move(const iso_cuda_move *m)
     (void)iso_cuda_ok(iso_cuda_move_run(m, iso_cuda_get()->stream), "moving numbers");
 }
 
+/* Axes aligned at the right, as kernels want them. */
+static void spread(const iso_axes *a, int64_t n[AXES], int64_t stride[AXES])
+{
+    for (int d = 0; d < AXES; d++) {
+        const int from = d - (AXES - a->count);
+        n[d] = from >= 0 ? a->at[from].n : 1;
+        stride[d] = from >= 0 ? a->at[from].stride : 0;
+    }
+}
+
 void iso_cuda_broadcast(const iso_call *call)
 {
     iso_cuda_move m = {.from = call->in[0].data, .to = call->out.data};
@@ -31,21 +42,6 @@ void iso_cuda_broadcast(const iso_call *call)
     for (int d = 0; d < AXES; d++)
         if (size[d] == 1) m.from_stride[d] = 0;
     move(&m);
-}
-
-/* A tensor as [outer, axis, inner]. */
-typedef struct slab {
-    int64_t outer, inner;
-} slab;
-
-static slab slab_of(const iso_shape *s, int64_t axis)
-{
-    slab b = {1, 1};
-    for (int d = 0; d < s->ndim; d++) {
-        if (d < axis) b.outer *= s->dim[d];
-        if (d > axis) b.inner *= s->dim[d];
-    }
-    return b;
 }
 
 /* Rows of `length` from pitch to pitch. */
@@ -59,7 +55,7 @@ static void move_rows(const float *from, int64_t from_pitch, float *to, int64_t 
 void iso_cuda_slice(const iso_call *call)
 {
     const int64_t axis = call->attr.i[0];
-    const slab s = slab_of(&call->in[0].shape, axis);
+    const iso_slab s = iso_slab_of(&call->in[0].shape, axis);
     const int64_t pitch = call->in[0].shape.dim[axis] * s.inner, length = call->attr.i[2] * s.inner;
     move_rows((const float *)call->in[0].data + call->attr.i[1] * s.inner, pitch, call->out.data, length, s.outer, length);
 }
@@ -67,7 +63,7 @@ void iso_cuda_slice(const iso_call *call)
 void iso_cuda_pad_op(const iso_call *call)
 {
     const int64_t axis = call->attr.i[0];
-    const slab s = slab_of(&call->in[0].shape, axis);
+    const iso_slab s = iso_slab_of(&call->in[0].shape, axis);
     const iso_cuda_pad p = {.from = call->in[0].data, .to = call->out.data, .outer = s.outer, .total = call->attr.i[2] * s.inner,
                             .before = call->attr.i[1] * s.inner, .n = call->in[0].shape.dim[axis] * s.inner};
     (void)iso_cuda_ok(iso_cuda_pad_run(&p, iso_cuda_get()->stream), "padding");
@@ -76,7 +72,7 @@ void iso_cuda_pad_op(const iso_call *call)
 void iso_cuda_concat(const iso_call *call)
 {
     const int64_t axis = call->attr.i[0];
-    const slab s = slab_of(&call->in[0].shape, axis);
+    const iso_slab s = iso_slab_of(&call->in[0].shape, axis);
     const int64_t a = call->in[0].shape.dim[axis] * s.inner, b = call->in[1].shape.dim[axis] * s.inner;
     move_rows(call->in[0].data, a, call->out.data, a + b, s.outer, a);
     move_rows(call->in[1].data, b, (float *)call->out.data + a, a + b, s.outer, b);
@@ -84,158 +80,78 @@ void iso_cuda_concat(const iso_call *call)
 
 /* --- permute */
 
-typedef struct moved {
-    int axes;
-    int64_t n[AXES], from[AXES], to[AXES]; /* output axes: size, strides in the input and in the output */
-} moved;
-
-/* The permutation with axes of one element left out, and axes that stay neighbours merged. */
-static moved simplify(const iso_call *call)
+/* Strides of the axes side by side, as an output of them has. */
+static void pack(const iso_axes *a, int64_t stride[AXES])
 {
-    const iso_shape *in = &call->in[0].shape;
-    int64_t stride[AXES], step = 1;
-    for (int d = in->ndim - 1; d >= 0; d--) {
+    int64_t step = 1;
+    for (int d = a->count - 1; d >= 0; d--) {
         stride[d] = step;
-        step *= in->dim[d];
+        step *= a->at[d].n;
     }
-    moved m = {0};
-    for (int d = 0; d < in->ndim; d++) {
-        const int64_t n = in->dim[call->attr.i[d]], from = stride[call->attr.i[d]];
-        if (n == 1) continue;
-        if (m.axes > 0 && m.from[m.axes - 1] == n * from) {
-            m.n[m.axes - 1] *= n;
-            m.from[m.axes - 1] = from;
-        } else {
-            m.n[m.axes] = n;
-            m.from[m.axes++] = from;
-        }
-    }
-    if (m.axes == 0) m = (moved){.axes = 1, .n = {1}, .from = {1}};
-    step = 1;
-    for (int d = m.axes - 1; d >= 0; d--) {
-        m.to[d] = step;
-        step *= m.n[d];
-    }
-    return m;
 }
 
 /* The last axis stays last. */
-static void permute_rows(const iso_call *call, const moved *m)
+static void permute_rows(const iso_call *call, const iso_axes *a)
 {
-    iso_cuda_move move_all = {.from = call->in[0].data, .to = call->out.data, .n = {1, 1, 1, 1}};
-    for (int d = 0; d < m->axes; d++) {
-        const int to = AXES - m->axes + d;
-        move_all.n[to] = m->n[d];
-        move_all.from_stride[to] = m->from[d];
-        move_all.to_stride[to] = m->to[d];
-    }
-    move(&move_all);
+    iso_cuda_move m = {.from = call->in[0].data, .to = call->out.data};
+    spread(a, m.n, m.from_stride);
+    pack(a, m.to_stride + AXES - a->count);
+    move(&m);
 }
 
 /* The input's last axis is output axis `fast`; with the output's last axis it makes planes, which the other axes count. */
-static void permute_planes(const iso_call *call, const moved *m, int fast)
+static void permute_planes(const iso_call *call, const iso_axes *a, int fast)
 {
-    const int last = m->axes - 1;
-    iso_cuda_transpose t = {.from = call->in[0].data, .to = call->out.data, .ni = m->n[last], .nj = m->n[fast],
-                            .from_pitch = m->from[last], .to_pitch = m->to[fast], .planes = {1, 1}};
+    const int last = a->count - 1;
+    int64_t to[AXES];
+    pack(a, to);
+    iso_cuda_transpose t = {.from = call->in[0].data, .to = call->out.data, .ni = a->at[last].n, .nj = a->at[fast].n,
+                            .from_pitch = a->at[last].stride, .to_pitch = to[fast], .planes = {1, 1}};
     for (int d = 0, p = 0; d < last; d++) {
         if (d == fast) continue;
-        t.planes[p] = m->n[d];
-        t.from_plane[p] = m->from[d];
-        t.to_plane[p++] = m->to[d];
+        t.planes[p] = a->at[d].n;
+        t.from_plane[p] = a->at[d].stride;
+        t.to_plane[p++] = to[d];
     }
     (void)iso_cuda_ok(iso_cuda_transpose_run(&t, iso_cuda_get()->stream), "a permutation");
 }
 
 void iso_cuda_permute(const iso_call *call)
 {
-    const moved m = simplify(call);
+    const iso_axes a = iso_axes_permuted(call);
     int fast = 0;
-    while (m.from[fast] != 1) fast++;
-    if (fast == m.axes - 1)
-        permute_rows(call, &m);
+    while (a.at[fast].stride != 1) fast++;
+    if (fast == a.count - 1)
+        permute_rows(call, &a);
     else
-        permute_planes(call, &m, fast);
+        permute_planes(call, &a, fast);
 }
 
 /* --- rows by index */
 
-static int64_t row_length(const iso_shape *s)
-{
-    int64_t n = 1;
-    for (int d = 1; d < s->ndim; d++) n *= s->dim[d];
-    return n;
-}
-
 void iso_cuda_gather(const iso_call *call)
 {
     const iso_cuda_rows r = {.from = call->in[0].data, .to = call->out.data, .index = call->in[1].data,
-                             .rows = call->out.shape.dim[0], .n = row_length(&call->out.shape), .limit = call->in[0].shape.dim[0]};
+                             .rows = call->out.shape.dim[0], .n = iso_row_length(&call->out.shape), .limit = call->in[0].shape.dim[0]};
     (void)iso_cuda_ok(iso_cuda_gather_run(&r, iso_cuda_get()->stream), "a gather");
 }
 
 void iso_cuda_scatter(const iso_call *call)
 {
     const iso_cuda_rows r = {.from = call->in[0].data, .to = call->out.data, .index = call->in[1].data,
-                             .rows = call->in[0].shape.dim[0], .n = row_length(&call->out.shape), .limit = call->out.shape.dim[0]};
+                             .rows = call->in[0].shape.dim[0], .n = iso_row_length(&call->out.shape), .limit = call->out.shape.dim[0]};
     (void)iso_cuda_ok(iso_cuda_scatter_run(&r, iso_cuda_get()->stream), "a scatter");
 }
 
 /* --- sum */
 
-typedef struct axis_list {
-    int count;
-    int64_t n[AXES], stride[AXES];
-} axis_list;
-
-static void push(axis_list *list, int64_t n, int64_t stride)
-{
-    if (n == 1) return;
-    const int last = list->count - 1;
-    if (last >= 0 && list->stride[last] == n * stride) { /* neighbours in memory: one axis */
-        list->n[last] *= n;
-        list->stride[last] = stride;
-        return;
-    }
-    list->n[list->count] = n;
-    list->stride[list->count++] = stride;
-}
-
-/* Aligned at the right, as the kernel wants it. */
-static int64_t spread(const axis_list *list, int64_t n[AXES], int64_t stride[AXES])
-{
-    int64_t count = 1;
-    for (int d = 0; d < AXES; d++) {
-        const int from = d - (AXES - list->count);
-        n[d] = from >= 0 ? list->n[from] : 1;
-        stride[d] = from >= 0 ? list->stride[from] : 0;
-        count *= n[d];
-    }
-    return count;
-}
-
 static iso_cuda_sum sum_of(const iso_call *call, size_t *bytes)
 {
-    const iso_shape *in = &call->in[0].shape, *out = &call->out.shape;
-    iso_cuda_sum s = {.from = call->in[0].data, .to = call->out.data, .partial = call->workspace, .inner = 1, .inner_kept = 1};
-    axis_list kept = {0}, summed = {0};
-    int64_t stride[AXES], step = 1;
-    for (int d = in->ndim - 1; d >= 0; d--) {
-        stride[d] = step;
-        step *= in->dim[d];
-    }
-    for (int d = 0; d < in->ndim; d++) {
-        const int o = d - (in->ndim - out->ndim);
-        push(o >= 0 && out->dim[o] == in->dim[d] ? &kept : &summed, in->dim[d], stride[d]);
-    }
-    if (summed.count > 0 && summed.stride[summed.count - 1] == 1) {
-        s.inner_kept = 0;
-        s.inner = summed.n[--summed.count];
-    } else if (kept.count > 0 && kept.stride[kept.count - 1] == 1) {
-        s.inner = kept.n[--kept.count];
-    }
-    s.kept_count = spread(&kept, s.kept_n, s.kept_stride);
-    s.summed_count = spread(&summed, s.summed_n, s.summed_stride);
+    const iso_reduction r = iso_reduction_of(&call->in[0].shape, &call->out.shape);
+    iso_cuda_sum s = {.from = call->in[0].data, .to = call->out.data, .partial = call->workspace, .inner = r.inner, .inner_kept = r.inner_kept,
+                      .kept_count = iso_axes_count(&r.kept), .summed_count = iso_axes_count(&r.summed)};
+    spread(&r.kept, s.kept_n, s.kept_stride);
+    spread(&r.summed, s.summed_n, s.summed_stride);
     *bytes = iso_cuda_sum_plan(&s);
     return s;
 }
