@@ -206,9 +206,11 @@ test: all $(tests)
 # The CUDA backend against the reference and the CPU: on a GPU; or on the CPU, by an emulator of what it uses of CUDA.
 cuda_test := $(BUILD)/obj/tests/cuda/test_cuda.o $(BUILD)/obj/tests/cuda/test_cuda_runs.o
 $(BUILD)/tests/test_cuda: $(cuda_test) $(BUILD)/libisoface.a
+$(BUILD)/tests/test_engines: $(BUILD)/obj/tests/cuda/test_engines.o $(BUILD)/libisoface.a
+$(BUILD)/tests/test_cuda $(BUILD)/tests/test_engines:
 	@mkdir -p $(@D)
 	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $^ $(libraries) $(cuda_libraries) -o $@)
-test-cuda: all $(BUILD)/tests/test_cuda
+test-cuda: all $(BUILD)/tests/test_cuda $(BUILD)/tests/test_engines
 	@BUILD=$(BUILD) tests/cuda/run
 
 emulator := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tests/cuda/emulat*.c)) $(BUILD)/obj/tests/cuda/kernels.o
@@ -258,4 +260,4 @@ uninstall:
 clean:
 	rm -rf build
 
--include $(cuda_test:.o=.d) $(emulator:.o=.d) $(lint_sources:%.c=$(BUILD)/obj/%.d) $(lint_sources:%.c=$(BUILD)/lint/%.d)
+-include $(cuda_test:.o=.d) $(BUILD)/obj/tests/cuda/test_engines.d $(emulator:.o=.d) $(lint_sources:%.c=$(BUILD)/obj/%.d) $(lint_sources:%.c=$(BUILD)/lint/%.d)

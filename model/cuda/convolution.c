@@ -2,8 +2,8 @@
  *
  * conv is cuDNN's forward, conv_x its gradient by the data, conv_w by the filter. Where a filter covers the whole image, or
  * one pixel, all three are matrix products. Where cuDNN has nothing for a shape, or refuses at the first run what it had proposed,
- * they are matrix products over patches (patches.c); ISO_CUDA_PATCHES: everywhere. cuDNN's algorithms are chosen once for each shape: the first that its heuristics
- * propose (ISO_CUDA_FIND: that its measurements do) among those that give the same bits every time; among all where none does. */
+ * they are matrix products over patches (patches.c); ISO_CUDA_PATCHES: everywhere. An engine of cuDNN's (engine.h) is chosen once for each
+ * shape: by its heuristics, or ISO_CUDA_FIND: by measuring those that they propose. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +12,7 @@
 #include "base/memory.h"
 #include "model/cuda/cuda.h"
 
-#define WORKSPACE_LIMIT ((size_t)1 << 30)
-enum { ALGORITHMS = 16, WORKSPACE_ALIGNMENT = 256 }; /* a plan aligns for vectors, cudaMalloc like this */
+enum { WORKSPACE_ALIGNMENT = 256 }; /* a plan aligns for vectors, cudaMalloc like this */
 
 typedef iso_cuda_shapes shapes;
 
@@ -21,10 +20,7 @@ typedef struct convolution {
     iso_op op;
     bool tf32;
     shapes of;
-    cudnnTensorDescriptor_t x, y;
-    cudnnFilterDescriptor_t w;
-    cudnnConvolutionDescriptor_t how;
-    int algorithm; /* of the op's own enumeration */
+    iso_cuda_engine engine;
     size_t workspace;
     bool by_patches;
     void *patches; /* where cuDNN refused while running; not its own */
@@ -107,78 +103,76 @@ static convolution *find(iso_op op, bool tf32, const shapes *s)
     return NULL;
 }
 
-static void forget(convolution *c)
+static size_t bytes_of(const iso_shape *s) { return (size_t)iso_shape_count(s) * sizeof(float); }
+
+/* Whose memory begins where. */
+static iso_cuda_places places_of(const convolution *c, const iso_call *call, void *work)
 {
-    if (c->x) (void)cudnnDestroyTensorDescriptor(c->x);
-    if (c->y) (void)cudnnDestroyTensorDescriptor(c->y);
-    if (c->w) (void)cudnnDestroyFilterDescriptor(c->w);
-    if (c->how) (void)cudnnDestroyConvolutionDescriptor(c->how);
+    void *a = call->in[0].data, *b = call->in[1].data, *out = call->out.data;
+    return c->op == ISO_OP_CONV ? (iso_cuda_places){a, b, out, work} : c->op == ISO_OP_CONV_X ? (iso_cuda_places){out, b, a, work} : (iso_cuda_places){a, out, b, work};
 }
 
-/* cuDNN names the axes N, C, H, W whatever their order in memory. */
-static cudnnStatus_t describe_tensor(cudnnTensorDescriptor_t *out, const iso_shape *s)
+/* Memory to measure with. */
+typedef struct trial {
+    iso_cuda_places at;
+    void *memory;
+    cudaEvent_t begin, end;
+} trial;
+
+static void trial_end(trial *t)
 {
-    cudnnStatus_t status = cudnnCreateTensorDescriptor(out);
-    if (status != CUDNN_STATUS_SUCCESS) return status;
-    return cudnnSetTensor4dDescriptor(*out, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT, (int)s->dim[0], (int)s->dim[3], (int)s->dim[1],
-                                      (int)s->dim[2]);
+    if (t->memory) (void)cudaFree(t->memory);
+    if (t->begin) (void)cudaEventDestroy(t->begin);
+    if (t->end) (void)cudaEventDestroy(t->end);
 }
 
-static cudnnStatus_t describe(convolution *c)
-{
-    const shapes *s = &c->of;
-    cudnnStatus_t status = describe_tensor(&c->x, &s->x);
-    if (status == CUDNN_STATUS_SUCCESS) status = describe_tensor(&c->y, &s->y);
-    if (status == CUDNN_STATUS_SUCCESS) status = cudnnCreateFilterDescriptor(&c->w);
-    if (status == CUDNN_STATUS_SUCCESS)
-        status = cudnnSetFilter4dDescriptor(c->w, CUDNN_DATA_FLOAT, CUDNN_TENSOR_NHWC, (int)s->w.dim[0], (int)s->w.dim[3],
-                                            (int)s->w.dim[1], (int)s->w.dim[2]);
-    if (status == CUDNN_STATUS_SUCCESS) status = cudnnCreateConvolutionDescriptor(&c->how);
-    if (status == CUDNN_STATUS_SUCCESS)
-        status = cudnnSetConvolution2dDescriptor(c->how, s->pad, s->pad, s->stride, s->stride, 1, 1, CUDNN_CROSS_CORRELATION,
-                                                 CUDNN_DATA_FLOAT);
-    if (status == CUDNN_STATUS_SUCCESS)
-        status = cudnnSetConvolutionMathType(c->how, c->tf32 ? CUDNN_DEFAULT_MATH : CUDNN_FMA_MATH);
-    return status;
-}
+static size_t aligned(size_t bytes) { return (bytes + WORKSPACE_ALIGNMENT - 1) & ~(size_t)(WORKSPACE_ALIGNMENT - 1); }
 
-/* The three choices differ in types and names only. */
-#define CHOOSE(name, Perf, Algo, heuristic, measured, workspace_size, first, second, third) \
-    static cudnnStatus_t choose_##name(convolution *c) \
-    { \
-        cudnnHandle_t dnn = iso_cuda_get()->dnn; \
-        Perf perf[ALGORITHMS]; \
-        int count = 0; \
-        cudnnStatus_t status = getenv("ISO_CUDA_FIND") \
-                                   ? measured(dnn, c->first, c->second, c->how, c->third, ALGORITHMS, &count, perf) \
-                                   : heuristic(dnn, c->first, c->second, c->how, c->third, ALGORITHMS, &count, perf); \
-        if (status != CUDNN_STATUS_SUCCESS) return status; \
-        for (int k = 0; k < 2 * count; k++) { \
-            const int i = k % count; \
-            const bool same_bits = perf[i].determinism == CUDNN_DETERMINISTIC; \
-            size_t bytes = 0; \
-            if (perf[i].status != CUDNN_STATUS_SUCCESS || same_bits != (k < count)) continue; \
-            if (c->tf32 && perf[i].mathType == CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION) continue; /* to 16 bits */ \
-            if (c->tf32 && cudnnSetConvolutionMathType(c->how, perf[i].mathType) != CUDNN_STATUS_SUCCESS) continue; \
-            if (!c->tf32 && perf[i].mathType != CUDNN_FMA_MATH && perf[i].mathType != CUDNN_DEFAULT_MATH) continue; \
-            if (workspace_size(dnn, c->first, c->second, c->how, c->third, perf[i].algo, &bytes) != CUDNN_STATUS_SUCCESS) continue; \
-            if (bytes > WORKSPACE_LIMIT) continue; \
-            c->algorithm = (int)perf[i].algo; \
-            c->workspace = bytes; \
-            return CUDNN_STATUS_SUCCESS; \
-        } \
-        return CUDNN_STATUS_NOT_SUPPORTED; \
+/* false: there is no memory for it now. */
+static bool trial_begin(trial *t, const shapes *s)
+{
+    const size_t x = aligned(bytes_of(&s->x)), w = aligned(bytes_of(&s->w)), y = aligned(bytes_of(&s->y));
+    *t = (trial){.memory = NULL};
+    if (cudaMalloc(&t->memory, x + w + y) == cudaSuccess && cudaEventCreate(&t->begin) == cudaSuccess && cudaEventCreate(&t->end) == cudaSuccess &&
+        cudaMemsetAsync(t->memory, 0, x + w + y, iso_cuda_get()->stream) == cudaSuccess) {
+        t->at = (iso_cuda_places){.x = t->memory, .w = (char *)t->memory + x, .y = (char *)t->memory + x + w};
+        return true;
     }
-CHOOSE(y, cudnnConvolutionFwdAlgoPerf_t, cudnnConvolutionFwdAlgo_t, cudnnGetConvolutionForwardAlgorithm_v7,
-       cudnnFindConvolutionForwardAlgorithm, cudnnGetConvolutionForwardWorkspaceSize, x, w, y)
-CHOOSE(x, cudnnConvolutionBwdDataAlgoPerf_t, cudnnConvolutionBwdDataAlgo_t, cudnnGetConvolutionBackwardDataAlgorithm_v7,
-       cudnnFindConvolutionBackwardDataAlgorithm, cudnnGetConvolutionBackwardDataWorkspaceSize, w, y, x)
-CHOOSE(w, cudnnConvolutionBwdFilterAlgoPerf_t, cudnnConvolutionBwdFilterAlgo_t, cudnnGetConvolutionBackwardFilterAlgorithm_v7,
-       cudnnFindConvolutionBackwardFilterAlgorithm, cudnnGetConvolutionBackwardFilterWorkspaceSize, x, y, w)
+    (void)cudaGetLastError();
+    trial_end(t);
+    return false;
+}
+
+/* iso_cuda_measure: once to warm up, then some times. */
+static double seconds_of(const iso_cuda_engine *e, void *context)
+{
+    enum { TIMES = 3 };
+    trial *t = context;
+    const iso_cuda *c = iso_cuda_get();
+    float milliseconds = 0;
+    bool ok = !e->workspace || cudaMalloc(&t->at.workspace, e->workspace) == cudaSuccess;
+    for (int i = 0; i <= TIMES && ok; i++) {
+        if (i == 1) ok = cudaEventRecord(t->begin, c->stream) == cudaSuccess;
+        ok = ok && iso_cuda_engine_run(c->dnn, e, &t->at) == CUDNN_STATUS_SUCCESS;
+    }
+    ok = ok && cudaEventRecord(t->end, c->stream) == cudaSuccess && cudaEventSynchronize(t->end) == cudaSuccess &&
+         cudaEventElapsedTime(&milliseconds, t->begin, t->end) == cudaSuccess;
+    (void)cudaStreamSynchronize(c->stream);
+    (void)cudaGetLastError();
+    if (t->at.workspace) (void)cudaFree(t->at.workspace);
+    t->at.workspace = NULL;
+    return ok ? milliseconds / 1e3 / TIMES : -1;
+}
 
 static cudnnStatus_t choose(convolution *c)
 {
-    return c->op == ISO_OP_CONV ? choose_y(c) : c->op == ISO_OP_CONV_X ? choose_x(c) : choose_w(c);
+    const iso_cuda_target on = {.handle = iso_cuda_get()->dnn};
+    trial t;
+    const bool measured = getenv("ISO_CUDA_FIND") && trial_begin(&t, &c->of);
+    const cudnnStatus_t status = iso_cuda_engine_choose(&on, c->op, &c->of, c->tf32, measured ? seconds_of : NULL, &t, &c->engine);
+    if (measured) trial_end(&t);
+    c->workspace = c->engine.workspace;
+    return status;
 }
 
 static bool small(const iso_shape *s)
@@ -227,10 +221,8 @@ iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32,
     if (!iso_grow(&known.at, &known.capacity, known.count + 1, sizeof *known.at)) return iso_fail_memory(err);
     convolution c = {.op = op, .tf32 = tf32, .of = s};
     const bool wanted = getenv("ISO_CUDA_PATCHES") != NULL;
-    cudnnStatus_t status = wanted ? CUDNN_STATUS_NOT_SUPPORTED : describe(&c);
-    if (status == CUDNN_STATUS_SUCCESS) status = choose(&c);
+    const cudnnStatus_t status = wanted ? CUDNN_STATUS_NOT_SUPPORTED : choose(&c);
     if (status != CUDNN_STATUS_SUCCESS) {
-        forget(&c);
         if (!has_none(status) || iso_cuda_patches_check(&s, err) != ISO_OK) return refuse(&c, status, err);
         if (!wanted) note(&c, status);
         c = (convolution){.op = op, .tf32 = tf32, .of = s, .by_patches = true, .workspace = iso_cuda_patches_workspace(&s)};
@@ -249,22 +241,6 @@ size_t iso_cuda_convolve_workspace(iso_op op, const iso_call *call, bool tf32)
     }
     const convolution *c = is_product(&s) ? NULL : find(op, tf32, &s);
     return c && c->workspace ? c->workspace + WORKSPACE_ALIGNMENT : 0;
-}
-
-static cudnnStatus_t by_cudnn(const convolution *c, const iso_call *call, void *work)
-{
-    const float one = 1, zero = 0;
-    const void *a = call->in[0].data, *b = call->in[1].data;
-    void *out = call->out.data;
-    cudnnHandle_t dnn = iso_cuda_get()->dnn;
-    if (c->op == ISO_OP_CONV)
-        return cudnnConvolutionForward(dnn, &one, c->x, a, c->w, b, c->how, (cudnnConvolutionFwdAlgo_t)c->algorithm, work,
-                                       c->workspace, &zero, c->y, out);
-    if (c->op == ISO_OP_CONV_X)
-        return cudnnConvolutionBackwardData(dnn, &one, c->w, b, c->y, a, c->how, (cudnnConvolutionBwdDataAlgo_t)c->algorithm, work,
-                                            c->workspace, &zero, c->x, out);
-    return cudnnConvolutionBackwardFilter(dnn, &one, c->x, a, c->y, b, c->how, (cudnnConvolutionBwdFilterAlgo_t)c->algorithm, work,
-                                          c->workspace, &zero, c->w, out);
 }
 
 /* From cuDNN to patches, whose memory the plan does not have. Not within a graph: there cuDNN ran well before. */
@@ -308,7 +284,8 @@ void iso_cuda_convolve(iso_op op, const iso_call *call, bool tf32)
     void *work = (void *)(((uintptr_t)call->workspace + WORKSPACE_ALIGNMENT - 1) & -(uintptr_t)WORKSPACE_ALIGNMENT);
     if (!c->by_patches) {
         iso_cuda_shared_begin(ISO_CUDA_DNN);
-        cudnnStatus_t status = by_cudnn(c, call, work);
+        const iso_cuda_places at = places_of(c, call, work);
+        const cudnnStatus_t status = iso_cuda_engine_run(iso_cuda_get()->dnn, &c->engine, &at);
         iso_cuda_shared_end(ISO_CUDA_DNN);
         if (status == CUDNN_STATUS_SUCCESS || !give_up(c)) {
             (void)iso_cuda_dnn_ok(status, "a convolution");

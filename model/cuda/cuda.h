@@ -9,6 +9,7 @@
 #include <cuda_runtime_api.h>
 #include <cudnn.h>
 
+#include "model/cuda/engine.h"
 #include "model/cuda/kernels.h"
 #include "model/graph/backend.h"
 
@@ -95,10 +96,6 @@ iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32,
 void iso_cuda_convolve_tell(char *text, size_t size); /* which of all convolutions cuDNN would not do; "": none */
 size_t iso_cuda_convolve_workspace(iso_op op, const iso_call *call, bool tf32);
 
-typedef struct iso_cuda_shapes { /* x [B, H, W, C], w [O, KH, KW, C], y [B, OH, OW, O] */
-    iso_shape x, w, y;
-    int stride, pad;
-} iso_cuda_shapes;
 iso_status iso_cuda_patches_check(const iso_cuda_shapes *s, iso_error *err);
 size_t iso_cuda_patches_workspace(const iso_cuda_shapes *s);
 void iso_cuda_patches_run(iso_op op, const iso_cuda_shapes *s, const iso_call *call, void *workspace, bool tf32);

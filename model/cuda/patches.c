@@ -1,7 +1,7 @@
 /* patches.c: convolutions as matrix products over patches: the pixels under the filter at each place, written out as rows.
  *
  * y = patches(x) wT; x = fold(y w); w = yT patches(x). Some images at a time, so that the rows take little memory. cuDNN does the
- * same without writing the rows: this is for what it has no algorithm for. ISO_CUDA_PATCHES says how many
+ * same without writing the rows: this is for what it has no engine for. ISO_CUDA_PATCHES says how many
  * bytes the rows may take. */
 #include <stdlib.h>
 

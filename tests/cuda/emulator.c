@@ -411,6 +411,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
     *e = calloc(1, sizeof **e);
     return *e ? cudaSuccess : cudaErrorMemoryAllocation;
 }
+cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
     free(e);
@@ -426,6 +427,13 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
     work_until(e->position);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to)
+{
+    REQUIRE(from->position < to->position);
+    *milliseconds = (float)(to->position - from->position); /* works in between */
     return cudaSuccess;
 }
 
