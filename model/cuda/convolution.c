@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "model/cuda/cuda.h"
+#include "model/graph/axes.h"
 
 enum { WORKSPACE_ALIGNMENT = 256 }; /* a plan aligns for vectors, cudaMalloc like this */
 
@@ -73,17 +74,19 @@ static iso_cuda_gemm product_of(iso_op op, const shapes *s, const iso_call *call
     return g;
 }
 
-/* The weights' gradient of a layer with few outputs: few sums over every pixel of a batch that nearly cancel, so in double. */
+/* The weights' gradient of a layer to or from few channels, as of colours: few sums over every pixel of a batch that nearly cancel, so in double. */
 static bool is_few(iso_op op, const shapes *s)
 {
-    return op == ISO_OP_CONV_W && is_product(s) && s->y.dim[3] <= ISO_CUDA_FEW_OUTPUTS;
+    return op == ISO_OP_CONV_W && is_product(s) && (s->y.dim[3] <= ISO_CUDA_FEW || iso_row_length(&s->w) <= ISO_CUDA_FEW);
 }
 
 static iso_cuda_outer outer_of(const shapes *s, const iso_call *call, size_t *bytes)
 {
-    iso_cuda_outer o = {.x = call->in[0].data, .y = call->in[1].data, .w = call->out.data, .partial = call->workspace,
-                        .rows = s->y.dim[0] * s->y.dim[1] * s->y.dim[2], .inputs = s->w.dim[1] * s->w.dim[2] * s->w.dim[3],
-                        .outputs = (int)s->y.dim[3]};
+    const int64_t inputs = iso_row_length(&s->w), outputs = s->y.dim[3];
+    const void *x = call->in[0].data, *y = call->in[1].data;
+    iso_cuda_outer o = {.to = call->out.data, .partial = call->workspace, .rows = s->y.dim[0] * s->y.dim[1] * s->y.dim[2]};
+    if (outputs <= ISO_CUDA_FEW) o.few = y, o.many = x, o.fews = (int)outputs, o.columns = inputs, o.few_stride = inputs, o.many_stride = 1;
+    else o.few = x, o.many = y, o.fews = (int)inputs, o.columns = outputs, o.few_stride = 1, o.many_stride = inputs;
     *bytes = iso_cuda_outer_plan(&o);
     return o;
 }

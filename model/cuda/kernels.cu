@@ -99,17 +99,22 @@ template <typename Index> __global__ void gather_kernel(iso_cuda_rows r)
     }
 }
 
-template <typename Index> __global__ void scatter_kernel(iso_cuda_rows r)
+/* A block has BLOCK * COLUMNS columns of one row of `to`, so that the index is read once for many numbers. */
+enum { COLUMNS = 8 };
+__global__ void scatter_kernel(iso_cuda_rows r)
 {
-    const Index n = (Index)r.n;
-    EACH(Index, i, r.limit * r.n)
-    {
-        const int64_t row = i / n, column = i % n;
-        float sum = 0.0f;
-        for (int64_t k = 0; k < r.rows; k++)
-            if (r.index[k] == row) sum += r.from[k * r.n + column];
-        r.to[i] = sum;
+    const int64_t parts = (r.n + BLOCK * COLUMNS - 1) / (BLOCK * COLUMNS), row = blockIdx.x / parts;
+    const int64_t column = blockIdx.x % parts * BLOCK * COLUMNS + threadIdx.x;
+    float sum[COLUMNS] = {0};
+    for (int64_t k = 0; k < r.rows; k++) {
+        if (r.index[k] != row) continue;
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j++)
+            if (column + j * BLOCK < r.n) sum[j] += r.from[k * r.n + column + j * BLOCK];
     }
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j++)
+        if (column + j * BLOCK < r.n) r.to[row * r.n + column + j * BLOCK] = sum[j];
 }
 
 /* --- sum */
@@ -225,35 +230,35 @@ __global__ void sum_chunks_kernel(iso_cuda_sum s)
 }
 
 /* sum_columns_kernel, with several sums for each column. Their number is known to the compiler, so that several rows are under way at once. */
-template <int OUTPUTS> __global__ void outer_kernel(iso_cuda_outer o)
+template <int FEWS> __global__ void outer_kernel(iso_cuda_outer o)
 {
     __shared__ double part[BLOCK];
-    const int width = column_width(o.inputs), lanes = BLOCK / width, x = threadIdx.x % width, y = threadIdx.x / width;
+    const int width = column_width(o.columns), lanes = BLOCK / width, x = threadIdx.x % width, y = threadIdx.x / width;
     const int chunk = blockIdx.x % o.chunks;
     const int64_t column = (int64_t)(blockIdx.x / o.chunks) * width + x;
     const int64_t first = o.rows * chunk / o.chunks, last = o.rows * (chunk + 1) / o.chunks;
-    double total[OUTPUTS] = {0};
-    if (column < o.inputs)
+    double total[FEWS] = {0};
+    if (column < o.columns)
 #pragma unroll 4
         for (int64_t r = first + y; r < last; r += lanes) {
-            const double factor = o.x[r * o.inputs + column];
+            const double factor = o.many[r * o.columns + column];
 #pragma unroll
-            for (int k = 0; k < OUTPUTS; k++) total[k] += factor * o.y[r * OUTPUTS + k];
+            for (int k = 0; k < FEWS; k++) total[k] += factor * o.few[r * FEWS + k];
         }
 #pragma unroll
-    for (int k = 0; k < OUTPUTS; k++) {
+    for (int k = 0; k < FEWS; k++) {
         part[threadIdx.x] = total[k];
         __syncthreads();
         for (int half = lanes / 2; half > 0; half /= 2) {
             if (y < half) part[threadIdx.x] += part[threadIdx.x + half * width];
             __syncthreads();
         }
-        if (y == 0 && column < o.inputs) {
-            const int64_t at = k * o.inputs + column;
+        if (y == 0 && column < o.columns) {
+            const int64_t at = k * o.few_stride + column * o.many_stride;
             if (o.chunks == 1)
-                o.w[at] = (float)part[x];
+                o.to[at] = (float)part[x];
             else
-                o.partial[chunk * OUTPUTS * o.inputs + at] = part[x];
+                o.partial[chunk * FEWS * o.columns + at] = part[x];
         }
         __syncthreads(); /* part is used again */
     }
@@ -371,8 +376,7 @@ cudaError_t iso_cuda_gather_run(const iso_cuda_rows *r, cudaStream_t stream)
 
 cudaError_t iso_cuda_scatter_run(const iso_cuda_rows *r, cudaStream_t stream)
 {
-    const int64_t count = r->limit * r->n;
-    return launch(small(count) ? scatter_kernel<uint32_t> : scatter_kernel<uint64_t>, blocks_for(count), dim3(BLOCK), *r, stream);
+    return launch(scatter_kernel, r->limit * ceil_div(r->n, BLOCK * COLUMNS), dim3(BLOCK), *r, stream);
 }
 
 /* A sum is cut to fill a device, but not below some steps of a thread. */
@@ -405,22 +409,22 @@ cudaError_t iso_cuda_sum_run(const iso_cuda_sum *s, cudaStream_t stream)
 
 size_t iso_cuda_outer_plan(iso_cuda_outer *o)
 {
-    const int width = column_width(o->inputs);
-    o->chunks = chunks_for(ceil_div(o->inputs, width), o->rows / (BLOCK / width));
-    return o->chunks == 1 ? 0 : (size_t)o->chunks * o->outputs * o->inputs * sizeof(double);
+    const int width = column_width(o->columns);
+    o->chunks = chunks_for(ceil_div(o->columns, width), o->rows / (BLOCK / width));
+    return o->chunks == 1 ? 0 : (size_t)o->chunks * o->fews * o->columns * sizeof(double);
 }
 
 cudaError_t iso_cuda_outer_run(const iso_cuda_outer *o, cudaStream_t stream)
 {
-    static_assert(ISO_CUDA_FEW_OUTPUTS == 4, "a kernel for each");
+    static_assert(ISO_CUDA_FEW == 4, "a kernel for each");
     static void (*const kernel[])(iso_cuda_outer) = {outer_kernel<1>, outer_kernel<2>, outer_kernel<3>, outer_kernel<4>};
-    cudaError_t e = launch(kernel[o->outputs - 1], ceil_div(o->inputs, column_width(o->inputs)) * o->chunks, dim3(BLOCK), *o, stream);
+    cudaError_t e = launch(kernel[o->fews - 1], ceil_div(o->columns, column_width(o->columns)) * o->chunks, dim3(BLOCK), *o, stream);
     if (e != cudaSuccess || o->chunks == 1) return e;
     iso_cuda_sum s = {};
-    s.to = o->w;
+    s.to = o->to;
     s.partial = o->partial;
     s.kept_count = s.summed_count = s.inner_kept = 1;
-    s.inner = o->outputs * o->inputs;
+    s.inner = o->fews * o->columns;
     s.chunks = o->chunks;
     return launch(sum_chunks_kernel, ceil_div(s.inner, BLOCK / 32), dim3(BLOCK), s, stream);
 }

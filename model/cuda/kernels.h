@@ -62,14 +62,14 @@ typedef struct iso_cuda_sum {
 size_t iso_cuda_sum_plan(iso_cuda_sum *s);
 cudaError_t iso_cuda_sum_run(const iso_cuda_sum *s, cudaStream_t stream);
 
-/* The same for products: w [outputs, inputs] = sum over rows of y [rows, outputs] and x [rows, inputs], few outputs. */
-enum { ISO_CUDA_FEW_OUTPUTS = 4 };
+/* The same for products, few columns by many: to[k few_stride + j many_stride] = the sum over rows of few [rows, fews] at k and many [rows, columns] at j. */
+enum { ISO_CUDA_FEW = 4 };
 typedef struct iso_cuda_outer {
-    const float *x, *y;
-    float *w;
-    double *partial; /* NULL when chunks is 1 */
-    int64_t rows, inputs;
-    int outputs, chunks;
+    const float *few, *many;
+    float *to;
+    double *partial; /* [chunks, fews * columns], as `to`; NULL when chunks is 1 */
+    int64_t rows, columns, few_stride, many_stride;
+    int fews, chunks;
 } iso_cuda_outer;
 size_t iso_cuda_outer_plan(iso_cuda_outer *o);
 cudaError_t iso_cuda_outer_run(const iso_cuda_outer *o, cudaStream_t stream);

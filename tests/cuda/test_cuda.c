@@ -246,6 +246,9 @@ static void test_move(void)
     add_input(&t, 0, iso_shape3(40, 5, 3), 1, 0);
     add_index(&t, 1, 40, 19);
     check(&t, ISO_OP_SCATTER, iso_shape3(19, 5, 3), (iso_attr){.i = {19}}, 1e-6);
+    add_input(&t, 0, iso_shape3(12, 61, 70), 1, 0); /* rows of more than a block's columns */
+    add_index(&t, 1, 12, 9);
+    check(&t, ISO_OP_SCATTER, iso_shape3(9, 61, 70), (iso_attr){.i = {9}}, 1e-6);
     add_input(&t, 0, iso_shape1(7), 1, 0);
     add_index(&t, 1, 5, 7);
     check(&t, ISO_OP_GATHER, iso_shape1(5), (iso_attr){.f = 0}, 0);
@@ -303,7 +306,7 @@ static void test_convolution(void)
     static const sizes cases[] = {
         {1, 1, 1, 1, 1, 1, 1, 1, 0},  {2, 9, 8, 5, 7, 3, 3, 2, 1},  {3, 5, 5, 4, 6, 5, 5, 1, 0},  {3, 8, 8, 4, 12, 8, 8, 1, 0},
         {2, 6, 7, 3, 5, 1, 1, 1, 0},  {2, 20, 20, 3, 4, 5, 5, 2, 0}, {2, 8, 8, 8, 4, 4, 4, 2, 1}, {2, 7, 7, 3, 2, 1, 1, 2, 0},
-        {2, 6, 9, 4, 4, 2, 3, 1, 1},  {3, 64, 64, 12, 3, 1, 1, 1, 0}, {2, 9, 7, 40, 4, 1, 1, 1, 0},  {1, 13, 13, 8, 16, 5, 5, 2, 0},
+        {2, 6, 9, 4, 4, 2, 3, 1, 1},  {3, 64, 64, 12, 3, 1, 1, 1, 0}, {3, 64, 64, 3, 70, 1, 1, 1, 0}, {2, 9, 7, 40, 4, 1, 1, 1, 0},  {1, 13, 13, 8, 16, 5, 5, 2, 0},
         {2, 5, 5, 4, 3, 5, 5, 2, 0}, {2, 10, 6, 2, 3, 4, 2, 3, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) convolve(&cases[i]);
     if (!refusal) return;
