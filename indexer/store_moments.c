@@ -5,13 +5,14 @@
  * (store_sums_amx.c has integers all along). So a transaction collects vectors in blocks, multiplies a full block like a
  * small matrix, and adds that to 128-bit integers, which no database can overflow. These are a record of `meta`, named after
  * the generation whose items they cover: a program that knows nothing of them leaves one of an older generation, which then
- * counts for nothing.
+ * counts for nothing. Its checksum is over all that comes before it.
  */
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/memory.h"
 #include "indexer/store_sums.h"
@@ -19,8 +20,9 @@
 _Static_assert(sizeof(double) == 8 && ISO_MOMENTS_DIM_MAX <= 4096, "the record of the sums fits LMDB's 32-bit lengths");
 
 enum {
-    VERSION = 1,
-    HEADER = 24, /* u32 version, u32 dim, u64 count, u64 generation; then the sums and the packed upper triangle */
+    VERSION = 2, /* of 1 there was no checksum */
+    HEADER = 24, /* u32 version, u32 dim, u64 count, u64 generation; then the sums and the packed upper triangle, */
+    CHECKSUM = 8, /* and XXH3 of all that */
     LANES = ISO_SUMS_LANES, /* a panel is LANES numbers wide */
     ROWS = 4,               /* of a tile */
     BLOCK = ISO_SUMS_BLOCK,
@@ -35,7 +37,7 @@ static size_t totals_of(int dim) { return (size_t)dim + (size_t)dim * ((size_t)d
 
 uint64_t iso_sums_bytes(int dim)
 {
-    return dim > ISO_MOMENTS_DIM_MAX ? 0 : HEADER + sizeof(iso_total) * (uint64_t)totals_of(dim);
+    return dim > ISO_MOMENTS_DIM_MAX ? 0 : HEADER + sizeof(iso_total) * (uint64_t)totals_of(dim) + CHECKSUM;
 }
 
 void iso_sums_free(iso_sums *s)
@@ -217,7 +219,9 @@ bool iso_sums_equal(iso_sums *a, iso_sums *b)
 
 /* ---- the record ---- */
 
-typedef enum fit { FITS, OTHER, DAMAGED } fit; /* OTHER: none, of an older generation, or of a newer Isoface */
+typedef enum fit { FITS, OTHER, DAMAGED } fit; /* OTHER: none, of an older generation, or of another version */
+
+static uint64_t checksum_of(const uint8_t *record, size_t size) { return XXH3_64bits(record, size - CHECKSUM); }
 
 static iso_status record_find(const iso_txn *t, MDB_val *v, fit *how, iso_error *err)
 {
@@ -232,10 +236,11 @@ static iso_status record_find(const iso_txn *t, MDB_val *v, fit *how, iso_error 
     if (v->mv_size < HEADER) return ISO_OK;
     uint32_t version = iso_get_u32(p);
     uint64_t count = iso_get_u64(p + 8), generation = iso_get_u64(p + 16);
-    if (version > VERSION || (version == VERSION && generation < t->state.generation))
+    if (version != VERSION || generation < t->state.generation)
         *how = OTHER;
-    else if (version == VERSION && iso_get_u32(p + 4) == (uint32_t)s->dim && v->mv_size == iso_sums_bytes(s->dim) &&
-             count == t->state.count && generation == t->state.generation)
+    else if (iso_get_u32(p + 4) == (uint32_t)s->dim && v->mv_size == iso_sums_bytes(s->dim) &&
+             count == t->state.count && generation == t->state.generation &&
+             iso_get_u64(p + v->mv_size - CHECKSUM) == checksum_of(p, v->mv_size))
         *how = FITS;
     return ISO_OK;
 }
@@ -263,7 +268,7 @@ static iso_status record_write(iso_txn *t, const iso_sums *s, iso_error *err)
     MDB_val key = {sizeof KEY - 1, KEY}, v = {iso_sums_bytes(s->dim), NULL};
     int rc = mdb_put(t->txn, t->store->meta, &key, &v, MDB_RESERVE);
     if (rc) return iso_lmdb_fail(err, rc, t->store->dir, "write");
-    uint8_t *p = v.mv_data;
+    uint8_t *record = v.mv_data, *p = record;
     iso_put_u32(p, VERSION);
     iso_put_u32(p + 4, (uint32_t)s->dim);
     iso_put_u64(p + 8, t->state.count);
@@ -273,6 +278,7 @@ static iso_status record_write(iso_txn *t, const iso_sums *s, iso_error *err)
         iso_put_u64(p, (uint64_t)s->sum[i]);
         iso_put_u64(p + 8, (uint64_t)(s->sum[i] >> 64));
     }
+    iso_put_u64(p, checksum_of(record, v.mv_size));
     return ISO_OK;
 }
 

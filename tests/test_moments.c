@@ -5,8 +5,9 @@
 #include <lmdb.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <xxhash.h>
 
-enum { HEADER = 24 }; /* of the record; its totals follow */
+enum { HEADER = 24, CHECKSUM = 8 }; /* of the record; its totals lie between them */
 
 /* ---- the record as LMDB has it; the store must be closed ---- */
 
@@ -154,8 +155,8 @@ static void same_record(bytes want)
 {
     bytes got = record_read();
     assert_int_equal(got.n, want.n);
-    assert_memory_equal(got.p, want.p, 16); /* not the generation */
-    assert_memory_equal(got.p + HEADER, want.p + HEADER, want.n - HEADER);
+    assert_memory_equal(got.p, want.p, 16); /* not the generation, nor the checksum that covers it */
+    assert_memory_equal(got.p + HEADER, want.p + HEADER, want.n - HEADER - CHECKSUM);
     free(got.p);
 }
 
@@ -242,7 +243,7 @@ static void one_history(int dim, uint64_t count)
     iso_moments first = moments_of(s);
     iso_store_close(s);
     bytes record = record_read();
-    assert_int_equal(record.n, HEADER + 16 * (dim + dim * (dim + 1) / 2));
+    assert_int_equal(record.n, HEADER + 16 * (dim + dim * (dim + 1) / 2) + CHECKSUM);
     assert_int_equal(first.count, count);
 
     wipe();
@@ -387,19 +388,13 @@ static void test_without_record(void **state)
     free(newer.p);
 }
 
-/* A record that cannot be right is told by verify, stands in nobody's way, and is mended. */
-static void damaged(bytes good, size_t n, size_t at, uint8_t mask, const iso_moments *read, const char *told)
+/* A record that cannot be right is told by verify, stands in nobody's way, and is mended. `read`: what is read all the same. */
+static void replaced(bytes good, bytes bad, const iso_moments *read, const char *told)
 {
     char line[256];
     iso_store *s;
     uint64_t before, after;
-    bytes bad = {malloc(good.n + 16), n};
-    assert_non_null(bad.p);
-    memcpy(bad.p, good.p, good.n);
-    memset(bad.p + good.n, 0, 16);
-    bad.p[at] = (char)(bad.p[at] ^ mask);
     record_write(bad);
-    free(bad.p);
     assert_int_equal(faults_of(line), told ? 1 : 0);
     if (told && (!strstr(line, told) || !strstr(line, "indexer compact"))) fail_msg("%s", line);
     OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
@@ -412,6 +407,30 @@ static void damaged(bytes good, size_t n, size_t at, uint8_t mask, const iso_mom
     same_record(good);
 }
 
+/* The first n bytes of it, zeros behind its end, and one byte another. */
+static void damaged(bytes good, size_t n, size_t at, uint8_t mask, const iso_moments *read, const char *told)
+{
+    bytes bad = {calloc(1, good.n + 16), n};
+    assert_non_null(bad.p);
+    memcpy(bad.p, good.p, good.n);
+    bad.p[at] = (char)(bad.p[at] ^ mask);
+    replaced(good, bad, read, told);
+    free(bad.p);
+}
+
+/* Deliberately wrong: a number that is not that of the vectors, and the checksum that goes with it. */
+static void forged(bytes good)
+{
+    bytes bad = {malloc(good.n), good.n};
+    assert_non_null(bad.p);
+    memcpy(bad.p, good.p, good.n);
+    bad.p[HEADER + 1] ^= 0x10;
+    XXH64_hash_t hash = XXH3_64bits(bad.p, bad.n - CHECKSUM);
+    for (int i = 0; i < CHECKSUM; i++) bad.p[bad.n - CHECKSUM + (size_t)i] = (char)(hash >> 8 * i);
+    replaced(good, bad, NULL, "not those");
+    free(bad.p);
+}
+
 static void test_damage(void **state)
 {
     (void)state;
@@ -422,18 +441,19 @@ static void test_damage(void **state)
     iso_moments right = moments_of(s);
     iso_store_close(s);
     bytes good = record_read();
+    uint64_t random = seed;
     damaged(good, good.n, 0, 0, &right, NULL);
     damaged(good, good.n - 1, 0, 0, &right, "damaged"); /* truncated */
     damaged(good, good.n + 16, 0, 0, &right, "damaged");
     damaged(good, 3, 0, 0, &right, "damaged");
-    damaged(good, good.n, 0, 1, &right, "damaged"); /* version 0 */
-    damaged(good, good.n, 0, 2, &right, NULL); /* version 3: of a newer Isoface, which may mean something else by it */
+    damaged(good, good.n, 0, 1, &right, NULL); /* version 3: of a newer Isoface, which may mean something else by it */
+    damaged(good, good.n - CHECKSUM, 0, 3, &right, NULL); /* version 1, which had no checksum: the next write replaces it */
     damaged(good, good.n, 4, 1, &right, "damaged");             /* dim */
     damaged(good, good.n, 8, 1, &right, "damaged");             /* count */
     damaged(good, good.n, 16, 2, &right, "damaged");            /* a generation that is yet to come */
-    damaged(good, good.n, HEADER + 1, 0x10, NULL, "not those"); /* deliberately wrong: a single bit of a sum, */
-    damaged(good, good.n, good.n - 16, 1, NULL, "not those");   /* the last bit of the last product, */
-    damaged(good, good.n, good.n - 1, 0x80, NULL, "not those"); /* and its sign */
+    for (int i = 0; i < 40; i++) /* a single bit of a number, or of the checksum */
+        damaged(good, good.n, HEADER + draw(&random) % (good.n - HEADER), (uint8_t)(1 << draw(&random) % 8), &right, "damaged");
+    forged(good);
 
     record_write((bytes){good.p, good.n - 5}); /* the next write mends it, too */
     OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
