@@ -28,6 +28,14 @@ char *iso_path_join(const char *dir, const char *name)
     return iso_format("%s%s%s", dir, slash ? "" : "/", name);
 }
 
+char *iso_path_absolute(const char *path)
+{
+    if (path[0] == '/') return iso_strndup(path, strlen(path));
+    char *here = getcwd(NULL, 0), *whole = here ? iso_path_join(here, path) : NULL;
+    free(here);
+    return whole;
+}
+
 static char *folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');

@@ -40,5 +40,7 @@ uint64_t iso_fresh_number(void);
 
 /* dir + "/" + name in fresh memory; NULL when memory is out. */
 char *iso_path_join(const char *dir, const char *name);
+/* The path as the current folder has it, absolute: one that still holds in another. Fresh memory; NULL and errno on failure. */
+char *iso_path_absolute(const char *path);
 
 #endif

@@ -72,7 +72,8 @@ typedef struct iso_answer iso_answer;
  * ISO_E_FORMAT: it is damaged. The model is loaded when the first image must be encoded, not before. */
 iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err);
 void iso_db_close(iso_db *db);
-/* Takes in what other processes have added and removed since. */
+/* Takes in what other processes have added and removed since. ISO_E_MISMATCH: the database was moved, removed or replaced, or
+ * put back to an earlier state: db answers from what it had all the same, and what is there now has to be opened. */
 iso_status iso_db_refresh(iso_db *db, iso_error *err);
 
 uint64_t iso_db_count(const iso_db *db);      /* items, when it was opened or refreshed */

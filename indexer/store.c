@@ -445,6 +445,16 @@ static iso_status open_existing(iso_store *s, iso_error *err)
     return rc ? iso_lmdb_fail(err, rc, s->dir, "open") : ISO_OK;
 }
 
+static iso_status name(iso_store *s, const char *dir, iso_error *err)
+{
+    s->dir = iso_strndup(dir, strlen(dir));
+    char *data = s->dir ? iso_path_join(dir, "data.mdb") : NULL;
+    if (!data) return iso_fail_memory(err);
+    s->data = iso_path_absolute(data);
+    free(data);
+    return s->data ? ISO_OK : iso_fail_errno(err, "cannot open %s", dir);
+}
+
 static iso_status open_folder(iso_store *s, iso_error *err)
 {
     s->dir_fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -471,11 +481,7 @@ iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_
     s->writable = mode != ISO_STORE_READ;
     s->map_step = MAP_STEP;
     pthread_mutex_init(&s->mutex, NULL);
-    s->dir = iso_strndup(dir, strlen(dir));
-    if (!s->dir) {
-        status = iso_fail_memory(err);
-        goto fail;
-    }
+    if ((status = name(s, dir, err))) goto fail;
     if ((status = open_folder(s, err))) goto fail;
     if ((status = open_data(s, mode, &fresh, err))) goto fail;
     if (fresh && spec->model && (status = copy_model(spec->model, dir, err))) goto fail;
@@ -503,6 +509,7 @@ void iso_store_close(iso_store *s)
     if (s->dir_fd >= 0) close(s->dir_fd);
     pthread_mutex_destroy(&s->mutex);
     free(s->dir);
+    free(s->data);
     free(s->root);
     free(s);
 }

@@ -50,6 +50,9 @@ typedef struct iso_store_spec { int dim; const char *digest, *root, *model; } is
 ISO_CHECK iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_spec *spec, iso_store **out, iso_error *err);
 void iso_store_close(iso_store *s);
 const char *iso_store_dir(const iso_store *s);
+/* ISO_E_MISMATCH where the folder or its data.mdb was moved, removed or replaced since it was opened: what is open can still be read, and
+ * no transaction writes to it any more. */
+ISO_CHECK iso_status iso_store_still_there(const iso_store *s, iso_error *err);
 /* Whether there is something at `dir` that claims to be a database. */
 bool iso_store_exists(const char *dir);
 /* Where an item's file is: root/path, or path when that is absolute. Fresh memory; NULL when memory is out. */

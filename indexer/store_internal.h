@@ -24,6 +24,7 @@ struct iso_store {
     MDB_dbi main /* the tables' names */, items, vectors, by_path, by_hash, meta;
     char *dir;              /* as given */
     int dir_fd, data_fd;
+    char *data;             /* the path of data.mdb, absolute */
     dev_t dev;
     ino_t ino;              /* of data.mdb, to notice that it was replaced */
     bool writable, unlocked; /* unlocked: a read-only folder, no lock file */

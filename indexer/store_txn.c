@@ -61,12 +61,12 @@ static void end(iso_store *s)
     pthread_mutex_unlock(&s->mutex);
 }
 
-/* A folder removed or replaced under us: what we would write, nobody would find. */
-static iso_status still_there(const iso_store *s, iso_error *err)
+/* By its path, as who opens it now does. The number is nobody else's as long as we have the file open. */
+iso_status iso_store_still_there(const iso_store *s, iso_error *err)
 {
     struct stat st;
-    if (fstatat(s->dir_fd, "data.mdb", &st, 0) || st.st_dev != s->dev || st.st_ino != s->ino)
-        return iso_fail(err, ISO_E_IO, "%s was removed or replaced by another program meanwhile: run again", s->dir);
+    if (stat(s->data, &st) || st.st_dev != s->dev || st.st_ino != s->ino)
+        return iso_fail(err, ISO_E_MISMATCH, "%s was moved, removed or replaced meanwhile: close it and open it again", s->dir);
     return ISO_OK;
 }
 
@@ -91,7 +91,7 @@ iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err
         free(t);
         return iso_lmdb_fail(err, rc, s->dir, write ? "write" : "read");
     }
-    iso_status status = write ? still_there(s, err) : ISO_OK;
+    iso_status status = write ? iso_store_still_there(s, err) : ISO_OK; /* what we would write, nobody would find */
     if (!status) status = iso_state_read(s, t->txn, &t->state, err);
     if (status) {
         iso_txn_abort(t);

@@ -297,7 +297,8 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
 {
     iso_txn *txn = NULL;
     iso_store_info info;
-    iso_status st = iso_txn_begin(s->store, false, &txn, err);
+    iso_status st = iso_store_still_there(s->store, err);
+    if (st == ISO_OK) st = iso_txn_begin(s->store, false, &txn, err);
     if (st != ISO_OK) return st;
     st = iso_store_info_get(txn, &info, err);
     if (st == ISO_OK && info.generation != s->generation) {

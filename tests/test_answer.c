@@ -157,6 +157,45 @@ static void test_api(void **state)
     iso_db_close(d);
 }
 
+/* Another database in the place of one that is open, or none: a refresh says so, and what was open goes on answering. */
+static void test_replaced(void **state)
+{
+    (void)state;
+    static const struct { const char *command; bool sound; } ways[] = {
+        {"true", true},
+        {"touch here.db/other && mv here.db new.db/inner && mv new.db/inner here.db", true},
+        {"mv new.db/data.mdb here.db/data.mdb", false},
+        {"mv here.db away.db && mv new.db here.db", false},
+        {"mv here.db away.db", false},
+        {"rm -r here.db", false},
+        {"rm -r here.db && cp -r new.db here.db", false},
+    };
+    uint64_t ids[ODD];
+    iso_db *d;
+    iso_query *q;
+    iso_answer *a;
+    iso_db_close(odd_database(ids));
+    assert_int_equal(chdir(base), 0);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        assert_int_equal(system("rm -rf here.db new.db away.db && cp -r test.db here.db && cp -r here.db new.db"), 0);
+        OK(iso_db_open("here.db", &d, &err)); /* named from a folder that is left */
+        assert_int_equal(system(ways[i].command), 0);
+        assert_int_equal(chdir("/"), 0);
+        const iso_status status = iso_db_refresh(d, &err);
+        if (status != (ways[i].sound ? ISO_OK : ISO_E_MISMATCH)) fail_msg("%s: %d", ways[i].command, status);
+        if (status) assert_non_null(strstr(err.message, "here.db was moved, removed or replaced"));
+        OK(iso_query_create(d, &q, &err));
+        OK(iso_query_add_id(q, ISO_LIKE, ids[1], &err));
+        OK(iso_query_run(q, &(iso_query_options){.k = 2}, &a, &err));
+        assert_int_equal(iso_answer_result(a, 0)->id, ids[1]);
+        iso_answer_free(a);
+        iso_query_free(q);
+        iso_db_close(d);
+        assert_int_equal(chdir(base), 0);
+    }
+    assert_int_equal(chdir("/"), 0);
+}
+
 static char *printed(const iso_report *r, const char *format, bool nul, size_t *n)
 {
     char *text = NULL;
@@ -309,6 +348,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_api),
+        cmocka_unit_test(test_replaced),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_a_wrong_answer_is_seen),
         cmocka_unit_test(test_sheets),

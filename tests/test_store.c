@@ -417,6 +417,28 @@ static void test_threads(void **state)
     iso_store_close(s);
 }
 
+/* What would be written into a folder that is elsewhere now, nobody would find; what is in it can be read. */
+static void test_moved(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    iso_txn *t = NULL;
+    char away[700];
+    fill(s, 0, 20);
+    snprintf(away, sizeof away, "%s/away", base);
+    assert_int_equal(rename(db, away), 0);
+    iso_store_close(make(NULL));
+    assert_int_equal(iso_txn_begin(s, true, &t, &err), ISO_E_MISMATCH);
+    assert_null(t);
+    assert_int_equal(info_of(s).count, 20);
+    wipe();
+    assert_int_equal(rename(away, db), 0); /* and back */
+    fill(s, 20, 20);
+    assert_int_equal(info_of(s).count, 40);
+    iso_store_close(s);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "--fill")) return child_fill(argv[2]);
@@ -424,6 +446,6 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_items), cmocka_unit_test(test_walks), cmocka_unit_test(test_wrong_vectors), cmocka_unit_test(test_open),
         cmocka_unit_test(test_killed_create), cmocka_unit_test(test_growth), cmocka_unit_test(test_grown_elsewhere),
-        cmocka_unit_test(test_model), cmocka_unit_test(test_threads)};
+        cmocka_unit_test(test_model), cmocka_unit_test(test_threads), cmocka_unit_test(test_moved)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
