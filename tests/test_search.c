@@ -589,6 +589,54 @@ static void test_close_together(void **state)
     iso_store_close(s);
 }
 
+/* Clusters of near-duplicates: what an exact kind's rounding cannot tell apart is looked up until the answer is proved. */
+static void test_near_duplicates(void **state)
+{
+    (void)state;
+    enum { N = 4200, CLUSTERS = 7, MOST = 300 };
+    static const float noise[] = {1e-3f, 1e-6f};
+    static const int64_t ks[] = {10, MOST};
+    for (size_t size = 0; size < sizeof noise / sizeof *noise; size++) {
+        float centre[CLUSTERS][DIM], v[DIM];
+        iso_txn *t;
+        wipe();
+        iso_store *s = make(digest_a);
+        for (int c = 0; c < CLUSTERS; c++) random_vector(centre[c]);
+        OK(iso_txn_begin(s, true, &t, &err));
+        for (int i = 0; i < N; i++) {
+            char path[32];
+            for (int j = 0; j < DIM; j++) v[j] = centre[i % CLUSTERS][j] + noise[size] * real();
+            snprintf(path, sizeof path, "p/%d.jpg", i);
+            put(t, path, v, (uint64_t)i + 1);
+        }
+        OK(iso_txn_commit(t, &err));
+        for (int kind = 0; kind < 3; kind++) {
+            iso_searcher *searcher;
+            OK(iso_index_build(s, kinds[kind], true, &err));
+            OK(iso_searcher_open(s, &searcher, &err));
+            for (int q = 0; q < 2 * CLUSTERS; q++) {
+                double w[DIM], offset;
+                iso_hit got[MOST], *want;
+                random_vector(v);
+                for (int j = 0; j < DIM; j++) v[j] = centre[q / 2][j] + 0.3f * v[j];
+                OK(iso_searcher_query(searcher, q % 2 ? ISO_CONTRAST : ISO_SUM, 1, v, 0, NULL, 0.5, w, &offset, &err));
+                brute(s, w, offset, &want);
+                for (int i = 0; i < 2; i++) {
+                    int64_t found;
+                    bool exact;
+                    OK(iso_search(searcher, w, offset, ks[i], 0, NULL, got, &found, &exact, &err));
+                    assert_true(exact);
+                    if (!same_answer(got, found, want, ks[i]))
+                        fail_msg("%s, noise %g, query %d: not the %d best", kinds[kind], noise[size], q, (int)ks[i]);
+                }
+                free(want);
+            }
+            iso_searcher_free(searcher);
+        }
+        iso_store_close(s);
+    }
+}
+
 /* Of the same vectors' origin, in the same second, with the same numbers of items and changes. */
 static void test_of_a_twin(void **state)
 {
@@ -774,8 +822,9 @@ int main(void)
         cmocka_unit_test(test_changes),          cmocka_unit_test(test_empty_and_small),
         cmocka_unit_test(test_damage),           cmocka_unit_test(test_of_another),
         cmocka_unit_test(test_of_a_twin),        cmocka_unit_test(test_restored),
-        cmocka_unit_test(test_close_together),   cmocka_unit_test(test_many_writers),
-        cmocka_unit_test(test_verify_sees_other_vectors), cmocka_unit_test(test_of_another_version),
+        cmocka_unit_test(test_close_together),   cmocka_unit_test(test_near_duplicates),
+        cmocka_unit_test(test_many_writers),     cmocka_unit_test(test_verify_sees_other_vectors),
+        cmocka_unit_test(test_of_another_version),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
