@@ -2,10 +2,11 @@
 nets and losses these are.
 
     peer_gpu.py --inputs FILE [--device cuda|cpu] [--compile none|default|reduce-overhead] [--arch celeba|mlp] [--flatten]
-                [--variant functional|forward|shared|plain] [--steps 20] [--exact] ...
+                [--variant functional|forward|shared|plain] [--layout last|first] [--steps 20] [--exact] ...
     peer_gpu.py --rate [--device cuda|cpu] [--exact]
 
-As fast as PyTorch goes without changing the step: TF32 in products and convolutions as ours (--exact: float32), channels last,
+As fast as PyTorch goes without changing the step: TF32 in products and convolutions as ours (--exact: float32), channels last unless
+told otherwise,
 cuDNN's algorithms chosen by measuring, Adam in one kernel, one wait a step (to read the loss). --compile hands forward pass and
 loss, derivatives and all, to torch.compile; reduce-overhead makes CUDA graphs of them.
 
@@ -36,11 +37,8 @@ def absent(why):
 class Step(peer_step.Step):
     def __init__(self, a, given):
         super().__init__(a, given)
-        images = self.x.dim() == 4
-        layout = {"memory_format": torch.channels_last} if images else {}
-        self.net.to(a.device, **layout)
-        self.x = self.x.to(a.device, **layout)
-        self.v, self.delta, self.perm = (t.to(a.device) for t in (self.v, self.delta, self.perm))
+        self.net.to(a.device)
+        self.x, self.v, self.delta, self.perm = (t.to(a.device) for t in (self.x, self.v, self.delta, self.perm))
         self.eps = None if self.eps is None else self.eps.to(a.device)
         trained = [p for p in self.net.parameters() if p.requires_grad]
         try:
@@ -89,6 +87,7 @@ def parse():
     p.add_argument("--alpha", type=float, default=10.0)
     p.add_argument("--beta", type=float, default=10.0)
     p.add_argument("--variant", default="functional", choices=["functional", "forward", "shared", "plain"])
+    p.add_argument("--layout", default="last", choices=["first", "last"])
     return p.parse_args()
 
 

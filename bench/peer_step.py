@@ -2,6 +2,7 @@
 that flattens a trained one (Lee 2022 4.2).
 
     peer_step.py --inputs FILE [--arch celeba|mlp] [--flatten] [--width 128] [--latent 128] [--steps 3] [--threads 2] [--variant NAME]
+                 [--layout first|last]
 
 FILE has parameters and a step's inputs, as `benchstep --save FILE` writes them: both then compute the same numbers, and the losses can be
 compared. The noise of p(x|z) is the batch's optimum. One Adam step on every parameter (--flatten: the flow's; encoder and decoder are
@@ -10,10 +11,11 @@ frozen). Variants, all of the same loss:
   forward     torch.func.jvp (forward mode), then torch.func.vjp
   shared      torch.func.jvp, and a backward pass through the output it came with
   plain       without the isometric term
+--layout last keeps images, their channels and kernels channels last.
 
 Prints one JSON line: the median of `steps` steps after one that warms up, the loss before and after that first step, R, and
 the peak resident memory.
-Exit code 3: this PyTorch has no such variant.
+Exit code 3: this PyTorch has no such variant, or the net no images to lay out.
 """
 import argparse
 import json
@@ -107,6 +109,8 @@ class Step:
         if a.flatten:
             self.net.flow = Flow(a.latent, a.depth, a.length)
         self.net.load_state_dict({name: t for name, t in given.items() if not name.startswith("input.") and name != "sigma"})
+        layout = {"memory_format": torch.channels_last if a.layout == "last" else torch.contiguous_format}
+        self.net.to(**layout)
         trained = self.net.flow if a.flatten else self.net
         self.net.requires_grad_(False)
         trained.requires_grad_(True)
@@ -114,7 +118,7 @@ class Step:
         self.x, self.v, self.delta = (given["input." + n] for n in ("x", "v", "delta"))
         self.perm, self.eps = given["input.perm"].long(), given.get("input.eps")
         if self.x.dim() == 4:
-            self.x = self.x.permute(0, 3, 1, 2).contiguous()
+            self.x = self.x.permute(0, 3, 1, 2).contiguous(**layout)
 
     @staticmethod
     def fused(module):
@@ -167,8 +171,9 @@ def main():
     p.add_argument("--alpha", type=float, default=10.0)
     p.add_argument("--beta", type=float, default=10.0)
     p.add_argument("--variant", default="functional", choices=["functional", "forward", "shared", "plain"])
+    p.add_argument("--layout", default="first", choices=["first", "last"])
     a = p.parse_args()
-    if a.variant in ("forward", "shared") and not hasattr(torch, "func"):
+    if a.variant in ("forward", "shared") and not hasattr(torch, "func") or a.layout == "last" and a.arch == "mlp":
         return 3
     torch.set_num_threads(a.threads)
     step = Step(a, read_safetensors(a.inputs))
@@ -180,7 +185,7 @@ def main():
             spent.append(time.perf_counter() - start)
             cpu.append(time.process_time() - start_cpu)
     print(json.dumps({
-        "seconds": statistics.median(spent), "cpu_seconds": statistics.median(cpu), "variant": a.variant, "torch": torch.__version__,
+        "seconds": statistics.median(spent), "cpu_seconds": statistics.median(cpu), "variant": a.variant, "layout": a.layout, "torch": torch.__version__,
         "loss": losses[0][0], "loss_after": losses[1][0], "ratio": losses[0][1],
         "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
     return 0

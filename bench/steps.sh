@@ -2,9 +2,10 @@
 
 # step_turns STEPS VARIANTS OPTION...: takes turns of benchstep and of every PyTorch's variants with these options, all with the same
 # parameters and inputs, and checks that all find the same losses. Sets ours and best (seconds a step, medians), best_name,
-# and $work/ours.last, the last line of benchstep. A variant that is much slower than another one takes part in the first round only.
+# and $work/ours.last, the last line of benchstep. A variant that is much slower than another one takes part in the first round only,
+# and so does the slower of its two layouts of images.
 step_turns() {
-    local steps=$1 variants=$2 turns=() i variant round name command code fastest
+    local steps=$1 variants=$2 turns=() i variant layout round name command code
     shift 2
     local shape=("$@" --steps "$steps" --threads "$THREADS")
     [[ -x $BIN/benchstep ]] || die "$BIN/benchstep is missing: run make"
@@ -15,11 +16,12 @@ step_turns() {
     turns=("ours|$BIN/benchstep ${shape[*]} --quiet --save $work/inputs")
     for i in "${!peers[@]}"; do
         for variant in $variants; do
-            turns+=("peer$i-$variant|${peers[i]} -W ignore bench/peer_step.py ${shape[*]} --inputs $work/inputs --variant $variant")
+            for layout in first last; do
+                turns+=("peer$i-$variant-$layout|${peers[i]} -W ignore bench/peer_step.py ${shape[*]} --inputs $work/inputs --variant $variant --layout $layout")
+            done
         done
     done
     for ((round = 1; round <= ROUNDS; round++)); do
-        fastest=
         for i in "${turns[@]}"; do
             IFS='|' read -r name command <<<"$i"
             [[ ! -e $work/$name.absent ]] || continue
@@ -32,16 +34,22 @@ step_turns() {
             say "round $round  $name  $(tail -n 1 "$work/$name.seconds") s"
             [[ $name != ours ]] || continue
             same_losses "$work/ours.last" "$work/$name.last"
-            code=$(tail -n 1 "$work/$name.seconds")
-            [[ -n $fastest && $(calc "$code > $fastest" %d) == 1 ]] || fastest=$code
         done
-        for i in "${turns[@]:1}"; do
-            name=${i%%|*}
-            [[ $round == 1 && -e $work/$name.seconds ]] || continue
-            [[ $(calc "$(tail -n 1 "$work/$name.seconds") > 1.5 * $fastest" %d) == 0 ]] || touch "$work/$name.absent"
-        done
+        ((round > 1)) || drop_slower "${turns[@]:1}"
     done
     step_summary "${turns[@]}"
+}
+
+# drop_slower TURN...: the layout of each variant that the other outran, and variants far behind the fastest
+drop_slower() {
+    local turn name fastest other
+    fastest=$(for turn; do cat "$work/${turn%%|*}.seconds" 2>/dev/null; done | sort -g | head -n 1)
+    for turn; do
+        name=${turn%%|*}
+        [[ -e $work/$name.seconds ]] || continue
+        other=$(cat "$work/${name%-*}"-*.seconds | sort -g | head -n 1)
+        [[ $(calc "$(<"$work/$name.seconds") > $other || $other > 1.5 * $fastest" %d) == 0 ]] || touch "$work/$name.absent"
+    done
 }
 
 # Both have run the same step: losses before and after it agree as far as floats allow, and so does R.
@@ -63,7 +71,7 @@ step_summary() {
         name=${turn%%|*}
         [[ -e $work/$name.seconds ]] || continue
         t=$(median <"$work/$name.seconds")
-        turn="torch $(text_field torch <"$work/$name.last"), $(text_field variant <"$work/$name.last")"
+        turn="torch $(text_field torch <"$work/$name.last"), $(text_field variant <"$work/$name.last"), channels $(text_field layout <"$work/$name.last")"
         printf '%-44s %9.4f s a step, peak memory %s GB, %5.2f times ours\n' "$turn" "$t" \
             "$(calc "$(field peak_rss <"$work/$name.last") / 1e9")" "$(calc "$t / $ours")"
         [[ -n $best && $(calc "$t < $best" %d) == 0 ]] || { best=$t; best_name=$turn; }
