@@ -7,6 +7,8 @@ PAGE=${PAGE:-docs/benchmarks.md}
 BENCHES=${BENCHES:-bench}
 ROUNDS=${ROUNDS:-3}
 STEPS=${STEPS:-3}
+COMPILE=${COMPILE:-1}
+COMPILE_SECONDS=${COMPILE_SECONDS:-300}
 # Sizes that the user chose for this run, instead of a row's own: "ITEMS=1000 WIDTH=16".
 own_sizes=$(for name in ITEMS DIM WIDTH LATENT BATCH; do [[ -z ${!name:-} ]] || printf '%s ' "$name=${!name}"; done)
 cores=$(nproc)

@@ -88,7 +88,8 @@ ratio is that of their medians; the absolute figures in the notes only show the 
 "share" or a "time over" compares with what the machine itself gave in that run, to code that does nothing else: a product of 2048 × 2048 matrices
 (sgemm), reading memory, reading or writing a file. Each row checks that both sides computed the same thing (the same answers,
 the same recall, the same loss) and fails otherwise. Peers are the current ones of Debian and of the package index, with OpenBLAS's fastest kernels
-for the CPU. Ours, theirs and the limits have the same threads: all cores, at most two unless `THREADS=` says otherwise.
+for the CPU. PyTorch has its bounds as it comes; rows called `.compiled` are beside what torch.compile makes of the same step, where it can. Ours,
+theirs and the limits have the same threads: all cores, at most two unless `THREADS=` says otherwise.
 
 "met?" says `aim` where the aim is reached, `yes` where the bound is, **no** where it is not, – where there is no bound.
 

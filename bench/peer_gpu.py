@@ -6,9 +6,8 @@ nets and losses these are.
     peer_gpu.py --rate [--device cuda|cpu] [--exact]
 
 As fast as PyTorch goes without changing the step: TF32 in products and convolutions as ours (--exact: float32), channels last unless
-told otherwise,
-cuDNN's algorithms chosen by measuring, Adam in one kernel, one wait a step (to read the loss). --compile hands forward pass and
-loss, derivatives and all, to torch.compile; reduce-overhead makes CUDA graphs of them.
+told otherwise, cuDNN's algorithms chosen by measuring, Adam in one kernel, one wait a step (to read the loss). --compile hands forward
+pass and loss, derivatives and all, to torch.compile; reduce-overhead makes CUDA graphs of them.
 
 Prints one JSON line: the median of `steps` steps after some that warm up, the loss before and after the first step, R, the GPU and
 its memory taken. --rate: instead the rate of matrix products of 8192 x 8192 x 8192 (CPU: 1024), FLOP/s.
@@ -29,11 +28,6 @@ import peer_step
 WARM_UP = 5
 
 
-def absent(why):
-    print(f"peer_gpu.py: {why}", file=sys.stderr)
-    sys.exit(3)
-
-
 class Step(peer_step.Step):
     def __init__(self, a, given):
         super().__init__(a, given)
@@ -45,9 +39,6 @@ class Step(peer_step.Step):
             self.optimizer = torch.optim.Adam(trained, lr=1e-4, fused=True)
         except (TypeError, RuntimeError, ValueError):
             self.optimizer = torch.optim.Adam(trained, lr=1e-4)
-        self.losses = self.flattening if a.flatten else self.vae
-        if a.compile != "none":
-            self.losses = torch.compile(self.losses, mode=None if a.compile == "default" else a.compile, fullgraph=True)
 
     def run(self):
         if self.a.compile == "reduce-overhead":
@@ -75,30 +66,18 @@ def rate(device):
 
 def parse():
     p = argparse.ArgumentParser()
-    p.add_argument("--inputs")
+    peer_step.add_options(p, 100, 20, "last", ["reduce-overhead"])
     p.add_argument("--rate", action="store_true")
     p.add_argument("--exact", action="store_true")
     p.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    p.add_argument("--compile", default="none", choices=["none", "default", "reduce-overhead"])
-    p.add_argument("--arch", default="celeba", choices=["celeba", "mlp"])
-    p.add_argument("--flatten", action="store_true")
-    for name, default in (("width", 128), ("latent", 128), ("depth", 8), ("length", 512), ("batch", 100), ("steps", 20)):
-        p.add_argument("--" + name, type=int, default=default)
-    p.add_argument("--alpha", type=float, default=10.0)
-    p.add_argument("--beta", type=float, default=10.0)
-    p.add_argument("--variant", default="functional", choices=["functional", "forward", "shared", "plain"])
-    p.add_argument("--layout", default="last", choices=["first", "last"])
     return p.parse_args()
 
 
 def main():
     a = parse()
     if a.device == "cuda" and not torch.cuda.is_available():
-        absent(f"PyTorch {torch.__version__} sees no GPU")
-    if a.variant in ("forward", "shared") and not hasattr(torch, "func"):
-        absent("this PyTorch has no torch.func")
-    if a.compile != "none" and not hasattr(torch, "compile"):
-        absent("this PyTorch has no torch.compile")
+        peer_step.absent(f"PyTorch {torch.__version__} sees no GPU")
+    peer_step.check(a)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not a.exact
     torch.backends.cudnn.benchmark = True
     gpu = torch.cuda.get_device_name() if a.device == "cuda" else "CPU"
@@ -106,17 +85,7 @@ def main():
         print(json.dumps({"rate": rate(a.device), "gpu": gpu, "torch": torch.__version__}))
         return 0
     step = Step(a, peer_step.read_safetensors(a.inputs))
-    spent, losses = [], []
-    for i in range(WARM_UP + a.steps):
-        start = time.perf_counter()
-        try:
-            losses.append(step.run())
-        except Exception as e:
-            if a.compile == "none" or i > 0:
-                raise
-            absent(f"cannot compile this: {str(e).strip().splitlines()[0][:300] if str(e).strip() else type(e).__name__}")
-        if i >= WARM_UP:
-            spent.append(time.perf_counter() - start)
+    spent, _, losses = peer_step.timed(step, WARM_UP)
     taken = torch.cuda.max_memory_allocated() if a.device == "cuda" else 0
     print(json.dumps({
         "seconds": statistics.median(spent), "variant": a.variant, "compile": a.compile, "torch": torch.__version__, "gpu": gpu,

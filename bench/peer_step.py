@@ -2,7 +2,7 @@
 that flattens a trained one (Lee 2022 4.2).
 
     peer_step.py --inputs FILE [--arch celeba|mlp] [--flatten] [--width 128] [--latent 128] [--steps 3] [--threads 2] [--variant NAME]
-                 [--layout first|last]
+                 [--layout first|last] [--compile none|default]
 
 FILE has parameters and a step's inputs, as `benchstep --save FILE` writes them: both then compute the same numbers, and the losses can be
 compared. The noise of p(x|z) is the batch's optimum. One Adam step on every parameter (--flatten: the flow's; encoder and decoder are
@@ -11,11 +11,12 @@ frozen). Variants, all of the same loss:
   forward     torch.func.jvp (forward mode), then torch.func.vjp
   shared      torch.func.jvp, and a backward pass through the output it came with
   plain       without the isometric term
---layout last keeps images, their channels and kernels channels last.
+--layout last keeps images, what becomes of them and kernels channels last. --compile hands forward pass and loss, derivatives and all,
+to torch.compile.
 
 Prints one JSON line: the median of `steps` steps after one that warms up, the loss before and after that first step, R, and
 the peak resident memory.
-Exit code 3: this PyTorch has no such variant, or the net no images to lay out.
+Exit code 3: this PyTorch has no such variant or cannot compile it, or the net has no images to lay out; the last line on stderr says why.
 """
 import argparse
 import json
@@ -29,6 +30,11 @@ import time
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+def absent(why):
+    print(why, file=sys.stderr)
+    sys.exit(3)
 
 
 def read_safetensors(path):
@@ -102,6 +108,14 @@ def products(variant, f, z, v):
     return jv, torch.autograd.grad(x, z, jv, create_graph=True)[0]
 
 
+def compiled(losses, mode):
+    """What torch.compile makes of a function with derivatives inside: it traces these where it can be told to."""
+    import torch._dynamo
+    if hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        torch._dynamo.config.trace_autograd_ops = True
+    return torch.compile(losses, mode=None if mode == "default" else mode, fullgraph=True)
+
+
 class Step:
     def __init__(self, a, given):
         self.a, self.net = a, nn.Module()
@@ -119,6 +133,9 @@ class Step:
         self.perm, self.eps = given["input.perm"].long(), given.get("input.eps")
         if self.x.dim() == 4:
             self.x = self.x.permute(0, 3, 1, 2).contiguous(**layout)
+        self.losses = self.flattening if a.flatten else self.vae
+        if a.compile != "none":
+            self.losses = compiled(self.losses, a.compile)
 
     @staticmethod
     def fused(module):
@@ -154,36 +171,62 @@ class Step:
         return nll + kl + self.a.alpha * ratio, ratio
 
     def run(self):
-        loss, ratio = self.flattening() if self.a.flatten else self.vae()
+        loss, ratio = self.losses()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return loss.item(), ratio.item()
 
 
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--inputs", required=True)
+def timed(step, warm_up):
+    """Seconds and processor seconds of each step after `warm_up` others, and the losses of all."""
+    spent, cpu, losses = [], [], []
+    for i in range(warm_up + step.a.steps):
+        start, start_cpu = time.perf_counter(), time.process_time()
+        try:
+            losses.append(step.run())
+        except Exception as e:
+            if step.a.compile == "none" or i > 0:
+                raise
+            absent(f"PyTorch {torch.__version__} cannot compile this: {(str(e).strip() or type(e).__name__).splitlines()[0][:200]}")
+        if i >= warm_up:
+            spent.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - start_cpu)
+    return spent, cpu, losses
+
+
+def add_options(p, batch, steps, layout, modes):
+    """The options of a step, whose defaults and ways to compile depend on where it runs."""
+    p.add_argument("--inputs")
     p.add_argument("--arch", default="celeba", choices=["celeba", "mlp"])
     p.add_argument("--flatten", action="store_true")
-    for name, default in (("width", 128), ("latent", 128), ("depth", 8), ("length", 512), ("batch", 16), ("steps", 3), ("threads", 2)):
+    for name, default in (("width", 128), ("latent", 128), ("depth", 8), ("length", 512), ("batch", batch), ("steps", steps)):
         p.add_argument("--" + name, type=int, default=default)
     p.add_argument("--alpha", type=float, default=10.0)
     p.add_argument("--beta", type=float, default=10.0)
     p.add_argument("--variant", default="functional", choices=["functional", "forward", "shared", "plain"])
-    p.add_argument("--layout", default="first", choices=["first", "last"])
+    p.add_argument("--layout", default=layout, choices=["first", "last"])
+    p.add_argument("--compile", default="none", choices=["none", "default", *modes])
+
+
+def check(a):
+    if a.variant in ("forward", "shared") and not hasattr(torch, "func"):
+        absent(f"PyTorch {torch.__version__} has no torch.func")
+    if a.compile != "none" and not hasattr(torch, "compile"):
+        absent(f"PyTorch {torch.__version__} has no torch.compile")
+
+
+def main():
+    p = argparse.ArgumentParser()
+    add_options(p, 16, 3, "first", [])
+    p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()
-    if a.variant in ("forward", "shared") and not hasattr(torch, "func") or a.layout == "last" and a.arch == "mlp":
-        return 3
+    check(a)
+    if a.layout == "last" and a.arch == "mlp":
+        absent("no images to lay out")
     torch.set_num_threads(a.threads)
     step = Step(a, read_safetensors(a.inputs))
-    spent, cpu, losses = [], [], []
-    for i in range(a.steps + 1):
-        start, start_cpu = time.perf_counter(), time.process_time()
-        losses.append(step.run())
-        if i > 0:
-            spent.append(time.perf_counter() - start)
-            cpu.append(time.process_time() - start_cpu)
+    spent, cpu, losses = timed(step, 1)
     print(json.dumps({
         "seconds": statistics.median(spent), "cpu_seconds": statistics.median(cpu), "variant": a.variant, "layout": a.layout, "torch": torch.__version__,
         "loss": losses[0][0], "loss_after": losses[1][0], "ratio": losses[0][1],

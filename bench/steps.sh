@@ -1,11 +1,11 @@
 # A training step of benchstep beside the same in PyTorch. Read by the rows of training steps.
 
-# step_turns STEPS VARIANTS OPTION...: takes turns of benchstep and of every PyTorch's variants with these options, all with the same
-# parameters and inputs, and checks that all find the same losses. Sets ours and best (seconds a step, medians), best_name,
-# and $work/ours.last, the last line of benchstep. A variant that is much slower than another one takes part in the first round only,
-# and so does the slower of its two layouts of images.
+# step_turns STEPS VARIANTS OPTION...: takes turns of benchstep and of every PyTorch's variants with these options, as they come (eager) and
+# compiled, in both layouts of images, all with the same parameters and inputs, and checks that all find the same losses. Sets ours (seconds
+# a step, the median) and leaves the peers' in $work. The slower layout and a variant that is much slower than another one take part in
+# the first round only; so do all compiled ones but the fastest: they compile anew in each turn.
 step_turns() {
-    local steps=$1 variants=$2 turns=() i variant layout round name command code
+    local steps=$1 variants=$2 turns=() i variant layout peer round
     shift 2
     local shape=("$@" --steps "$steps" --threads "$THREADS")
     [[ -x $BIN/benchstep ]] || die "$BIN/benchstep is missing: run make"
@@ -17,38 +17,54 @@ step_turns() {
     for i in "${!peers[@]}"; do
         for variant in $variants; do
             for layout in first last; do
-                turns+=("peer$i-$variant-$layout|${peers[i]} -W ignore bench/peer_step.py ${shape[*]} --inputs $work/inputs --variant $variant --layout $layout")
+                peer="${peers[i]} -W ignore bench/peer_step.py ${shape[*]} --inputs $work/inputs --variant $variant --layout $layout"
+                turns+=("eager-$i-$variant-$layout|$peer")
+                [[ $COMPILE == 0 ]] || turns+=("compiled-$i-$variant-$layout|timeout $COMPILE_SECONDS $peer --compile default")
             done
         done
     done
+    export TORCHINDUCTOR_CACHE_DIR=$work/compiled # of this row alone
     for ((round = 1; round <= ROUNDS; round++)); do
         for i in "${turns[@]}"; do
-            IFS='|' read -r name command <<<"$i"
-            [[ ! -e $work/$name.absent ]] || continue
-            code=0
-            $command >"$work/line" || code=$?
-            ((code != 3)) || { touch "$work/$name.absent"; continue; }
-            ((code == 0)) || die "failed: $command"
-            cp "$work/line" "$work/$name.last"
-            field seconds <"$work/line" >>"$work/$name.seconds"
-            say "round $round  $name  $(tail -n 1 "$work/$name.seconds") s"
-            [[ $name != ours ]] || continue
-            same_losses "$work/ours.last" "$work/$name.last"
+            step_turn "${i%%|*}" "${i#*|}"
         done
-        ((round > 1)) || drop_slower "${turns[@]:1}"
+        ((round > 1)) || { drop_slower eager 1.5; drop_slower compiled 1; }
     done
-    step_summary "${turns[@]}"
+    ours=$(median <"$work/ours.seconds")
+    printf '%-60s %9.4f s a step, peak memory %s GB (planned %s GB)\n' isoface "$ours" \
+        "$(calc "$(field peak_rss <"$work/ours.last") / 1e9")" "$(calc "$(field peak_planned <"$work/ours.last") / 1e9")"
 }
 
-# drop_slower TURN...: the layout of each variant that the other outran, and variants far behind the fastest
+# step_turn NAME COMMAND: what cannot be done is not tried again, and NAME.why says why; what does not even run eagerly is not compiled.
+step_turn() {
+    local name=$1 code=0
+    [[ ! -e $work/$name.why ]] || return 0
+    [[ $name != compiled-* || -e $work/eager-${name#*-}.seconds ]] || return 0
+    $2 >"$work/line" 2>"$work/complaints" || code=$?
+    if ((code)); then
+        [[ $name == compiled-* ]] || ((code == 3)) || { cat "$work/complaints" >&2; die "failed: $2"; }
+        case $code in
+            3) tail -n 1 "$work/complaints" ;;
+            124) echo "not compiled within $COMPILE_SECONDS s" ;;
+            *) echo "ended with exit code $code: $(tail -n 1 "$work/complaints")" ;;
+        esac >"$work/$name.why"
+        say "without $name: $(<"$work/$name.why")"
+        return 0
+    fi
+    cp "$work/line" "$work/$name.last"
+    [[ $name == ours ]] || same_losses "$work/ours.last" "$work/$name.last"
+    field seconds <"$work/line" >>"$work/$name.seconds"
+    say "round $round  $name  $(tail -n 1 "$work/$name.seconds") s"
+}
+
+# drop_slower eager|compiled FACTOR: the layout of each variant that the other outran, and variants FACTOR times behind the fastest
 drop_slower() {
-    local turn name fastest other
-    fastest=$(for turn; do cat "$work/${turn%%|*}.seconds" 2>/dev/null; done | sort -g | head -n 1)
-    for turn; do
-        name=${turn%%|*}
-        [[ -e $work/$name.seconds ]] || continue
-        other=$(cat "$work/${name%-*}"-*.seconds | sort -g | head -n 1)
-        [[ $(calc "$(<"$work/$name.seconds") > $other || $other > 1.5 * $fastest" %d) == 0 ]] || touch "$work/$name.absent"
+    local file fastest other
+    fastest=$(cat "$work/$1"-*.seconds 2>/dev/null | sort -g | head -n 1)
+    for file in "$work/$1"-*.seconds; do
+        [[ -e $file ]] || continue
+        other=$(cat "${file%-*}"-*.seconds | sort -g | head -n 1)
+        [[ $(calc "$(<"$file") > $other || $other > $2 * $fastest" %d) == 0 ]] || echo 'others were faster' >"${file%.seconds}.why"
     done
 }
 
@@ -61,33 +77,42 @@ same_losses() {
     done <<<$'loss 1e-4\nloss_after 1e-3\nratio 1e-3'
 }
 
-step_summary() {
-    local turn name t
-    ours=$(median <"$work/ours.seconds")
-    printf '%-44s %9.4f s a step, peak memory %s GB (planned %s GB)\n' isoface "$ours" \
-        "$(calc "$(field peak_rss <"$work/ours.last") / 1e9")" "$(calc "$(field peak_planned <"$work/ours.last") / 1e9")"
+# fastest eager|compiled: sets best (seconds a step, the median) and best_name; fails where there is none
+fastest() {
+    local file t name
     best='' best_name=''
-    for turn in "${@:2}"; do
-        name=${turn%%|*}
-        [[ -e $work/$name.seconds ]] || continue
-        t=$(median <"$work/$name.seconds")
-        turn="torch $(text_field torch <"$work/$name.last"), $(text_field variant <"$work/$name.last"), channels $(text_field layout <"$work/$name.last")"
-        printf '%-44s %9.4f s a step, peak memory %s GB, %5.2f times ours\n' "$turn" "$t" \
-            "$(calc "$(field peak_rss <"$work/$name.last") / 1e9")" "$(calc "$t / $ours")"
-        [[ -n $best && $(calc "$t < $best" %d) == 0 ]] || { best=$t; best_name=$turn; }
+    for file in "$work/$1"-*.seconds; do
+        [[ -e $file ]] || continue
+        t=$(median <"$file")
+        name="torch $(text_field torch <"${file%.seconds}.last"), $1, $(text_field variant <"${file%.seconds}.last"), channels $(text_field layout <"${file%.seconds}.last")"
+        printf '%-60s %9.4f s a step, peak memory %s GB, %5.2f times ours\n' "$name" "$t" \
+            "$(calc "$(field peak_rss <"${file%.seconds}.last") / 1e9")" "$(calc "$t / $ours")"
+        [[ -n $best && $(calc "$t < $best" %d) == 0 ]] || best=$t best_name=$name
     done
-    [[ -n $best ]] || die "no PyTorch computed this step"
+    [[ -n $best ]]
 }
 
-# The absolute figures behind a ratio.
-step_note() {
-    printf '%s s a step, %s %s s; %s GFLOP a step, %s threads; peak memory %s GB (planned %s GB); losses agree; %s' \
-        "$(calc "$ours" %.4g)" "$best_name" "$(calc "$best" %.4g)" "$(calc "$(field flops <"$work/ours.last") / 1e9" %.4g)" "$THREADS" \
-        "$(calc "$(field peak_rss <"$work/ours.last") / 1e9")" "$(calc "$(field peak_planned <"$work/ours.last") / 1e9")" "$1"
+# step_rows KEY "the step" LEAST AIM SHARE-LEAST SHARE-AIM "its sizes": the results of step_turns. The bounds are for PyTorch as it comes.
+step_rows() {
+    local compiled="torch.compile / Isoface, the same step" note
+    fastest eager || die "no PyTorch computed this step"
+    note="$(calc "$(field flops <"$work/ours.last") / 1e9" %.4g) GFLOP a step, $THREADS threads; peak memory $(calc "$(field peak_rss <"$work/ours.last") / 1e9") GB"
+    note+=" (planned $(calc "$(field peak_planned <"$work/ours.last") / 1e9") GB); losses agree; $7"
+    result "$1.torch" "fastest PyTorch / Isoface, $2" "$(calc "$best / $ours" %.3f)" more "$3" "$4" "$(step_times); $note"
+    if fastest compiled; then
+        result "$1.compiled" "$compiled" "$(calc "$best / $ours" %.3f)" more - - "$(step_times); losses agree"
+    else
+        skip "$1.compiled" "$compiled" "$(why_not_compiled)"
+    fi
+    # OpenBLAS's sgemm and a whole step: the FLOPs of its products over its time.
+    result "$1.sgemm" "its products' share of sgemm's rate" "$(field share <"$work/ours.last")" more "$5" "$6" \
+        "$(calc "$(field gemm_flops <"$work/ours.last") / $(field seconds <"$work/ours.last") / 1e9" %.0f) GFLOP/s of products, sgemm 2048 x 2048 x 2048 between the steps: $(calc "$(field sgemm_gflops <"$work/ours.last")" %.0f) GFLOP/s"
 }
-
-# The share of OpenBLAS's sgemm rate that a whole step reaches: the FLOPs of its products over its time.
-step_share() { field share <"$work/ours.last"; }
-share_note() { printf '%s GFLOP/s of products, sgemm 2048 x 2048 x 2048 between the steps: %s GFLOP/s' \
-    "$(calc "$(field gemm_flops <"$work/ours.last") / $(field seconds <"$work/ours.last") / 1e9" %.0f)" \
-    "$(calc "$(field sgemm_gflops <"$work/ours.last")" %.0f)"; }
+step_times() { printf '%s s a step, %s %s s' "$(calc "$ours" %.4g)" "$best_name" "$(calc "$best" %.4g)"; }
+why_not_compiled() {
+    if [[ $COMPILE == 0 ]]; then
+        echo 'left out (COMPILE=0)'
+    else
+        cat "$work"/compiled-*.why | sort -u | sed 's/$/; /' | tr -d '\n' | sed 's/; $//'
+    fi
+}
