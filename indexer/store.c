@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,14 +132,28 @@ iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_erro
 static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
 static iso_store *open_stores;
 
+/* A child has none of OpenMP's threads, and would wait for them: those of the thread that forks end, and start again when they are needed.
+ * Within a parallel region they stay (-1); there the child has no others to wait for. */
+static void before_fork(void)
+{
+    (void)omp_pause_resource_all(omp_pause_hard);
+    pthread_mutex_lock(&open_mutex);
+}
+
+static void after_fork(void) { pthread_mutex_unlock(&open_mutex); }
+
+static void expect_forks(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
+
 static iso_status enlist(iso_store *s, iso_error *err)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct stat st;
     if (fstat(s->dir_fd, &st)) return iso_fail_errno(err, "cannot open %s", s->dir);
+    pthread_once(&once, expect_forks);
     pthread_mutex_lock(&open_mutex);
     for (iso_store *o = open_stores; o; o = o->next) {
         struct stat other;
-        if (!fstat(o->dir_fd, &other) && other.st_dev == st.st_dev && other.st_ino == st.st_ino) {
+        if (o->pid == s->pid && !fstat(o->dir_fd, &other) && other.st_dev == st.st_dev && other.st_ino == st.st_ino) {
             pthread_mutex_unlock(&open_mutex);
             return iso_fail(err, ISO_E_ARGUMENT, "%s is open in this process already", s->dir);
         }
@@ -478,6 +493,7 @@ iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_
     iso_store *s = iso_calloc(1, sizeof *s);
     if (!s) return iso_fail_memory(err);
     s->dir_fd = s->data_fd = -1;
+    s->pid = getpid();
     s->writable = mode != ISO_STORE_READ;
     s->map_step = MAP_STEP;
     pthread_mutex_init(&s->mutex, NULL);
@@ -502,7 +518,7 @@ fail:
 
 void iso_store_close(iso_store *s)
 {
-    if (!s) return;
+    if (!s || s->pid != getpid()) return; /* closing LMDB's files here would take away the locks of what this process has opened */
     if (s->env) mdb_env_close(s->env);
     delist(s);
     if (s->data_fd >= 0) close(s->data_fd);

@@ -38,7 +38,8 @@ struct iso_store {
     bool sums_hopeless;     /* a vector is damaged: the writer keeps no sums */
     pthread_mutex_t mutex;  /* guards active, broken and the map's size */
     int active;             /* transactions of this process */
-    struct iso_store *next; /* all stores that this process has open */
+    pid_t pid;              /* that has opened it: a child cannot use it */
+    struct iso_store *next; /* all stores that this process has open, and those that its parent had when it forked */
 };
 
 struct iso_txn {

@@ -77,6 +77,7 @@ static bool may_pass(int rc) { return rc == MDB_READERS_FULL || rc == MDB_MAP_RE
 
 iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err)
 {
+    if (s->pid != getpid()) return iso_fail(err, ISO_E_ARGUMENT, "%s was opened before this process was forked: open it here", s->dir);
     if (write && !s->writable) return iso_fail(err, ISO_E_ARGUMENT, "%s is open for reading only", s->dir);
     iso_txn *t = iso_calloc(1, sizeof *t);
     if (!t) return iso_fail_memory(err);

@@ -8,9 +8,13 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <omp.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -196,6 +200,96 @@ static void test_replaced(void **state)
     assert_int_equal(chdir("/"), 0);
 }
 
+static iso_status ask(iso_db *d, uint64_t id)
+{
+    iso_query *q;
+    iso_answer *a;
+    iso_error why;
+    iso_status status = iso_query_create(d, &q, &why);
+    if (status) return status;
+    status = iso_query_add_id(q, ISO_LIKE, id, &why);
+    if (!status) status = iso_query_run(q, &(iso_query_options){.k = 2}, &a, &why);
+    if (!status) {
+        if (iso_answer_result(a, 0)->id != id) status = ISO_E_INTERNAL;
+        iso_answer_free(a);
+    }
+    iso_query_free(q);
+    return status;
+}
+
+static int threads_at_work(void)
+{
+    int n = 0;
+#pragma omp parallel num_threads(4) reduction(+ : n)
+    n++;
+    return n;
+}
+
+static pid_t forked(iso_db *inherited, uint64_t id)
+{
+    const pid_t child = fork();
+    if (child) return child;
+    iso_db *d;
+    alarm(60); /* the deliberately wrong case waits for ever */
+    if (ask(inherited, id) != ISO_E_ARGUMENT || iso_db_refresh(inherited, NULL) != ISO_E_ARGUMENT) _exit(1);
+    if (iso_db_open(db, &d, NULL)) _exit(2);
+    iso_db_close(inherited);
+    if (threads_at_work() != (omp_in_parallel() ? 1 : 4) || ask(d, id) || iso_db_refresh(d, NULL)) _exit(3);
+    iso_db *twice;
+    if (iso_db_open(db, &twice, NULL) != ISO_E_ARGUMENT) _exit(4);
+    iso_db_close(d);
+    _exit(0);
+}
+
+static void ends_well(pid_t child)
+{
+    int code;
+    assert_int_equal(waitpid(child, &code, 0), child);
+    if (code) fail_msg("child: %#x", code);
+}
+
+typedef struct asker {
+    iso_db *db;
+    uint64_t id;
+    atomic_bool stop;
+    iso_status status;
+} asker;
+
+static void *ask_on(void *ctx)
+{
+    asker *a = ctx;
+    while (!a->stop && !a->status) {
+        threads_at_work();
+        a->status = ask(a->db, a->id);
+    }
+    return NULL;
+}
+
+/* A child opens the database that its parent has open, whatever threads have worked, or are at work. */
+static void test_fork(void **state)
+{
+    (void)state;
+    uint64_t ids[ODD];
+    iso_db *d = odd_database(ids);
+    pid_t child[4] = {0};
+    assert_int_equal(threads_at_work(), 4);
+    OK(ask(d, ids[2]));
+    ends_well(forked(d, ids[2]));
+    assert_int_equal(threads_at_work(), 4);
+#pragma omp parallel num_threads(4)
+    child[omp_get_thread_num()] = forked(d, ids[2]);
+    for (int i = 0; i < 4; i++) ends_well(child[i]);
+    asker busy = {.db = d, .id = ids[1]};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, ask_on, &busy), 0);
+    for (int i = 0; i < 10; i++) ends_well(forked(d, ids[2]));
+    busy.stop = true;
+    pthread_join(thread, NULL);
+    OK(busy.status);
+    OK(ask(d, ids[2]));
+    iso_db_close(d);
+}
+
 static char *printed(const iso_report *r, const char *format, bool nul, size_t *n)
 {
     char *text = NULL;
@@ -349,6 +443,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_api),
         cmocka_unit_test(test_replaced),
+        cmocka_unit_test(test_fork),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_a_wrong_answer_is_seen),
         cmocka_unit_test(test_sheets),
