@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -278,19 +280,35 @@ static iso_status read_all(int fd, const char *path, size_t limit, size_t guess,
     return ISO_OK;
 }
 
+static bool is_named_pipe(int fd, const struct stat *st)
+{
+    struct statfs fs;
+    return S_ISFIFO(st->st_mode) && (fstatfs(fd, &fs) != 0 || fs.f_type != PIPEFS_MAGIC);
+}
+
 iso_status iso_file_open(const char *path, size_t limit, int *fd, struct stat *st, iso_error *err)
 {
     iso_status status = ISO_OK;
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (*fd < 0) return iso_fail_errno(err, "cannot open %s", path);
-    if (fstat(*fd, st) != 0)
+    if (fstat(*fd, st) != 0 || fcntl(*fd, F_SETFL, 0) != 0) /* reading may wait */
         status = iso_fail_errno(err, "cannot read %s", path);
     else if (S_ISDIR(st->st_mode))
         status = iso_fail(err, ISO_E_IO, "cannot read %s: it is a folder", path);
+    else if (is_named_pipe(*fd, st))
+        status = iso_fail(err, ISO_E_IO, "cannot read %s: it is a named pipe", path);
     else if (S_ISREG(st->st_mode) && (uintmax_t)st->st_size > limit)
         status = iso_fail(err, ISO_E_FORMAT, "%s has %jd bytes, more than the %zu it may have", path, (intmax_t)st->st_size, limit);
     if (status) close(*fd);
     return status;
+}
+
+iso_status iso_file_open_regular(const char *path, size_t limit, int *fd, struct stat *st, iso_error *err)
+{
+    iso_status status = iso_file_open(path, limit, fd, st, err);
+    if (status || S_ISREG(st->st_mode)) return status;
+    close(*fd);
+    return iso_fail(err, ISO_E_IO, "cannot read %s: it is no regular file", path);
 }
 
 iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *size, iso_error *err)
@@ -323,12 +341,11 @@ iso_status iso_file_read_huge(const char *path, size_t limit, char **data, size_
     enum { PART = 4 << 20 };
     int fd, failed = 0;
     struct stat st;
-    iso_status status = iso_file_open(path, limit, &fd, &st, err);
+    iso_status status = iso_file_open_regular(path, limit, &fd, &st, err);
     if (status) return status;
     const size_t bytes = (size_t)st.st_size;
-    char *to = S_ISREG(st.st_mode) ? iso_huge_alloc(bytes) : NULL;
-    if (!S_ISREG(st.st_mode)) status = iso_fail(err, ISO_E_IO, "cannot read %s: it is no regular file", path);
-    else if (!to) status = iso_fail_memory(err);
+    char *to = iso_huge_alloc(bytes);
+    if (!to) status = iso_fail_memory(err);
 #pragma omp parallel for schedule(dynamic, 1) if (bytes > PART)
     for (size_t at = 0; at < bytes; at += PART) {
         const int why = status ? 0 : read_part(fd, to + at, bytes - at < PART ? bytes - at : PART, (off_t)at);

@@ -22,8 +22,11 @@ ISO_CHECK iso_status iso_file_commit(iso_file *f, iso_error *err);
 /* Throws away what was written. NULL is fine. */
 void iso_file_abort(iso_file *f);
 
-/* Opens a file to be read, and says what it is; refuses folders, and regular files of more than `limit` bytes. close(*fd). */
+/* Opens a file to be read, and says what it is, without waiting for anyone; refuses folders, regular files of more than `limit` bytes, and named
+ * pipes, which may never have a writer (those of `<(command)` have one, and no name). close(*fd). */
 ISO_CHECK iso_status iso_file_open(const char *path, size_t limit, int *fd, struct stat *st, iso_error *err);
+/* The same; refuses whatever is no regular file. */
+ISO_CHECK iso_status iso_file_open_regular(const char *path, size_t limit, int *fd, struct stat *st, iso_error *err);
 /* The whole file in fresh memory (free()), with a NUL behind it; refuses more than `limit` bytes. */
 ISO_CHECK iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *size, iso_error *err);
 /* The same of a large regular file, by all threads into memory of iso_huge_alloc(*size), without a NUL: a tenth of the page faults. */

@@ -255,10 +255,15 @@ static iso_status copy_model(const char *from, const char *dir, iso_error *err)
 {
     char *to = iso_path_join(dir, MODEL_NAME);
     if (!to) return iso_fail_memory(err);
-    iso_status status = ISO_OK;
     iso_file *f = NULL;
-    FILE *in = fopen(from, "rb");
-    if (!in) status = iso_fail_errno(err, "cannot read the model %s", from);
+    FILE *in = NULL;
+    int fd;
+    struct stat st;
+    iso_status status = iso_file_open_regular(from, SIZE_MAX, &fd, &st, err);
+    if (!status && !(in = fdopen(fd, "rb"))) {
+        status = iso_fail_errno(err, "cannot read the model %s", from);
+        close(fd);
+    }
     if (!status) status = iso_file_create(to, &f, err);
     if (!status) status = copy_stream(in, iso_file_stream(f), from, to, err);
     if (!status) {
@@ -276,7 +281,7 @@ static iso_status copy_model(const char *from, const char *dir, iso_error *err)
 static iso_status open_data(iso_store *s, iso_store_mode mode, bool *fresh, iso_error *err)
 {
     struct stat st;
-    s->data_fd = openat(s->dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC);
+    s->data_fd = openat(s->dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     *fresh = s->data_fd < 0 && errno == ENOENT;
     if (s->data_fd < 0 && *fresh) {
         if (mode == ISO_STORE_CREATE) return ISO_OK;
@@ -330,7 +335,7 @@ static iso_status open_env(iso_store *s, iso_store_mode mode, iso_error *err)
         int dead;
         mdb_reader_check(s->env, &dead); /* readers that were killed would pin old pages for ever */
     }
-    if (s->data_fd < 0) s->data_fd = openat(s->dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC);
+    if (s->data_fd < 0) s->data_fd = openat(s->dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (s->data_fd < 0 || fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
     s->dev = st.st_dev;
     s->ino = st.st_ino;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -238,19 +239,15 @@ iso_status iso_st_load(const char *path, iso_st **out, iso_error *err)
 {
     /* A look at the first bytes, before gigabytes of something else are read. */
     unsigned char prefix[9] = {0};
-    FILE *in = fopen(path, "rb");
-    if (!in) return iso_fail_errno(err, "cannot open %s", path);
-    size_t got = fread(prefix, 1, sizeof prefix, in), header;
-    bool failed = ferror(in);
-    if (failed) {
-        iso_status s = iso_fail_errno(err, "cannot read %s", path);
-        fclose(in);
-        return s;
-    }
+    int fd;
     struct stat st;
-    const bool large = fstat(fileno(in), &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= 2 * (off_t)ISO_HUGE_PAGE;
-    fclose(in);
-    iso_status s = header_length(prefix, got < sizeof prefix ? got : FILE_LIMIT, path, &header, err);
+    size_t header;
+    iso_status s = iso_file_open_regular(path, FILE_LIMIT, &fd, &st, err);
+    if (s) return s;
+    const bool large = st.st_size >= 2 * (off_t)ISO_HUGE_PAGE;
+    if (read(fd, prefix, sizeof prefix) < 0) s = iso_fail_errno(err, "cannot read %s", path);
+    close(fd);
+    if (!s) s = header_length(prefix, (size_t)st.st_size, path, &header, err);
     if (s) return s;
     char *bytes;
     size_t size;

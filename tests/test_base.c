@@ -316,6 +316,38 @@ static void test_file_read(void **state)
     free(path);
 }
 
+/* Nobody writes to a named pipe: it is refused, not waited for. One without a name is read to its end. */
+static void test_file_pipes(void **state)
+{
+    (void)state;
+    iso_error err;
+    char *path = in_folder("fifo"), *data = NULL, name[64];
+    size_t size;
+    int ends[2];
+    assert_int_equal(mkfifo(path, 0600), 0);
+    alarm(60); /* the deliberately wrong case waits for ever */
+    assert_int_equal(iso_file_read(path, 100, &data, &size, &err), ISO_E_IO);
+    assert_non_null(strstr(err.message, "it is a named pipe"));
+    assert_int_equal(iso_file_read_huge(path, 100, &data, &size, &err), ISO_E_IO);
+    assert_null(data);
+    for (int late = 0; late < 2; late++) { /* a writer that is done, and one that takes its time */
+        assert_int_equal(pipe(ends), 0);
+        snprintf(name, sizeof name, "/dev/fd/%d", ends[0]);
+        if (!late) assert_int_equal(write(ends[1], "hello", 5), 5);
+        const pid_t child = late ? fork() : -1;
+        if (!child) _exit(usleep(200000) || write(ends[1], "hello", 5) != 5);
+        close(ends[1]);
+        assert_int_equal(iso_file_read(name, 100, &data, &size, &err), ISO_OK);
+        assert_string_equal(data, "hello");
+        free(data);
+        close(ends[0]);
+        if (late) assert_int_equal(waitpid(child, NULL, 0), child);
+    }
+    alarm(0);
+    unlink(path);
+    free(path);
+}
+
 static void test_file_read_huge(void **state)
 {
     (void)state;
@@ -653,6 +685,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_file_same, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_disk_full, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_read, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_pipes, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_read_huge, folder_make, folder_remove),
         cmocka_unit_test(test_path_join),
         cmocka_unit_test(test_args_all_kinds),

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -289,12 +290,30 @@ static void fuzz(void **state)
     assert_true(accepted > 0 && accepted < 10000);
 }
 
+/* Looked at without waiting for one who writes. */
+static void pipes(void **state)
+{
+    (void)state;
+    iso_st *f = NULL;
+    iso_error err = {0};
+    unlink(path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    alarm(60);
+    assert_int_equal(iso_st_load(path, &f, &err), ISO_E_IO);
+    alarm(0);
+    assert_non_null(strstr(err.message, "it is a named pipe"));
+    assert_int_equal(iso_st_load("/dev/null", &f, &err), ISO_E_IO);
+    assert_non_null(strstr(err.message, "it is no regular file"));
+    assert_null(f);
+}
+
 int main(void)
 {
     printf("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),    cmocka_unit_test(save_refuses),  cmocka_unit_test(good_headers),
         cmocka_unit_test(wrong_headers), cmocka_unit_test(wrong_lengths), cmocka_unit_test(fuzz),
+        cmocka_unit_test(pipes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

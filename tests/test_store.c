@@ -227,6 +227,12 @@ static void test_open(void **state)
     assert_int_equal(iso_store_open(file, ISO_STORE_CREATE, &spec, &s, &err), ISO_E_ARGUMENT);
     assert_int_equal(iso_store_open(file, ISO_STORE_READ, NULL, &s, &err), ISO_E_FORMAT);
     assert_int_equal(iso_store_open(folder, ISO_STORE_READ, NULL, &s, &err), ISO_E_NOT_FOUND);
+    snprintf(file, sizeof file, "%s/data.mdb", folder);
+    assert_int_equal(mkfifo(file, 0600), 0);
+    alarm(60); /* nobody writes to it */
+    assert_int_equal(iso_store_open(folder, ISO_STORE_READ, NULL, &s, &err), ISO_E_FORMAT);
+    alarm(0);
+    assert_non_null(strstr(err.message, "not a regular file"));
 }
 
 /* A create that was killed at its first instants is completed. */
