@@ -17,9 +17,6 @@
 #include "model/philox.h"
 #include "model/train_log.h"
 
-/* What is drawn: one Philox stream per use. Parameters have the streams below 100. */
-enum { SHUFFLE = 100, MIRROR, EPS, DELTA, PERM, PROBE, VALID_EPS = 110, VALID_DELTA, VALID_PERM, VALID_PROBE };
-
 #define SAVE_EVERY 600.0 /* seconds: what a power cut may cost within a long epoch */
 
 typedef struct loop {
@@ -63,7 +60,7 @@ void iso_watch_say(const iso_watch *w, const char *fmt, ...)
 
 static bool is_mirrored(const loop *l, uint64_t step, int64_t b)
 {
-    return iso_draw_below((iso_draw){l->run->seed, MIRROR, step}, (uint64_t)b, 2) != 0;
+    return iso_draw_below((iso_draw){l->run->seed, ISO_DRAW_MIRROR, step}, (uint64_t)b, 2) != 0;
 }
 
 static void fill_x(loop *l, const iso_train_step *s, bool mirror, uint64_t step)
@@ -108,14 +105,14 @@ static iso_status feed(loop *l, const iso_train_step *s, bool train, uint64_t st
     if ((status = feed_x(l, s, train && l->spec->mirror, step, err)) != ISO_OK) return status;
     if (s->labels != ISO_NONE) return feed_labels(l, s, err); /* supervised: nothing is drawn */
     if (s->eps != ISO_NONE) {
-        iso_draw_normal((iso_draw){seed, train ? EPS : VALID_EPS, step}, B * m, l->normal);
+        iso_draw_normal((iso_draw){seed, train ? ISO_DRAW_EPS : ISO_DRAW_VALID_EPS, step}, B * m, l->normal);
         if ((status = iso_plan_write(s->plan, s->eps, l->normal, B * m, err)) != ISO_OK) return status;
     }
-    iso_draw_normal((iso_draw){seed, train ? PROBE : VALID_PROBE, step}, B * m, l->normal);
+    iso_draw_normal((iso_draw){seed, train ? ISO_DRAW_PROBE : ISO_DRAW_VALID_PROBE, step}, B * m, l->normal);
     if ((status = iso_plan_write(s->plan, s->v, l->normal, B * m, err)) != ISO_OK) return status;
-    iso_draw_uniform((iso_draw){seed, train ? DELTA : VALID_DELTA, step}, -l->run->eta, 1 + l->run->eta, B, l->delta);
+    iso_draw_uniform((iso_draw){seed, train ? ISO_DRAW_DELTA : ISO_DRAW_VALID_DELTA, step}, -l->run->eta, 1 + l->run->eta, B, l->delta);
     if ((status = iso_plan_write(s->plan, s->delta, l->delta, B, err)) != ISO_OK) return status;
-    iso_draw_permutation((iso_draw){seed, train ? PERM : VALID_PERM, step}, B, l->perm);
+    iso_draw_permutation((iso_draw){seed, train ? ISO_DRAW_PERM : ISO_DRAW_VALID_PERM, step}, B, l->perm);
     return iso_plan_write_index(s->plan, s->perm, l->perm, B, err);
 }
 
@@ -278,7 +275,7 @@ static iso_status train_epoch(loop *l, iso_error *err)
 {
     iso_status status = ISO_OK;
     l->resumed = iso_now();
-    iso_draw_permutation((iso_draw){l->run->seed, SHUFFLE, (uint64_t)l->at.epoch}, l->data->train_count, l->order);
+    iso_draw_permutation((iso_draw){l->run->seed, ISO_DRAW_SHUFFLE, (uint64_t)l->at.epoch}, l->data->train_count, l->order);
     if (l->at.position < l->steps) status = feed_step(l, l->at.position, l->at.step, err);
     if (status != ISO_OK) return status;
     while (l->at.position < l->steps) {

@@ -23,6 +23,15 @@ iso_status iso_options_images(iso_options *o, const iso_train_data *data, iso_er
 /* The same of their labels and the attributes' names: key "labels". */
 iso_status iso_options_labels(iso_options *o, const iso_train_data *data, iso_error *err);
 
+/* What a loop draws from the run's seed, one Philox stream per use (parameters have those below 100). Steps of training count from 0 over the whole
+ * run, batches of validation from 0 in every epoch. Another number here is another training, and a resumed run's second half of one. */
+enum {
+    ISO_DRAW_SHUFFLE = 100, /* of each epoch, from 0: the permutation of the training images that its batches take one after another */
+    ISO_DRAW_MIRROR,        /* of each step, position b: whether image b is mirrored, below 2 */
+    ISO_DRAW_EPS, ISO_DRAW_DELTA, ISO_DRAW_PERM, ISO_DRAW_PROBE, /* of each step: the inputs of iso_train_step */
+    ISO_DRAW_VALID_EPS = 110, ISO_DRAW_VALID_DELTA, ISO_DRAW_VALID_PERM, ISO_DRAW_VALID_PROBE, /* of each batch of validation */
+};
+
 typedef struct iso_loop_spec {
     iso_model *model;             /* the parameters to begin with; changed */
     const iso_objective *objective;
