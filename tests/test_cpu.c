@@ -202,6 +202,31 @@ static void test_nan(void **unused)
     assert_true(out[0] == 0 && out[1] == 0 && out[2] == 0 && out[3] == 1 && out[4] == 1);
 }
 
+/* NaN comes out of every pass that it goes into, unless a step, which compares, lies between. */
+static void test_nan_passes(void **unused)
+{
+    (void)unused;
+    enum { N = 37 };
+    static const float numbers[ISO_PASS_OPS] = {1.7f, 0.3f, 2.5f, 0.01f, 1.1f, 0.6f};
+    float value[ISO_PASS_INPUTS][N], out[N];
+    for (int p = 0; p < iso_pass_count; p++)
+        for (int bad = 0; bad < iso_passes[p].inputs; bad++) {
+            const iso_pass *by = &iso_passes[p];
+            const float *x[ISO_PASS_INPUTS];
+            bool nan[ISO_PASS_INPUTS + ISO_PASS_OPS] = {false}, *of = nan + by->inputs;
+            nan[bad] = true;
+            for (int i = 0; i < by->ops; i++) of[i] = by->op[i].op != ISO_OP_STEP && (nan[by->op[i].a] || (by->op[i].b >= 0 && nan[by->op[i].b]));
+            for (int i = 0; i < by->inputs; i++) {
+                for (int k = 0; k < N; k++) value[i][k] = i == bad && k % 3 == 1 ? NAN : 0.5f;
+                x[i] = value[i];
+            }
+            by->run(N, x, numbers, out);
+            for (int k = 0; k < N; k++)
+                if ((isnan(out[k]) != 0) != (k % 3 == 1 && of[by->ops - 1]))
+                    fail_msg("a pass of %d ops from %s on: input %d NaN in %d gives %g", by->ops, iso_op_name(by->op[0].op), bad, k, out[k]);
+        }
+}
+
 /* --- fused chains */
 
 enum { CHAIN = 12 };
@@ -501,6 +526,7 @@ int main(void)
     printf("seed %llu\n", (unsigned long long)state);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_elementwise), cmocka_unit_test(test_functions),     cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_nan_passes),
         cmocka_unit_test(test_fused),       cmocka_unit_test(test_fused_longest), cmocka_unit_test(test_sum),
         cmocka_unit_test(test_permute),     cmocka_unit_test(test_move),          cmocka_unit_test(test_index_outside),
         cmocka_unit_test(test_products),    cmocka_unit_test(test_wrong_is_seen), cmocka_unit_test(test_alloc)};
