@@ -2,7 +2,10 @@
 
     peer_search.py exact  --vectors V.npy --queries W.npy --answers A.tsv [--half] [-k 10] [--threads 2] [--rounds 3]
         checks the answers that `benchsearch search` gave to the queries against an exact search, and times searches of one
-        query after another: FAISS's flat index, the same split into a shard a thread, NumPy's product. One line of JSON.
+        query after another: FAISS's flat index, NumPy's product. One line of JSON.
+    peer_search.py shards --vectors V.npy --queries W.npy [--half] [-k 10] [--threads 2] [--rounds 3]
+        times FAISS's flat index split into a shard a thread. Wants OMP_NUM_THREADS=1: a shard's thread takes its number of threads from
+        there alone, and would open a team of its own. One line of JSON.
     peer_search.py tune   --vectors V.npy --queries Q.npy --indexes DIR [-k 10] [--recall 0.95]
         builds indexes into DIR (those that are there already stay), with the exact answers, and finds the least width of each that
         reaches the recall.
@@ -76,6 +79,15 @@ def numpy_search(x, w, k):
     return best[np.argsort(-scores[best], kind="stable")]
 
 
+def exact_index(a, x):
+    if a.half:
+        index = faiss.IndexScalarQuantizer(x.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    else:
+        index = faiss.IndexFlatIP(x.shape[1])
+    index.add(np.ascontiguousarray(x))
+    return index
+
+
 def exact(a):
     x, w = unit(a.vectors), unit(a.queries)
     k = min(a.k, len(x))
@@ -91,23 +103,11 @@ def exact(a):
         wrong += len(set(got[q])) != k or bool(np.any(mine < best - 2e-6))
     out = {"queries": len(w), "wrong": wrong, "same_ids": int(sum(len(set(p) & set(q)) for p, q in zip(got, want))), "ids": len(w) * k}
     if a.half:
-        flat = faiss.IndexScalarQuantizer(x.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        flat.add(x)
-    shards = faiss.IndexShards(x.shape[1], True, False)
-    parts = []
-    for part in np.array_split(x, a.threads):
-        if a.half:
-            one = faiss.IndexScalarQuantizer(x.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        else:
-            one = faiss.IndexFlatIP(x.shape[1])
-        one.add(np.ascontiguousarray(part))
-        parts.append(one)
-        shards.add_shard(one)
-    faiss.omp_set_num_threads(1)  # one query has nothing for a second thread, which would only spin; shards have their own
-    times = {"faiss_seconds": [], "shards_seconds": [], "numpy_seconds": []}
+        flat = exact_index(a, x)
+    faiss.omp_set_num_threads(1)  # one query has nothing for a second thread, which would only spin
+    times = {"faiss_seconds": [], "numpy_seconds": []}
     for _ in range(a.rounds):
         times["faiss_seconds"].append(single(flat, w, k))
-        times["shards_seconds"].append(single(shards, w, k))
         if not a.half:
             start = time.perf_counter()
             for q in w:
@@ -115,6 +115,18 @@ def exact(a):
             times["numpy_seconds"].append((time.perf_counter() - start) / len(w))
     out.update({name: float(np.median(t)) for name, t in times.items() if t})
     print(json.dumps(out))
+
+
+def shards(a):
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        raise SystemExit("shards want OMP_NUM_THREADS=1")
+    x, w = unit(a.vectors), unit(a.queries)
+    index = faiss.IndexShards(x.shape[1], True, False)
+    parts = [exact_index(a, part) for part in np.array_split(x, a.threads)]
+    for part in parts:
+        index.add_shard(part)
+    times = [single(index, w, min(a.k, len(x))) for _ in range(a.rounds)]
+    print(json.dumps({"shards_seconds": float(np.median(times))}))
 
 
 def recall(got, want):
@@ -269,7 +281,7 @@ def main():
     p = argparse.ArgumentParser()
     versions = f"faiss {faiss.__version__} hnswlib {metadata.version('hnswlib') if hnswlib else 'none'}"
     p.add_argument("--version", action="version", version=versions)
-    p.add_argument("mode", choices=["exact", "tune", "approx", "recall"])
+    p.add_argument("mode", choices=["exact", "shards", "tune", "approx", "recall"])
     p.add_argument("--vectors")
     p.add_argument("--queries", required=True)
     p.add_argument("--answers")
@@ -281,7 +293,7 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     a = p.parse_args()
     faiss.omp_set_num_threads(a.threads)
-    {"exact": exact, "tune": tune, "approx": approx, "recall": ours}[a.mode](a)
+    {"exact": exact, "shards": shards, "tune": tune, "approx": approx, "recall": ours}[a.mode](a)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,19 @@ search_row() {
     vectors "$count"
     reindex "$kind"
     local ours=("$BIN/benchsearch" search --db "$db" --sets "$queries" --examples 10 -k 10 --rounds "$ROUNDS" --read --threads "$THREADS")
-    local theirs=("$python" -W ignore bench/peer_search.py exact --vectors "$data/vectors.npy" --queries "$work/w.npy"
-        --answers "$work/answers.tsv" -k 10 --threads "$THREADS" --rounds 1 "$@")
+    local options=(--vectors "$data/vectors.npy" --queries "$work/w.npy" -k 10 --threads "$THREADS" --rounds 1 "$@")
+    local theirs=("$python" -W ignore bench/peer_search.py exact --answers "$work/answers.tsv" "${options[@]}")
     for ((round = 1; round <= ROUNDS; round++)); do
         "${ours[@]}" --seed "$round" --answers "$work/answers.tsv" --save "$work/w.npy" >"$work/line"
         (($(field exact <"$work/line") == 1)) || die "the search says that its answers are not exact"
         for name in seconds read_seconds; do field "$name" <"$work/line" >>"$work/$name"; done
         calc "$(tail -n 1 "$work/seconds") / $(tail -n 1 "$work/read_seconds")" '%.4f\n' >>"$work/ratio"
         "${theirs[@]}" >"$work/line"
+        OMP_NUM_THREADS=1 "$python" -W ignore bench/peer_search.py shards "${options[@]}" >>"$work/line"
         (($(field wrong <"$work/line") == 0)) ||
             die "$(field wrong <"$work/line") of $queries answers are not those of an exact search: ${theirs[*]}"
         for name in faiss shards numpy; do field "${name}_seconds" <"$work/line" >>"$work/$name"; done
-        say "round $round: $(tail -n 1 "$work/seconds") s a search, $(tail -n 1 "$work/read_seconds") s to read, FAISS $(tail -n 1 "$work/faiss") s"
+        say "round $round: $(tail -n 1 "$work/seconds") s a search, $(tail -n 1 "$work/read_seconds") s to read, FAISS $(tail -n 1 "$work/faiss") s, in shards $(tail -n 1 "$work/shards") s"
     done
     # A process that answers one query and no more.
     "$BIN/benchsearch" search --db "$db" --sets 1 --examples 10 -k 10 --rounds 1 --threads "$THREADS" >"$work/line"
