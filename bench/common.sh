@@ -152,6 +152,25 @@ seconds() {
     calc "$EPOCHREALTIME - $start" %.4f
 }
 
+# step_value NAME <JSON of a step: a number of it; change: what the step took off the loss
+step_value() {
+    local line
+    line=$(cat)
+    [[ $1 == change ]] || { field "$1" <<<"$line"; return; }
+    calc "$(field loss <<<"$line") - $(field loss_after <<<"$line")" %.9g
+}
+# difference OURS THEIRS NAME=BOUND...: numbers of two steps that differ by more than BOUND of ours; nothing where they are the same step. The
+# change is to be among them: where it is small, the loss of a peer that takes no step agrees as well.
+difference() {
+    local name bound a b each
+    for each in "${@:3}"; do
+        name=${each%=*} bound=${each#*=}
+        a=$(step_value "$name" <"$1") b=$(step_value "$name" <"$2")
+        is_number "$a" && is_number "$b" && [[ $(calc "($a - $b)^2 <= ($bound * $a)^2" %d) == 1 ]] ||
+            printf '%s is %s here and %s there; ' "$name" "$a" "$b"
+    done
+}
+
 # need PROGRAM...: of ours
 need() {
     local program

@@ -52,9 +52,20 @@ step_turn() {
         return 0
     fi
     cp "$work/line" "$work/$name.last"
-    [[ $name == ours ]] || same_losses "$work/ours.last" "$work/$name.last"
+    [[ $name == ours ]] || same_step "$name" || return 0
     field seconds <"$work/line" >>"$work/$name.seconds"
     say "round $round  $name  $(tail -n 1 "$work/$name.seconds") s"
+}
+
+# same_step NAME: it has run the step that we have; fails for a compiled one that has not, which is not compared.
+same_step() {
+    local differs
+    differs=$(difference "$work/ours.last" "$work/$1.last" loss=1e-4 loss_after=1e-3 ratio=1e-3 change=0.05)
+    [[ -n $differs ]] || return 0
+    [[ $1 == compiled-* ]] || die "$1 is not the same step: $differs"
+    say "without $1: $differs"
+    echo "compiled to another step: $differs" >"$work/$1.why"
+    return 1
 }
 
 # drop_slower eager|compiled FACTOR: the layout of each variant that the other outran, and variants FACTOR times behind the fastest
@@ -66,15 +77,6 @@ drop_slower() {
         other=$(cat "${file%-*}"-*.seconds | sort -g | head -n 1)
         [[ $(calc "$(<"$file") > $other || $other > $2 * $fastest" %d) == 0 ]] || echo 'others were faster' >"${file%.seconds}.why"
     done
-}
-
-# Both have run the same step: losses before and after it agree as far as floats allow, and so does R.
-same_losses() {
-    local name bound a b
-    while read -r name bound; do
-        a=$(field "$name" <"$1") b=$(field "$name" <"$2")
-        [[ $(calc "($a - $b)^2 <= ($bound * $a)^2" %d) == 1 ]] || die "not the same step: $name is $a here and $b in ${2##*/}"
-    done <<<$'loss 1e-4\nloss_after 1e-3\nratio 1e-3'
 }
 
 # fastest eager|compiled: sets best (seconds a step, the median) and best_name; fails where there is none

@@ -95,6 +95,24 @@ bad 'result approx.a what 1 larger 1 2 note' "'larger' is neither more nor less"
 bad 'result approx.a what 1 more one 2 note' "the bound 'one' is not a number"
 bad 'result approx.a what 1' 'result needs a key'
 bad $'result approx.a what 1 more 1 2 n\nresult approx.a what 1 more 1 2 n' 'two results have this key'
+
+# A peer that takes no step, where a step changes the loss little.
+cat >"$BENCHES/approx.bench" <<'ROW'
+# Two steps.
+echo '{"loss":11899.582,"loss_after":11897.5127,"ratio":0.12}' >"$work/ours"
+sed 's/11897.5127/11897.51/' "$work/ours" >"$work/near"
+sed 's/11897.5127/11899.582/' "$work/ours" >"$work/still"
+sed 's/11897.5127/nan/' "$work/ours" >"$work/none"
+for theirs in near still none; do
+    echo "$theirs: $(difference "$work/ours" "$work/$theirs" loss=1e-4 loss_after=1e-3 ratio=1e-3 change=0.05)"
+done
+ROW
+run approx
+expect 'steps' 0
+has "$out"$'\n' $'near: \n' 'the same step'
+has "$out" 'still: change is 2.0693 here and 0 there' 'no step'
+has "$out" 'none: loss_after is 11897.5127 here and  there' 'no number'
+
 run nothing
 expect 'an unknown row' 1
 has "$said" "no benchmark is called 'nothing'; there are: step search approx gpu" 'an unknown row'
