@@ -14,6 +14,9 @@ own_sizes=$(for name in ITEMS DIM WIDTH LATENT BATCH; do [[ -z ${!name:-} ]] || 
 cores=$(nproc)
 THREADS=${THREADS:-$((cores < 2 ? cores : 2))}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/isoface
+debian_python=/usr/bin/python3
+wheel_home=$cache/peers
+lacking='' # peers that a row wants and has not
 
 say() { printf 'bench: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -75,6 +78,13 @@ result() {
     record result "$key" "$what" "$ratio" "$sense" "$least" "$aim" "$note"
     printf '%s: %s = %s (%s %s, aim %s: %s); %s\n' "$key" "$what" "$ratio" \
         "$([[ $sense == more ]] && echo 'at least' || echo 'at most')" "$least" "$aim" "$(verdict "$ratio" "$sense" "$least" "$aim")" "$note"
+}
+
+# peer_result: a result beside peers. Where one is lacking the others may be easier to beat: then without bounds.
+peer_result() {
+    local least=$5 aim=$6 note=$7
+    [[ -z $lacking ]] || least=- aim=- note="without $lacking, so without bounds; $note"
+    result "${@:1:4}" "$least" "$aim" "$note"
 }
 
 # skip KEY "what is measured" "why it was not measured"
@@ -268,7 +278,7 @@ choose_openblas() {
 
 # A virtual environment with the current wheels, made once: it appears whole or not at all.
 wheel_python() {
-    local home=$cache/peers
+    local home=$wheel_home
     if [[ ! -e $home/complete ]]; then
         say "installing the current torch, faiss-cpu and Pillow into $home (several GB, once)"
         rm -rf "$home"
@@ -295,7 +305,7 @@ peer_candidates() {
     fi
     if [[ ! -e $session/candidates ]]; then
         setup/setup.sh --packages python3-torch >&2 || say "no Debian python3-torch; going on without it"
-        { echo /usr/bin/python3; wheel_python; } >"$session/candidates.new"
+        { echo "$debian_python"; wheel_python; } >"$session/candidates.new"
         mv "$session/candidates.new" "$session/candidates"
     fi
     cat "$session/candidates"
@@ -325,6 +335,17 @@ find_peers() {
     mapfile -t peers <"$session/peers"
     ((${#peers[@]})) || die "no PyTorch to compare with"
     for candidate in "${peers[@]}"; do library_python "$candidate" torch; done
+    lack "Debian's PyTorch" "$debian_python" "${peers[@]}"
+    lack "the current PyTorch" "$wheel_home/bin/python" "${peers[@]}"
+}
+
+# lack WHAT PYTHON AVAILABLE...: notes that WHAT is lacking, unless PYTHON is among the others
+lack() {
+    local available
+    for available in "${@:3}"; do
+        [[ $available != "$2" ]] || return 0
+    done
+    lacking+="${lacking:+ and }$1"
 }
 
 # find_python MODULE...: sets python to the interpreter with these modules, the last of the candidates that has them.
@@ -338,6 +359,7 @@ try_python() {
     done
     [[ -n $python ]] || return 1
     library_python "$python" "$@"
+    lack "the current $*" "$wheel_home/bin/python" "$python"
 }
 find_python() { try_python "$@" || die "no Python with $* to compare with"; }
 

@@ -18,7 +18,8 @@
 # COMPILE=0      leaves torch.compile out, which takes minutes
 # COMPILE_SECONDS  what a turn of it may take, compiling and steps (300)
 # PEER_PYTHONS   the Python interpreters to compare with, ':' between them; by default Debian's with its
-#                python3-torch, and one in the cache with the current packages of the package index
+#                python3-torch, and one in the cache with the current packages of the package index. A row that lacks
+#                one of these (no network, no compiler) is compared with the others, without bounds
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/.."

@@ -40,6 +40,6 @@ search_row() {
             shards) line="faiss-cpu's $kind index in $THREADS shards" ;;
             numpy) line='NumPy' ;;
         esac
-        result "$key.$name" "$what: times $line" "$(calc "$(median <"$work/$name") / $s" %.3f)" more - - "$(ms "$(median <"$work/$name")") a query"
+        peer_result "$key.$name" "$what: times $line" "$(calc "$(median <"$work/$name") / $s" %.3f)" more - - "$(ms "$(median <"$work/$name")") a query"
     done
 }

@@ -100,9 +100,9 @@ step_rows() {
     fastest eager || die "no PyTorch computed this step"
     note="$(calc "$(field flops <"$work/ours.last") / 1e9" %.4g) GFLOP a step, $THREADS threads; peak memory $(calc "$(field peak_rss <"$work/ours.last") / 1e9") GB"
     note+=" (planned $(calc "$(field peak_planned <"$work/ours.last") / 1e9") GB); losses agree; $7"
-    result "$1.torch" "fastest PyTorch / Isoface, $2" "$(calc "$best / $ours" %.3f)" more "$3" "$4" "$(step_times); $note"
+    peer_result "$1.torch" "fastest PyTorch / Isoface, $2" "$(calc "$best / $ours" %.3f)" more "$3" "$4" "$(step_times); $note"
     if fastest compiled; then
-        result "$1.compiled" "$compiled" "$(calc "$best / $ours" %.3f)" more - - "$(step_times); losses agree"
+        peer_result "$1.compiled" "$compiled" "$(calc "$best / $ours" %.3f)" more - - "$(step_times); losses agree"
     else
         skip "$1.compiled" "$compiled" "$(why_not_compiled)"
     fi

@@ -96,6 +96,20 @@ bad 'result approx.a what 1 more one 2 note' "the bound 'one' is not a number"
 bad 'result approx.a what 1' 'result needs a key'
 bad $'result approx.a what 1 more 1 2 n\nresult approx.a what 1 more 1 2 n' 'two results have this key'
 
+# A peer that is lacking: no bounds beside the others, but beside the machine.
+cat >"$BENCHES/approx.bench" <<'ROW'
+# Peers.
+lack 'this one' there here there
+lack 'that one' nowhere here there
+lack 'another' nowhere
+peer_result approx.peer 'times a peer' 3 more 1 2 'weak'
+result approx.limit 'over reading' 1 less 1 1 'strong'
+ROW
+run approx
+expect 'lacking' 0
+has "$page" '| `approx.peer`: times a peer | **3.00** | – | – | – | without that one and another, so without bounds; weak |' 'a peer that is lacking'
+has "$page" '| `approx.limit`: over reading | **1.00** | ≤ 1 | ≤ 1 | aim | strong |' 'what needs no peer'
+
 # A peer that takes no step, where a step changes the loss little.
 cat >"$BENCHES/approx.bench" <<'ROW'
 # Two steps.
