@@ -30,7 +30,7 @@ trap 'exit 130' INT TERM
 # ---------------------------------------------------------------- results
 
 # A file of results: lines of fields between tabs. "run" (see begin_results) comes first, then for each figure
-# "result" KEY WHAT RATIO more|less LEAST AIM NOTE, or "skip" KEY WHAT WHY; "library" NAMES AND VERSIONS; last "end" CODE SECONDS.
+# "result" KEY WHAT RATIO more|less LEAST AIM NOTE SPREAD, or "skip" KEY WHAT WHY; "library" NAMES AND VERSIONS; last "end" CODE SECONDS.
 record() {
     local field line=$1
     shift
@@ -62,29 +62,43 @@ verdict() {
     esac
 }
 
-# result KEY "what is measured" RATIO more|less LEAST AIM "note": RATIO should be at least (more) or at most (less) LEAST,
-# and aims at AIM; - for no such bound. The note has what the ratio is made of: seconds, sizes, versions.
+# within_noise SPREAD BOUND...: a bound lies between the least and the most of the rounds
+within_noise() {
+    local bound low high
+    read -r low high <<<"$1"
+    [[ -n $high ]] || return 1
+    for bound in "${@:2}"; do
+        [[ $bound == - || $(calc "$low <= $bound && $bound <= $high" %d) == 0 ]] || return 0
+    done
+    return 1
+}
+
+# result KEY "what is measured" RATIO more|less LEAST AIM "note" ["SPREAD"]: RATIO should be at least (more) or at most (less) LEAST,
+# and aims at AIM; - for no such bound. The note has what the ratio is made of: seconds, sizes, versions. SPREAD: the least and the
+# most ratio of a round (see spread).
 result() {
-    (($# == 7)) || die "result needs a key, what, ratio, more or less, two bounds and a note: $*"
-    local key=$1 what=$2 ratio=$3 sense=$4 least=$5 aim=$6 note=$7 bound
+    (($# == 7 || $# == 8)) || die "result needs a key, what, ratio, more or less, two bounds, a note and perhaps a spread: $*"
+    local key=$1 what=$2 ratio=$3 sense=$4 least=$5 aim=$6 note=$7 spread=${8:-} bound
     is_number "$ratio" || die "$key: the ratio '$ratio' is not a number"
     [[ $sense == more || $sense == less ]] || die "$key: '$sense' is neither more nor less"
     for bound in "$least" "$aim"; do
         [[ $bound == - ]] || is_number "$bound" || die "$key: the bound '$bound' is not a number"
     done
+    [[ -z $spread || -n $note ]] || die "$key: a spread without a note"
     ! cut -f 2 "$results" | grep -qxF -- "$key" || die "$key: two results have this key"
     # Bounds are for the sizes of the row.
     [[ -z $own_sizes ]] || least=- aim=- note="${own_sizes}without bounds; $note"
-    record result "$key" "$what" "$ratio" "$sense" "$least" "$aim" "$note"
-    printf '%s: %s = %s (%s %s, aim %s: %s); %s\n' "$key" "$what" "$ratio" \
-        "$([[ $sense == more ]] && echo 'at least' || echo 'at most')" "$least" "$aim" "$(verdict "$ratio" "$sense" "$least" "$aim")" "$note"
+    record result "$key" "$what" "$ratio" "$sense" "$least" "$aim" "$note" "$spread"
+    printf '%s: %s = %s%s (%s %s, aim %s: %s); %s\n' "$key" "$what" "$ratio" "${spread:+ ($spread)}" \
+        "$([[ $sense == more ]] && echo 'at least' || echo 'at most')" "$least" "$aim" \
+        "$(verdict "$ratio" "$sense" "$least" "$aim")$(! within_noise "$spread" "$least" "$aim" || echo ', within the noise')" "$note"
 }
 
 # peer_result: a result beside peers. Where one is lacking the others may be easier to beat: then without bounds.
 peer_result() {
     local least=$5 aim=$6 note=$7
     [[ -z $lacking ]] || least=- aim=- note="without $lacking, so without bounds; $note"
-    result "${@:1:4}" "$least" "$aim" "$note"
+    result "${@:1:4}" "$least" "$aim" "$note" "${8:-}"
 }
 
 # skip KEY "what is measured" "why it was not measured"
@@ -151,6 +165,10 @@ text_field() { sed -nE 's/.*"'"$1"'": *"([^"]*)".*/\1/p'; }
 calc() { awk "BEGIN { printf \"${2:-%.2f}\", ($1) }"; }
 # The median of the numbers on stdin.
 median() { sort -g | awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+# spread [FILE]: "LEAST MOST" of the numbers of a file or of stdin, one of each round; nothing where there is only one round
+spread() { grep -h . "${@:--}" | sort -g | awk 'NR == 1 { least = $1 } { most = $1 } END { if (NR > 1) printf "%.3f %.3f", least, most }'; }
+# spread_of OVER UNDER: of the ratios of two files of seconds, round by round
+spread_of() { paste -d ' ' <(grep . "$1") <(grep . "$2") | awk 'NF == 2 { print $1 / $2 }' | spread; }
 ms() { calc "1e3 * $1" '%.1f ms'; }
 us() { calc "1e6 * $1" '%.1f µs'; }
 # 1000000: 1,000,000

@@ -5,17 +5,17 @@ about() { sed -n '1s/^# *//; 1s/\.$//; 1p' "$BENCHES/$1.bench"; }
 
 # table NAME...: of these rows
 page_table() {
-    local name kind key what a b c d e shown
+    local name kind key what a b c d e f shown
     printf '| what | measured | at least (≥) or at most (≤) | aim | met? | note |\n|---|---|---|---|---|---|\n'
     for name; do
         shown=0
         if [[ -e $RESULTS/$name.tsv ]]; then
             # An empty field would let `read` shift those after it, so none is: record never writes one for these.
-            while IFS=$'\t' read -r kind key what a b c d e; do
+            while IFS=$'\t' read -r kind key what a b c d e f; do
                 case $kind in
                     result)
-                        printf '| `%s`: %s | **%s** | %s | %s | %s | %s |\n' "$key" "$what" "$(rounded "$a")" "$(bound "$b" "$c")" \
-                            "$(bound "$b" "$d")" "$(met "$(verdict "$a" "$b" "$c" "$d")")" "$e"
+                        printf '| `%s`: %s | **%s**%s | %s | %s | %s | %s |\n' "$key" "$what" "$(rounded "$a")" "$(between "$f")" "$(bound "$b" "$c")" \
+                            "$(bound "$b" "$d")" "$(met "$(verdict "$a" "$b" "$c" "$d")")$(! within_noise "$f" "$c" "$d" || echo ', within the noise')" "$e"
                         shown=1
                         ;;
                     skip)
@@ -33,6 +33,7 @@ page_table() {
         ((shown)) || printf '| `%s`: %s | not measured | – | – | – | |\n' "$name" "$(about "$name")"
     done
 }
+between() { [[ -z $1 ]] || echo " ($(rounded "${1% *}") – $(rounded "${1#* }"))"; }
 bound() { [[ $2 == - ]] && echo – || echo "$([[ $1 == more ]] && echo ≥ || echo ≤) $2"; }
 met() {
     case $1 in
@@ -91,7 +92,8 @@ the same recall, the same loss) and fails otherwise. Peers are the current ones 
 for the CPU. PyTorch has its bounds as it comes; rows called `.compiled` are beside what torch.compile makes of the same step, where it can. Ours,
 theirs and the limits have the same threads: all cores, at most two unless `THREADS=` says otherwise.
 
-"met?" says `aim` where the aim is reached, `yes` where the bound is, **no** where it is not, – where there is no bound.
+In brackets: the least and the most that a single round gave. "met?" says `aim` where the aim is reached, `yes` where the bound is, **no** where it
+is not, – where there is no bound; and `within the noise` where the bound or the aim lies between what single rounds gave.
 
 TEXT
         other_pages

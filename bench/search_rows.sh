@@ -12,7 +12,7 @@ search_row() {
     local ours=("$BIN/benchsearch" search --db "$db" --sets "$queries" --examples 10 -k 10 --rounds "$ROUNDS" --read --threads "$THREADS")
     local options=(--vectors "$data/vectors.npy" --queries "$work/w.npy" -k 10 --threads "$THREADS" --rounds 1 "$@")
     local theirs=("$python" -W ignore bench/peer_search.py exact --answers "$work/answers.tsv" "${options[@]}")
-    for ((round = 1; round <= ROUNDS; round++)); do
+    for ((round = 1; round <= ROUNDS * 2; round++)); do
         "${ours[@]}" --seed "$round" --answers "$work/answers.tsv" --save "$work/w.npy" >"$work/line"
         (($(field exact <"$work/line") == 1)) || die "the search says that its answers are not exact"
         for name in seconds read_seconds; do field "$name" <"$work/line" >>"$work/$name"; done
@@ -30,7 +30,7 @@ search_row() {
     local s r
     s=$(median <"$work/seconds") r=$(median <"$work/read_seconds")
     result "$key.read" "$what: time over the time to read the vectors once" "$(median <"$work/ratio")" less 1.25 1.1 \
-        "$(ms "$s") a search, $(ms "$r") to read $(calc "$bytes / 1e6" %.0f) MB ($(calc "$bytes / $r / 1e9" %.1f) GB/s, $THREADS threads); 10 examples, 10 answers, all exact"
+        "$(ms "$s") a search, $(ms "$r") to read $(calc "$bytes / 1e6" %.0f) MB ($(calc "$bytes / $r / 1e9" %.1f) GB/s, $THREADS threads); 10 examples, 10 answers, all exact" "$(spread "$work/ratio")"
     result "$key.memory" "$what: largest resident set of the process over the bytes of the vectors" "$(calc "$most / $bytes" %.4f)" less 1.25 1.1 \
         "$(calc "$most / 1e6" %.0f) MB for $(calc "$bytes / 1e6" %.0f) MB of vectors, program and libraries included"
     for name in faiss shards numpy; do
@@ -40,6 +40,6 @@ search_row() {
             shards) line="faiss-cpu's $kind index in $THREADS shards" ;;
             numpy) line='NumPy' ;;
         esac
-        peer_result "$key.$name" "$what: times $line" "$(calc "$(median <"$work/$name") / $s" %.3f)" more - - "$(ms "$(median <"$work/$name")") a query"
+        peer_result "$key.$name" "$what: times $line" "$(calc "$(median <"$work/$name") / $s" %.3f)" more - - "$(ms "$(median <"$work/$name")") a query" "$(spread_of "$work/$name" "$work/seconds")"
     done
 }

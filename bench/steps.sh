@@ -54,6 +54,7 @@ step_turn() {
     cp "$work/line" "$work/$name.last"
     [[ $name == ours ]] || same_step "$name" || return 0
     field seconds <"$work/line" >>"$work/$name.seconds"
+    [[ $name != ours ]] || field share <"$work/line" >>"$work/ours.share"
     say "round $round  $name  $(tail -n 1 "$work/$name.seconds") s"
 }
 
@@ -79,7 +80,7 @@ drop_slower() {
     done
 }
 
-# fastest eager|compiled: sets best (seconds a step, the median) and best_name; fails where there is none
+# fastest eager|compiled: sets best (seconds a step, the median), best_name and best_spread; fails where there is none
 fastest() {
     local file t name
     best='' best_name=''
@@ -89,7 +90,7 @@ fastest() {
         name="torch $(text_field torch <"${file%.seconds}.last"), $1, $(text_field variant <"${file%.seconds}.last"), channels $(text_field layout <"${file%.seconds}.last")"
         printf '%-60s %9.4f s a step, peak memory %s GB, %5.2f times ours\n' "$name" "$t" \
             "$(calc "$(field peak_rss <"${file%.seconds}.last") / 1e9")" "$(calc "$t / $ours")"
-        [[ -n $best && $(calc "$t < $best" %d) == 0 ]] || best=$t best_name=$name
+        [[ -n $best && $(calc "$t < $best" %d) == 0 ]] || best=$t best_name=$name best_spread=$(spread_of "$file" "$work/ours.seconds")
     done
     [[ -n $best ]]
 }
@@ -100,15 +101,15 @@ step_rows() {
     fastest eager || die "no PyTorch computed this step"
     note="$(calc "$(field flops <"$work/ours.last") / 1e9" %.4g) GFLOP a step, $THREADS threads; peak memory $(calc "$(field peak_rss <"$work/ours.last") / 1e9") GB"
     note+=" (planned $(calc "$(field peak_planned <"$work/ours.last") / 1e9") GB); losses agree; $7"
-    peer_result "$1.torch" "fastest PyTorch / Isoface, $2" "$(calc "$best / $ours" %.3f)" more "$3" "$4" "$(step_times); $note"
+    peer_result "$1.torch" "fastest PyTorch / Isoface, $2" "$(calc "$best / $ours" %.3f)" more "$3" "$4" "$(step_times); $note" "$best_spread"
     if fastest compiled; then
-        peer_result "$1.compiled" "$compiled" "$(calc "$best / $ours" %.3f)" more - - "$(step_times); losses agree"
+        peer_result "$1.compiled" "$compiled" "$(calc "$best / $ours" %.3f)" more - - "$(step_times); losses agree" "$best_spread"
     else
         skip "$1.compiled" "$compiled" "$(why_not_compiled)"
     fi
     # OpenBLAS's sgemm and a whole step: the FLOPs of its products over its time.
-    result "$1.sgemm" "its products' share of sgemm's rate" "$(field share <"$work/ours.last")" more "$5" "$6" \
-        "$(calc "$(field gemm_flops <"$work/ours.last") / $(field seconds <"$work/ours.last") / 1e9" %.0f) GFLOP/s of products, sgemm 2048 x 2048 x 2048 between the steps: $(calc "$(field sgemm_gflops <"$work/ours.last")" %.0f) GFLOP/s"
+    result "$1.sgemm" "its products' share of sgemm's rate" "$(median <"$work/ours.share")" more "$5" "$6" \
+        "$(calc "$(field gemm_flops <"$work/ours.last") / $ours / 1e9" %.0f) GFLOP/s of products, sgemm 2048 x 2048 x 2048 between the steps: $(calc "$(field sgemm_gflops <"$work/ours.last")" %.0f) GFLOP/s" "$(spread "$work/ours.share")"
 }
 step_times() { printf '%s s a step, %s %s s' "$(calc "$ours" %.4g)" "$best_name" "$(calc "$best" %.4g)"; }
 why_not_compiled() {

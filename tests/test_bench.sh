@@ -96,6 +96,24 @@ bad 'result approx.a what 1 more one 2 note' "the bound 'one' is not a number"
 bad 'result approx.a what 1' 'result needs a key'
 bad $'result approx.a what 1 more 1 2 n\nresult approx.a what 1 more 1 2 n' 'two results have this key'
 
+# What single rounds gave.
+cat >"$BENCHES/approx.bench" <<'ROW'
+# Rounds.
+printf '2\n3\n2.5\n' >"$work/ours"
+printf '4\n9\n5\n' >"$work/theirs"
+result approx.near 'times a peer' 2 more 1 2.5 'near' "$(spread_of "$work/theirs" "$work/ours")"
+result approx.far 'times a peer' 2 more 1 1.9 'far' "$(spread_of "$work/theirs" "$work/ours")"
+result approx.miss 'times a peer' 2 more 2.2 4 'missed' "$(spread_of "$work/theirs" "$work/ours")"
+result approx.once 'times a peer' 2 more 2 4 'once' "$(spread <<<2)"
+ROW
+run approx
+expect 'rounds' 0
+has "$out" 'approx.near: times a peer = 2 (2.000 3.000) (at least 1, aim 2.5: yes, within the noise); near' 'rounds are printed'
+has "$page" '| `approx.near`: times a peer | **2.00** (2.00 – 3.00) | ≥ 1 | ≥ 2.5 | yes, within the noise | near |' 'the aim in the noise'
+has "$page" '| `approx.far`: times a peer | **2.00** (2.00 – 3.00) | ≥ 1 | ≥ 1.9 | aim | far |' 'bounds out of the noise'
+has "$page" '| `approx.miss`: times a peer | **2.00** (2.00 – 3.00) | ≥ 2.2 | ≥ 4 | **no**, within the noise | missed |' 'the bound in the noise'
+has "$page" '| `approx.once`: times a peer | **2.00** | ≥ 2 | ≥ 4 | yes | once |' 'one round'
+
 # A peer that is lacking: no bounds beside the others, but beside the machine.
 cat >"$BENCHES/approx.bench" <<'ROW'
 # Peers.
