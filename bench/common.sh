@@ -30,7 +30,8 @@ trap 'exit 130' INT TERM
 # ---------------------------------------------------------------- results
 
 # A file of results: lines of fields between tabs. "run" (see begin_results) comes first, then for each figure
-# "result" KEY WHAT RATIO more|less LEAST AIM NOTE SPREAD, or "skip" KEY WHAT WHY; "library" NAMES AND VERSIONS; last "end" CODE SECONDS.
+# "result" KEY WHAT RATIO more|less LEAST AIM NOTE SPREAD, or "skip" KEY WHAT WHY, or "row" KEY and a line of the page, which was measured in
+# an earlier run; "library" NAMES AND VERSIONS; last "end" CODE SECONDS.
 record() {
     local field line=$1
     shift
@@ -101,11 +102,26 @@ peer_result() {
     result "${@:1:4}" "$least" "$aim" "$note" "${8:-}"
 }
 
-# skip KEY "what is measured" "why it was not measured"
+# skip KEY "what is measured" "why it was not measured": an earlier result stays, with its date and commit
 skip() {
     (($# == 3)) || die "skip needs a key, what and why: $*"
-    record skip "$@"
-    printf '%s: %s: not measured: %s\n' "$@"
+    local earlier
+    earlier=$(earlier_row "$1")
+    if [[ -n $earlier ]]; then
+        printf 'row\t%s\t%s\n' "$1" "$earlier" >>"$results"
+    else
+        record skip "$@"
+    fi
+    printf '%s: %s: not measured%s: %s\n' "$1" "$2" "${earlier:+ now, the earlier result stays}" "$3"
+}
+# earlier_row KEY: its line of the page as this row's last runs measured it, with their date and commit; nothing where they did not
+earlier_row() {
+    local kept=$RESULTS/${results##*/} row date commit
+    [[ -e $kept ]] || return 0
+    row=$(page_lines <"$kept" | grep -F "| \`$1\`: " | grep -vF '| not measured |') || return 0
+    IFS=$'\t' read -r _ date commit _ < <(grep -m 1 $'^run\t' "$kept")
+    [[ $row == *'| measured '[0-9]* ]] || row=$(sed -E "s#^(.*) \\| ([^|]*) \\|\$#\1 | measured $date ($commit): \2 |#" <<<"$row")
+    printf '%s\n' "$row"
 }
 
 # library "name version, name version": what else the figures of this row depend on

@@ -5,33 +5,40 @@ about() { sed -n '1s/^# *//; 1s/\.$//; 1p' "$BENCHES/$1.bench"; }
 
 # table NAME...: of these rows
 page_table() {
-    local name kind key what a b c d e f shown
+    local name
     printf '| what | measured | at least (≥) or at most (≤) | aim | met? | note |\n|---|---|---|---|---|---|\n'
     for name; do
-        shown=0
-        if [[ -e $RESULTS/$name.tsv ]]; then
-            # An empty field would let `read` shift those after it, so none is: record never writes one for these.
-            while IFS=$'\t' read -r kind key what a b c d e f; do
-                case $kind in
-                    result)
-                        printf '| `%s`: %s | **%s**%s | %s | %s | %s | %s |\n' "$key" "$what" "$(rounded "$a")" "$(between "$f")" "$(bound "$b" "$c")" \
-                            "$(bound "$b" "$d")" "$(met "$(verdict "$a" "$b" "$c" "$d")")$(! within_noise "$f" "$c" "$d" || echo ', within the noise')" "$e"
-                        shown=1
-                        ;;
-                    skip)
-                        printf '| `%s`: %s | not measured | – | – | – | %s |\n' "$key" "$what" "$a"
-                        shown=1
-                        ;;
-                    end)
-                        ((key == 0)) || printf '| `%s` | failed | – | – | – | the run ended with exit code %s%s |\n' "$name" "$key" \
-                            "$( ((shown)) && echo '; what it had measured stands above')"
-                        shown=1
-                        ;;
-                esac
-            done <"$RESULTS/$name.tsv"
+        if grep -qsE $'^(result|skip|row)\t' "$RESULTS/$name.tsv"; then
+            page_lines <"$RESULTS/$name.tsv"
         fi
-        ((shown)) || printf '| `%s`: %s | not measured | – | – | – | |\n' "$name" "$(about "$name")"
+        page_end "$name"
     done
+}
+# page_lines <RESULTS: a line for each figure
+page_lines() {
+    local kind key what a b c d e f
+    # An empty field would let `read` shift those after it, so none is: record never writes one for these.
+    while IFS=$'\t' read -r kind key what a b c d e f; do
+        case $kind in
+            result)
+                printf '| `%s`: %s | **%s**%s | %s | %s | %s | %s |\n' "$key" "$what" "$(rounded "$a")" "$(between "$f")" "$(bound "$b" "$c")" \
+                    "$(bound "$b" "$d")" "$(met "$(verdict "$a" "$b" "$c" "$d")")$(! within_noise "$f" "$c" "$d" || echo ', within the noise')" "$e"
+                ;;
+            skip) printf '| `%s`: %s | not measured | – | – | – | %s |\n' "$key" "$what" "$a" ;;
+            row) printf '%s\n' "$what" ;;
+        esac
+    done
+}
+# page_end NAME: how its run ended, where that is to be told
+page_end() {
+    local code shown=''
+    ! grep -qsE $'^(result|skip|row)\t' "$RESULTS/$1.tsv" || shown='; what it had measured stands above'
+    code=$(sed -n $'s/^end\t\([0-9]*\).*/\\1/p' "$RESULTS/$1.tsv" 2>/dev/null) || true
+    if ((${code:-0})); then
+        printf '| `%s` | failed | – | – | – | the run ended with exit code %s%s |\n' "$1" "$code" "$shown"
+    elif [[ -z $shown ]]; then
+        printf '| `%s`: %s | not measured | – | – | – | |\n' "$1" "$(about "$1")"
+    fi
 }
 between() { [[ -z $1 ]] || echo " ($(rounded "${1% *}") – $(rounded "${1#* }"))"; }
 bound() { [[ $2 == - ]] && echo – || echo "$([[ $1 == more ]] && echo ≥ || echo ≤) $2"; }

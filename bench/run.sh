@@ -14,7 +14,7 @@
 # THREADS        threads of each program (all cores, at most 2)
 # ITEMS, WIDTH   vectors or images, channels, instead of what a row says (DIM, LATENT, BATCH as well, where a row has
 #                them); such figures are shown without their bounds
-# BIG=1          also what needs 14 GB of disk: ten million vectors in 16 bits (search16)
+# BIG=1          also what needs 14 GB of disk: ten million vectors in 16 bits (search16); without it an earlier result stays
 # COMPILE=0      leaves torch.compile out, which takes minutes
 # COMPILE_SECONDS  what a turn of it may take, compiling and steps (300)
 # PEER_PYTHONS   the Python interpreters to compare with, ':' between them; by default Debian's with its

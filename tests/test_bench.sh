@@ -96,6 +96,20 @@ bad 'result approx.a what 1 more one 2 note' "the bound 'one' is not a number"
 bad 'result approx.a what 1' 'result needs a key'
 bad $'result approx.a what 1 more 1 2 n\nresult approx.a what 1 more 1 2 n' 'two results have this key'
 
+# What is skipped keeps what an earlier run measured, as often as it is skipped, until it is measured again.
+measured() { printf '# Big.\nresult approx.big "in 4 GiB" %s less 1 1 "%s"\n' "$1" "$2" >"$BENCHES/approx.bench"; run approx; }
+measured 0.5 'MB'
+printf '# Big.\nskip approx.big "in 4 GiB" "wants BIG=1"\nskip approx.none "not here" why\n' >"$BENCHES/approx.bench"
+for again in once twice; do
+    run approx
+    has "$out" 'approx.big: in 4 GiB: not measured now, the earlier result stays: wants BIG=1' "$again"
+    has "$(sed -E 's/20[0-9-]+ \([^)]*\)/DATE (COMMIT)/' <<<"$page")" \
+        '| `approx.big`: in 4 GiB | **0.50** | ≤ 1 | ≤ 1 | aim | measured DATE (COMMIT): MB |' "skipped $again"
+    has "$page" '| `approx.none`: not here | not measured | – | – | – | why |' 'never measured'
+done
+measured 0.7 'more MB'
+has "$page" '| `approx.big`: in 4 GiB | **0.70** | ≤ 1 | ≤ 1 | aim | more MB |' 'measured again'
+
 # What single rounds gave.
 cat >"$BENCHES/approx.bench" <<'ROW'
 # Rounds.
