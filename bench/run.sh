@@ -6,7 +6,8 @@
 #     bench/run.sh --page        only writes the page again, from the results that are there
 #
 # Each row prints what it finds; its results are kept in RESULTS/NAME.tsv, and docs/benchmarks.md is written anew from
-# all of these: a row can be run again alone. A row that fails is told at the end and loses none of the others (exit 1).
+# all of these: a row can be run again alone. A row that fails is told at the end and loses none of the others (exit 1);
+# its earlier results stay unless it had measured more.
 #
 # BIN            where the programs are (build/bin)
 # RESULTS, PAGE  where results are kept (bench/ beside BIN), and the page (docs/benchmarks.md)

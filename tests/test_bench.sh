@@ -110,6 +110,35 @@ done
 measured 0.7 'more MB'
 has "$page" '| `approx.big`: in 4 GiB | **0.70** | ≤ 1 | ≤ 1 | aim | more MB |' 'measured again'
 
+# A run that fails or is ended leaves what was known, unless it has measured more.
+printf '# Fails.\nresult approx.half half 1 more 1 1 new\nresult approx.other half 1 more 1 1 new\nfalse\n' >"$BENCHES/approx.bench"
+run approx
+has "$page" '| `approx.other`: half | **1.00** |' 'it had measured more'
+measured 0.8 'before'
+printf '# Fails.\nresult approx.half half 1 more 1 1 new\nfalse\n' >"$BENCHES/approx.bench"
+for again in once twice; do
+    run approx
+    expect "failed $again" 1
+    has "$page" '| `approx.big`: in 4 GiB | **0.80** |' "failed $again"
+    same "$(grep -c '^| `approx`.*the run of 20.* ended with exit code 1; what stands above is of one before |$' <<<"$page")" 1 "told $again"
+    [[ $page != *approx.half* ]] || { echo 'half a run took the place of a whole one'; failed=1; }
+done
+printf '# Ended.\nsleep 30\n' >"$BENCHES/approx.bench"
+set -m # a group of its own, which Ctrl-C reaches as a whole
+bench/run.sh approx >"$work/out" 2>&1 &
+set +m
+until grep -q '^== approx' "$work/out"; do sleep 0.1; done
+sleep 0.3
+kill -INT -- "-$!"
+wait "$!"
+rc=$? said='' page=$(<"$PAGE")
+expect 'ended' 130
+has "$page" '| `approx.big`: in 4 GiB | **0.80** |' 'ended'
+has "$page" 'ended with exit code 130; what stands above' 'ended'
+measured 0.9 'well again'
+has "$page" '| `approx.big`: in 4 GiB | **0.90** | ≤ 1 | ≤ 1 | aim | well again |' 'well again'
+[[ $page != *'| `approx` | failed'* ]] || { echo 'a failure outlives the next run'; failed=1; }
+
 # What single rounds gave.
 cat >"$BENCHES/approx.bench" <<'ROW'
 # Rounds.
