@@ -69,10 +69,36 @@ page_runs() {
     done
     printf '\nMachines:\n\n'
     for i in "${!machines[@]}"; do printf '%d. %s\n' $((i + 1)) "${machines[i]}"; done
-    mapfile -t libraries < <(for name; do sed -n $'s/^library\t//p' "$RESULTS/$name.tsv" 2>/dev/null; done | sort -u)
+    # With the rows that used them: "Python 3.11.7, numpy 2.4.6 (`table1`, `search`)".
+    mapfile -t libraries < <(for name; do sed -n $'s/^library\t//p' "$RESULTS/$name.tsv" 2>/dev/null | sed "s/\$/\t\`$name\`/"; done |
+        awk -F '\t' '{ rows[$1] = rows[$1] (rows[$1] == "" ? "" : ", ") $2 } END { for (text in rows) printf "%s (%s)\n", text, rows[text] }' | sort)
     ((${#libraries[@]})) || return 0
     printf '\nCompared with:\n\n'
     printf -- '- %s\n' "${libraries[@]}"
+}
+
+# page_results NAME <PAGE: what a page says of a row, as results; nothing when it has no run of it
+page_results() {
+    awk -F ' [|] ' -v name="$1" -v OFS='\t' '
+        index($0, "| `" name "`: ") == 1 || index($0, "| `" name ".") == 1 || index($0, "| `" name "` | failed |") == 1 {
+            key = $0
+            gsub(/^[|] `|`.*/, "", key)
+            rows = rows "row" OFS key OFS $0 "\n"
+        }
+        $1 == "| `" name "`" && $2 ~ /^20[0-9-]+$/ { date = $2; commit = $3; number = $4; seconds = $5; sub(/ [|]$/, "", seconds) }
+        /^[0-9]+[.] / && $1 + 0 == number { machine = $0; sub(/^[0-9]+[.] /, "", machine) }
+        /^- .* [(]`.*[)]$/ && index($0, "`" name "`") { text = $0; gsub(/^- | [(]`[^(]*[)]$/, "", text); libraries = libraries "library" OFS text "\n" }
+        END { if (machine != "") printf "%s%s%s%s", "run" OFS date OFS commit OFS machine "\n", rows, libraries, "end" OFS 0 OFS seconds "\n" }'
+}
+# A clone has no results but those of its page: they become the results of the rows that were not measured here.
+results_of_page() {
+    local name found
+    [[ -e $PAGE ]] || return 0
+    for name; do
+        [[ ! -e $RESULTS/$name.tsv ]] || continue
+        found=$(page_results "$name" <"$PAGE")
+        [[ -z $found ]] || printf '%s\n' "$found" >"$RESULTS/$name.tsv"
+    done
 }
 
 # Pages that were kept of other machines.
@@ -116,5 +142,6 @@ TEXT
         page_runs "${rows[@]}"
     } >"$session/page"
     mkdir -p "$(dirname "$PAGE")"
-    cp "$session/page" "$PAGE"
+    # Beside it first: a full disk must not cut it off.
+    { cp "$session/page" "$PAGE.new" && mv "$PAGE.new" "$PAGE"; } || { rm -f "$PAGE.new"; die "cannot write $PAGE"; }
 }

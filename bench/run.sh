@@ -6,7 +6,7 @@
 #     bench/run.sh --page        only writes the page again, from the results that are there
 #
 # Each row prints what it finds; its results are kept in RESULTS/NAME.tsv, and docs/benchmarks.md is written anew from
-# all of these: a row can be run again alone. A row that fails is told at the end and loses none of the others (exit 1);
+# all of these, and from what it says of rows that were never measured here: a row can be run again alone. A row that fails is told at the end and loses none of the others (exit 1);
 # its earlier results stay unless it had measured more.
 #
 # BIN            where the programs are (build/bin)
@@ -40,6 +40,8 @@ in_order() {
 
 mapfile -t all < <(in_order)
 names=("$@")
+mkdir -p "$RESULTS"
+results_of_page "${all[@]}"
 if [[ ${names[0]:-} == --page ]]; then
     ((${#names[@]} == 1)) || die "--page goes alone"
     write_page
@@ -49,7 +51,6 @@ fi
 for name in "${names[@]}"; do
     [[ $name =~ ^[a-z0-9-]+$ && -f $BENCHES/$name.bench ]] || die "no benchmark is called '$name'; there are: ${all[*]}"
 done
-mkdir -p "$RESULTS"
 load=$(cut -d' ' -f1 /proc/loadavg)
 [[ $(calc "$load > 0.7" %d) == 0 ]] || say "other programs keep this machine busy (load $load): figures will be noisy"
 

@@ -123,12 +123,11 @@ for again in once twice; do
     same "$(grep -c '^| `approx`.*the run of 20.* ended with exit code 1; what stands above is of one before |$' <<<"$page")" 1 "told $again"
     [[ $page != *approx.half* ]] || { echo 'half a run took the place of a whole one'; failed=1; }
 done
-printf '# Ended.\nsleep 30\n' >"$BENCHES/approx.bench"
+printf '# Ended.\necho begun\nsleep 30\n' >"$BENCHES/approx.bench"
 set -m # a group of its own, which Ctrl-C reaches as a whole
 bench/run.sh approx >"$work/out" 2>&1 &
 set +m
-until grep -q '^== approx' "$work/out"; do sleep 0.1; done
-sleep 0.3
+until grep -q '^begun' "$work/out"; do sleep 0.1; done
 kill -INT -- "-$!"
 wait "$!"
 rc=$? said='' page=$(<"$PAGE")
@@ -138,6 +137,20 @@ has "$page" 'ended with exit code 130; what stands above' 'ended'
 measured 0.9 'well again'
 has "$page" '| `approx.big`: in 4 GiB | **0.90** | ≤ 1 | ≤ 1 | aim | well again |' 'well again'
 [[ $page != *'| `approx` | failed'* ]] || { echo 'a failure outlives the next run'; failed=1; }
+
+# A clone, which has the page and no results.
+printf 'library "Python 3, torch 2"\nskip gpu.step "against torch" "no GPU here"\n' >>"$BENCHES/gpu.bench"
+sed -i 1,2d "$BENCHES/gpu.bench"
+run gpu
+has "$page" '- Python 3, torch 2 (`gpu`)' 'which row used what'
+cp "$PAGE" "$work/before"
+rm -r "$RESULTS"
+run --page
+same "$page" "$(<"$work/before")" 'the page from the page'
+rm -r "$RESULTS"
+measured 0.6 'in a clone'
+same "$(grep -v approx <<<"$page")" "$(grep -v approx "$work/before")" 'one row in a clone'
+has "$page" '| `approx.big`: in 4 GiB | **0.60** | ≤ 1 | ≤ 1 | aim | in a clone |' 'one row in a clone'
 
 # What single rounds gave.
 cat >"$BENCHES/approx.bench" <<'ROW'
