@@ -122,7 +122,8 @@ anew with what is known of the others. What lies behind a figure, and what each 
 Every figure is a **ratio within one run**. The machines that this runs on are shared and their speed drifts, so ours and theirs take turns and the
 ratio is that of their medians; the absolute figures in the notes only show the size. "Times" is their time over ours: more is better. A
 "share" or a "time over" compares with what the machine itself gave in that run, to code that does nothing else: a product of 2048 × 2048 matrices
-(sgemm), reading memory, reading or writing a file. Each row checks that both sides computed the same thing (the same answers,
+(sgemm), reading memory, reading or writing a file. FLOPs are always those of direct convolution: where Winograd's do the same with fewer products (25 of 64
+for the kernels that strides of two leave), a share of sgemm's rate can be above 1. Each row checks that both sides computed the same thing (the same answers,
 the same recall, the same loss) and fails otherwise. Peers are the current ones of Debian and of the package index, with OpenBLAS's fastest kernels
 for the CPU. PyTorch has its bounds as it comes; rows called `.compiled` are beside what torch.compile makes of the same step, where it can. Ours,
 theirs and the limits have the same threads: all cores, at most two unless `THREADS=` says otherwise.

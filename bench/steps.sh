@@ -107,7 +107,7 @@ step_rows() {
     else
         skip "$1.compiled" "$compiled" "$(why_not_compiled)"
     fi
-    # OpenBLAS's sgemm and a whole step: the FLOPs of its products over its time.
+    # OpenBLAS's sgemm and a whole step: the FLOPs of its products, done directly, over its time.
     result "$1.sgemm" "its products' share of sgemm's rate" "$(median <"$work/ours.share")" more "$5" "$6" \
         "$(calc "$(field gemm_flops <"$work/ours.last") / $ours / 1e9" %.0f) GFLOP/s of products, sgemm 2048 x 2048 x 2048 between the steps: $(calc "$(field sgemm_gflops <"$work/ours.last")" %.0f) GFLOP/s" "$(spread "$work/ours.share")"
 }
