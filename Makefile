@@ -89,7 +89,8 @@ endif
 compile := $(language) $(warnings) -fopenmp -fPIC
 # OpenBLAS's OpenMP flavour shares its soname with the one that brings its own threads: the run path picks it.
 link := -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,--as-needed -Wl,-rpath,$(OPENBLAS_LIBDIR)
-libraries := $(FAISS_LIBRARIES) -L$(OPENBLAS_LIBDIR) -lopenblas $(LIBRARY_LINKS) -lstdc++ -lm
+needed := -L$(OPENBLAS_LIBDIR) -lopenblas $(strip $(LIBRARY_LINKS)) -lstdc++ -lm
+libraries := $(FAISS_LIBRARIES) $(needed)
 
 # What a GPU adds is remembered apart: with and without it all else is the same.
 ifneq ($(CUDA),)
@@ -138,8 +139,12 @@ $(BUILD)/obj/model/cuda/kernels.o: model/cuda/kernels.cu model/cuda/kernels.h $(
 	@mkdir -p $(@D)
 	$(call quiet,NVCC,$(nvcc) -c $< -o $@)
 
-$(BUILD)/libisoface.a: $(objects) $(BUILD)/cuda
-	$(call quiet,AR,rm -f $@ && ar rcs $@ $(objects))
+# With FAISS in it, which no Debian package has as it is needed here: who links this needs nothing of the cache.
+unpacked := $(BUILD)/obj/faiss
+$(BUILD)/libisoface.a: $(objects) $(BUILD)/cuda $(BUILD)/flags
+	@rm -rf $@ $(unpacked) && mkdir -p $(foreach l,$(FAISS_LIBRARIES),$(unpacked)/$(notdir $(l)))
+	@$(foreach l,$(FAISS_LIBRARIES),ar x --output=$(unpacked)/$(notdir $(l)) $(l) &&) :
+	$(call quiet,AR,ar rcs $@ $(objects) $(unpacked)/*/*.o && rm -r $(unpacked))
 
 # The shared library shows what include/isoface.h declares and nothing else. Nothing in there asks for a GPU.
 shared_objects := $(filter-out $(BUILD)/obj/model/cuda/% $(BUILD)/obj/model/device.o,$(objects))
@@ -249,8 +254,9 @@ install: all
 	install -m 755 $(shared).$(version) '$(libdir)'
 	ln -sf libisoface.so.$(version) '$(libdir)/libisoface.so.$(soversion)'
 	ln -sf libisoface.so.$(version) '$(libdir)/libisoface.so'
-	printf '%s\n' 'Name: isoface' 'Description: image retrieval by example' 'Version: $(version)' \
-	    'Libs: -L$(PREFIX)/lib -lisoface' 'Cflags: -I$(PREFIX)/include' >'$(libdir)/pkgconfig/isoface.pc'
+	printf '%s\n' 'prefix=$(PREFIX)' 'exec_prefix=$${prefix}' 'libdir=$${exec_prefix}/lib' 'includedir=$${prefix}/include' '' \
+	    'Name: isoface' 'Description: image retrieval by example' 'Version: $(version)' 'Libs: -L"$${libdir}" -lisoface' \
+	    'Libs.private: -Wl,-rpath,$(OPENBLAS_LIBDIR) $(needed) -lgomp' 'Cflags: -I"$${includedir}"' >'$(libdir)/pkgconfig/isoface.pc'
 
 uninstall:
 	rm -f $(installed:%='$(bindir)/%') '$(includedir)/isoface.h' '$(libdir)/libisoface.a' \

@@ -1,0 +1,59 @@
+#!/bin/bash
+# What `make install` puts somewhere, by a program that knows only that: linked with either library, under a name with a space.
+name=install
+. "$(dirname "$0")/check.bash"
+if grep -qaE '__(asan|ubsan|tsan)_' "$bin/retrieve"; then
+    echo 'not with sanitizers'
+    exit 0
+fi
+prefix=$work/in\ stalled
+export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
+must "${MAKE:-make}" --no-print-directory -s install PREFIX="$prefix" DESTDIR=
+
+# ---- three vectors of two numbers, and a program that asks for the one that is most like the second
+{
+    printf '\x93NUMPY\1\0v\0%-117s\n' "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }"
+    printf '\0\0\x80\x3f\0\0\0\0''\0\0\0\0\0\0\x80\x3f''\0\0\x80\xbf\0\0\0\0'
+} >"$work/v.npy"
+printf '%s\n' right up left >"$work/p.txt"
+must "$prefix/bin/indexer" import --vectors "$work/v.npy" --paths "$work/p.txt" --db "$work/v.db" --quiet
+cat >"$work/app.c" <<'END'
+#include <isoface.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    iso_db *db;
+    iso_query *query;
+    iso_answer *answer;
+    iso_error err;
+    if (argc != 2 || iso_db_open(argv[1], &db, &err) || iso_query_create(db, &query, &err)) return 1;
+    if (iso_query_add_vector(query, ISO_LIKE, (float[2]){0.1f, 1}, 2, &err)) return 2;
+    if (iso_query_run(query, &(iso_query_options){.k = 1}, &answer, &err)) return 3;
+    puts(iso_answer_result(answer, 0)->path);
+    iso_answer_free(answer);
+    iso_query_free(query);
+    iso_db_close(db);
+    return 0;
+}
+END
+# built NAME FLAG...: with the flags of pkg-config
+built() {
+    local program=$1 flags
+    shift
+    flags=$(pkg-config "$@" --cflags --libs isoface) || exit 1
+    eval "must gcc -Wall -Werror \"\$work/app.c\" $flags -o \"\$work/$program\""
+    "$work/$program" "$work/v.db" >"$work/out" 2>"$work/said"
+    rc=$? out=$(<"$work/out") said=$(<"$work/said")
+    expect "$program" 0
+    same "$out" up "$program"
+}
+export LD_LIBRARY_PATH=$prefix/lib
+built shared
+same "$(pkg-config --variable=libdir isoface)" "$prefix/lib" 'libdir'
+unset LD_LIBRARY_PATH
+rm "$prefix"/lib/*.so*
+built static --static
+
+must "${MAKE:-make}" --no-print-directory -s uninstall PREFIX="$prefix" DESTDIR=
+same "$(find "$prefix" ! -type d)" '' 'what uninstall leaves'
+exit $failed
