@@ -146,7 +146,8 @@ $(BUILD)/libisoface.a: $(objects) $(BUILD)/cuda $(BUILD)/flags
 	@$(foreach l,$(FAISS_LIBRARIES),ar x --output=$(unpacked)/$(notdir $(l)) $(l) &&) :
 	$(call quiet,AR,ar rcs $@ $(objects) $(unpacked)/*/*.o && rm -r $(unpacked))
 
-# The shared library shows what include/isoface.h declares and nothing else. Nothing in there asks for a GPU.
+# The shared library shows what include/isoface.h declares and nothing else. Nothing in there asks for a GPU. It stays when a host closes it:
+# OpenMP's threads go on running what would be gone.
 shared_objects := $(filter-out $(BUILD)/obj/model/cuda/% $(BUILD)/obj/model/device.o,$(objects))
 $(BUILD)/exports: include/isoface.h
 	@mkdir -p $(@D)
@@ -154,7 +155,7 @@ $(BUILD)/exports: include/isoface.h
 
 $(shared).$(version): $(shared_objects) $(BUILD)/exports
 	$(call quiet,LD,$(CC) -shared -Wl$(comma)-soname$(comma)libisoface.so.$(soversion) \
-	    -Wl$(comma)--version-script=$(BUILD)/exports -Wl$(comma)-z$(comma)defs $(link) $(LDFLAGS) $(shared_objects) $(libraries) -o $@)
+	    -Wl$(comma)--version-script=$(BUILD)/exports -Wl$(comma)-z$(comma)defs -Wl$(comma)-z$(comma)nodelete $(link) $(LDFLAGS) $(shared_objects) $(libraries) -o $@)
 
 $(shared): $(shared).$(version)
 	@ln -sf $(notdir $<) $(shared).$(soversion) && ln -sf $(notdir $<) $@

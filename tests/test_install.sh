@@ -51,6 +51,35 @@ export LD_LIBRARY_PATH=$prefix/lib
 built shared
 same "$(pkg-config --variable=libdir isoface)" "$prefix/lib" 'libdir'
 unset LD_LIBRARY_PATH
+
+# ---- a host that opens the library and closes it, again and again
+cat >"$work/host.c" <<'END'
+#include <dlfcn.h>
+#include <isoface.h>
+#include <stdio.h>
+#include <unistd.h>
+#define FUNCTION(name) __typeof__(name) *p_##name = (__typeof__(name) *)dlsym(library, #name)
+int main(int argc, char **argv)
+{
+    for (int i = 0; argc == 3 && i < 20; i++) {
+        void *library = dlopen(argv[1], RTLD_NOW);
+        if (!library) return puts(dlerror()), 1;
+        FUNCTION(iso_db_open);
+        FUNCTION(iso_db_close);
+        iso_db *db;
+        if (p_iso_db_open(argv[2], &db, NULL)) return 2;
+        p_iso_db_close(db);
+        if (dlclose(library)) return 3;
+        usleep(10000);
+    }
+    return 0;
+}
+END
+must gcc -Wall -Werror -I "$prefix/include" "$work/host.c" -o "$work/host"
+OMP_NUM_THREADS=4 "$work/host" "$prefix/lib/libisoface.so" "$work/v.db" 2>"$work/said"
+rc=$? said=$(<"$work/said")
+expect 'a host that closes the library' 0
+
 rm "$prefix"/lib/*.so*
 built static --static
 
