@@ -134,7 +134,7 @@ static iso_status names_read(const iso_import_spec *spec, names *out, iso_error 
 static iso_status bad_row(const iso_import_spec *spec, int64_t row, bool finite, iso_error *err)
 {
     return iso_fail(err, ISO_E_NUMERIC, "%s: row %" PRId64 " %s: remove it and its path, nothing was imported", spec->vectors, row + 1,
-                    finite ? "is zero, which has no direction" : "holds a NaN, an infinity or a number beyond float32");
+                    finite ? "is zero in float32, which has no direction" : "holds a NaN, an infinity or a number beyond float32");
 }
 
 static iso_status repeated(const iso_import_spec *spec, int64_t row, int64_t twin, iso_error *err)

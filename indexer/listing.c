@@ -94,8 +94,9 @@ static iso_status add_entry(walk *w, const folder *f, int fd, const struct diren
     }
     if (is_file) return add_file(w, path);
     if (is_folder) return add_folder(w, f, path);
+    iso_status status = skip(w, path, "not a regular file");
     free(path);
-    return ISO_OK;
+    return status;
 }
 
 static DIR *open_folder(const walk *w, const folder *f)

@@ -175,8 +175,8 @@ static iso_status check_bound(const iso_train_spec *spec, iso_goal goal, iso_err
         return iso_fail(err, ISO_E_ARGUMENT, "--alpha must be 0 or more");
     if (!(spec->kl_weight >= 0) || !isfinite(spec->kl_weight))
         return iso_fail(err, ISO_E_ARGUMENT, "--kl-weight must be 0 or more");
-    if (spec->sigma_rule != ISO_SIGMA_OPTIMAL && (!(spec->sigma > 0) || !isfinite(spec->sigma)))
-        return iso_fail(err, ISO_E_ARGUMENT, "--sigma must be above 0");
+    if (spec->sigma_rule != ISO_SIGMA_OPTIMAL && !(spec->sigma >= ISO_SIGMA_LEAST && spec->sigma <= ISO_SIGMA_MOST))
+        return iso_fail(err, ISO_E_ARGUMENT, "--sigma must be from %g to %g", ISO_SIGMA_LEAST, ISO_SIGMA_MOST);
     if (spec->sigma_rule == ISO_SIGMA_LEARNED && (!(spec->sigma_lr > 0) || !isfinite(spec->sigma_lr)))
         return iso_fail(err, ISO_E_ARGUMENT, "--sigma-lr must be above 0");
     return ISO_OK;

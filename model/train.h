@@ -90,7 +90,7 @@ typedef struct iso_train_spec {
                              "supervised", whose net has the data's classes: alpha, kl_weight, sigma* and run.eta mean nothing then */
     double alpha, kl_weight;
     iso_sigma_rule sigma_rule;
-    double sigma;         /* fixed: its value; learned: where it starts */
+    double sigma;         /* fixed: its value; learned: where it starts; ISO_SIGMA_LEAST to ISO_SIGMA_MOST */
     double sigma_lr;      /* learned: rate of log sigma */
     bool mirror;          /* flip half of the images, drawn anew each time; celeba only */
     iso_run run;

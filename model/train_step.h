@@ -16,6 +16,9 @@
 #include "model/adam.h"
 #include "model/model.h"
 
+/* A fixed sigma, or where a learned one starts: its square and the inverse of that are floats, with room for what they multiply. */
+#define ISO_SIGMA_LEAST 1e-6
+#define ISO_SIGMA_MOST 1e6
 typedef enum iso_sigma_rule { ISO_SIGMA_OPTIMAL, ISO_SIGMA_LEARNED, ISO_SIGMA_FIXED } iso_sigma_rule;
 typedef enum iso_goal { ISO_GOAL_VAE, ISO_GOAL_ISOMETRIC, ISO_GOAL_FLAT_MANIFOLD, ISO_GOAL_FLOW, ISO_GOAL_SUPERVISED } iso_goal;
 

@@ -28,7 +28,8 @@ static const iso_command command = {
     "indexer import",
     "indexer import --vectors V.npy --paths P.txt --db DB [--images DIR] [-0] [--no-index]",
     "Puts vectors of any origin into a database. A path that is there already gets the new vector. Everything is checked\n"
-    "before anything is written: a row of zeros or with a NaN, or another number of paths than of rows, is refused.\n"
+    "before anything is written: a row of zeros (as float32) or with a NaN, or another number of paths than of rows,\n"
+    "is refused.\n"
     "A new database is written in one pass, about as fast as the disk takes it, and has all rows or none; where there\n"
     "are items already, vectors are put into it one by one, and a run that was killed goes on where it stopped.",
     options,

@@ -32,7 +32,7 @@ static const iso_option options[] = {
     {"eta", 0, ISO_ARG_REAL, AT(eta), "E", "how far mixed-up codes reach beyond their pair (default: 0.2)", 0, 100},
     {"kl-weight", 0, ISO_ARG_REAL, AT(kl_weight), "W", "weight of the KL term (default: 1, the bound itself)", 0, 1e12},
     {"sigma", 0, ISO_ARG_TEXT, AT(sigma), "RULE",
-     "the decoder's noise: optimal (of each batch), learned, or a fixed number (default: optimal)", 0, 0},
+     "the decoder's noise: optimal (of each batch), learned, or a fixed number from 1e-6 to 1e6 (default: optimal)", 0, 0},
     {"sigma-lr", 0, ISO_ARG_REAL, AT(sigma_lr), "R", "learning rate of log sigma where learned (default: 0.01)", 1e-12, 10},
     {"epochs", 0, ISO_ARG_INT, AT(epochs), "N", "passes over the training images (default: 100)", 1, 1e9},
     {"batch", 0, ISO_ARG_INT, AT(batch), "B", "images a step (default: 100)", 1, 1 << 20},
@@ -123,8 +123,8 @@ static iso_status parse_sigma(const config *c, iso_train_spec *spec, iso_error *
         spec->sigma_rule = ISO_SIGMA_FIXED;
         if (strcmp(c->sigma, "fixed") == 0) return ISO_OK;
         spec->sigma = strtod(c->sigma, &end);
-        if (!*c->sigma || *end || !(spec->sigma > 0 && spec->sigma < 1e6))
-            return iso_fail(err, ISO_E_ARGUMENT, "--sigma is optimal, learned or a number above 0, not %s", c->sigma);
+        if (!*c->sigma || *end || !(spec->sigma >= ISO_SIGMA_LEAST && spec->sigma <= ISO_SIGMA_MOST))
+            return iso_fail(err, ISO_E_ARGUMENT, "--sigma is optimal, learned or a number from %g to %g, not %s", ISO_SIGMA_LEAST, ISO_SIGMA_MOST, c->sigma);
     }
     return ISO_OK;
 }

@@ -113,10 +113,12 @@ static void listing_is_sorted_and_whole(void **state)
     OK(iso_listing_read(at("in//"), &l, &err));
     assert_string_equal(l.root, at("in"));
     expect_listing(&l, want, sizeof want / sizeof *want);
-    assert_int_equal(l.skipped, 2);
+    assert_int_equal(l.skipped, 3);
     assert_string_equal(l.skip_path[0], "broken.jpg");
     assert_string_equal(l.skip_reason[0], "broken symbolic link");
-    assert_string_equal(l.skip_path[1], "self.jpg");
+    assert_string_equal(l.skip_path[1], "fifo.jpg");
+    assert_string_equal(l.skip_reason[1], "not a regular file");
+    assert_string_equal(l.skip_path[2], "self.jpg");
     want[0] = "deliberately wrong";
     assert_string_not_equal(l.path[0], want[0]);
     iso_listing_free(&l);

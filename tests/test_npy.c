@@ -264,6 +264,14 @@ static void test_refused(void **state)
     a[3] = INFINITY;
     assert_int_equal(import(a, 3, 2, "a\nb\nc\n", 6, false, &c), ISO_E_NUMERIC);
     assert_int_equal(import(a, 0, 2, "", 0, false, &c), ISO_E_ARGUMENT);
+    const double tiny[2] = {1e-300, -1e-300}; /* no zero where it comes from */
+    iso_npy *f;
+    OK(open_built(1, "{'descr': '<f8', 'fortran_order': False, 'shape': (1, 2), }\n", tiny, sizeof tiny, &f));
+    iso_npy_close(f);
+    write_bytes(paths, "a\n", 2);
+    iso_import_spec from_doubles = {.vectors = file, .paths = paths, .db = db};
+    assert_int_equal(iso_import(&from_doubles, &c, &err), ISO_E_NUMERIC);
+    assert_non_null(strstr(err.message, "row 1 is zero in float32"));
     assert_false(iso_store_exists(db));
     a[3] = 1;
     OK(import(a, 3, 2, "a\nb\nc\n", 6, false, &c));

@@ -285,6 +285,12 @@ static void test_flat_manifold(void **unused)
     spec.method = "flat-manifold";
     spec.alpha = -1;
     must_refuse(&spec, &data, ISO_E_ARGUMENT, "--alpha");
+    spec.alpha = 1;
+    spec.sigma_rule = ISO_SIGMA_FIXED;
+    for (int i = 0; i < 5; i++) {
+        spec.sigma = (const double[]){0, 1e-300, 1e30, NAN, -1}[i];
+        must_refuse(&spec, &data, ISO_E_ARGUMENT, "--sigma must be from 1e-06 to 1e+06");
+    }
     free(a), free(b), free(as), free(bs);
 }
 
