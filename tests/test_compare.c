@@ -190,9 +190,10 @@ static void a_missing_figure_leaves_its_set_out(void **unused)
     assert_true(s.single.sets == SINGLES - 1 && s.dbl.sets == m[0]->p.doubles - 1);
     assert_true(s.single.few_sets[0] == SINGLES && s.single.few_sets[1] == SINGLES - 2);
     assert_int_equal(all_differences(2, m, 60, 1, &s), 0);
-    double chance = 0;
+    double chance = 0, of_pairs = 0;
     for (int i = 0; i < SINGLES; i++) chance += i == 4 ? 0 : m[0]->p.single[i].chance / (SINGLES - 1);
-    assert_true(near(s.single.chance, chance));
+    for (int i = 1; i < m[0]->p.doubles; i++) of_pairs += m[0]->p.dbl[i].chance / (m[0]->p.doubles - 1);
+    assert_true(near(s.single.chance, chance) && near(s.dbl.chance, of_pairs) && !near(chance, of_pairs));
     assert_true(isnan(iso_compare_at(2, p, false, 4, 0)) &&
                 near(iso_compare_at(2, p, true, 3, 1), (p[0]->dbl[3].at[1] + p[1]->dbl[3].at[1]) / 2));
     assert_true(isnan(iso_compare_few_at(2, f, false, 1, 1)) &&

@@ -206,10 +206,10 @@ static void test_differences(void **unused)
 /* --- codes and their mixture */
 
 /* The j whose code, with i's, comes nearest to mixed = delta z_i + (1 - delta) z_j; it must come very near. */
-static int partner(const iso_pullback *p, int i, double eta)
+static int partner(const iso_pullback *p, int i, double eta, double *of)
 {
     double least = INFINITY;
-    int best = -1;
+    int best = 0;
     for (int j = 0; j < p->images; j++) {
         double top = 0, bottom = 0, off = 0;
         for (int k = 0; k < p->m; k++) {
@@ -223,10 +223,32 @@ static int partner(const iso_pullback *p, int i, double eta)
             double mixed = delta * p->code[i * p->m + k] + (1 - delta) * p->code[j * p->m + k];
             off = fmax(off, fabs(mixed - p->mixed[i * p->m + k]));
         }
-        if (off < least) least = off, best = j;
+        if (off < least) least = off, best = j, *of = delta;
     }
-    assert_true(least < 1e-6);
+    assert_true(least < 1e-6 * (1 + eta));
     return best;
+}
+
+static double log10_volume(int m, const double *G)
+{
+    double L[8][8] = {{0}}, sum = 0; /* Cholesky's */
+    for (int i = 0; i < m; i++)
+        for (int k = 0; k <= i; k++) {
+            double left = G[i * m + k];
+            for (int l = 0; l < k; l++) left -= L[i][l] * L[k][l];
+            L[i][k] = k < i ? left / L[k][k] : sqrt(left);
+            if (k == i) sum += log10(L[i][i]);
+        }
+    return sum;
+}
+
+/* Standard deviation of log10 sqrt det G. */
+static double volume_spread(const iso_pullback *p)
+{
+    double mean = 0, square = 0;
+    for (int i = 0; i < p->images; i++) mean += log10_volume(p->m, p->metric + i * p->m * p->m) / (double)p->images;
+    for (int i = 0; i < p->images; i++) square += pow(log10_volume(p->m, p->metric + i * p->m * p->m) - mean, 2) / (double)p->images;
+    return sqrt(square);
 }
 
 static void test_codes(void **unused)
@@ -241,11 +263,28 @@ static void test_codes(void **unused)
     iso_encoder_free(e);
     iso_pullback p = measure(m, COUNT, 0.2, 3);
     bool taken[COUNT] = {0};
+    double delta = NAN, from[COUNT];
+    assert_true(volume_spread(&p) > 1e-3 && fabs(p.magnification_spread / volume_spread(&p) - 1) < 1e-9);
     for (int i = 0; i < COUNT; i++) {
         for (int k = 0; k < 5; k++) assert_true(fabsf(p.code[i * 5 + k] - vectors[i * 5 + k]) < 1e-5f);
-        int j = partner(&p, i, 0.2);
-        assert_true(j >= 0 && !taken[j]); /* a permutation */
+        int j = partner(&p, i, 0.2, &delta);
+        assert_false(taken[j]); /* a permutation */
         taken[j] = true;
+        from[i] = i == j ? NAN : (delta + 0.2) / 1.4; /* of what is drawn in [0, 1) */
+    }
+    /* Another eta: the same draw in another range. */
+    static const double etas[] = {0, 3};
+    for (int e = 0; e < 2; e++) {
+        iso_pullback wide = measure(m, COUNT, etas[e], 3);
+        double least = INFINITY, most = -INFINITY;
+        for (int i = 0; i < COUNT; i++) {
+            partner(&wide, i, etas[e], &delta);
+            if (isnan(from[i])) continue;
+            least = fmin(least, delta), most = fmax(most, delta);
+            assert_true(fabs((delta + etas[e]) / (1 + 2 * etas[e]) - from[i]) < 1e-4);
+        }
+        assert_true(e == 0 || (least < -0.2 && most > 1.2));
+        iso_pullback_free(&wide);
     }
     /* The same again, and with another seed another mixture of the same codes. */
     iso_pullback again = measure(m, COUNT, 0.2, 3), other = measure(m, COUNT, 0.2, 4);
