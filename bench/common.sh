@@ -31,8 +31,7 @@ trap 'exit 130' INT TERM
 
 # A file of results: lines of fields between tabs. "run" (see begin_results) comes first, then for each figure
 # "result" KEY WHAT RATIO more|less LEAST AIM NOTE SPREAD, or "skip" KEY WHAT WHY, or "row" KEY and a line of the page, which was measured in
-# an earlier run; "library" NAMES AND VERSIONS; last "end" CODE SECONDS, and "later" CODE DATE of
-# a run after it that failed without measuring more.
+# an earlier run; "library" NAMES AND VERSIONS; last "end" CODE SECONDS.
 record() {
     local field line=$1
     shift
@@ -161,8 +160,8 @@ commit() {
     echo "$id"
 }
 
-# The results of a row are collected apart and take the place of the last ones when the row has ended; when it failed, only if it has measured
-# more than they have.
+# The results of a row are collected apart and take the place of the last ones when the row has ended; when it failed, what
+# it did not come to stays.
 begin_results() {
     results=$session/$1.tsv
     started=$EPOCHREALTIME
@@ -170,17 +169,23 @@ begin_results() {
     record run "$(date -u +%Y-%m-%d)" "$(commit)" "$(machine_line)"
 }
 end_results() {
-    local kept=$RESULTS/$1.tsv
+    (($2 == 0)) || keep_earlier "$RESULTS/$1.tsv"
     record end "$2" "$(calc "$EPOCHREALTIME - $started" %.0f)"
-    if (($2)) && (($(measured "$kept") >= $(measured "$results") && $(measured "$kept"))); then
-        grep -v $'^later\t' "$kept" >"$results"
-        record later "$2" "$(date -u +%Y-%m-%d)"
-    fi
     cp "$results" "$RESULTS/$1.tsv.new"
     mv "$RESULTS/$1.tsv.new" "$RESULTS/$1.tsv"
 }
-# measured FILE: how many figures it has
-measured() { grep -csE $'^(result\t|row\t.*\\| \\*\\*[0-9.-]+\\*\\*)' "$1" || true; }
+# keep_earlier RESULTS: takes over the figures that this run has not, and the libraries
+keep_earlier() {
+    local key text
+    [[ -e $1 ]] || return 0
+    while IFS=$'\t' read -r _ key _; do
+        text=$(earlier_row "$key")
+        [[ -z $text ]] || cut -f 2 "$results" | grep -qxF -- "$key" || printf 'row\t%s\t%s\n' "$key" "$text" >>"$results"
+    done < <(grep -E $'^(result|row)\t' "$1")
+    while IFS=$'\t' read -r _ text; do
+        grep -qxF "library"$'\t'"$text" "$results" || library "$text"
+    done < <(grep $'^library\t' "$1")
+}
 
 # ---------------------------------------------------------------- numbers
 

@@ -31,13 +31,11 @@ page_lines() {
 }
 # page_end NAME: how its run ended, where that is to be told
 page_end() {
-    local code date shown=''
+    local code shown=''
     ! grep -qsE $'^(result|skip|row)\t' "$RESULTS/$1.tsv" || shown='; what it had measured stands above'
     code=$(sed -n $'s/^end\t\([0-9]*\).*/\\1/p' "$RESULTS/$1.tsv" 2>/dev/null) || true
     if ((${code:-0})); then
         printf '| `%s` | failed | – | – | – | the run ended with exit code %s%s |\n' "$1" "$code" "$shown"
-    elif read -r _ code date < <(grep -s $'^later\t' "$RESULTS/$1.tsv"); then
-        printf '| `%s` | failed | – | – | – | the run of %s ended with exit code %s; what stands above is of one before |\n' "$1" "$date" "$code"
     elif [[ -z $shown ]]; then
         printf '| `%s`: %s | not measured | – | – | – | |\n' "$1" "$(about "$1")"
     fi

@@ -7,7 +7,7 @@
 #
 # Each row prints what it finds; its results are kept in RESULTS/NAME.tsv, and docs/benchmarks.md is written anew from
 # all of these, and from what it says of rows that were never measured here: a row can be run again alone. A row that fails is told at the end and loses none of the others (exit 1);
-# its earlier results stay unless it had measured more.
+# what it did not come to measure again stays, with its date.
 #
 # BIN            where the programs are (build/bin)
 # RESULTS, PAGE  where results are kept (bench/ beside BIN), and the page (docs/benchmarks.md)
