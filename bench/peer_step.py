@@ -230,7 +230,7 @@ def main():
     print(json.dumps({
         "seconds": statistics.median(spent), "cpu_seconds": statistics.median(cpu), "variant": a.variant, "layout": a.layout, "torch": torch.__version__,
         "loss": losses[0][0], "loss_after": losses[1][0], "ratio": losses[0][1],
-        "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
     return 0
 
 

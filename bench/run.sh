@@ -17,7 +17,8 @@
 #                them); such figures are shown without their bounds
 # BIG=1          also what needs 14 GB of disk: ten million vectors in 16 bits (search16); without it an earlier result stays
 # COMPILE=0      leaves torch.compile out, which takes minutes
-# COMPILE_SECONDS  what a turn of it may take, compiling and steps (300)
+# COMPILE_SECONDS  what a turn of it may take, compiling and steps (300); on a GPU any peer's turn
+# CASES, MODES, VARIANTS  what of the row gpu is measured: see gpu.bench
 # PEER_PYTHONS   the Python interpreters to compare with, ':' between them; by default Debian's with its
 #                python3-torch, and one in the cache with the current packages of the package index. A row that lacks
 #                one of these (no network, no compiler) is compared with the others, without bounds

@@ -1,5 +1,9 @@
 # A training step of benchstep beside the same in PyTorch. Read by the rows of training steps.
 
+# What a step's numbers may differ by; and the peers that must not fail: a row is not to be judged against the others then.
+tolerances=(loss=1e-4 loss_after=1e-3 ratio=1e-3 change=0.05)
+must_run='eager-*'
+
 # step_turns STEPS VARIANTS OPTION...: takes turns of benchstep and of every PyTorch's variants with these options, as they come (eager) and
 # compiled, in both layouts of images, all with the same parameters and inputs, and checks that all find the same losses. Sets ours (seconds
 # a step, the median) and leaves the peers' in $work. The slower layout and a variant that is much slower than another one take part in
@@ -37,59 +41,58 @@ step_turns() {
 
 # step_turn NAME COMMAND: what cannot be done is not tried again, and NAME.why says why; what does not even run eagerly is not compiled.
 step_turn() {
-    local name=$1 code=0
-    [[ ! -e $work/$name.why ]] || return 0
-    [[ $name != compiled-* || -e $work/eager-${name#*-}.seconds ]] || return 0
+    local name=$1 code=0 differs
+    [[ ! -e $work/$name.why && ! -e $work/$name.slow && ! -e $work/eager-${name#*-}.why ]] || return 0
     $2 >"$work/line" 2>"$work/complaints" || code=$?
-    if ((code)); then
-        [[ $name == compiled-* ]] || ((code == 3)) || { cat "$work/complaints" >&2; die "failed: $2"; }
-        case $code in
-            3) tail -n 1 "$work/complaints" ;;
-            124) echo "not compiled within $COMPILE_SECONDS s" ;;
-            *) echo "ended with exit code $code: $(tail -n 1 "$work/complaints")" ;;
-        esac >"$work/$name.why"
-        say "without $name: $(<"$work/$name.why")"
-        return 0
-    fi
+    case $code in
+        0) ;;
+        3) go_without "$name" "$(tail -n 1 "$work/complaints")"; return 0 ;;
+        124) fails "$name" "not within $COMPILE_SECONDS s"; return 0 ;;
+        *) tail -n 5 "$work/complaints" >&2
+           fails "$name" "ended with exit code $code: $(tail -n 1 "$work/complaints")"; return 0 ;;
+    esac
     cp "$work/line" "$work/$name.last"
-    [[ $name == ours ]] || same_step "$name" || return 0
+    differs=$([[ $name == ours ]] || difference "$work/ours.last" "$work/$name.last" "${tolerances[@]}")
+    [[ -z $differs ]] || { fails "$name" "not the same step: $differs"; return 0; }
     field seconds <"$work/line" >>"$work/$name.seconds"
     [[ $name != ours ]] || field share <"$work/line" >>"$work/ours.share"
     say "round $round  $name  $(tail -n 1 "$work/$name.seconds") s"
 }
 
-# same_step NAME: it has run the step that we have; fails for a compiled one that has not, which is not compared.
-same_step() {
-    local differs
-    differs=$(difference "$work/ours.last" "$work/$1.last" loss=1e-4 loss_after=1e-3 ratio=1e-3 change=0.05)
-    [[ -n $differs ]] || return 0
-    [[ $1 == compiled-* ]] || die "$1 is not the same step: $differs"
-    say "without $1: $differs"
-    echo "compiled to another step: $differs" >"$work/$1.why"
-    return 1
+# go_without NAME WHY; fails NAME WHY: the same, unless it must run
+go_without() {
+    say "without $1: $2"
+    echo "$2" >"$work/$1.why"
+    rm -f "$work/$1.seconds"
+}
+fails() {
+    # shellcheck disable=SC2053 # a pattern
+    [[ $1 != ours && $1 != $must_run ]] || die "$1: $2"
+    go_without "$1" "$2"
 }
 
 # drop_slower eager|compiled FACTOR: the layout of each variant that the other outran, and variants FACTOR times behind the fastest
 drop_slower() {
     local file fastest other
-    fastest=$(cat "$work/$1"-*.seconds 2>/dev/null | sort -g | head -n 1)
-    for file in "$work/$1"-*.seconds; do
+    fastest=$({ cat "$work/$1"*.seconds 2>/dev/null || true; } | sort -g | head -n 1)
+    for file in "$work/$1"*.seconds; do
         [[ -e $file ]] || continue
         other=$(cat "${file%-*}"-*.seconds | sort -g | head -n 1)
-        [[ $(calc "$(<"$file") > $other || $other > $2 * $fastest" %d) == 0 ]] || echo 'others were faster' >"${file%.seconds}.why"
+        [[ $(calc "$(<"$file") > $other || $other > $2 * $fastest" %d) == 0 ]] || touch "${file%.seconds}.slow"
     done
 }
 
-# fastest eager|compiled: sets best (seconds a step, the median), best_name and best_spread; fails where there is none
+# fastest eager|graph|compiled: sets best (seconds a step, the median), best_name and best_spread; fails where there is none
 fastest() {
     local file t name
     best='' best_name=''
-    for file in "$work/$1"-*.seconds; do
+    for file in "$work/$1"*.seconds; do
         [[ -e $file ]] || continue
         t=$(median <"$file")
-        name="torch $(text_field torch <"${file%.seconds}.last"), $1, $(text_field variant <"${file%.seconds}.last"), channels $(text_field layout <"${file%.seconds}.last")"
+        name=${file##*/}
+        name="torch $(text_field torch <"${file%.seconds}.last"), ${name%%-*}, $(text_field variant <"${file%.seconds}.last"), channels $(text_field layout <"${file%.seconds}.last")"
         printf '%-60s %9.4f s a step, peak memory %s GB, %5.2f times ours\n' "$name" "$t" \
-            "$(calc "$(field peak_rss <"${file%.seconds}.last") / 1e9")" "$(calc "$t / $ours")"
+            "$(calc "$(field memory <"${file%.seconds}.last") / 1e9")" "$(calc "$t / $ours")"
         [[ -n $best && $(calc "$t < $best" %d) == 0 ]] || best=$t best_name=$name best_spread=$(spread_of "$file" "$work/ours.seconds")
     done
     [[ -n $best ]]
@@ -105,17 +108,17 @@ step_rows() {
     if fastest compiled; then
         peer_result "$1.compiled" "$compiled" "$(calc "$best / $ours" %.3f)" more - - "$(step_times); losses agree" "$best_spread"
     else
-        skip "$1.compiled" "$compiled" "$(why_not_compiled)"
+        skip "$1.compiled" "$compiled" "$(why_none compiled)"
     fi
     # OpenBLAS's sgemm and a whole step: the FLOPs of its products, done directly, over its time.
     result "$1.sgemm" "its products' share of sgemm's rate" "$(median <"$work/ours.share")" more "$5" "$6" \
         "$(calc "$(field gemm_flops <"$work/ours.last") / $ours / 1e9" %.0f) GFLOP/s of products, sgemm 2048 x 2048 x 2048 between the steps: $(calc "$(field sgemm_gflops <"$work/ours.last")" %.0f) GFLOP/s" "$(spread "$work/ours.share")"
 }
 step_times() { printf '%s s a step, %s %s s' "$(calc "$ours" %.4g)" "$best_name" "$(calc "$best" %.4g)"; }
-why_not_compiled() {
-    if [[ $COMPILE == 0 ]]; then
-        echo 'left out (COMPILE=0)'
-    else
-        cat "$work"/compiled-*.why | sort -u | sed 's/$/; /' | tr -d '\n' | sed 's/; $//'
-    fi
+# why_none graph|compiled: why none of these ran
+why_none() {
+    local why
+    why=$(cat "$work/$1"*.why 2>/dev/null | sort -u | sed 's/$/; /' | tr -d '\n')
+    why=${why%; }
+    echo "${why:-left out}"
 }
