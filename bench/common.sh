@@ -324,7 +324,7 @@ choose_openblas() {
     [[ -z $best_core || $best_core == own ]] || export OPENBLAS_CORETYPE=$best_core
 }
 
-# A virtual environment with the current wheels, made once: it appears whole or not at all.
+# A virtual environment with the wheels that are current then, made once: it appears whole or not at all. Whoever removes it gets newer ones.
 wheel_python() {
     local home=$wheel_home
     if [[ ! -e $home/complete ]]; then
@@ -384,7 +384,7 @@ find_peers() {
     ((${#peers[@]})) || die "no PyTorch to compare with"
     for candidate in "${peers[@]}"; do library_python "$candidate" torch; done
     lack "Debian's PyTorch" "$debian_python" "${peers[@]}"
-    lack "the current PyTorch" "$wheel_home/bin/python" "${peers[@]}"
+    lack "the PyTorch of the package index" "$wheel_home/bin/python" "${peers[@]}"
 }
 
 # lack WHAT PYTHON AVAILABLE...: notes that WHAT is lacking, unless PYTHON is among the others
@@ -407,7 +407,7 @@ try_python() {
     done
     [[ -n $python ]] || return 1
     library_python "$python" "$@"
-    lack "the current $*" "$wheel_home/bin/python" "$python"
+    lack "$* of the package index" "$wheel_home/bin/python" "$python"
 }
 find_python() { try_python "$@" || die "no Python with $* to compare with"; }
 
@@ -429,5 +429,6 @@ for module in sys.argv[1:]:
 print(", ".join(found))
 PYTHON
     ) || return 0
+    [[ $python != "$wheel_home/bin/python" ]] || text+=", installed $(date -u -r "$wheel_home/complete" +%Y-%m-%d)"
     grep -qxF "library"$'\t'"$text" "$results" || library "$text"
 }

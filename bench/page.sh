@@ -68,8 +68,9 @@ page_runs() {
     printf '\nMachines:\n\n'
     for i in "${!machines[@]}"; do printf '%d. %s\n' $((i + 1)) "${machines[i]}"; done
     # With the rows that used them: "Python 3.11.7, numpy 2.4.6 (`table1`, `search`)".
-    mapfile -t libraries < <(for name; do sed -n $'s/^library\t//p' "$RESULTS/$name.tsv" 2>/dev/null | sed "s/\$/\t\`$name\`/"; done |
-        awk -F '\t' '{ rows[$1] = rows[$1] (rows[$1] == "" ? "" : ", ") $2 } END { for (text in rows) printf "%s (%s)\n", text, rows[text] }' | sort)
+    mapfile -t libraries < <(for name; do
+            [[ ! -e $RESULTS/$name.tsv ]] || sed -n "s/^library\t\(.*\)/\1\t\`$name\`/p" "$RESULTS/$name.tsv"
+        done | awk -F '\t' '{ rows[$1] = rows[$1] (rows[$1] == "" ? "" : ", ") $2 } END { for (text in rows) printf "%s (%s)\n", text, rows[text] }' | sort)
     ((${#libraries[@]})) || return 0
     printf '\nCompared with:\n\n'
     printf -- '- %s\n' "${libraries[@]}"
@@ -121,10 +122,11 @@ Every figure is a **ratio within one run**. The machines that this runs on are s
 ratio is that of their medians; the absolute figures in the notes only show the size. "Times" is their time over ours: more is better. A
 "share" or a "time over" compares with what the machine itself gave in that run, to code that does nothing else: a product of 2048 × 2048 matrices
 (sgemm), reading memory, reading or writing a file. FLOPs are always those of direct convolution: where Winograd's do the same with fewer products (25 of 64
-for the kernels that strides of two leave), a share of sgemm's rate can be above 1. Each row checks that both sides computed the same thing (the same answers,
-the same recall, the same loss) and fails otherwise. Peers are the current ones of Debian and of the package index, with OpenBLAS's fastest kernels
-for the CPU. PyTorch has its bounds as it comes; rows called `.compiled` are beside what torch.compile makes of the same step, where it can. Ours,
-theirs and the limits have the same threads: all cores, at most two unless `THREADS=` says otherwise.
+for the kernels that strides of two leave), a share of sgemm's rate can be above 1. Each row checks that both sides computed the same thing (the same
+answers, the same recall, the same loss and step) and fails otherwise; NumPy's Table 1 is checked in double precision and timed in single, which swaps a few images
+whose scores are nearly the same. Peers are Debian's and the package index's, the latter as of the day given with their versions below, with OpenBLAS's
+fastest kernels for the CPU; beside fewer than a row wants there are no bounds. PyTorch has its bounds as it comes; rows called `.compiled` are beside what
+torch.compile makes of the same step, where it can. Ours, theirs and the limits have the same threads: all cores, at most two unless `THREADS=` says otherwise.
 
 In brackets: the least and the most that a single round gave. "met?" says `aim` where the aim is reached, `yes` where the bound is, **no** where it
 is not, – where there is no bound; and `within the noise` where the bound or the aim lies between what single rounds gave.

@@ -20,7 +20,7 @@
 # COMPILE_SECONDS  what a turn of it may take, compiling and steps (300); on a GPU any peer's turn
 # CASES, MODES, VARIANTS  what of the row gpu is measured: see gpu.bench
 # PEER_PYTHONS   the Python interpreters to compare with, ':' between them; by default Debian's with its
-#                python3-torch, and one in the cache with the current packages of the package index. A row that lacks
+#                python3-torch, and one in the cache with the packages of the package index, as of the day it was made. A row that lacks
 #                one of these (no network, no compiler) is compared with the others, without bounds
 set -euo pipefail
 export LC_ALL=C

@@ -146,6 +146,10 @@ cp "$PAGE" "$work/before"
 rm -r "$RESULTS"
 run --page
 same "$page" "$(<"$work/before")" 'the page from the page'
+rm "$RESULTS/step.tsv" "$PAGE"
+run --page
+has "$page" '- Python 3, torch 2 (`gpu`)' 'whose results lack the row before'
+cp "$work/before" "$PAGE"
 rm -r "$RESULTS"
 measured 0.6 'in a clone'
 same "$(grep -v approx <<<"$page")" "$(grep -v approx "$work/before")" 'one row in a clone'
