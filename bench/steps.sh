@@ -53,7 +53,7 @@ step_turn() {
     esac
     cp "$work/line" "$work/$name.last"
     differs=$([[ $name == ours ]] || difference "$work/ours.last" "$work/$name.last" "${tolerances[@]}")
-    [[ -z $differs ]] || { fails "$name" "not the same step: $differs"; return 0; }
+    [[ -z $differs ]] || { fails "$name" "not the same step: ${differs%; }"; return 0; }
     field seconds <"$work/line" >>"$work/$name.seconds"
     [[ $name != ours ]] || field share <"$work/line" >>"$work/ours.share"
     say "round $round  $name  $(tail -n 1 "$work/$name.seconds") s"
@@ -120,5 +120,5 @@ why_none() {
     local why
     why=$(cat "$work/$1"*.why 2>/dev/null | sort -u | sed 's/$/; /' | tr -d '\n')
     why=${why%; }
-    echo "${why:-left out}"
+    echo "${why:-left out (COMPILE=0), or nothing runs eagerly}"
 }
