@@ -195,8 +195,8 @@ text_field() { sed -nE 's/.*"'"$1"'": *"([^"]*)".*/\1/p'; }
 calc() { awk "BEGIN { printf \"${2:-%.2f}\", ($1) }"; }
 # The median of the numbers on stdin.
 median() { sort -g | awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-# spread [FILE]: "LEAST MOST" of the numbers of a file or of stdin, one of each round; nothing where there is only one round
-spread() { grep -h . "${@:--}" | sort -g | awk 'NR == 1 { least = $1 } { most = $1 } END { if (NR > 1) printf "%.3f %.3f", least, most }'; }
+# "LEAST MOST" of the numbers on stdin, one of each round; nothing where there is only one
+spread() { grep . | sort -g | awk 'NR == 1 { least = $1 } { most = $1 } END { if (NR > 1) printf "%.3f %.3f", least, most }'; }
 # spread_of OVER UNDER: of the ratios of two files of seconds, round by round
 spread_of() { paste -d ' ' <(grep . "$1") <(grep . "$2") | awk 'NF == 2 { print $1 / $2 }' | spread; }
 ms() { calc "1e3 * $1" '%.1f ms'; }
@@ -224,8 +224,9 @@ difference() {
     for each in "${@:3}"; do
         name=${each%=*} bound=${each#*=}
         a=$(step_value "$name" <"$1") b=$(step_value "$name" <"$2")
-        is_number "$a" && is_number "$b" && [[ $(calc "($a - $b)^2 <= ($bound * $a)^2" %d) == 1 ]] ||
+        if ! is_number "$a" || ! is_number "$b" || [[ $(calc "($a - $b)^2 <= ($bound * $a)^2" %d) == 0 ]]; then
             printf '%s is %s here and %s there; ' "$name" "$a" "$b"
+        fi
     done
 }
 

@@ -30,7 +30,7 @@ search_row() {
     local s r
     s=$(median <"$work/seconds") r=$(median <"$work/read_seconds")
     result "$key.read" "$what: time over the time to read the vectors once" "$(median <"$work/ratio")" less 1.25 1.1 \
-        "$(ms "$s") a search, $(ms "$r") to read $(calc "$bytes / 1e6" %.0f) MB ($(calc "$bytes / $r / 1e9" %.1f) GB/s, $THREADS threads); 10 examples, 10 answers, all exact" "$(spread "$work/ratio")"
+        "$(ms "$s") a search, $(ms "$r") to read $(calc "$bytes / 1e6" %.0f) MB ($(calc "$bytes / $r / 1e9" %.1f) GB/s, $THREADS threads); 10 examples, 10 answers, all exact" "$(spread <"$work/ratio")"
     result "$key.memory" "$what: largest resident set of the process over the bytes of the vectors" "$(calc "$most / $bytes" %.4f)" less 1.25 1.1 \
         "$(calc "$most / 1e6" %.0f) MB for $(calc "$bytes / 1e6" %.0f) MB of vectors, program and libraries included"
     for name in faiss shards numpy; do

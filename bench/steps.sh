@@ -112,7 +112,7 @@ step_rows() {
     fi
     # OpenBLAS's sgemm and a whole step: the FLOPs of its products, done directly, over its time.
     result "$1.sgemm" "its products' share of sgemm's rate" "$(median <"$work/ours.share")" more "$5" "$6" \
-        "$(calc "$(field gemm_flops <"$work/ours.last") / $ours / 1e9" %.0f) GFLOP/s of products, sgemm 2048 x 2048 x 2048 between the steps: $(calc "$(field sgemm_gflops <"$work/ours.last")" %.0f) GFLOP/s" "$(spread "$work/ours.share")"
+        "$(calc "$(field gemm_flops <"$work/ours.last") / $ours / 1e9" %.0f) GFLOP/s of products, sgemm 2048 x 2048 x 2048 between the steps: $(calc "$(field sgemm_gflops <"$work/ours.last")" %.0f) GFLOP/s" "$(spread <"$work/ours.share")"
 }
 step_times() { printf '%s s a step, %s %s s' "$(calc "$ours" %.4g)" "$best_name" "$(calc "$best" %.4g)"; }
 # why_none graph|compiled: why none of these ran
