@@ -45,17 +45,23 @@ void iso_draw_uniform(iso_draw d, double low, double high, int64_t n, float *out
     }
 }
 
-void iso_draw_normal(iso_draw d, int64_t n, float *out)
+void iso_normal_pair(const uint32_t word[2], double out[2])
 {
     const double tau = 6.283185307179586;
+    double radius = sqrt(-2 * log((word[0] + 1.0) * 0x1p-32)), angle = tau * (word[1] * 0x1p-32);
+    out[0] = radius * cos(angle);
+    out[1] = radius * sin(angle);
+}
+
+void iso_draw_normal(iso_draw d, int64_t n, float *out)
+{
     for (int64_t i = 0; i < n; i += 4) {
         uint32_t w[4];
         draw_block(d, (uint64_t)(i / 4), w);
         for (int pair = 0; pair < 2; pair++) {
-            double radius = sqrt(-2 * log((w[2 * pair] + 1.0) * 0x1p-32)); /* (0, 1]: never log 0 */
-            double angle = tau * (w[2 * pair + 1] * 0x1p-32);
-            if (i + 2 * pair < n) out[i + 2 * pair] = (float)(radius * cos(angle));
-            if (i + 2 * pair + 1 < n) out[i + 2 * pair + 1] = (float)(radius * sin(angle));
+            double x[2];
+            iso_normal_pair(w + 2 * pair, x);
+            for (int k = 0; k < 2 && i + 2 * pair + k < n; k++) out[i + 2 * pair + k] = (float)x[k];
         }
     }
 }

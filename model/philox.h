@@ -20,6 +20,8 @@ typedef struct iso_draw {
 void iso_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 void iso_draw_uniform(iso_draw d, double low, double high, int64_t n, float *out); /* [low, high) */
 void iso_draw_normal(iso_draw d, int64_t n, float *out);                           /* Box-Muller, in double */
+/* Its step: two normal numbers of two words, whose first is a uniform in (0, 1], never 0: the largest radius is sqrt(64 log 2). */
+void iso_normal_pair(const uint32_t word[2], double out[2]);
 void iso_draw_permutation(iso_draw d, int64_t n, int64_t *out);                    /* Fisher-Yates */
 /* One number in [0, bound), bound > 0, from 64 random bits: off uniform by at most bound / 2^64. */
 uint64_t iso_draw_below(iso_draw d, uint64_t position, uint64_t bound);

@@ -334,6 +334,26 @@ static void test_sum(void **unused)
     }
 }
 
+/* Small numbers between large ones that cancel: sums in single precision would lose them. */
+static void test_sum_cancels(void **unused)
+{
+    (void)unused;
+    static const struct { iso_shape in, out; } cases[] = {
+        {{1, {4000}}, {0, {0}}}, {{1, {200003}}, {0, {0}}}, {{2, {1000, 129}}, {1, {129}}}, {{2, {5, 70001}}, {2, {5, 1}}}, {{4, {4, 64, 64, 16}}, {1, {16}}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        both t = {.count = 0};
+        add_input(&t, 0, cases[i].in, 0, 0.25);
+        const int64_t n = iso_shape_count(&cases[i].in), kept = iso_shape_count(&cases[i].out), summed = n / kept;
+        const int64_t inner = cases[i].in.ndim == 2 && cases[i].out.ndim == 2 ? 1 : kept, outer = inner == 1 ? kept : 1;
+        for (int64_t o = 0; o < outer; o++)
+            for (int64_t k = 0; k < 2 * inner; k++) {
+                const int64_t at = k < inner ? o * summed + k : (o + 1) * summed * inner - inner + k - inner;
+                ((double *)t.exact.in[0].data)[at] = ((float *)t.real.in[0].data)[at] = k < inner ? 0x1p30f : -0x1p30f;
+            }
+        check(&t, ISO_OP_SUM, cases[i].out, (iso_attr){.f = 0}, 0);
+    }
+}
+
 static void test_permute(void **unused)
 {
     (void)unused;
@@ -525,10 +545,10 @@ int main(void)
 {
     printf("seed %llu\n", (unsigned long long)state);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_elementwise), cmocka_unit_test(test_functions),     cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_nan_passes),
-        cmocka_unit_test(test_fused),       cmocka_unit_test(test_fused_longest), cmocka_unit_test(test_sum),
-        cmocka_unit_test(test_permute),     cmocka_unit_test(test_move),          cmocka_unit_test(test_index_outside),
-        cmocka_unit_test(test_products),    cmocka_unit_test(test_wrong_is_seen), cmocka_unit_test(test_alloc)};
+        cmocka_unit_test(test_elementwise),   cmocka_unit_test(test_functions),     cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_nan_passes),    cmocka_unit_test(test_fused),         cmocka_unit_test(test_fused_longest),
+        cmocka_unit_test(test_sum),           cmocka_unit_test(test_sum_cancels),   cmocka_unit_test(test_permute),
+        cmocka_unit_test(test_move),          cmocka_unit_test(test_index_outside), cmocka_unit_test(test_products),
+        cmocka_unit_test(test_wrong_is_seen), cmocka_unit_test(test_alloc)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

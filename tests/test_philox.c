@@ -95,6 +95,19 @@ static void normal(void **state)
     free(x);
 }
 
+/* The words at both ends. */
+static void normal_words(void **state)
+{
+    (void)state;
+    double x[2];
+    iso_normal_pair((uint32_t[2]){0, 0}, x);
+    assert_true(fabs(x[0] - sqrt(64 * log(2))) < 1e-12 && x[1] == 0);
+    iso_normal_pair((uint32_t[2]){UINT32_MAX, 5}, x);
+    assert_true(x[0] == 0 && x[1] == 0);
+    iso_normal_pair((uint32_t[2]){UINT32_MAX / 2, 1u << 30}, x); /* a half, and a quarter of the circle */
+    assert_true(fabs(x[0]) < 1e-12 && fabs(x[1] - sqrt(2 * log(2))) < 1e-12);
+}
+
 static bool is_permutation(const int64_t *p, int n)
 {
     bool good = true;
@@ -164,8 +177,9 @@ int main(void)
 {
     printf("seed %llu\n", (unsigned long long)draw.seed);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_answers), cmocka_unit_test(uniform), cmocka_unit_test(normal),
-        cmocka_unit_test(permutation),   cmocka_unit_test(below),   cmocka_unit_test(coordinates),
+        cmocka_unit_test(known_answers), cmocka_unit_test(uniform),     cmocka_unit_test(normal),
+        cmocka_unit_test(normal_words),  cmocka_unit_test(permutation), cmocka_unit_test(below),
+        cmocka_unit_test(coordinates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
