@@ -207,10 +207,11 @@ _Static_assert(SLICE_MAX == 8, "eight variables");
 #define ADD(i) sum[i] += x##i;
 #define SAVE(i) c->sum[i] = s##i;
 
-/* gcc 12 makes of this conversion two of half the width. */
+/* gcc 12 makes of this conversion two of half the width. Unoptimised it keeps the wide branch of functions for other processors, too, which lack the
+ * registers. */
 static inline __attribute__((always_inline)) void widen(const floats *x, lanes *y)
 {
-#ifdef __x86_64__
+#if defined __x86_64__ && defined __OPTIMIZE__
     __asm__("vcvtps2pd %1, %0" : "=v"(*y) : "m"(*x));
 #else
     *y = __builtin_convertvector(*x, lanes);
