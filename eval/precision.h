@@ -25,8 +25,8 @@ typedef struct iso_precision {
 
 /* train [n], test [t] vectors of dim numbers wherever they lie (any length; normalised inside), attributes [.., count] bytes 0/1.
  * A pair counts when more than 1 % and less than 50 % of the test images have both, and a training image has both.
- * Sums and scores are in double precision, and do not depend on the number of threads. Ties are broken by the lower
- * row. K larger than t is counted over t. A zero or non-finite vector is ISO_E_NUMERIC; no training or no test vectors
+ * Sums and scores are in double precision, and do not depend on the number of threads. Equal vectors tie, and ties are
+ * broken by the lower row; multiples of one vector are equal but for rounding. K larger than t is counted over t. A zero or non-finite vector is ISO_E_NUMERIC; no training or no test vectors
  * are ISO_E_ARGUMENT. Free with iso_precision_free.
  * scorer: of vectors of this dim (any others are a programmer's mistake), NULL: sum. A set of examples that has no direction under it (as
  * all images of the database under contrast) keeps its row, without figures, and is left out of the means. */
