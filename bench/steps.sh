@@ -104,7 +104,7 @@ step_rows() {
     fastest eager || die "no PyTorch computed this step"
     note="$(calc "$(field flops <"$work/ours.last") / 1e9" %.4g) GFLOP a step, $THREADS threads; peak memory $(calc "$(field peak_rss <"$work/ours.last") / 1e9") GB"
     note+=" (planned $(calc "$(field peak_planned <"$work/ours.last") / 1e9") GB); losses agree; $7"
-    peer_result "$1.torch" "fastest PyTorch / Isoface, $2" "$(calc "$best / $ours" %.3f)" more "$3" "$4" "$(step_times); $note" "$best_spread"
+    peer_result "$1.torch" "fastest PyTorch / Isoface, $2" "$(calc "$best / $ours" %.3f)" more "$3" "$4" "$(step_times)$(first_times); $note" "$best_spread"
     if fastest compiled; then
         peer_result "$1.compiled" "$compiled" "$(calc "$best / $ours" %.3f)" more - - "$(step_times); losses agree" "$best_spread"
     else
@@ -115,6 +115,14 @@ step_rows() {
         "$(calc "$(field gemm_flops <"$work/ours.last") / $ours / 1e9" %.0f) GFLOP/s of products, sgemm 2048 x 2048 x 2048 between the steps: $(calc "$(field sgemm_gflops <"$work/ours.last")" %.0f) GFLOP/s" "$(spread <"$work/ours.share")"
 }
 step_times() { printf '%s s a step, %s %s s' "$(calc "$ours" %.4g)" "$best_name" "$(calc "$best" %.4g)"; }
+# first_times: "; as it comes, channels first, 1.2 s: 3.4", where channels last were faster
+first_times() {
+    local t file
+    [[ $best_name == *'channels last' ]] || return 0
+    t=$(for file in "$work"/eager-*-first.seconds; do [[ ! -e $file ]] || median <"$file"; done | sort -g | head -n 1)
+    [[ -n $t ]] || return 0
+    printf '; channels first, as PyTorch comes, %s s: %s' "$(calc "$t" %.4g)" "$(calc "$t / $ours" %.2f)"
+}
 # why_none graph|compiled: why none of these ran
 why_none() {
     local why
