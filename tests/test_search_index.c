@@ -1,0 +1,319 @@
+/* test_search_index.c: which index file is believed: none that is damaged, of another version, of another database, or of a state that is gone. */
+#include "tests/search_common.h"
+
+#include <sys/stat.h>
+#include <xxhash.h>
+
+#include "retriever/vindex.h"
+
+static char file[700];
+
+static void count_lines(void *ctx, const char *line)
+{
+    assert_true(strlen(line) > 10 && !strchr(line, '\n'));
+    ++*(int *)ctx;
+}
+
+static char *slurp(const char *path, size_t *n)
+{
+    char *data;
+    OK(iso_file_read(path, 1 << 28, &data, n, &err));
+    return data;
+}
+
+static void spill(const char *path, const char *data, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_damage(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 300);
+    snprintf(file, sizeof file, "%s/index.faiss", db);
+    for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
+        OK(iso_index_build(s, kinds[kind], true, &err));
+        size_t n;
+        char *good = slurp(file, &n), *bad = malloc(n);
+        for (int i = 0; i < 120; i++) { /* a bit anywhere, the header more often; then the end cut off */
+            iso_vindex *v = NULL;
+            size_t size = i < 90 ? n : draw() % n, at = i % 3 ? draw() % ISO_VINDEX_HEADER : draw() % n;
+            memcpy(bad, good, n);
+            if (i < 90) bad[at] = (char)(bad[at] ^ (1 << draw() % 8));
+            spill(file, bad, size);
+            iso_status st = iso_vindex_read(file, NULL, &v, NULL, &err);
+            if (st != ISO_E_FORMAT) fail_msg("%s: byte %zu of %zu: status %d", kinds[kind], at, size, st);
+            assert_null(v);
+        }
+        int lines = 0;
+        int64_t faults = 0;
+        OK(iso_index_verify(s, count_lines, &lines, &faults, &err));
+        assert_true(faults == 1 && lines == 1);
+        iso_searcher *searcher;
+        OK(iso_searcher_open(s, &searcher, &err));
+        assert_non_null(strstr(iso_searcher_note(searcher), "damaged"));
+        check_searches(s, searcher, kind >= 3);
+        iso_searcher_free(searcher);
+        OK(iso_searcher_open(s, &searcher, &err)); /* mended on disk */
+        assert_null(iso_searcher_note(searcher));
+        iso_searcher_free(searcher);
+        free(good);
+        free(bad);
+    }
+    iso_store_close(s);
+}
+
+/* An index of an older version, or of a machine with another byte order: built anew in its kind, with one line about it. */
+static void test_of_another_version(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 300);
+    snprintf(file, sizeof file, "%s/index.faiss", db);
+    for (int order = 0; order < 2; order++) {
+        iso_searcher *searcher;
+        iso_index_info info;
+        size_t n;
+        OK(iso_index_build(s, "fp16", true, &err));
+        char *data = slurp(file, &n);
+        if (order) memcpy(data + 136, "\1\2\3\4\5\6\7\10", 8);
+        else data[8] = 1;
+        uint64_t hash = XXH3_64bits(data, 248);
+        for (int i = 0; i < 8; i++) data[248 + i] = (char)(hash >> (8 * i));
+        spill(file, data, n);
+        free(data);
+        OK(iso_searcher_open(s, &searcher, &err));
+        assert_non_null(strstr(iso_searcher_note(searcher), order ? "byte order" : "version 1"));
+        assert_null(strchr(iso_searcher_note(searcher), '\n'));
+        check_searches(s, searcher, false);
+        iso_searcher_free(searcher);
+        OK(iso_index_info_get(s, &info, &err));
+        assert_string_equal(info.kind, "fp16");
+        OK(iso_searcher_open(s, &searcher, &err));
+        assert_null(iso_searcher_note(searcher));
+        iso_searcher_free(searcher);
+    }
+    iso_store_close(s);
+}
+
+static void test_of_another(void **state)
+{
+    (void)state;
+    char other[800], command[2000];
+    iso_searcher *searcher;
+    int lines = 0;
+    int64_t faults = 0;
+    wipe();
+    iso_store *s = make(digest_b);
+    fill(s, 0, 200);
+    OK(iso_index_build(s, NULL, true, &err));
+    iso_store_close(s);
+    snprintf(other, sizeof other, "%s/other.faiss", base);
+    snprintf(command, sizeof command, "cp '%s/index.faiss' '%s'", db, other);
+    if (system(command)) fail();
+    wipe();
+    s = make(digest_a);
+    fill(s, 0, 200);
+    snprintf(command, sizeof command, "cp '%s' '%s/index.faiss'", other, db);
+    if (system(command)) fail();
+    iso_index_info info;
+    assert_int_equal(iso_index_info_get(s, &info, &err), ISO_E_MISMATCH);
+    OK(iso_index_verify(s, count_lines, &lines, &faults, &err));
+    assert_int_equal(faults, 1);
+    OK(iso_searcher_open(s, &searcher, &err));
+    assert_non_null(strstr(iso_searcher_note(searcher), "another"));
+    check_searches(s, searcher, false);
+    iso_searcher_free(searcher);
+    /* no index, and its place cannot be written: searched all the same */
+    snprintf(command, sizeof command, "rm '%s/index.faiss' && mkdir '%s/index.faiss'", db, db);
+    if (system(command)) fail();
+    OK(iso_searcher_open(s, &searcher, &err));
+    assert_non_null(strstr(iso_searcher_note(searcher), "this run only"));
+    check_searches(s, searcher, false);
+    iso_searcher_free(searcher);
+    assert_int_equal(iso_index_build(s, "flat", true, &err), ISO_E_IO);
+    iso_store_close(s);
+}
+
+static void shell(const char *what, const char *from, const char *to)
+{
+    char command[2000];
+    snprintf(command, sizeof command, "%s '%s' '%s'", what, from, to);
+    if (system(command)) fail_msg("failed: %s", command);
+}
+
+/* Of the same vectors' origin, in the same second, with the same numbers of items and changes. */
+static void test_of_a_twin(void **state)
+{
+    (void)state;
+    char other[800];
+    iso_searcher *searcher;
+    snprintf(other, sizeof other, "%s/twin.faiss", base);
+    snprintf(file, sizeof file, "%s/index.faiss", db);
+    for (int i = 0; i < 2; i++) {
+        wipe();
+        iso_store *s = make(digest_a);
+        fill(s, 0, 200);
+        if (i == 0) OK(iso_index_build(s, NULL, true, &err));
+        shell("cp", i ? other : file, i ? file : other);
+        if (i) {
+            OK(iso_searcher_open(s, &searcher, &err));
+            assert_non_null(strstr(iso_searcher_note(searcher), "another database"));
+            check_searches(s, searcher, false);
+            iso_searcher_free(searcher);
+        }
+        iso_store_close(s);
+    }
+}
+
+/* A backup put back, and other items put in since: generations and ids are given out a second time, with fewer changes than the index has seen,
+ * as many, or more. Without anything new the index of before the backup is of this state, too. */
+static void test_restored(void **state)
+{
+    (void)state;
+    char data[700], backup[700];
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    snprintf(backup, sizeof backup, "%s/backup", base);
+    for (int changes = 0; changes < 4; changes++)
+        for (int before = 0; before < 2; before++) {
+            iso_searcher *searcher;
+            wipe();
+            iso_store *s = make(digest_a);
+            fill(s, 0, 300);
+            if (before) OK(iso_index_build(s, NULL, true, &err));
+            iso_store_close(s);
+            shell("cp", data, backup);
+            OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+            fill(s, 300, 20);
+            fill(s, 320, 20);
+            if (!before) OK(iso_index_build(s, NULL, true, &err));
+            iso_store_close(s);
+            shell("cp", backup, data);
+            OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+            for (int i = 0; i < changes; i++) fill(s, 1000 + 40 * i, changes == 1 ? 40 : 20); /* other vectors under the same ids */
+            OK(iso_searcher_open(s, &searcher, &err));
+            assert_int_equal(iso_searcher_note(searcher) == NULL, before);
+            check_searches(s, searcher, false);
+            iso_searcher_free(searcher);
+            iso_store_close(s);
+        }
+}
+
+/* The history keeps a number of openings for writing; an index from before them is built anew, one from between them is not. */
+static void test_many_writers(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 300);
+    OK(iso_index_build(s, NULL, true, &err));
+    iso_store_close(s);
+    for (int i = 0; i < 2 * 100; i++) {
+        iso_searcher *searcher;
+        OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+        if (i % 2) fill(s, 1000 + i, 1);
+        else drop(s, i, 1);
+        if (i == 99) OK(iso_index_build(s, NULL, true, &err));
+        if (i == 98 || i == 199) {
+            OK(iso_searcher_open(s, &searcher, &err));
+            assert_null(iso_searcher_note(searcher));
+            check_searches(s, searcher, false);
+            iso_searcher_free(searcher);
+        }
+        iso_store_close(s);
+    }
+    for (int i = 0; i < 60; i++) {
+        OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+        drop(s, 2 * i + 1, 1);
+        iso_store_close(s);
+    }
+    s = make(digest_a);
+    iso_searcher *searcher;
+    OK(iso_searcher_open(s, &searcher, &err));
+    assert_non_null(strstr(iso_searcher_note(searcher), "built anew"));
+    check_searches(s, searcher, false);
+    iso_searcher_free(searcher);
+    iso_store_close(s);
+}
+
+/* A sound file of other vectors under the right ids: only comparing them shows it. */
+typedef struct rows { uint64_t *id; float *v; int64_t n, at; } rows;
+
+static iso_status rewind_rows(void *ctx, iso_error *e) { (void)e; ((rows *)ctx)->at = 0; return ISO_OK; }
+
+static iso_status next_rows(void *ctx, int64_t room, uint64_t *ids, float *unit, int64_t *got, iso_error *e)
+{
+    rows *r = ctx;
+    (void)e;
+    *got = r->n - r->at < room ? r->n - r->at : room;
+    memcpy(ids, r->id + r->at, sizeof *ids * (size_t)*got);
+    memcpy(unit, r->v + r->at * DIM, sizeof *unit * (size_t)*got * DIM);
+    r->at += *got;
+    return ISO_OK;
+}
+
+static void test_verify_sees_other_vectors(void **state)
+{
+    (void)state;
+    iso_txn *t;
+    iso_store_info info;
+    rows r = {.n = 100};
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 100);
+    r.id = iso_calloc(100, sizeof *r.id);
+    r.v = iso_calloc(100, sizeof(float) * DIM);
+    OK(iso_txn_begin(s, false, &t, &err));
+    OK(iso_store_info_get(t, &info, &err));
+    for (int i = 0; i < 100; i++) {
+        const float *z;
+        double square = 0;
+        r.id[i] = id_of(s, i);
+        OK(iso_item_vector(t, r.id[i], &z, &err));
+        for (int j = 0; j < DIM; j++) square += (double)z[j] * z[j];
+        for (int j = 0; j < DIM; j++) r.v[i * DIM + j] = (float)(z[j] / sqrt(square));
+    }
+    iso_vindex_source source = {.generation = info.generation, .dim = DIM};
+    OK(iso_store_stamp(t, info.generation, &source.stamp, &err));
+    iso_txn_abort(t);
+    memcpy(source.digest, digest_a, sizeof digest_a);
+    snprintf(file, sizeof file, "%s/index.faiss", db);
+    for (size_t i = 0; i < 5; i++) {
+        for (int wrong = 0; wrong < 2; wrong++) {
+            iso_vindex *v;
+            int lines = 0;
+            int64_t faults = -1;
+            iso_vindex_rows from = {.ctx = &r, .count = 100, .rewind = rewind_rows, .next = next_rows};
+            r.v[33 * DIM + 4] += wrong ? 0.4f : 0;
+            OK(iso_vindex_build(&source, kinds[i], &from, file, NULL, &v, &err));
+            iso_vindex_free(v);
+            r.v[33 * DIM + 4] -= wrong ? 0.4f : 0;
+            OK(iso_index_verify(s, count_lines, &lines, &faults, &err));
+            assert_int_equal(faults, wrong);
+            assert_int_equal(lines, wrong);
+        }
+    }
+    free(r.id);
+    free(r.v);
+    iso_store_close(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_of_another_version),
+        cmocka_unit_test(test_of_another),
+        cmocka_unit_test(test_of_a_twin),
+        cmocka_unit_test(test_restored),
+        cmocka_unit_test(test_many_writers),
+        cmocka_unit_test(test_verify_sees_other_vectors),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
