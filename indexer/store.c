@@ -278,10 +278,13 @@ static iso_status copy_model(const char *from, const char *dir, iso_error *err)
 
 /* ---- opening ---- */
 
+/* A pipe in its place is not waited for. */
+static int data_open(int dir_fd) { return openat(dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
+
 static iso_status open_data(iso_store *s, iso_store_mode mode, bool *fresh, iso_error *err)
 {
     struct stat st;
-    s->data_fd = openat(s->dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    s->data_fd = data_open(s->dir_fd);
     *fresh = s->data_fd < 0 && errno == ENOENT;
     if (s->data_fd < 0 && *fresh) {
         if (mode == ISO_STORE_CREATE) return ISO_OK;
@@ -335,7 +338,7 @@ static iso_status open_env(iso_store *s, iso_store_mode mode, iso_error *err)
         int dead;
         mdb_reader_check(s->env, &dead); /* readers that were killed would pin old pages for ever */
     }
-    if (s->data_fd < 0) s->data_fd = openat(s->dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (s->data_fd < 0) s->data_fd = data_open(s->dir_fd);
     if (s->data_fd < 0 || fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
     s->dev = st.st_dev;
     s->ino = st.st_ino;
