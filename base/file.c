@@ -113,7 +113,7 @@ static int open_beside(iso_file *f)
         free(f->temporary);
         f->temporary = iso_path_join(f->folder, name);
         if (!f->temporary) return errno = ENOMEM, -1;
-        int fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        int fd = open(f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd >= 0 || errno != EEXIST) return fd;
     }
     return -1;

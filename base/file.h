@@ -13,7 +13,7 @@
 typedef struct iso_file iso_file;
 
 ISO_CHECK iso_status iso_file_create(const char *path, iso_file **out, iso_error *err);
-/* The stream to write to; owned by the file. */
+/* The stream to write to; owned by the file. Its descriptor can be read and mapped, too. */
 FILE *iso_file_stream(iso_file *f);
 /* Flushes and syncs: what may fail for want of room. For several files that are to appear together, before the first commit; nothing is written then. */
 ISO_CHECK iso_status iso_file_finish(iso_file *f, iso_error *err);

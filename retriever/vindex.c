@@ -108,13 +108,9 @@ static iso_status build_at(const iso_vindex_info *info, const iso_vindex_rows *r
         *failed = iso_vindex_sink_failed(sink);
     }
     iso_vindex_sink_free(sink);
-    if (st == ISO_OK && !path) st = iso_vindex_adopt(v, "in memory", err);
-    if (st == ISO_OK && !path) {
-        *out = v;
-        return ISO_OK;
-    }
-    iso_vindex_free(v);
-    if (st == ISO_OK && out) st = iso_vindex_read(path, &info->source, out, NULL, err);
+    if (st == ISO_OK && out) st = iso_vindex_adopt(v, path ? path : "in memory", err);
+    if (st == ISO_OK && out) *out = v;
+    else iso_vindex_free(v);
     return st;
 }
 

@@ -66,12 +66,12 @@ ISO_CHECK iso_status iso_vindex_build(const iso_vindex_source *source, const cha
 void iso_vindex_free(iso_vindex *v);
 
 /* Maps the file and checks it whole. ISO_E_NOT_FOUND: no such file; ISO_E_FORMAT: damaged, or of another version or byte
- * order, with the reason; ISO_E_MISMATCH: sound, but of another database or model than `source` (whose generation is
- * not compared, and whose stamp is that of the generation which the file names; NULL: any). kind, where not NULL, is set to the kind that the file names as soon as its header is sound (that
+ * order, with the reason; ISO_E_MISMATCH: sound, but of another database, state or model than `source` (whose
+ * generation and stamp are those of the generation which the file names, as iso_vindex_peek has it; NULL: any). kind, where not NULL, is set to the kind that the file names as soon as its header is sound (that
  * of an older version, too), so that a caller can build the same again. */
 ISO_CHECK iso_status iso_vindex_read(const char *path, const iso_vindex_source *source, iso_vindex **out, char kind[8], iso_error *err);
 
-/* ISO_E_MISMATCH: `have`, which the index at `path` names, is not `want`; their generations are not compared. */
+/* ISO_E_MISMATCH: `have`, which the index at `path` names, is not `want`. */
 ISO_CHECK iso_status iso_vindex_source_check(const iso_vindex_source *have, const iso_vindex_source *want, const char *path, iso_error *err);
 
 /* Only the header, checked; cheap whatever the size. */

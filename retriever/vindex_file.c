@@ -278,6 +278,33 @@ static void hand_over(iso_vindex_sink *s, iso_vindex *v)
     s->memory = NULL;
 }
 
+static iso_status map_file(int fd, const char *path, const uint8_t **map, uint64_t *size, iso_error *err)
+{
+    struct stat s;
+    if (fstat(fd, &s) != 0) return iso_fail_errno(err, "cannot read %s", path);
+    if (!S_ISREG(s.st_mode)) return iso_fail(err, ISO_E_FORMAT, "%s is not a file", path);
+    if (s.st_size < ISO_VINDEX_HEADER) return damaged(err, path, "it is shorter than its header");
+    void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) return iso_fail_errno(err, "cannot read %s", path);
+    (void)madvise(p, (size_t)s.st_size, MADV_HUGEPAGE); /* for what is not in memory yet */
+    *map = p;
+    *size = (uint64_t)s.st_size;
+    return ISO_OK;
+}
+
+/* The finished file, as it will be found: it is mapped before it has its name, under which another program may put its own at any time. */
+static iso_status commit(iso_vindex_sink *s, iso_vindex *v, iso_error *err)
+{
+    uint64_t size = 0;
+    FILE *f = iso_file_stream(s->file);
+    iso_status st = fflush(f) ? iso_fail_errno(err, "cannot write %s", s->path) : map_file(fileno(f), s->path, &v->map, &size, err);
+    v->map_size = (size_t)size;
+    if (st != ISO_OK) return st;
+    st = iso_file_commit(s->file, err);
+    s->file = NULL;
+    return st;
+}
+
 iso_status iso_vindex_finish(iso_vindex_sink *s, iso_vindex *v, iso_error *err)
 {
     uint8_t head[ISO_VINDEX_HEADER];
@@ -303,10 +330,7 @@ iso_status iso_vindex_finish(iso_vindex_sink *s, iso_vindex *v, iso_error *err)
     if (st != ISO_OK || !s->file) return st;
     FILE *f = iso_file_stream(s->file);
     if (fseeko(f, 0, SEEK_SET) != 0 || fwrite(head, 1, sizeof head, f) != sizeof head) st = iso_fail_errno(err, "cannot write %s", s->path);
-    if (st == ISO_OK) {
-        st = iso_file_commit(s->file, err);
-        s->file = NULL;
-    }
+    if (st == ISO_OK) st = commit(s, v, err);
     s->failed = st == ISO_E_IO;
     return st;
 }
@@ -317,7 +341,7 @@ iso_status iso_vindex_source_check(const iso_vindex_source *have, const iso_vind
 {
     if (strcmp(have->digest, want->digest) != 0 || have->dim != want->dim)
         return iso_fail(err, ISO_E_MISMATCH, "index %s was built from the vectors of another model", path);
-    if (!want->stamp || have->stamp != want->stamp)
+    if (!want->stamp || have->stamp != want->stamp || have->generation != want->generation)
         return iso_fail(err, ISO_E_MISMATCH, "index %s was built from another database, or from a state of it that is gone", path);
     return ISO_OK;
 }
@@ -379,23 +403,10 @@ iso_status iso_vindex_adopt(iso_vindex *v, const char *path, iso_error *err)
 
 static iso_status open_map(const char *path, const uint8_t **map, uint64_t *size, iso_error *err)
 {
-    struct stat s;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT) return iso_fail(err, ISO_E_NOT_FOUND, "there is no index %s", path);
     if (fd < 0) return iso_fail_errno(err, "cannot open %s", path);
-    iso_status st = ISO_OK;
-    if (fstat(fd, &s) != 0) st = iso_fail_errno(err, "cannot read %s", path);
-    else if (!S_ISREG(s.st_mode)) st = iso_fail(err, ISO_E_FORMAT, "%s is not a file", path);
-    else if (s.st_size < ISO_VINDEX_HEADER) st = damaged(err, path, "it is shorter than its header");
-    if (st == ISO_OK) {
-        void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (p == MAP_FAILED) st = iso_fail_errno(err, "cannot read %s", path);
-        else {
-            (void)madvise(p, (size_t)s.st_size, MADV_HUGEPAGE); /* for what is not in memory yet */
-            *map = p;
-            *size = (uint64_t)s.st_size;
-        }
-    }
+    iso_status st = map_file(fd, path, map, size, err);
     close(fd);
     return st;
 }

@@ -76,7 +76,7 @@ const iso_vindex_engine *iso_vindex_engine_of(const iso_vindex_info *info);
 ISO_CHECK iso_status iso_vindex_sink_create(const char *path, iso_vindex_sink **out, iso_error *err);
 /* Whether the file could not be written: then ISO_E_IO of a build is its fault. */
 bool iso_vindex_sink_failed(const iso_vindex_sink *s);
-/* Behind the payload: ids, checksums, header. A file is committed; memory becomes v->map. */
+/* Behind the payload: ids, checksums, header. A file is committed; it, or the memory, becomes v->map. */
 ISO_CHECK iso_status iso_vindex_finish(iso_vindex_sink *s, iso_vindex *v, iso_error *err);
 void iso_vindex_sink_free(iso_vindex_sink *s);
 

@@ -194,7 +194,7 @@ iso_status iso_vindex_trial_recall(const iso_vindex_trial *t, iso_vindex_trial_s
         iso_status s = search(ctx, t->query + (int64_t)q * t->dim, want, got, &found, &mine);
         double least = t->best[q * DEEP + want - 1].score - slack;
         for (int64_t j = 0; s == ISO_OK && j < found; j++) n += got[j].score >= least;
-#pragma omp critical
+#pragma omp critical(iso_vindex_trial) /* an unnamed one would be the host's, too */
         {
             if (s != ISO_OK && st == ISO_OK) {
                 st = s;

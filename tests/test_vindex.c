@@ -12,6 +12,7 @@
 #include <omp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -364,6 +365,48 @@ static void test_where_it_cannot_be_written(void **unused)
     assert_int_equal(system(command), 0);
 }
 
+/* Sound, of the same opening for writing, but of a later state: another program has just put it there. */
+static void test_another_generation(void **unused)
+{
+    (void)unused;
+    iso_vindex_source before = source;
+    iso_vindex *v = NULL;
+    before.generation--;
+    OK(build("flat", 40, file, NULL, NULL));
+    assert_int_equal(iso_vindex_read(file, &before, &v, NULL, &err), ISO_E_MISMATCH);
+    assert_null(v);
+}
+
+static atomic_bool enough;
+
+static void *take_away(void *ctx)
+{
+    (void)ctx;
+    while (!enough) (void)unlink(file);
+    return NULL;
+}
+
+/* Whoever builds an index has that one, even if somebody removes or replaces the file at once. */
+static void test_taken_away(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    float w[DIM];
+    random_query(w);
+    enough = false;
+    assert_int_equal(pthread_create(&thread, NULL, take_away, NULL), 0);
+    for (int i = 0; i < 60; i++) {
+        iso_vindex *v = NULL;
+        iso_status st = build(kinds[i % 3], 50, file, NULL, &v);
+        enough = enough || st != ISO_OK || !answers(v, 50, w);
+        iso_vindex_free(v);
+    }
+    const bool failed = enough;
+    enough = true;
+    pthread_join(thread, NULL);
+    assert_false(failed);
+}
+
 /* ---- threads ---- */
 
 typedef struct asked {
@@ -452,7 +495,7 @@ int main(void)
         cmocka_unit_test(test_answers_and_ids),  cmocka_unit_test(test_the_check_itself),
         cmocka_unit_test(test_faiss_reads_it),   cmocka_unit_test(test_damage),
         cmocka_unit_test(test_of_another_world), cmocka_unit_test(test_where_it_cannot_be_written),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_another_generation), cmocka_unit_test(test_taken_away), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
