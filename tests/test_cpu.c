@@ -281,29 +281,35 @@ static void test_fused(void **unused)
         for (int k = 0; k < 4; k++) fused_case(shapes[i][0], shapes[i][1], 1 + k / 2, k % 2);
 }
 
-/* As long as a chain may be, every value read at its end, so that none of the buffers can be shared. */
-static void test_fused_longest(void **unused)
+/* As long as a chain may be, every value read at its end, so that none of the buffers can be shared. Inputs that repeat need buffers, too. */
+static void longest_case(int64_t columns)
 {
-    (void)unused;
     enum { N = 3000, HALF = ISO_FUSED_MAX_STEPS / 2 };
     static float x[ISO_FUSED_MAX_INPUTS][N], y[N];
     iso_fused_input input[ISO_FUSED_MAX_INPUTS];
     iso_fused_step step[ISO_FUSED_MAX_STEPS];
     for (int i = 0; i < ISO_FUSED_MAX_INPUTS; i++) {
         for (int k = 0; k < N; k++) x[i][k] = (float)draw();
-        input[i] = (iso_fused_input){.data = x[i], .shape = iso_shape1(N), .stride = {1}, .dense = true};
+        input[i] = (iso_fused_input){.data = x[i], .shape = iso_shape1(columns), .stride = {columns == N, 1}, .dense = columns == N};
     }
     const int base = ISO_FUSED_MAX_INPUTS;
     for (int s = 0; s < HALF; s++) step[s] = (iso_fused_step){ISO_OP_SCALE, s % base, -1, s + 1, NULL};
     for (int s = HALF; s < ISO_FUSED_MAX_STEPS; s++)
         step[s] = (iso_fused_step){ISO_OP_ADD, base + s - HALF, s == HALF ? base : base + s - 1, 0, s == ISO_FUSED_MAX_STEPS - 1 ? y : NULL};
-    iso_backend_cpu()->fused(&(iso_fused){.shape = iso_shape1(N), .count = N, .inputs = base, .steps = ISO_FUSED_MAX_STEPS,
+    iso_backend_cpu()->fused(&(iso_fused){.shape = iso_shape2(N / columns, columns), .count = N, .inputs = base, .steps = ISO_FUSED_MAX_STEPS,
                                           .input = input, .step = step, .threads = 2});
     for (int k = 0; k < N; k++) {
-        double want = x[0][k];
-        for (int s = 0; s < HALF; s++) want += (s + 1) * (double)x[s % base][k];
+        double want = x[0][k % columns];
+        for (int s = 0; s < HALF; s++) want += (s + 1) * (double)x[s % base][k % columns];
         assert_true(fabs(y[k] - want) < 1e-3);
     }
+}
+
+static void test_fused_longest(void **unused)
+{
+    (void)unused;
+    static const int64_t columns[] = {3000, 1, 60, 500, 1000, 1500};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) longest_case(columns[i]);
 }
 
 /* --- sums and moves */

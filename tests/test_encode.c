@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -443,6 +444,45 @@ static void test_real_model(void **state)
     iso_model_free(m);
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+enum { STACK = 2 << 20 }; /* locals have room between them */
+#else
+enum { STACK = 256 << 10 }; /* isoface.h says that so much is enough */
+#endif
+
+static void *encode_here(void *ctx)
+{
+    enum { IMAGES = 3 };
+    static uint8_t pixels[IMAGES * ISO_PIXELS];
+    static float vectors[IMAGES * 8];
+    return iso_encoder_run(ctx, pixels, IMAGES, vectors, NULL) ? ctx : NULL;
+}
+
+/* A host's thread may have little room. Of 16 channels: convolutions and what follows on them go by the ways of large models. */
+static void test_small_stack(void **state)
+{
+    (void)state;
+    iso_net net = {.arch = ISO_ARCH_CELEBA, .width = 16, .latent = 8};
+    iso_model *m;
+    OK(iso_model_create(&net, &m, &err));
+    OK(iso_net_init(m, 7, &err));
+    for (int64_t batch = 1; batch <= 32; batch *= 32) {
+        iso_encoder *e;
+        pthread_attr_t small;
+        pthread_t thread;
+        void *failed = NULL;
+        OK(iso_encoder_create(m, batch, &e, &err));
+        assert_int_equal(pthread_attr_init(&small), 0);
+        assert_int_equal(pthread_attr_setstacksize(&small, STACK), 0);
+        assert_int_equal(pthread_create(&thread, &small, encode_here, e), 0);
+        assert_int_equal(pthread_join(thread, &failed), 0);
+        assert_null(failed);
+        pthread_attr_destroy(&small);
+        iso_encoder_free(e);
+    }
+    iso_model_free(m);
+}
+
 int main(void)
 {
     const char *tmp = getenv("TMPDIR");
@@ -453,7 +493,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_interrupt), /* first: it forks, and OpenMP's threads do not come along */
         cmocka_unit_test(test_incremental), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_mismatch),
-        cmocka_unit_test(test_celeba_layout), cmocka_unit_test(test_lists), cmocka_unit_test(test_long_path), cmocka_unit_test(test_no_files_left), cmocka_unit_test(test_inside), cmocka_unit_test(test_overlap), cmocka_unit_test(test_real_model)};
+        cmocka_unit_test(test_celeba_layout), cmocka_unit_test(test_lists), cmocka_unit_test(test_long_path), cmocka_unit_test(test_no_files_left), cmocka_unit_test(test_inside), cmocka_unit_test(test_overlap), cmocka_unit_test(test_real_model), cmocka_unit_test(test_small_stack)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char command[700];
     snprintf(command, sizeof command, "rm -rf '%s'", base);

@@ -11,7 +11,7 @@
 #include "model/cpu/cpu.h"
 #include "model/cpu/elementwise.h"
 
-enum { TILE = ISO_CHAIN_TILE, VALUES = ISO_CHAIN_VALUES };
+enum { TILE = ISO_CHAIN_TILE, VALUES = ISO_CHAIN_VALUES, LINE = 16 /* numbers of a line of the cache */ };
 
 /* Where a value comes from. */
 enum source {
@@ -143,29 +143,39 @@ static void find_passes(iso_chain *p)
     }
 }
 
+static float *buffer_of(iso_chain *p, int v) { return p->buffer + p->slot[v] * p->room; }
+
+/* As many elements as all buffers have room for; whole periods of the inputs that repeat. Runs will begin at multiples of `start`. */
+static void choose_tile(iso_chain *p, int64_t start)
+{
+    const iso_fused *f = p->f;
+    int64_t repeats[ISO_FUSED_MAX_INPUTS], longest = 1;
+    p->room = iso_min64(TILE, ISO_CHAIN_ROOM / iso_max64(p->slots, 1) / LINE * LINE);
+    for (int i = 0; i < f->inputs; i++) {
+        repeats[i] = p->from[i] == DENSE ? 0 : period(&f->shape, p->stride[i]);
+        if (repeats[i] <= p->room) longest = iso_max64(longest, repeats[i]);
+    }
+    p->tile = p->room / longest * longest;
+    for (int i = 0; i < f->inputs; i++)
+        if (repeats[i] > 0 && p->tile % repeats[i] == 0 && start % repeats[i] == 0) p->from[i] = STEADY;
+}
+
 /* For runs of elements that begin at multiples of `start`. */
 static void prepare(iso_chain *p, const iso_fused *f, int64_t start)
 {
     assert(f->inputs <= ISO_FUSED_MAX_INPUTS && f->steps <= ISO_FUSED_MAX_STEPS);
     memset(p, 0, offsetof(iso_chain, buffer));
     p->f = f;
-    int64_t longest = 1;
     for (int i = 0; i < f->inputs; i++) {
         if (f->input[i].dense) continue;
         input_strides(&f->shape, &f->input[i].shape, p->stride[i]);
-        int64_t n = period(&f->shape, p->stride[i]);
-        if (n <= TILE) longest = iso_max64(longest, n);
+        p->from[i] = SPREAD;
     }
     find_passes(p);
-    p->tile = TILE / longest * longest;
-    for (int i = 0; i < f->inputs; i++) {
-        if (f->input[i].dense) continue;
-        int64_t n = period(&f->shape, p->stride[i]);
-        p->from[i] = n > 0 && p->tile % n == 0 && start % n == 0 ? STEADY : SPREAD;
-    }
     for (int s = 0; s < f->steps; s++)
         if (p->from[f->inputs + s] != INNER) p->from[f->inputs + s] = f->step[s].out && may_write_at_once(p, s) ? DIRECT : BUFFER;
     assign_slots(p);
+    choose_tile(p, start);
 }
 
 /* Elements start ... start+n-1 of the iteration shape, of an input that broadcasts. */
@@ -201,22 +211,21 @@ static void spread(const iso_shape *shape, const int64_t *stride, const float *d
 static void run_tile(iso_chain *p, int64_t start, int64_t n)
 {
     const iso_fused *f = p->f;
-    float (*buffer)[TILE] = p->buffer;
     const float *value[VALUES];
     for (int i = 0; i < f->inputs; i++) {
         if (p->from[i] == DENSE) {
             value[i] = (const float *)f->input[i].data + start;
             continue;
         }
-        if (p->from[i] == SPREAD) spread(&f->shape, p->stride[i], f->input[i].data, start, n, buffer[p->slot[i]]);
-        value[i] = buffer[p->slot[i]];
+        if (p->from[i] == SPREAD) spread(&f->shape, p->stride[i], f->input[i].data, start, n, buffer_of(p, i));
+        value[i] = buffer_of(p, i);
     }
     for (int s = 0; s < f->steps; s++) {
         const float *x[ISO_PASS_INPUTS] = {0};
         const int v = f->inputs + s;
         if (!p->by[s]) continue;
         for (int k = 0; k < p->by[s]->inputs; k++) x[k] = value[p->operand[s][k]];
-        float *out = p->from[v] == DIRECT ? (float *)f->step[s].out + start : buffer[p->slot[v]];
+        float *out = p->from[v] == DIRECT ? (float *)f->step[s].out + start : buffer_of(p, v);
         p->by[s]->run(n, x, p->number[s], out);
         value[v] = out;
     }
@@ -232,7 +241,7 @@ void iso_chain_begin(iso_chain *p, const iso_fused *f, int64_t start)
     prepare(p, f, start);
     for (int i = 0; i < f->inputs; i++)
         if (p->from[i] == STEADY)
-            spread(&f->shape, p->stride[i], f->input[i].data, 0, iso_min64(p->tile, f->count), p->buffer[p->slot[i]]);
+            spread(&f->shape, p->stride[i], f->input[i].data, 0, iso_min64(p->tile, f->count), buffer_of(p, i));
 }
 
 void iso_chain_run(iso_chain *p, int64_t first, int64_t last)

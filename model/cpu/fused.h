@@ -5,9 +5,13 @@
 #include "model/cpu/elementwise.h"
 #include "model/graph/backend.h"
 
-enum { ISO_CHAIN_TILE = 1024, ISO_CHAIN_VALUES = ISO_FUSED_MAX_STEPS + ISO_FUSED_MAX_INPUTS };
+enum {
+    ISO_CHAIN_TILE = 1024, /* elements at a time, at most */
+    ISO_CHAIN_VALUES = ISO_FUSED_MAX_STEPS + ISO_FUSED_MAX_INPUTS,
+    ISO_CHAIN_ROOM = 16 * ISO_CHAIN_TILE /* numbers of all buffers: few chains need more of them at once, and have shorter tiles then */
+};
 
-/* A chain that one thread runs over parts of its elements, made once for all of them. */
+/* A chain that one thread runs over parts of its elements, made once for all of them. It lies on the stack, also of a host's thread. */
 typedef struct iso_chain {
     const iso_fused *f; /* NULL: there is none, and running it does nothing */
     int64_t tile;       /* elements at a time */
@@ -15,10 +19,11 @@ typedef struct iso_chain {
     int from[ISO_CHAIN_VALUES]; /* fused.c: enum source */
     int slot[ISO_CHAIN_VALUES]; /* of values that have a buffer */
     int slots;
+    int64_t room;               /* numbers of a slot */
     const iso_pass *by[ISO_FUSED_MAX_STEPS]; /* what does a step, and those before it that are done with it; NULL: it is done with a later one */
     int operand[ISO_FUSED_MAX_STEPS][ISO_PASS_INPUTS]; /* the values that this reads */
     float number[ISO_FUSED_MAX_STEPS][ISO_PASS_OPS];   /* and its ops' attr.f */
-    _Alignas(64) float buffer[ISO_CHAIN_VALUES][ISO_CHAIN_TILE];
+    _Alignas(64) float buffer[ISO_CHAIN_ROOM];
 } iso_chain;
 
 /* f may be NULL. Runs will begin at multiples of `start` elements; 0: at multiples of `tile`, or at 0. */
