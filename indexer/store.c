@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -316,10 +317,33 @@ static int env_try(iso_store *s, unsigned flags, uint64_t size)
     return rc;
 }
 
+/* Before LMDB makes it, with the umask's permissions: later, closing the file here would end LMDB's locks in it. */
+void iso_lock_make(const iso_store *s)
+{
+    struct stat lock, data;
+    int fd = openat(s->dir_fd, "lock.mdb", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0) return; /* it is there, or LMDB says why it cannot be */
+    if (!fstat(fd, &lock)) {
+        mode_t readers = (fstatat(s->dir_fd, "data.mdb", &data, 0) ? lock.st_mode : data.st_mode) & 0444;
+        if (fchmod(fd, (lock.st_mode & 0777) | readers | readers >> 1)) errno = 0; /* best effort */
+    }
+    close(fd);
+}
+
+/* Nor root, who opens it for writing by us: see open_env. */
+static bool nobody_writes(const iso_store *s, const struct stat *data)
+{
+    struct statvfs fs;
+    return !(data->st_mode & 0222) || (!fstatvfs(s->dir_fd, &fs) && fs.f_flag & ST_RDONLY);
+}
+
 static iso_status open_env(iso_store *s, iso_store_mode mode, iso_error *err)
 {
     struct stat st = {0};
     if (s->data_fd >= 0 && fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
+    if (mode != ISO_STORE_READ && s->data_fd >= 0 && !(st.st_mode & 0222))
+        return iso_fail(err, ISO_E_IO, "cannot open %s for writing: nobody may write its data.mdb: close it everywhere, then `chmod u+w %s/data.mdb`", s->dir, s->dir);
+    iso_lock_make(s);
     uint64_t used = (uint64_t)st.st_size;
     unsigned flags = mode == ISO_STORE_READ ? MDB_RDONLY : 0;
     int rc;
@@ -329,6 +353,9 @@ static iso_status open_env(iso_store *s, iso_store_mode mode, iso_error *err)
         s->map_step /= 2;
     }
     if ((rc == EACCES || rc == EPERM || rc == EROFS) && mode == ISO_STORE_READ) { /* the lock file cannot be written */
+        if (!nobody_writes(s, &st)) /* who would use again the pages that are read here */
+            return iso_fail(err, ISO_E_IO, "cannot open %s: readers must be able to write its lock.mdb: let its owner `touch %s/lock.mdb; chmod a+rw %s/lock.mdb`, "
+                            "or `chmod a-w %s/data.mdb` when all have closed it and nobody is to write any more", s->dir, s->dir, s->dir, s->dir);
         s->unlocked = true;
         rc = env_try(s, flags | MDB_NOLOCK, (used + 65535) & ~UINT64_C(65535));
     }
@@ -353,7 +380,8 @@ static void tell(void *ctx, const char *line)
     if (!t->first[0]) snprintf(t->first, sizeof t->first, "%s", line);
 }
 
-/* Before LMDB follows a single link: see store_pages.c. A reader without a lock may be overtaken by a writer: again then. */
+/* Before LMDB follows a single link: see store_pages.c. A reader without a lock may be overtaken by a writer elsewhere, of what is
+ * mounted read-only here: again then. */
 static iso_status check_pages(iso_store *s, iso_error *err)
 {
     struct stat st;

@@ -43,7 +43,9 @@ typedef enum iso_store_mode { ISO_STORE_READ, ISO_STORE_WRITE, ISO_STORE_CREATE 
 
 /* READ and WRITE want an existing database (ISO_E_NOT_FOUND otherwise, saying how to make one) and no spec; CREATE makes
  * one where none is, with the given dim, digest and root, and opens one that is there for writing when they agree
- * (ISO_E_MISMATCH otherwise). A read-only folder can be read.
+ * (ISO_E_MISMATCH otherwise). Readers must be able to write lock.mdb, which is made so that all can who may read data.mdb;
+ * without it only what nobody writes can be read: on a read-only file system, or a data.mdb that nobody has permission to write
+ * (root is refused, too). ISO_E_IO otherwise.
  * spec: `root` absolute, or NULL: what the database says (it must exist); `model` the model file to copy into the
  * directory, or NULL: imported vectors. */
 typedef struct iso_store_spec { int dim; const char *digest, *root, *model; } iso_store_spec;

@@ -27,7 +27,7 @@ struct iso_store {
     char *data;             /* the path of data.mdb, absolute */
     dev_t dev;
     ino_t ino;              /* of data.mdb, to notice that it was replaced */
-    bool writable, unlocked; /* unlocked: a read-only folder, no lock file */
+    bool writable, unlocked; /* unlocked: read without lock.mdb, as nobody writes */
     bool stamped;           /* this opening has marked a change in the history */
     bool broken;            /* the map is lost: every transaction fails */
     int dim;
@@ -53,6 +53,9 @@ struct iso_txn {
     const iso_places *places; /* NULL: every look-up is LMDB's */
     const uint8_t *map;     /* of data.mdb, with places */
 };
+
+/* Makes lock.mdb, where there is none, with permission to write for all who may read data.mdb: LMDB's readers write there. */
+void iso_lock_make(const iso_store *s);
 
 /* A message for an LMDB code (or an errno), with what to do about it. */
 iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing);

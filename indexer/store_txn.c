@@ -204,7 +204,7 @@ static iso_status size_of(const iso_store *s, uint64_t *bytes, iso_error *err)
     return ISO_OK;
 }
 
-/* The lock file goes too: it remembers the old file's transaction numbers. */
+/* The lock file is another, too: the old one remembers the old file's transaction numbers. */
 iso_status iso_store_replace(iso_store *s, const char *temporary, const char *data, iso_error *err)
 {
     mdb_env_close(s->env);
@@ -215,6 +215,7 @@ iso_status iso_store_replace(iso_store *s, const char *temporary, const char *da
         return status;
     }
     if (unlinkat(s->dir_fd, "lock.mdb", 0) && errno != ENOENT) return iso_fail_errno(err, "cannot remove %s/lock.mdb: remove it by hand", s->dir);
+    iso_lock_make(s);
     fsync(s->dir_fd); /* best effort: some file systems cannot */
     return ISO_OK;
 }

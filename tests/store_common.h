@@ -27,7 +27,7 @@ static uint64_t seed;
 static iso_error err;
 
 /* splitmix64 */
-static uint64_t draw(uint64_t *state)
+__attribute__((unused)) static uint64_t draw(uint64_t *state)
 {
     uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
     z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
