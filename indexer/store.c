@@ -388,7 +388,7 @@ static iso_status check_pages(iso_store *s, iso_error *err)
     if (fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot read %s/data.mdb", s->dir);
     for (int attempt = 0;; attempt++) {
         MDB_txn *txn;
-        int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+        int rc = iso_lmdb_begin(s, false, &txn);
         if (rc) return iso_lmdb_fail(err, rc, s->dir, "open");
         struct told told = {""};
         int64_t faults = 0;
@@ -397,6 +397,7 @@ static iso_status check_pages(iso_store *s, iso_error *err)
         if (!status && (is_short || st.st_size <= (off_t)ISO_STORE_CHECK))
             status = iso_pages_check(s->data_fd, s->dir, txn, !s->unlocked, tell, &told, &faults, err);
         mdb_txn_abort(txn);
+        iso_lmdb_end(s);
         if ((status == ISO_E_INTERRUPTED || (faults && s->unlocked)) && attempt < 5) continue;
         if (status) return status;
         if (!faults) return ISO_OK;
@@ -479,7 +480,7 @@ static iso_status open_create(iso_store *s, const iso_store_spec *spec, iso_erro
 static iso_status open_existing(iso_store *s, iso_error *err)
 {
     MDB_txn *txn;
-    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    int rc = iso_lmdb_begin(s, false, &txn);
     if (rc) return iso_lmdb_fail(err, rc, s->dir, "open");
     rc = open_tables(s, txn, 0);
     iso_state state;
@@ -488,11 +489,10 @@ static iso_status open_existing(iso_store *s, iso_error *err)
     else if (rc) status = iso_lmdb_fail(err, rc, s->dir, "open");
     else status = iso_head_read(s, txn, err);
     if (!status) status = iso_state_read(s, txn, &state, err);
-    if (status) {
-        mdb_txn_abort(txn);
-        return status;
-    }
-    rc = mdb_txn_commit(txn); /* keeps the tables' handles */
+    if (status) mdb_txn_abort(txn);
+    else rc = mdb_txn_commit(txn); /* keeps the tables' handles */
+    iso_lmdb_end(s);
+    if (status) return status;
     return rc ? iso_lmdb_fail(err, rc, s->dir, "open") : ISO_OK;
 }
 

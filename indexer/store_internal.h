@@ -60,6 +60,11 @@ void iso_lock_make(const iso_store *s);
 /* A message for an LMDB code (or an errno), with what to do about it. */
 iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing);
 
+/* A transaction of LMDB's alone, counted among the store's: end it when it is committed or aborted. Waits for a place among the readers, and
+ * follows a file that has grown. */
+int iso_lmdb_begin(iso_store *s, bool write, MDB_txn **txn);
+void iso_lmdb_end(iso_store *s);
+
 /* Little-endian integers at any alignment. */
 static inline void iso_put_u32(uint8_t *p, uint32_t v)
 {

@@ -51,10 +51,31 @@ static int begin_once(iso_store *s, bool write, MDB_txn **txn)
     /* another process has grown the file beyond our map */
     if (rc == MDB_MAP_RESIZED && !s->active && remap(s, 0) == 0) rc = EAGAIN;
     pthread_mutex_unlock(&s->mutex);
+    int dead = 0;
+    if (rc == MDB_READERS_FULL && !mdb_reader_check(s->env, &dead) && dead) rc = EAGAIN; /* readers that were killed had their places still */
     return rc;
 }
 
-static void end(iso_store *s)
+enum { AGAIN = 100, WAIT = 10000 }; /* times; milliseconds */
+
+/* All places for readers are taken, or the file has grown beyond the map while others here read in it: their transactions are short. */
+static bool may_pass(int rc) { return rc == MDB_READERS_FULL || rc == MDB_MAP_RESIZED; }
+
+int iso_lmdb_begin(iso_store *s, bool write, MDB_txn **txn)
+{
+    int rc = begin_once(s, write, txn);
+    for (int again = 0, waited = 0; (rc == EAGAIN && again < AGAIN) || (may_pass(rc) && waited < WAIT);) {
+        if (rc == EAGAIN) again++;
+        else {
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+            waited++;
+        }
+        rc = begin_once(s, write, txn);
+    }
+    return rc;
+}
+
+void iso_lmdb_end(iso_store *s)
 {
     pthread_mutex_lock(&s->mutex);
     s->active--;
@@ -70,11 +91,6 @@ iso_status iso_store_still_there(const iso_store *s, iso_error *err)
     return ISO_OK;
 }
 
-enum { AGAIN = 100, WAIT = 10000 }; /* times; milliseconds */
-
-/* All places for readers are taken, or the file has grown beyond the map while others here read in it: their transactions are short. */
-static bool may_pass(int rc) { return rc == MDB_READERS_FULL || rc == MDB_MAP_RESIZED; }
-
 iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err)
 {
     if (s->pid != getpid()) return iso_fail(err, ISO_E_ARGUMENT, "%s was opened before this process was forked: open it here", s->dir);
@@ -83,11 +99,7 @@ iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err
     if (!t) return iso_fail_memory(err);
     t->store = s;
     t->write = write;
-    int rc = EAGAIN;
-    for (int i = 0; (rc == EAGAIN && i < AGAIN) || (may_pass(rc) && i < WAIT); i++) {
-        if (may_pass(rc)) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-        rc = begin_once(s, write, &t->txn);
-    }
+    int rc = iso_lmdb_begin(s, write, &t->txn);
     if (rc) {
         free(t);
         return iso_lmdb_fail(err, rc, s->dir, write ? "write" : "read");
@@ -107,7 +119,7 @@ void iso_txn_abort(iso_txn *t)
     if (!t) return;
     iso_sums_end(t);
     mdb_txn_abort(t->txn);
-    end(t->store);
+    iso_lmdb_end(t->store);
     free(t);
 }
 
@@ -135,7 +147,7 @@ iso_status iso_txn_commit(iso_txn *t, iso_error *err)
     iso_sums_end(t);
     int rc = mdb_txn_commit(t->txn);
     s->stamped = s->stamped || (stamp && !rc);
-    end(s);
+    iso_lmdb_end(s);
     free(t);
     return rc ? iso_lmdb_fail(err, rc, s->dir, "write") : ISO_OK;
 }

@@ -2,6 +2,8 @@
 #include "tests/store_common.h"
 
 #include <fcntl.h>
+#include <lmdb.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 static mode_t mode_of(const char *file)
@@ -89,13 +91,10 @@ static void test_lock_refused(void **state)
     char lock[700];
     iso_store *s;
     wipe();
-    mode_t old = umask(022);
     s = make(NULL);
-    umask(old);
     fill(s, 0, 20);
     iso_store_close(s);
     snprintf(lock, sizeof lock, "%s/lock.mdb", db);
-    assert_int_equal(chmod(base, 0755), 0);
     assert_int_equal(chmod(db, 0555), 0);
     assert_int_equal(read_as_other(""), ISO_OK); /* as it was made */
     set_mode("lock.mdb", 0444);
@@ -118,9 +117,69 @@ static void test_lock_refused(void **state)
     assert_int_equal(mode_of("lock.mdb"), 0666);
 }
 
+/* Another process takes all places of LMDB's readers; then it is killed, or leaves after a tenth of a second. */
+static pid_t take_places(bool killed)
+{
+    int tell[2];
+    char taken = 0;
+    assert_int_equal(pipe(tell), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        MDB_env *env;
+        MDB_txn *txn;
+        if (mdb_env_create(&env) || mdb_env_set_maxreaders(env, 254) || mdb_env_open(env, db, MDB_RDONLY | MDB_NOTLS, 0666)) _exit(1);
+        while (!mdb_txn_begin(env, NULL, MDB_RDONLY, &txn)) taken = 1;
+        if (killed) kill(getpid(), SIGKILL);
+        if (write(tell[1], &taken, 1) != 1) _exit(2);
+        usleep(100000);
+        mdb_env_close(env);
+        _exit(0);
+    }
+    close(tell[1]);
+    assert_int_equal(read(tell[0], &taken, 1), !killed);
+    close(tell[0]);
+    return child;
+}
+
+/* Opening waits for a place as a transaction does. */
+static void test_no_place(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 20);
+    iso_store_close(s);
+    pid_t child = take_places(false);
+    OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
+    assert_int_equal(info_of(s).count, 20);
+    iso_store_close(s);
+    assert_int_equal(code_of(child), 0);
+}
+
+/* The places of readers that were killed are free, for who only reads, too. Waiting would take ten seconds. */
+static void test_killed_readers(void **state)
+{
+    (void)state;
+    int code;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 20);
+    iso_store_close(s);
+    OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err)); /* and keeps lock.mdb as it is */
+    assert_int_equal(waitpid(take_places(true), &code, 0) > 0 && WIFSIGNALED(code), 1);
+    time_t start = time(NULL);
+    assert_int_equal(info_of(s).count, 20);
+    assert_int_equal(waitpid(take_places(true), &code, 0) > 0 && WIFSIGNALED(code), 1);
+    assert_int_equal(read_as_other(""), ISO_OK); /* opens */
+    assert_true(time(NULL) - start < 8);
+    iso_store_close(s);
+}
+
 int main(void)
 {
-    if (!set_up("test_store_locks")) return 1;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lock_mode), cmocka_unit_test(test_lock_refused)};
+    umask(022);
+    if (!set_up("test_store_locks") || chmod(base, 0755)) return 1;
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lock_mode), cmocka_unit_test(test_lock_refused), cmocka_unit_test(test_no_place),
+                                       cmocka_unit_test(test_killed_readers)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
