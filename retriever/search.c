@@ -131,14 +131,13 @@ static iso_status take_all(const query *q, hits *list, iso_error *err)
     return st == ISO_E_NOT_FOUND ? ISO_OK : st;
 }
 
-/* Finding out where the vectors lie is worth it when many have been looked up. */
+/* Finding out where the vectors lie is worth it when many have been looked up. Not waited for: who has the lock may wait for this transaction's end. */
 static void use_places(iso_searcher *s, iso_txn *txn)
 {
     enum { SHARE = 256 };
     if (!s->places && s->looked_up < iso_vindex_count(s->index) / SHARE) return;
-    if (!s->places) {
+    if (!s->places && !pthread_mutex_trylock(&s->lock)) {
         iso_places *found = NULL;
-        pthread_mutex_lock(&s->lock);
         if (!s->places && s->looked_up >= 0) {
             if (iso_places_find(txn, &found, NULL) == ISO_OK) s->places = found;
             else s->looked_up = INT64_MIN; /* never */

@@ -1,4 +1,4 @@
-/* searcher.h: what search.c and searcher.c share; nobody else includes it. */
+/* searcher.h: what search.c and searcher.c share; only a test includes it, too. */
 #ifndef ISO_SEARCHER_H
 #define ISO_SEARCHER_H
 
@@ -20,7 +20,7 @@ struct iso_searcher {
     float *extra;         /* [extras, dim], as stored */
     int64_t removed;      /* positions of the index whose items are gone */
     char note[1200];
-    pthread_mutex_t lock; /* over the four below */
+    pthread_mutex_t lock; /* over the four below; never waited for within a transaction, as one is begun under it */
     iso_scorer *scorer;   /* of contrast; NULL until it is asked for, and again when the database has changed */
     uint64_t scored;      /* the generation that it knows */
     _Atomic(iso_places *) places; /* NULL until look-ups have been many, and again when the database has changed */

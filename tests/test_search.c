@@ -2,6 +2,10 @@
  * database changes and where vectors lie close together. */
 #include "tests/search_common.h"
 
+#include <time.h>
+
+#include "retriever/searcher.h"
+
 static void test_query(void **state)
 {
     (void)state;
@@ -284,6 +288,45 @@ static void test_near_duplicates(void **state)
     }
 }
 
+static void *search_once(void *ctx)
+{
+    static const double w[DIM] = {1, 2, 3};
+    iso_error why;
+    iso_hit got[10];
+    int64_t found;
+    bool exact;
+    return iso_search(ctx, w, 0, 10, 0, NULL, got, &found, &exact, &why) ? NULL : ctx;
+}
+
+/* Who has the searcher's lock may begin a transaction and wait until there is no other: so a search, which has one, does not wait for the lock. */
+static void test_busy_lock(void **state)
+{
+    (void)state;
+    iso_searcher *searcher;
+    pthread_t thread;
+    struct timespec until;
+    void *done = NULL;
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 1000);
+    OK(iso_searcher_open(s, &searcher, &err));
+    searcher->looked_up = 1000; /* it wants places */
+    pthread_mutex_lock(&searcher->lock);
+    assert_int_equal(pthread_create(&thread, NULL, search_once, searcher), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5;
+    int late = pthread_timedjoin_np(thread, &done, &until);
+    pthread_mutex_unlock(&searcher->lock);
+    if (late) pthread_join(thread, &done);
+    assert_int_equal(late, 0);
+    assert_ptr_equal(done, searcher);
+    assert_null(searcher->places);
+    assert_ptr_equal(search_once(searcher), searcher);
+    assert_non_null(searcher->places);
+    iso_searcher_free(searcher);
+    iso_store_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_empty_and_small),
         cmocka_unit_test(test_close_together),
         cmocka_unit_test(test_near_duplicates),
+        cmocka_unit_test(test_busy_lock),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
