@@ -514,7 +514,10 @@ static iso_status open_folder(iso_store *s, iso_error *err)
     if (s->dir_fd < 0 && errno == ENOTDIR) return iso_fail(err, ISO_E_FORMAT, "%s is not a database: a database is a folder", s->dir);
     if (s->dir_fd < 0) return iso_fail_errno(err, "cannot open %s", s->dir);
     /* shared by all who have it open; a compaction waits for none and lets none in */
-    if (flock(s->dir_fd, LOCK_SH) && errno != ENOLCK && errno != EOPNOTSUPP && errno != EINVAL)
+    int rc;
+    do rc = flock(s->dir_fd, LOCK_SH);
+    while (rc && errno == EINTR);
+    if (rc && errno != ENOLCK && errno != EOPNOTSUPP && errno != EINVAL)
         return iso_fail_errno(err, "cannot lock %s", s->dir);
     return enlist(s, err);
 }

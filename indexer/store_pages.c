@@ -79,6 +79,14 @@ static bool head_parse(const uint8_t *p, head *h)
         && h->last < (UINT64_C(1) << 44) && (h->free.flags & ~(uint32_t)NO_SUBDIR) == INTEGER_KEYS;
 }
 
+static ssize_t read_at(int fd, void *buf, size_t bytes, uint64_t at)
+{
+    ssize_t n;
+    do n = pread(fd, buf, bytes, (off_t)at);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
 static iso_status heads_read(int fd, const char *dir, head out[2], uint64_t *bytes, iso_error *err)
 {
     uint8_t buf[PAGE_HEADER + META_SIZE];
@@ -86,7 +94,7 @@ static iso_status heads_read(int fd, const char *dir, head out[2], uint64_t *byt
     if (fstat(fd, &st)) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
     uint32_t psize = 0;
     for (int i = 0; i < 2; i++) {
-        ssize_t n = pread(fd, buf, sizeof buf, (off_t)i * psize);
+        ssize_t n = read_at(fd, buf, sizeof buf, (uint64_t)i * psize);
         if (n < 0) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
         if (n < (ssize_t)sizeof buf || !head_parse(buf, &out[i]) || (i && out[i].psize != psize) || st.st_size < 2 * (off_t)out[i].psize)
             return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is damaged or not a database (%lld bytes, header page %d is wrong): "
@@ -137,7 +145,7 @@ static bool fetch(walk *w, uint64_t page, uint8_t *buf, size_t bytes)
 {
     uint64_t step = page - w->before;
     if (page - w->first >= w->held && step && step <= NEAR && bytes == w->psize) {
-        ssize_t n = pread(w->fd, w->ahead, (size_t)AHEAD * w->psize, (off_t)(page * w->psize));
+        ssize_t n = read_at(w->fd, w->ahead, (size_t)AHEAD * w->psize, page * w->psize);
         w->first = page;
         w->held = n > 0 ? (uint64_t)n / w->psize : 0;
     }
@@ -147,7 +155,7 @@ static bool fetch(walk *w, uint64_t page, uint8_t *buf, size_t bytes)
         memcpy(buf, w->ahead + (page - w->first) * w->psize, bytes);
         return true;
     }
-    ssize_t n = pread(w->fd, buf, bytes, (off_t)(page * w->psize));
+    ssize_t n = read_at(w->fd, buf, bytes, page * w->psize);
     if (n == (ssize_t)bytes) return true;
     w->io = true;
     w->code = n < 0 ? errno : EIO;

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <lmdb.h>
 #include <signal.h>
+#include <sys/file.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 static mode_t mode_of(const char *file)
@@ -175,11 +177,45 @@ static void test_killed_readers(void **state)
     iso_store_close(s);
 }
 
+static void tick(int signal) { (void)signal; }
+
+/* Opening waits for a compaction, whatever signals come. */
+static void test_signals(void **state)
+{
+    (void)state;
+    int ready[2];
+    char go;
+    struct sigaction old, action = {.sa_handler = tick}; /* no SA_RESTART */
+    const struct itimerval often = {{0, 5000}, {0, 5000}}, never = {{0, 0}, {0, 0}};
+    wipe();
+    iso_store_close(make(NULL));
+    assert_int_equal(pipe(ready), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        int fd = open(db, O_RDONLY | O_DIRECTORY);
+        if (fd < 0 || flock(fd, LOCK_EX) || write(ready[1], "", 1) != 1) _exit(1);
+        usleep(100000);
+        _exit(0);
+    }
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &go, 1), 1);
+    close(ready[0]);
+    iso_store *s;
+    sigaction(SIGALRM, &action, &old);
+    setitimer(ITIMER_REAL, &often, NULL);
+    iso_status status = iso_store_open(db, ISO_STORE_READ, NULL, &s, &err);
+    setitimer(ITIMER_REAL, &never, NULL);
+    sigaction(SIGALRM, &old, NULL);
+    OK(status);
+    iso_store_close(s);
+    assert_int_equal(code_of(child), 0);
+}
+
 int main(void)
 {
     umask(022);
     if (!set_up("test_store_locks") || chmod(base, 0755)) return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_lock_mode), cmocka_unit_test(test_lock_refused), cmocka_unit_test(test_no_place),
-                                       cmocka_unit_test(test_killed_readers)};
+                                       cmocka_unit_test(test_killed_readers), cmocka_unit_test(test_signals)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
