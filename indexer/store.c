@@ -557,8 +557,9 @@ fail:
 
 void iso_store_close(iso_store *s)
 {
-    if (!s || s->pid != getpid()) return; /* closing LMDB's files here would take away the locks of what this process has opened */
-    if (s->env) mdb_env_close(s->env);
+    if (!s) return;
+    /* A child leaves lock.mdb open: closing it would take away the locks of what the child itself has opened (fcntl's: they are in no other file). */
+    if (s->env && s->pid == getpid()) mdb_env_close(s->env);
     delist(s);
     if (s->data_fd >= 0) close(s->data_fd);
     if (s->dir_fd >= 0) close(s->dir_fd);

@@ -50,8 +50,8 @@ typedef enum iso_store_mode { ISO_STORE_READ, ISO_STORE_WRITE, ISO_STORE_CREATE 
  * directory, or NULL: imported vectors. */
 typedef struct iso_store_spec { int dim; const char *digest, *root, *model; } iso_store_spec;
 ISO_CHECK iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_spec *spec, iso_store **out, iso_error *err);
-/* After fork() the child can open the database for itself: what the parent has open is refused there by iso_txn_begin, and left as it is by
- * iso_store_close. */
+/* After fork() the child can open the database for itself: what the parent has open is refused there by iso_txn_begin, and stays open in the
+ * parent when the child closes it; as long as it has not, it keeps iso_store_compact from it. */
 void iso_store_close(iso_store *s);
 const char *iso_store_dir(const iso_store *s);
 /* ISO_E_MISMATCH where the folder or its data.mdb was moved, removed or replaced since it was opened: what is open can still be read, and

@@ -211,11 +211,48 @@ static void test_signals(void **state)
     assert_int_equal(code_of(child), 0);
 }
 
+/* A child that has closed what its parent had open does not keep it locked, nor unlock it. */
+static void test_fork(void **state)
+{
+    (void)state;
+    int closed[2], leave[2];
+    char go;
+    uint64_t before, after;
+    iso_store *s;
+    wipe();
+    s = make(NULL);
+    fill(s, 0, 20);
+    assert_int_equal(pipe(closed), 0);
+    assert_int_equal(pipe(leave), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        close(leave[1]);
+        iso_store *own;
+        if (iso_store_open(db, ISO_STORE_READ, NULL, &own, &err)) _exit(1);
+        iso_store_close(s);
+        if (info_of(own).count != 20) _exit(2); /* the child's own stays */
+        iso_store_close(own);
+        if (write(closed[1], "", 1) != 1 || read(leave[0], &go, 1)) _exit(3);
+        _exit(0);
+    }
+    close(closed[1]);
+    close(leave[0]);
+    assert_int_equal(read(closed[0], &go, 1), 1);
+    pid_t other = fork();
+    if (other == 0) _exit(-iso_store_compact(db, &before, &after, &err));
+    assert_int_equal(code_of(other), -ISO_E_IO); /* the parent has it open */
+    iso_store_close(s);
+    OK(iso_store_compact(db, &before, &after, &err)); /* while the child lives */
+    close(closed[0]);
+    close(leave[1]);
+    assert_int_equal(code_of(child), 0);
+}
+
 int main(void)
 {
     umask(022);
     if (!set_up("test_store_locks") || chmod(base, 0755)) return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_lock_mode), cmocka_unit_test(test_lock_refused), cmocka_unit_test(test_no_place),
-                                       cmocka_unit_test(test_killed_readers), cmocka_unit_test(test_signals)};
+                                       cmocka_unit_test(test_killed_readers), cmocka_unit_test(test_signals), cmocka_unit_test(test_fork)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
