@@ -22,7 +22,6 @@
 
 #define MODEL_NAME "model.safetensors"
 #define MAP_STEP (UINT64_C(4) << 30)
-#define MAP_STEP_MIN (UINT64_C(16) << 20)
 
 iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing)
 {
@@ -41,6 +40,8 @@ iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *
         return iso_fail(err, ISO_E_IO, "cannot %s %s: too many readers at once: close some", doing, dir);
     case MDB_MAP_RESIZED:
         return iso_fail(err, ISO_E_IO, "cannot %s %s: it has grown while other transactions here are open: close them and try again", doing, dir);
+    case MDB_PANIC:
+        return iso_fail(err, ISO_E_IO, "cannot %s %s: it was given up after an earlier failure (of the disk, or for want of address space): close it and open it again", doing, dir);
     default:
         if (code > 0) return iso_fail(err, ISO_E_IO, "cannot %s %s: %s", doing, dir, strerror(code));
         return iso_fail(err, ISO_E_FORMAT, "cannot %s %s: the database is damaged (%s): restore it, or remove it and encode again",
@@ -349,7 +350,7 @@ static iso_status open_env(iso_store *s, iso_store_mode mode, iso_error *err)
     int rc;
     for (;;) { /* the map takes only addresses; less of it where they are rationed */
         rc = env_try(s, flags, (2 * used + s->map_step + 65535) & ~UINT64_C(65535));
-        if (rc != ENOMEM || s->map_step <= MAP_STEP_MIN) break;
+        if (rc != ENOMEM || s->map_step <= ISO_STORE_STEP_MIN) break;
         s->map_step /= 2;
     }
     if ((rc == EACCES || rc == EPERM || rc == EROFS) && mode == ISO_STORE_READ) { /* the lock file cannot be written */

@@ -65,8 +65,9 @@ char *iso_store_path(const iso_store *s, const char *path);
 bool iso_store_owns(const iso_store *s, const char *path);
 /* The folder of images has moved: records where it is now (absolute). No transaction may be open. */
 ISO_CHECK iso_status iso_store_relocate(iso_store *s, const char *root, iso_error *err);
-/* The file map keeps at least this much room ahead (default 4 GiB of addresses, no memory) and grows when a write
- * transaction begins; one transaction may write as much. Small in tests. No transaction may be open. */
+/* The file map keeps at least this much room ahead (default 4 GiB of addresses, no memory; down to 16 MiB where there are
+ * fewer) and grows when a write transaction begins; one transaction may write as much. ISO_E_MEMORY where there are no
+ * addresses for it: nothing has changed. Small in tests. No transaction may be open. */
 ISO_CHECK iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err);
 /* Rewrites the database without its free pages, and its sums (iso_store_moments) where they are missing or wrong. Nobody
  * else may have it open: ISO_E_IO says so, and nothing has changed. The old file stands until the new one is complete and

@@ -14,6 +14,7 @@
 #define ISO_STORE_VERSION 1u
 #define ISO_STORE_KEY 24        /* by-path and by-hash keys: 16 bytes of hash, 8 of id, big-endian */
 #define ISO_STORE_PATH_MAX (1u << 20)
+#define ISO_STORE_STEP_MIN (UINT64_C(16) << 20) /* of room ahead, where addresses are rationed */
 
 typedef struct iso_sums iso_sums; /* store_moments.c's */
 

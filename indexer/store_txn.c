@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,28 +14,58 @@
 #include "base/memory.h"
 #include "indexer/store_internal.h"
 
-/* LMDB may change its map only while this process has no transaction. Called with the mutex held. */
-static int remap(iso_store *s, uint64_t bytes)
-{
-    int rc = mdb_env_set_mapsize(s->env, (size_t)bytes);
-    if (rc == ENOMEM && bytes) rc = mdb_env_set_mapsize(s->env, 0); /* what it needs at least */
-    if (rc) s->broken = true; /* the old map is gone */
-    return rc;
-}
-
-/* Room for one transaction of map_step bytes, and the sums that it writes anew. */
-static uint64_t room(const iso_store *s) { return s->map_step + iso_sums_bytes(s->dim); }
-
-static int grow(iso_store *s)
+/* What the newest snapshot takes of the file, and the map, in bytes. */
+static int sizes(const iso_store *s, uint64_t *used, uint64_t *map)
 {
     MDB_envinfo info;
     MDB_stat stat;
     int rc = mdb_env_info(s->env, &info);
     if (!rc) rc = mdb_env_stat(s->env, &stat);
     if (rc) return rc;
-    uint64_t used = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
-    if (s->active || used + room(s) <= info.me_mapsize) return 0;
-    return remap(s, (2 * used + 2 * room(s) + 65535) & ~UINT64_C(65535));
+    *used = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
+    *map = info.me_mapsize;
+    return 0;
+}
+
+/* Whether a map of so many bytes can take the place of one of `now`. */
+static bool addresses(uint64_t bytes, uint64_t now)
+{
+    if (bytes <= now) return true;
+    void *more = mmap(NULL, (size_t)(bytes - now), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return more != MAP_FAILED && !munmap(more, (size_t)(bytes - now));
+}
+
+/* LMDB may change its map only while this process has no transaction, and gives up the old one before it asks for the new: where that cannot
+ * be had, it has none. So the addresses are looked for first, and ENOMEM leaves the store as it was, unless it is broken. 0: what the file,
+ * grown by another process, needs. Called with the mutex held. */
+static int remap(iso_store *s, uint64_t bytes)
+{
+    uint64_t used, now;
+    int rc = sizes(s, &used, &now);
+    if (rc) return rc;
+    if (!bytes) bytes = addresses(2 * used, now) ? 2 * used : used;
+    bytes = (bytes + 65535) & ~UINT64_C(65535);
+    if (!addresses(bytes, now)) return ENOMEM;
+    rc = mdb_env_set_mapsize(s->env, (size_t)bytes);
+    if (rc) s->broken = true; /* another thread has taken the addresses meanwhile */
+    return rc;
+}
+
+/* Room for one transaction of map_step bytes, and the sums that it writes anew. */
+static uint64_t room(const iso_store *s) { return s->map_step + iso_sums_bytes(s->dim); }
+
+/* Where addresses are rationed, less room is kept, as at opening. */
+static int grow(iso_store *s)
+{
+    uint64_t used, now;
+    int rc = sizes(s, &used, &now);
+    while (!rc && !s->active && used + room(s) > now) {
+        rc = remap(s, 2 * used + 2 * room(s));
+        if (rc != ENOMEM || s->broken || s->map_step <= ISO_STORE_STEP_MIN) break;
+        s->map_step /= 2;
+        rc = 0;
+    }
+    return rc;
 }
 
 static int begin_once(iso_store *s, bool write, MDB_txn **txn)
@@ -166,17 +197,14 @@ iso_status iso_store_info_get(iso_txn *t, iso_store_info *out, iso_error *err)
 
 iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err)
 {
-    MDB_envinfo info;
-    MDB_stat stat;
-    int rc = mdb_env_info(s->env, &info);
-    if (!rc) rc = mdb_env_stat(s->env, &stat);
-    if (!rc) {
-        pthread_mutex_lock(&s->mutex);
-        s->map_step = bytes;
-        uint64_t used = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
-        rc = s->active ? EBUSY : remap(s, (used + room(s) + 65535) & ~UINT64_C(65535));
-        pthread_mutex_unlock(&s->mutex);
-    }
+    uint64_t used, now;
+    pthread_mutex_lock(&s->mutex);
+    const uint64_t before = s->map_step;
+    s->map_step = bytes;
+    int rc = s->active ? EBUSY : sizes(s, &used, &now);
+    if (!rc) rc = remap(s, used + room(s));
+    if (rc) s->map_step = before;
+    pthread_mutex_unlock(&s->mutex);
     return rc ? iso_lmdb_fail(err, rc, s->dir, "map") : ISO_OK;
 }
 
