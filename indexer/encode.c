@@ -331,8 +331,9 @@ static iso_status open_all(run *r, iso_error *err)
     if (!status) status = iso_listing_read(root, &r->listing, err);
     if (!status && !r->listing.count)
         status = iso_fail(err, ISO_E_ARGUMENT, "there is no file in %s: nothing to encode%s", folder, s->prune ? ", and nothing is pruned, for it may just not be mounted" : "");
-    bool there = !status && iso_store_exists(s->db);
-    iso_store_spec store = {.dim = s->dim, .digest = s->digest, .root = s->relocate && there ? NULL : root, .model = s->model};
+    iso_store_found found = ISO_STORE_NONE;
+    if (!status && s->relocate) status = iso_store_look(s->db, &found, err);
+    iso_store_spec store = {.dim = s->dim, .digest = s->digest, .root = found == ISO_STORE_COMPLETE ? NULL : root, .model = s->model};
     if (!status) status = iso_store_open(s->db, ISO_STORE_CREATE, &store, &r->store, err);
     if (!status && s->relocate) status = iso_store_relocate(r->store, root, err);
     if (!status) status = find_own(r, root, err);

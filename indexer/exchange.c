@@ -292,12 +292,15 @@ static iso_status import_into(const iso_import_spec *spec, iso_npy *f, const nam
     char digest[33], *here = NULL;
     iso_import_digest((int)iso_npy_cols(f), digest);
     iso_store_spec store = {.dim = (int)iso_npy_cols(f), .digest = digest, .root = spec->root};
-    if (!store.root && !iso_store_exists(spec->db)) {
+    iso_store_found found;
+    iso_status status = iso_store_look(spec->db, &found, err);
+    if (status) return status;
+    if (!store.root && found != ISO_STORE_COMPLETE) {
         here = realpath(".", NULL);
         if (!here) return iso_fail_errno(err, "cannot tell the current folder");
         store.root = here;
     }
-    iso_status status = fill(spec, f, names, &store, counts, err);
+    status = fill(spec, f, names, &store, counts, err);
     if (status == ISO_E_UNSUPPORTED) status = merge(spec, f, names, &store, counts, err);
     free(here);
     return status;

@@ -74,7 +74,7 @@ iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err)
 {
     MDB_val key = {4, "head"}, v;
     int rc = mdb_get(txn, s->meta, &key, &v);
-    if (rc == MDB_NOTFOUND) return iso_fail(err, ISO_E_NOT_FOUND, "%s was never completed: run `indexer encode` again", s->dir);
+    if (rc == MDB_NOTFOUND) return iso_fail(err, ISO_E_NOT_FOUND, "%s is damaged or of another program (it has no head record): restore it, or name another", s->dir);
     if (rc) return iso_lmdb_fail(err, rc, s->dir, "read");
     const uint8_t *p = v.mv_data;
     uint32_t version = v.mv_size >= 56 ? iso_get_u32(p) : 0;
@@ -179,12 +179,36 @@ static void delist(iso_store *s)
 
 /* ---- the folder ---- */
 
-bool iso_store_exists(const char *dir)
+/* A pipe in its place is not waited for. */
+static int data_open(int dir_fd) { return openat(dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
+
+/* What is in a folder; whole: LMDB can open it. Of a database that was cut off within its first pages nothing is left but the index, if it had
+ * one: that is damage. */
+static iso_status look(int dir_fd, const char *dir, iso_store_found *out, bool *whole, iso_error *err)
 {
-    char *file = iso_path_join(dir, "data.mdb");
-    bool there = file && access(file, F_OK) == 0;
-    free(file);
-    return there;
+    struct stat st;
+    bool begun = false;
+    *whole = false;
+    *out = ISO_STORE_NONE;
+    int fd = data_open(dir_fd);
+    if (fd < 0) return errno == ENOENT ? ISO_OK : iso_fail_errno(err, "cannot open %s/data.mdb", dir);
+    iso_status status = fstat(fd, &st) ? iso_fail_errno(err, "cannot open %s/data.mdb", dir) : ISO_OK;
+    if (!status && S_ISREG(st.st_mode)) status = iso_pages_begun(fd, dir, &begun, whole, err);
+    close(fd);
+    const bool had_index = begun && !*whole && faccessat(dir_fd, "index.faiss", F_OK, 0) == 0;
+    *out = begun && !had_index ? ISO_STORE_INCOMPLETE : ISO_STORE_COMPLETE;
+    return status;
+}
+
+iso_status iso_store_look(const char *dir, iso_store_found *out, iso_error *err)
+{
+    bool whole;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *out = ISO_STORE_NONE;
+    if (fd < 0) return errno == ENOENT || errno == ENOTDIR ? ISO_OK : iso_fail_errno(err, "cannot open %s", dir);
+    iso_status status = look(fd, dir, out, &whole, err);
+    close(fd);
+    return status;
 }
 
 static const char *const ours[] = {"data.mdb", "lock.mdb", MODEL_NAME, "index.faiss"};
@@ -240,7 +264,9 @@ static iso_status folder_make(const char *dir, bool *made, iso_error *err)
     struct stat st;
     if (stat(dir, &st)) return iso_fail_errno(err, "cannot open %s", dir);
     if (!S_ISDIR(st.st_mode)) return iso_fail(err, ISO_E_ARGUMENT, "%s is a file: a database is a folder, name another", dir);
-    return iso_store_exists(dir) ? ISO_OK : folder_is_ours(dir, err);
+    iso_store_found found;
+    iso_status status = iso_store_look(dir, &found, err);
+    return status || found != ISO_STORE_NONE ? status : folder_is_ours(dir, err);
 }
 
 static iso_status copy_stream(FILE *in, FILE *out, const char *from, const char *to, iso_error *err)
@@ -280,27 +306,58 @@ static iso_status copy_model(const char *from, const char *dir, iso_error *err)
 
 /* ---- opening ---- */
 
-/* A pipe in its place is not waited for. */
-static int data_open(int dir_fd) { return openat(dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
+/* Not every file system has locks on folders: there LMDB's own must do. */
+static bool folder_lock(const iso_store *s, int how)
+{
+    return !flock(s->dir_fd, how) || errno == ENOLCK || errno == EOPNOTSUPP || errno == EINVAL;
+}
 
-static iso_status open_data(iso_store *s, iso_store_mode mode, bool *fresh, iso_error *err)
+enum { CLAIMS = 10000 }; /* a millisecond between them */
+
+/* Whoever makes a database is alone in the folder meanwhile, so that what another has just begun is not taken for something left behind. That
+ * is made anew; what was cut off LMDB would refuse. The folder stays locked where the database is fresh. */
+static iso_status claim(iso_store *s, bool *fresh, iso_error *err)
+{
+    iso_store_found found;
+    bool whole, alone = false;
+    for (int i = 0;; i++) {
+        iso_status status = look(s->dir_fd, s->dir, &found, &whole, err);
+        if (status) return status;
+        if (alone || found == ISO_STORE_COMPLETE) break;
+        alone = folder_lock(s, LOCK_EX | LOCK_NB);
+        if (alone) continue;
+        if (errno != EWOULDBLOCK) return iso_fail_errno(err, "cannot lock %s", s->dir);
+        if (i == CLAIMS) return iso_fail(err, ISO_E_IO, "%s is in use by another program: close that and run again", s->dir);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        if (!folder_lock(s, LOCK_SH)) return iso_fail_errno(err, "cannot lock %s", s->dir); /* the attempt has given it up */
+    }
+    *fresh = found != ISO_STORE_COMPLETE;
+    if (!*fresh) return alone && !folder_lock(s, LOCK_SH) ? iso_fail_errno(err, "cannot lock %s", s->dir) : ISO_OK;
+    if (found == ISO_STORE_NONE || whole) return ISO_OK;
+    int fd = openat(s->dir_fd, "data.mdb", O_WRONLY | O_TRUNC | O_CLOEXEC);
+    if (fd < 0) return iso_fail_errno(err, "cannot open %s/data.mdb for writing", s->dir);
+    close(fd);
+    return ISO_OK;
+}
+
+static iso_status open_data(iso_store *s, bool fresh, iso_error *err)
 {
     struct stat st;
     s->data_fd = data_open(s->dir_fd);
-    *fresh = s->data_fd < 0 && errno == ENOENT;
-    if (s->data_fd < 0 && *fresh) {
-        if (mode == ISO_STORE_CREATE) return ISO_OK;
+    if (s->data_fd < 0 && errno == ENOENT) {
+        if (fresh) return ISO_OK;
         return iso_fail(err, ISO_E_NOT_FOUND, "%s is not a database (no data.mdb in it): make one with `indexer encode --images DIR --model M --db %s`", s->dir, s->dir);
     }
     if (s->data_fd < 0) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
     if (fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
     if (!S_ISREG(st.st_mode)) return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is not a regular file", s->dir);
-    if (st.st_size == 0 && mode == ISO_STORE_CREATE) { /* a create was killed at its first instant */
-        *fresh = true;
-        return ISO_OK;
-    }
-    if (st.st_size == 0) return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is empty: restore it, or run `indexer encode` again", s->dir);
-    return iso_pages_head(s->data_fd, s->dir, err);
+    if (fresh) return ISO_OK;
+    bool begun, whole;
+    iso_status status = iso_pages_begun(s->data_fd, s->dir, &begun, &whole, err);
+    if (!status && begun && !whole)
+        status = iso_fail(err, ISO_E_FORMAT, "%s was never completed, or cut off (data.mdb has %lld bytes): run what makes it again, or restore it",
+                          s->dir, (long long)st.st_size);
+    return status ? status : iso_pages_head(s->data_fd, s->dir, err);
 }
 
 static int env_try(iso_store *s, unsigned flags, uint64_t size)
@@ -459,7 +516,7 @@ static iso_status complete(iso_store *s, MDB_txn *txn, const iso_store_spec *spe
     return status ? status : iso_history_begin(s, txn, err);
 }
 
-static iso_status open_create(iso_store *s, const iso_store_spec *spec, iso_error *err)
+static iso_status open_create(iso_store *s, bool fresh, const iso_store_spec *spec, iso_error *err)
 {
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
@@ -467,8 +524,7 @@ static iso_status open_create(iso_store *s, const iso_store_spec *spec, iso_erro
     rc = open_tables(s, txn, MDB_CREATE);
     iso_error none;
     iso_status status = rc ? iso_lmdb_fail(err, rc, s->dir, "write") : iso_head_read(s, txn, &none);
-    bool fresh = !rc && status == ISO_E_NOT_FOUND;
-    if (fresh) status = complete(s, txn, spec, err);
+    if (!rc && status == ISO_E_NOT_FOUND && fresh) status = complete(s, txn, spec, err);
     else if (!rc) status = status ? (err ? (*err = none, status) : status) : agree(s, spec, err);
     if (status) {
         mdb_txn_abort(txn);
@@ -526,7 +582,7 @@ static iso_status open_folder(iso_store *s, iso_error *err)
 iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_spec *spec, iso_store **out, iso_error *err)
 {
     iso_status status = ISO_OK;
-    bool fresh, made = false;
+    bool fresh = false, made = false;
     if (!dir || !*dir) return iso_fail(err, ISO_E_ARGUMENT, "no database is named");
     if (mode == ISO_STORE_CREATE && (status = spec_check(dir, spec, err))) return status;
     if (mode == ISO_STORE_CREATE && (status = folder_make(dir, &made, err))) return status;
@@ -539,14 +595,19 @@ iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_
     pthread_mutex_init(&s->mutex, NULL);
     if ((status = name(s, dir, err))) goto fail;
     if ((status = open_folder(s, err))) goto fail;
-    if ((status = open_data(s, mode, &fresh, err))) goto fail;
+    if (mode == ISO_STORE_CREATE && (status = claim(s, &fresh, err))) goto fail;
+    if ((status = open_data(s, fresh, err))) goto fail;
     if (fresh && spec->model && (status = copy_model(spec->model, dir, err))) goto fail;
     if ((status = open_env(s, mode, err))) goto fail;
     if ((status = check_pages(s, err))) goto fail;
-    status = mode == ISO_STORE_CREATE ? open_create(s, spec, err) : open_existing(s, err);
+    status = mode == ISO_STORE_CREATE ? open_create(s, fresh, spec, err) : open_existing(s, err);
     if (status) goto fail;
     if (mode == ISO_STORE_CREATE && spec->model && faccessat(s->dir_fd, MODEL_NAME, F_OK, 0) != 0
         && (status = copy_model(spec->model, dir, err))) goto fail;
+    if (fresh && !folder_lock(s, LOCK_SH)) {
+        status = iso_fail_errno(err, "cannot lock %s", dir);
+        goto fail;
+    }
     if (mode != ISO_STORE_READ) iso_file_sweep(dir);
     *out = s;
     return ISO_OK;

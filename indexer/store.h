@@ -42,11 +42,11 @@ typedef struct iso_store_info {
 typedef enum iso_store_mode { ISO_STORE_READ, ISO_STORE_WRITE, ISO_STORE_CREATE } iso_store_mode;
 
 /* READ and WRITE want an existing database (ISO_E_NOT_FOUND otherwise, saying how to make one) and no spec; CREATE makes
- * one where none is, with the given dim, digest and root, and opens one that is there for writing when they agree
+ * one where none is, or none was completed, with the given dim, digest and root, and opens one that is there for writing when they agree
  * (ISO_E_MISMATCH otherwise). Readers must be able to write lock.mdb, which is made so that all can who may read data.mdb;
  * without it only what nobody writes can be read: on a read-only file system, or a data.mdb that nobody has permission to write
  * (root is refused, too). ISO_E_IO otherwise.
- * spec: `root` absolute, or NULL: what the database says (it must exist); `model` the model file to copy into the
+ * spec: `root` absolute, or NULL: what the database says (it must be complete); `model` the model file to copy into the
  * directory, or NULL: imported vectors. */
 typedef struct iso_store_spec { int dim; const char *digest, *root, *model; } iso_store_spec;
 ISO_CHECK iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_spec *spec, iso_store **out, iso_error *err);
@@ -57,8 +57,10 @@ const char *iso_store_dir(const iso_store *s);
 /* ISO_E_MISMATCH where the folder or its data.mdb was moved, removed or replaced since it was opened: what is open can still be read, and
  * no transaction writes to it any more. */
 ISO_CHECK iso_status iso_store_still_there(const iso_store *s, iso_error *err);
-/* Whether there is something at `dir` that claims to be a database. */
-bool iso_store_exists(const char *dir);
+/* What is at `dir`. INCOMPLETE: its making was cut short and nothing was ever in it; CREATE makes it anew. COMPLETE: what claims to be a
+ * database, though it may be damaged: opening it tells. */
+typedef enum iso_store_found { ISO_STORE_NONE, ISO_STORE_INCOMPLETE, ISO_STORE_COMPLETE } iso_store_found;
+ISO_CHECK iso_status iso_store_look(const char *dir, iso_store_found *out, iso_error *err);
 /* Where an item's file is: root/path, or path when that is absolute. Fresh memory; NULL when memory is out. */
 char *iso_store_path(const iso_store *s, const char *path);
 /* Whether a path names one of the files that make up the database. */

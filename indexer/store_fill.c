@@ -570,9 +570,11 @@ static void discard(const char *dir)
 iso_status iso_store_fill(const char *dir, const iso_store_spec *spec, iso_fill *what, iso_error *err)
 {
     iso_store *s = NULL;
-    bool there = iso_store_exists(dir), ours = false;
+    iso_store_found before;
+    bool ours = false;
     what->row = what->twin = -1;
-    iso_status status = iso_store_open(dir, ISO_STORE_CREATE, spec, &s, err);
+    iso_status status = iso_store_look(dir, &before, err);
+    if (!status) status = iso_store_open(dir, ISO_STORE_CREATE, spec, &s, err);
     if (status) return status;
     status = is_empty(s, err);
     if (!status && flock(s->dir_fd, LOCK_EX | LOCK_NB))
@@ -582,7 +584,7 @@ iso_status iso_store_fill(const char *dir, const iso_store_spec *spec, iso_fill 
         status = is_empty(s, err); /* now nobody else can change it */
         if (!status) status = fill_store(s, what, err);
     }
-    if (status && ours && !there && status != ISO_E_UNSUPPORTED) discard(dir);
+    if (status && ours && before != ISO_STORE_COMPLETE && status != ISO_E_UNSUPPORTED) discard(dir);
     iso_store_close(s);
     return status;
 }

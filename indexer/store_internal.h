@@ -95,7 +95,7 @@ static inline uint64_t iso_get_u64(const uint8_t *p)
 
 /* Records of `meta`: head never changes (but for root), state with every commit, history with the first change by an opening. */
 iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err);
-iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err); /* fills s; ISO_E_NOT_FOUND: never completed */
+iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err); /* fills s; ISO_E_NOT_FOUND: there is none */
 iso_status iso_state_write(iso_store *s, MDB_txn *txn, const iso_state *state, iso_error *err);
 iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_error *err);
 
@@ -149,6 +149,8 @@ iso_status iso_sums_check(iso_txn *t, const char **fault, iso_error *err);
  * Faults are told to `say`; the first ends the walk of its tree. */
 typedef void iso_say(void *ctx, const char *line);
 iso_status iso_pages_head(int fd, const char *dir, iso_error *err); /* both header pages alone */
+/* Whether LMDB has begun the file and nothing was ever committed to it; whole: LMDB has written both header pages, and goes on with them. */
+iso_status iso_pages_begun(int fd, const char *dir, bool *begun, bool *whole, iso_error *err);
 iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, iso_say *say, void *ctx, int64_t *faults, iso_error *err);
 /* Wishes that LMDB's map, where `data` of a leaf lies, be read from the disk in large pages: for who reads all of it. */
 void iso_pages_large(MDB_env *env, const void *data);

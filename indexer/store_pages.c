@@ -111,6 +111,35 @@ iso_status iso_pages_head(int fd, const char *dir, iso_error *err)
     return heads_read(fd, dir, h, NULL, err);
 }
 
+/* A header page as LMDB begins with it. Of one that is cut off, what there is. */
+static bool head_is_first(const uint8_t *p, size_t bytes, head *h)
+{
+    uint8_t first[PAGE_HEADER + 8] = {[10] = P_META};
+    iso_put_u32(first + PAGE_HEADER, LMDB_MAGIC);
+    iso_put_u32(first + PAGE_HEADER + 4, 1);
+    if (bytes < PAGE_HEADER + META_SIZE) return !memcmp(p, first, bytes < sizeof first ? bytes : sizeof first);
+    return head_parse(p, h) && h->txnid == 0 && h->last == 1 && h->main.root == NO_PAGE && h->free.root == NO_PAGE;
+}
+
+iso_status iso_pages_begun(int fd, const char *dir, bool *begun, bool *whole, iso_error *err)
+{
+    uint8_t buf[PAGE_HEADER + META_SIZE];
+    struct stat st;
+    head h = {0};
+    *begun = *whole = false;
+    if (fstat(fd, &st)) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
+    for (int i = 0; i < 2; i++) {
+        ssize_t n = pread(fd, buf, sizeof buf, (off_t)i * h.psize);
+        if (n < 0) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
+        if (i && n > 0 && buf[0] == 1) buf[0] = 0; /* its number */
+        if (!head_is_first(buf, (size_t)n, &h)) return ISO_OK;
+        if (n < (ssize_t)sizeof buf) break;
+    }
+    *whole = h.psize && st.st_size >= 2 * (off_t)h.psize;
+    *begun = true;
+    return ISO_OK;
+}
+
 static const head *head_of(const head h[2], uint64_t txnid)
 {
     return h[0].txnid == txnid ? &h[0] : h[1].txnid == txnid ? &h[1] : NULL;

@@ -53,8 +53,9 @@ static iso_status run_once(const config *c, const iso_model *m, iso_encoder *e, 
 {
     char *db = iso_format("%s/%d.db", c->output, round + 1);
     if (!db) return iso_fail_memory(err);
-    iso_status status = ISO_OK;
-    if (iso_store_exists(db)) status = iso_fail(err, ISO_E_ARGUMENT, "%s is there already", db);
+    iso_store_found found;
+    iso_status status = iso_store_look(db, &found, err);
+    if (!status && found == ISO_STORE_COMPLETE) status = iso_fail(err, ISO_E_ARGUMENT, "%s is there already", db);
     iso_encode_spec spec = {.images = c->images, .db = db, .dim = iso_model_dim(m), .digest = iso_model_digest(m), .batch = (int)c->batch,
                             .threads = (int)c->threads, .encode = encode, .encode_ctx = e, .skipped = skipped};
     if (!status) status = iso_encode(&spec, counts, err);

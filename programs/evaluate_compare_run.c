@@ -81,12 +81,14 @@ static char *database_of(const iso_comparison *c, const char *name, const char *
 static iso_status check_database(const char *db, const char *name, const char *digest, const char *images,
                                  iso_error *err)
 {
-    if (!iso_store_exists(db)) return ISO_OK;
+    iso_store_found found;
+    iso_status status = iso_store_look(db, &found, err);
+    if (status || found != ISO_STORE_COMPLETE) return status;
     iso_store *store = NULL;
     iso_txn *txn = NULL;
     iso_store_info info;
     char *folder = iso_dataset_image_dir(images), *root = folder ? realpath(folder, NULL) : NULL;
-    iso_status status = folder ? ISO_OK : iso_fail_memory(err);
+    if (!folder) status = iso_fail_memory(err);
     if (!status && !root) status = iso_fail_errno(err, "cannot open the folder %s", folder);
     if (!status) status = iso_store_open(db, ISO_STORE_READ, NULL, &store, err);
     if (!status) status = iso_txn_begin(store, false, &txn, err);

@@ -57,7 +57,10 @@ static iso_status run(config *c, iso_encode_counts *counts, iso_error *err)
     iso_status status = iso_indexer_db(&c->db, err);
     if (status) return status;
     if (!c->model) {
-        if (!iso_store_exists(c->db)) return iso_fail(err, ISO_E_ARGUMENT, "--model is missing: %s is not there yet", c->db);
+        iso_store_found found;
+        if ((status = iso_store_look(c->db, &found, err))) return status;
+        if (found != ISO_STORE_COMPLETE)
+            return iso_fail(err, ISO_E_ARGUMENT, "--model is missing: %s %s", c->db, found == ISO_STORE_NONE ? "is not there yet" : "was never completed");
         if (!(c->model = own = iso_indexer_model(c->db))) return iso_fail_memory(err);
     }
     const iso_backend *backend = NULL;

@@ -158,6 +158,11 @@ has "$out" '"failed":[{' 'the list of bad models'
 compare --models "$work/cut.safetensors"
 expect 'only a bad model' 1
 same "$out" '' 'only a bad model'
+mkdir -p "$work/begun/pca.db" # by a run that was killed
+: >"$work/begun/pca.db/data.mdb"
+compare --models "$work/pca.safetensors" --work "$work/begun" --examples none
+expect 'a database that was only begun' 0
+rm -r "$work/begun"
 cp "$work/v-1.safetensors" "$work/i.safetensors"
 compare --models "$work/i.safetensors,$work/pca.safetensors"
 expect 'a database of another model' 1

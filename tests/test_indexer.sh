@@ -233,6 +233,16 @@ indexer export --db "$work/i.db" --vectors "$work/v2.npy" --paths "$work/p2.txt"
 expect 'export again' 0
 cmp "$work/v.npy" "$work/v2.npy" || failed=1
 same "$(tr '\0' '\n' <"$work/p2.txt")" "$(<"$work/p.txt")" 'paths ended by NUL'
+for size in 0 100; do # begun by runs that were killed, or found the disk full
+    mkdir "$work/begun.db"
+    head -c $size "$db/data.mdb" >"$work/begun.db/data.mdb"
+    indexer encode --images "$work/moved" --db "$work/begun.db"
+    expect 'no model for a database that was only begun' 2
+    has "$said" 'was never completed' 'no model for a database that was only begun'
+    indexer encode --images "$work/moved" --model "$work/model" --db "$work/begun.db" --relocate
+    expect 'a database that was only begun' 0
+    rm -r "$work/begun.db"
+done
 indexer import --vectors "$work/v.npy" --paths "$work/other" --db "$work/i2.db"
 expect 'paths that are not as many' 1
 [[ ! -e $work/i2.db ]] || { echo 'a refused import made a database'; failed=1; }

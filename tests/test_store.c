@@ -2,6 +2,7 @@
 #include "tests/store_common.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -180,7 +181,9 @@ static void test_open(void **state)
     wipe();
     assert_int_equal(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err), ISO_E_NOT_FOUND);
     assert_int_equal(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err), ISO_E_NOT_FOUND);
-    assert_false(iso_store_exists(db));
+    iso_store_found found;
+    OK(iso_store_look(db, &found, &err));
+    assert_int_equal(found, ISO_STORE_NONE);
     iso_store_spec spec = {.dim = DIM, .digest = digest_a, .root = "/tmp", .model = "/nonexistent/m.safetensors"};
     assert_int_equal(iso_store_open(db, ISO_STORE_CREATE, &spec, &s, &err), ISO_E_IO);
     assert_int_equal(access(db, F_OK), -1); /* nothing is left behind */
@@ -191,7 +194,8 @@ static void test_open(void **state)
     assert_int_equal(iso_store_open(db, ISO_STORE_READ, NULL, &second, &err), ISO_E_ARGUMENT); /* twice in one process */
     fill(s, 0, 10);
     iso_store_close(s);
-    assert_true(iso_store_exists(db));
+    OK(iso_store_look(db, &found, &err));
+    assert_int_equal(found, ISO_STORE_COMPLETE);
     snprintf(file, sizeof file, "%s/model.safetensors", db);
     size_t n;
     char *copy = read_bytes(file, &n);
@@ -250,6 +254,83 @@ static void test_killed_create(void **state)
     fill(s, 0, 3);
     sound(s);
     iso_store_close(s);
+}
+
+/* The same where the disk was full at any of its first pages; the model is that of the attempt that succeeds. */
+static void test_full_create(void **state)
+{
+    (void)state;
+    static const rlim_t sizes[] = {0, 1, 20, 100, 200, 4096, 4100, 5000, 8191, 8192, 10000, 12288, 16383};
+    char data[700], copy[700];
+    struct rlimit old;
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    snprintf(file, sizeof file, "%s/m", base);
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    snprintf(copy, sizeof copy, "%s/model.safetensors", db);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        iso_store_spec spec = {.dim = DIM, .digest = digest_b, .root = "/usr"};
+        iso_store_found found;
+        size_t n;
+        wipe();
+        iso_store *s = make(NULL); /* for the lock file, which is larger */
+        iso_store_close(s);
+        unlink(data);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){sizes[i], old.rlim_max});
+        iso_status status = iso_store_open(db, ISO_STORE_CREATE, &spec, &s, &err);
+        setrlimit(RLIMIT_FSIZE, &old);
+        assert_int_equal(status, ISO_E_IO);
+        write_bytes(copy, "m", 1);
+        OK(iso_store_look(db, &found, &err));
+        assert_int_equal(found, ISO_STORE_INCOMPLETE);
+        assert_int_not_equal(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err), ISO_OK);
+        assert_non_null(strstr(err.message, "complete"));
+        write_bytes(file, "another", 7);
+        s = make(file);
+        fill(s, 0, 3);
+        sound(s);
+        iso_store_close(s);
+        char *bytes = read_bytes(copy, &n);
+        assert_true(n == 7 && !memcmp(bytes, "another", 7));
+        free(bytes);
+    }
+}
+
+/* A complete one that was cut off or damaged is never made anew. */
+static void test_damaged_create(void **state)
+{
+    (void)state;
+    static const size_t cuts[] = {0, 1, 100, 4096, 4200, 8191, 8192, 12288};
+    char index[700];
+    size_t n, now;
+    wipe();
+    iso_store *s = make(NULL);
+    for (uint64_t i = 0; i < 3; i++) fill(s, i, 1);
+    iso_store_close(s);
+    snprintf(file, sizeof file, "%s/data.mdb", db);
+    snprintf(index, sizeof index, "%s/index.faiss", db);
+    char *good = read_bytes(file, &n);
+    for (int round = 0; round < 3; round++)
+        for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+            size_t bytes = round < 2 ? cuts[i] : n;
+            if (round == 0 && bytes < 152) continue; /* nothing in it tells */
+            char *bad = malloc(bytes + 1);
+            assert_non_null(bad);
+            memcpy(bad, good, bytes);
+            if (round == 1) write_bytes(index, "x", 1);
+            if (round == 2) memset(bad + (i % 2) * 4096, i < 4 ? 0 : 255, 152);
+            write_bytes(file, bad, bytes);
+            iso_store_found found;
+            OK(iso_store_look(db, &found, &err));
+            assert_int_equal(found, ISO_STORE_COMPLETE);
+            iso_store_spec spec = {.dim = DIM, .digest = digest_a, .root = "/tmp"};
+            assert_int_equal(iso_store_open(db, ISO_STORE_CREATE, &spec, &s, &err), ISO_E_FORMAT);
+            char *after = read_bytes(file, &now);
+            assert_true(now == bytes && !memcmp(after, bad, now));
+            free(after);
+            free(bad);
+        }
+    free(good);
 }
 
 /* The map grows as the data do, under readers, and with readers in this process keeping their snapshot. */
@@ -495,7 +576,7 @@ int main(int argc, char **argv)
     if (!set_up("test_store")) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_items), cmocka_unit_test(test_walks), cmocka_unit_test(test_wrong_vectors), cmocka_unit_test(test_open),
-        cmocka_unit_test(test_killed_create), cmocka_unit_test(test_growth), cmocka_unit_test(test_few_addresses), cmocka_unit_test(test_grown_elsewhere),
+        cmocka_unit_test(test_killed_create), cmocka_unit_test(test_full_create), cmocka_unit_test(test_damaged_create), cmocka_unit_test(test_growth), cmocka_unit_test(test_few_addresses), cmocka_unit_test(test_grown_elsewhere),
         cmocka_unit_test(test_model), cmocka_unit_test(test_threads), cmocka_unit_test(test_moved)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
