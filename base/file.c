@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -88,19 +90,41 @@ static bool is_temporary(const char *name)
 {
     static const char begin[] = ".isoface-";
     const size_t digits = 16, n = sizeof begin - 1;
-    return strncmp(name, begin, n) == 0 && strspn(name + n, "0123456789abcdef") == digits && strcmp(name + n + digits, ".tmp") == 0;
+    if (strncmp(name, begin, n) != 0) return false;
+    name += n;
+    return strcmp(name, "compact.tmp") == 0 || strcmp(name, "import.tmp") == 0 /* the store's */
+        || (strspn(name, "0123456789abcdef") == digits && strcmp(name + digits, ".tmp") == 0);
+}
+
+/* Who writes it has it locked, however long ago that was. */
+static bool is_left(int folder, const char *name)
+{
+    struct stat st;
+    const int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) return false;
+    const bool old = !fstat(fd, &st) && S_ISREG(st.st_mode) && time(NULL) - st.st_mtime > DAY;
+    const bool left = old && (!flock(fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK); /* not every file system has locks */
+    close(fd);
+    return left;
 }
 
 void iso_file_sweep(const char *folder)
 {
     const struct dirent *e;
-    struct stat st;
     DIR *d = opendir(folder);
-    const time_t now = time(NULL);
     while (d && (e = readdir(d)))
-        if (is_temporary(e->d_name) && !fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode) && now - st.st_mtime > DAY)
-            unlinkat(dirfd(d), e->d_name, 0); /* best effort */
+        if (is_temporary(e->d_name) && is_left(dirfd(d), e->d_name)) unlinkat(dirfd(d), e->d_name, 0); /* best effort */
     if (d) closedir(d);
+}
+
+/* Many files often go into one folder, which may be large. */
+static void sweep_once(const char *folder)
+{
+    static _Atomic uint64_t last;
+    struct stat st;
+    if (stat(folder, &st)) return;
+    const uint64_t this = ((uint64_t)st.st_ino * 0x9E3779B97F4A7C15u ^ (uint64_t)st.st_dev) | 1;
+    if (atomic_exchange(&last, this) != this) iso_file_sweep(folder);
 }
 
 /* The target's own mode where it exists, else what the umask leaves of 0666: a
@@ -172,12 +196,14 @@ iso_status iso_file_create(const char *path, iso_file **out, iso_error *err)
     int fd = -1;
     iso_status status = resolve(f, path, &target, &exists, err);
     if (status) goto fail;
+    sweep_once(f->folder);
     fd = open_beside(f);
     if (fd < 0) {
         status = iso_fail_errno(err, "cannot write %s", path);
         goto fail;
     }
-    /* Best effort: on a foreign file system the mode may not be ours to set. */
+    /* Best effort: not every file system has locks; on a foreign one the mode may not be ours to set. */
+    if (flock(fd, LOCK_SH | LOCK_NB) != 0) errno = 0;
     if (exists && fchmod(fd, target.st_mode & 0777) != 0) errno = 0;
     f->stream = fdopen(fd, "wb");
     if (!f->stream) {

@@ -35,7 +35,8 @@ ISO_CHECK iso_status iso_file_read_huge(const char *path, size_t limit, char **d
 /* Whether both names are one file, under links too, or would be if they were written. */
 bool iso_file_same(const char *a, const char *b);
 
-/* Removes what writers that were killed have left in a folder: temporary files of iso_file_create, a day old. */
+/* Removes what writers that were killed have left in a folder: temporary files of iso_file_create and of the store, a day old. Those that are
+ * still being written stay. iso_file_create does so in the folder that it writes to. */
 void iso_file_sweep(const char *folder);
 
 /* A number that nobody has had, and not 0: for names and marks, not for secrets. */

@@ -73,7 +73,7 @@ ISO_CHECK iso_status iso_store_relocate(iso_store *s, const char *root, iso_erro
 ISO_CHECK iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err);
 /* Rewrites the database without its free pages, and its sums (iso_store_moments) where they are missing or wrong. Nobody
  * else may have it open: ISO_E_IO says so, and nothing has changed. The old file stands until the new one is complete and
- * on disk. Sizes in bytes. */
+ * on disk; ISO_E_INTERRUPTED when iso_interrupted before. Sizes in bytes. */
 ISO_CHECK iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err);
 
 /* A new database of many items in one pass, about as fast as the disk takes it: items without files (no size, time, content),

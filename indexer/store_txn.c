@@ -1,6 +1,7 @@
 /* store_txn.c: transactions, the growing map, moving and compacting a database. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "indexer/store_internal.h"
 
 /* What the newest snapshot takes of the file, and the map, in bytes. */
@@ -260,6 +262,32 @@ iso_status iso_store_replace(iso_store *s, const char *temporary, const char *da
     return ISO_OK;
 }
 
+/* LMDB copies without asking anybody. Who stands by takes its file away on an interruption: the next write fails. */
+typedef struct copying {
+    int fd, instead;
+    atomic_bool done;
+} copying;
+
+static void *stand_by(void *ctx)
+{
+    copying *c = ctx;
+    while (!c->done && !iso_interrupted()) nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    if (iso_interrupted()) (void)dup2(c->instead, c->fd);
+    return NULL;
+}
+
+static int copy_to(iso_store *s, int fd)
+{
+    copying c = {.fd = fd, .instead = s->dir_fd};
+    pthread_t thread;
+    const bool watched = !pthread_create(&thread, NULL, stand_by, &c); /* without, the copy is made to the end */
+    int rc = mdb_env_copyfd2(s->env, fd, MDB_CP_COMPACT);
+    c.done = true;
+    if (watched) pthread_join(thread, NULL);
+    if (!rc && !iso_interrupted() && fsync(fd)) rc = errno;
+    return rc;
+}
+
 /* The copy goes beside the old file; only when it is whole and synced it takes its place. */
 static iso_status compact_into(iso_store *s, const char *temporary, const char *data, iso_error *err)
 {
@@ -267,12 +295,12 @@ static iso_status compact_into(iso_store *s, const char *temporary, const char *
     if (fd < 0) return iso_fail_errno(err, "cannot write %s", temporary);
     struct stat st;
     if (!fstat(s->data_fd, &st) && fchmod(fd, st.st_mode & 0777)) errno = 0; /* best effort */
-    int rc = mdb_env_copyfd2(s->env, fd, MDB_CP_COMPACT);
-    if (!rc && fsync(fd)) rc = errno;
+    int rc = copy_to(s, fd);
     close(fd);
-    if (rc) {
+    const bool stopped = iso_interrupted();
+    if (rc || stopped) {
         unlink(temporary);
-        return iso_lmdb_fail(err, rc, s->dir, "compact");
+        return stopped ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted: %s was not compacted", s->dir) : iso_lmdb_fail(err, rc, s->dir, "compact");
     }
     return iso_store_replace(s, temporary, data, err);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/args.h"
+#include "base/progress.h"
 #include "indexer/store.h"
 #include "programs/indexer.h"
 
@@ -32,6 +33,7 @@ int iso_indexer_compact(int argc, char **argv)
     uint64_t before = 0, after = 0;
     int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;
+    iso_interrupt_install();
     iso_status status = iso_indexer_db(&c.db, &err);
     if (!status) status = iso_store_compact(c.db, &before, &after, &err);
     if (!status && !c.quiet) printf("%" PRIu64 " bytes before, %" PRIu64 " after\n", before, after);

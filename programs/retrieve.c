@@ -10,6 +10,7 @@
 
 #include "base/args.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "base/text.h"
 #include "retriever/answer.h"
 #include "retriever/scorer.h"
@@ -206,6 +207,7 @@ static iso_status run(config *c, iso_error *err)
     if (st == ISO_OK) st = iso_query_read(q, err);
     if (st == ISO_OK) st = list_skipped(c, q, err);
     if (st == ISO_OK) st = iso_query_run(q, &(iso_query_options){.k = c->k, .scorer = (iso_scoring)iso_scorer_by_name(c->scorer), .gamma = c->gamma, .exclude_query = c->exclude}, &a, err);
+    if (st == ISO_OK && iso_interrupted()) st = iso_fail(err, ISO_E_INTERRUPTED, "interrupted");
     if (st != ISO_OK) goto done;
     int64_t n = iso_answer_count(a);
     if (n < c->k && !c->quiet) fprintf(stderr, "%s: the database has only %" PRId64 " image%s to answer with, fewer than the %" PRId64 " asked for\n", program, n, n == 1 ? "" : "s", c->k);
@@ -226,6 +228,7 @@ int main(int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error to report, not to die of */
     int code = iso_args_parse(&command, argc, argv, 1, &c, NULL);
     if (code == ISO_ARGS_RUN) {
+        iso_interrupt_install();
         iso_status st = check(&c, &err);
         if (c.threads) omp_set_num_threads((int)c.threads);
         if (st == ISO_OK) st = run(&c, &err);

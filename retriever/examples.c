@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "indexer/dataset.h"
 
 enum { BATCH = 16 }; /* images in memory at a time, and in one run of the encoder */
@@ -261,7 +262,7 @@ iso_status iso_query_read(iso_query *q, iso_error *err)
         memset(b->slot, 0, sizeof b->slot);
         b->count = q->pendings - done < BATCH ? (int)(q->pendings - done) : BATCH;
         for (int i = 0; i < b->count; i++) b->slot[i].from = &q->pending[done + (size_t)i];
-        st = read_batch(q, b, err);
+        st = iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the examples were read") : read_batch(q, b, err);
         if (st == ISO_OK) done += (size_t)b->count;
     }
     for (size_t i = 0; i < done; i++) free(q->pending[i].path); /* what failed stays, to be tried again */

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "indexer/image.h"
 
 iso_status iso_cairo_fail(iso_error *err, cairo_status_t status)
@@ -43,15 +44,16 @@ iso_status iso_tiles_load(const iso_sheet_image *images, size_t n, int side, cai
         uint8_t *rgb = NULL;
         iso_error why;
         out[i] = NULL;
-        if (!images[i].file) continue;
+        if (!images[i].file || iso_interrupted()) continue;
         iso_status st = iso_image_thumbnail(images[i].file, side, &rgb, &why);
         if (st == ISO_OK) out[i] = to_surface(rgb, side);
         memory = memory && st != ISO_E_MEMORY && (st != ISO_OK || out[i]);
         free(rgb);
     }
-    if (memory) return ISO_OK;
+    const bool stopped = iso_interrupted();
+    if (memory && !stopped) return ISO_OK;
     iso_tiles_free(out, n);
-    return iso_fail_memory(err);
+    return stopped ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted: no contact sheet was written") : iso_fail_memory(err);
 }
 
 void iso_tiles_free(cairo_surface_t **tiles, size_t n)

@@ -17,6 +17,27 @@ expect() {
     printf '%s: exit code %d, expected %d\n%s\n' "$1" "$rc" "$2" "$said"
     failed=1
 }
+# stopped DB WHAT PROGRAM ARG...: a program that is told to stop while it waits for the database says so, and leaves no file behind. WHAT: of the run
+stopped() {
+    local db=$1 what=$2 pid caught i
+    exec 9<"$db"
+    flock -x 9
+    (trap - EXIT; exec "$bin/$3" "${@:4}" >"$work/out" 2>"$work/said" 9<&-) &
+    pid=$!
+    for ((i = 0; i < 100; i++)); do # until it would rather be told than killed
+        caught=$(sed -n 's/^SigCgt:\s*//p' "/proc/$pid/status")
+        [[ $(<"/proc/$pid/comm") == "$3" ]] && ((0x${caught:-0} & 1 << 14)) && break
+        sleep 0.02
+    done
+    kill -TERM $pid
+    flock -u 9
+    wait $pid 2>>"$work/log"
+    rc=$? said=$(<"$work/said")
+    exec 9<&-
+    expect "$what" 1
+    has "$said" interrupted "$what"
+    same "$(find "$work" -name '.isoface-*.tmp')" '' "$what: temporary files"
+}
 # has TEXT PATTERN WHAT
 has() {
     [[ $1 == *"$2"* ]] && return

@@ -1,4 +1,5 @@
 /* base: errors, memory, files that appear whole, command lines, progress, text. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -286,6 +288,44 @@ static void test_file_disk_full(void **state)
     assert_int_equal(names_in_folder(), 1);
     unlink(path);
     free(path);
+}
+
+/* What killed writers have left goes a day later, when something else is written there; never what is still being written. */
+static void test_file_left(void **state)
+{
+    (void)state;
+    static const char *const names[] = {".isoface-0123456789abcdef.tmp", ".isoface-compact.tmp", ".isoface-import.tmp", ".isoface-other.tmp"};
+    const struct timespec old[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = time(NULL) - 2 * 24 * 60 * 60}};
+    iso_error err;
+    iso_file *f;
+    char *below = in_folder("below"), *path = iso_path_join(below, "file");
+    assert_int_equal(mkdir(below, 0777), 0);
+    assert_int_equal(iso_file_create(path, &f, &err), ISO_OK);
+    DIR *d = opendir(below);
+    const struct dirent *e;
+    assert_non_null(d);
+    while ((e = readdir(d)))
+        if (strstr(e->d_name, ".tmp")) assert_int_equal(utimensat(dirfd(d), e->d_name, old, 0), 0);
+    iso_file_sweep(below);
+    assert_int_equal(iso_file_commit(f, &err), ISO_OK);
+    for (int i = 0; i < 4; i++) {
+        char *left = iso_path_join(below, names[i]);
+        write_text(left, "left");
+        assert_int_equal(utimensat(AT_FDCWD, left, old, 0), 0);
+        free(left);
+    }
+    char *other = in_folder("other"); /* a folder is looked through when it is another than the last */
+    assert_int_equal(iso_file_create(other, &f, &err), ISO_OK);
+    iso_file_abort(f);
+    assert_int_equal(iso_file_create(path, &f, &err), ISO_OK);
+    assert_int_equal(iso_file_commit(f, &err), ISO_OK);
+    for (int i = 0; i < 4; i++) assert_int_equal(faccessat(dirfd(d), names[i], F_OK, 0), i < 3 ? -1 : 0);
+    closedir(d);
+    unlink(path);
+    char *left = iso_path_join(below, names[3]);
+    unlink(left);
+    assert_int_equal(rmdir(below), 0);
+    free(left), free(other), free(path), free(below);
 }
 
 static void test_file_read(void **state)
@@ -684,6 +724,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_file_refuses, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_same, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_disk_full, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_left, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_read, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_pipes, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_read_huge, folder_make, folder_remove),

@@ -72,9 +72,10 @@ same "$((added + $(sed 's/^added \([0-9]*\),.*/\1/' <<<"$out")))" 39 'added by t
 
 # ---- what killed writers left goes after a day
 touch "$db/.isoface-0123456789abcdef.tmp" "$db/.isoface-other.tmp"
-touch -d '2 days ago' "$db/.isoface-0123456789abcdee.tmp" "$db/.isoface-other.tmp"
+touch -d '2 days ago' "$db/.isoface-0123456789abcdee.tmp" "$db/.isoface-compact.tmp" "$db/.isoface-import.tmp" "$db/.isoface-other.tmp"
 must "$bin/indexer" encode --images "$work/drawn" --db "$db" --quiet
-[[ -e $db/.isoface-0123456789abcdef.tmp && -e $db/.isoface-other.tmp && ! -e $db/.isoface-0123456789abcdee.tmp ]] || { echo 'temporary files'; failed=1; }
+[[ -e $db/.isoface-0123456789abcdef.tmp && -e $db/.isoface-other.tmp && ! -e $db/.isoface-0123456789abcdee.tmp
+    && ! -e $db/.isoface-compact.tmp && ! -e $db/.isoface-import.tmp ]] || { echo 'temporary files'; failed=1; }
 rm "$db"/.isoface-*
 
 # ---- principal components
@@ -290,6 +291,7 @@ indexer remove --db "$db" --missing
 expect 'every file missing' 2
 mv "$work/away" "$work/moved"
 mv "$work/000010.jpg" "$work/moved/img_align_celeba/"
+stopped "$db" 'an interrupted compaction' indexer compact --db "$db"
 indexer compact --db "$db"
 expect compact 0
 indexer verify --db "$db"

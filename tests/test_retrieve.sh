@@ -163,6 +163,8 @@ expect 'html' 0
 same "$(grep -c '<figure><img alt' "$work/sheet.html") $(grep -c 'no picture' "$work/sheet.html")" '60 1' 'pictures in html'
 has "$(<"$work/sheet.html")" '&quot;quoted&quot;' 'html escapes'
 cp "$work/drawn/img_align_celeba/000010.jpg" "$work/faces/"
+stopped "$db" 'an interrupted sheet' retrieve --query "$work/q" --db "$db" --sheet "$work/stopped.png"
+[[ ! -e $work/stopped.png ]] || { echo 'a sheet in spite of an interruption'; failed=1; }
 retrieve --query "$work/q" --db "$db" --sheet "$work/nowhere/sheet.png"
 expect 'nowhere to write the sheet' 1
 

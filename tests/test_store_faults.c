@@ -3,7 +3,10 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/wait.h>
+
+#include "base/progress.h"
 
 /* Puts items 0, 1, ... for ever, telling each commit's count through fd 1. */
 static int child_forever(const char *dir)
@@ -20,6 +23,12 @@ static int child_forever(const char *dir)
         n += 1 + n % 7;
         if (write(1, &n, sizeof n) != sizeof n) return 1;
     }
+}
+
+static void interrupt(int number)
+{
+    (void)number;
+    raise(SIGINT);
 }
 
 static void test_kill(void **state)
@@ -219,6 +228,37 @@ static void test_full_disk(void **state)
     iso_store_close(s);
 }
 
+/* Compaction stops where it is interrupted, in the middle of the copy too. */
+static void test_stopped_compaction(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 3000);
+    iso_store_close(s);
+    for (int round = 0; round < 4; round++) {
+        pid_t child = fork();
+        if (child == 0) {
+            uint64_t before, after;
+            iso_interrupt_install();
+            if (round == 0) raise(SIGINT);
+            else setitimer(ITIMER_REAL, &(struct itimerval){.it_value = {.tv_usec = 1500 * round}}, NULL), signal(SIGALRM, interrupt);
+            iso_status status = iso_store_compact(db, &before, &after, &err);
+            _exit(status == ISO_E_INTERRUPTED ? 10 : status ? 2 : round == 0);
+        }
+        int code;
+        assert_int_equal(waitpid(child, &code, 0), child);
+        assert_true(WIFEXITED(code) && (WEXITSTATUS(code) == 10 || (WEXITSTATUS(code) == 0 && round)));
+        char temporary[700];
+        snprintf(temporary, sizeof temporary, "%s/.isoface-compact.tmp", db);
+        assert_int_equal(access(temporary, F_OK), -1);
+        s = make(NULL);
+        assert_int_equal(info_of(s).count, 3000);
+        sound(s);
+        iso_store_close(s);
+    }
+}
+
 /* Somebody who may only read reads. */
 static void test_read_only(void **state)
 {
@@ -253,6 +293,7 @@ int main(int argc, char **argv)
     if (argc == 3 && !strcmp(argv[1], "--forever")) return child_forever(argv[2]);
     if (!set_up("test_store_faults")) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_read_only)};
+        cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_stopped_compaction), cmocka_unit_test(test_read_only)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
