@@ -189,6 +189,7 @@ tests := $(test_sources:tests/%.c=$(BUILD)/tests/%)
 # Allocations of Isoface's own go through the test, which refuses some.
 refusable := malloc calloc realloc aligned_alloc posix_memalign strdup mmap
 $(BUILD)/tests/test_train_memory: private link += $(refusable:%=-Wl$(comma)--wrap=%)
+$(BUILD)/tests/test_store_memory: private link += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc vasprintf mdb_cursor_open)
 $(tests): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(test_support:%.c=$(BUILD)/obj/%.o) $(BUILD)/libisoface.a
 	@mkdir -p $(@D)
 	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a -lcmocka $(libraries) $(cuda_libraries) -o $@)

@@ -62,16 +62,24 @@ static int same_inode(const char *a, const char *b)
     return is_a && is_b && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }
 
+/* The folder of a path that is no longer than paths may be. */
+static bool folder_in(const char *path, char out[PATH_MAX])
+{
+    const size_t n = (size_t)(name_in(path) - path);
+    if (n >= PATH_MAX - 1) return false;
+    memcpy(out, path, n);
+    strcpy(out + n, ".");
+    return true;
+}
+
+/* Without memory of its own: that there is none is no answer. */
 bool iso_file_same(const char *a, const char *b)
 {
+    char in_a[PATH_MAX], in_b[PATH_MAX];
     if (strcmp(a, b) == 0) return true;
     const int same = same_inode(a, b);
     if (same >= 0) return same;
-    if (strcmp(name_in(a), name_in(b)) != 0) return false;
-    char *in_a = folder_of(a), *in_b = folder_of(b);
-    const bool one = in_a && in_b && same_inode(in_a, in_b) == 1;
-    free(in_a), free(in_b);
-    return one;
+    return strcmp(name_in(a), name_in(b)) == 0 && folder_in(a, in_a) && folder_in(b, in_b) && same_inode(in_a, in_b) == 1;
 }
 
 uint64_t iso_fresh_number(void)

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,13 +216,10 @@ static const char *const ours[] = {"data.mdb", "lock.mdb", MODEL_NAME, "index.fa
 
 bool iso_store_owns(const iso_store *s, const char *path)
 {
-    bool owns = false;
-    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
-        char *file = iso_path_join(s->dir, ours[i]);
-        owns = owns || !file || iso_file_same(file, path);
-        free(file);
-    }
-    return owns;
+    char file[PATH_MAX]; /* none of ours can be longer */
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        if (snprintf(file, sizeof file, "%s/%s", s->dir, ours[i]) < (int)sizeof file && iso_file_same(file, path)) return true;
+    return false;
 }
 
 /* A folder that a database may be made in: empty, or left by a killed attempt. */

@@ -237,8 +237,10 @@ iso_status iso_item_put(iso_txn *t, iso_item *item, const float *vector, iso_err
     if (status) return status;
     if (!item->path || !*item->path || strlen(item->path) > ISO_STORE_PATH_MAX) return iso_fail(err, ISO_E_ARGUMENT, "an item needs a path");
     if (!iso_vector_ok(vector, t->store->dim, &why)) return iso_fail(err, ISO_E_NUMERIC, "the vector of %s holds %s", item->path, why);
-    status = iso_item_by_path(t, item->path, &old, NULL);
-    if (status && status != ISO_E_NOT_FOUND) return iso_item_by_path(t, item->path, &old, err); /* for its message */
+    uint8_t hash[16];
+    iso_path_hash(item->path, hash);
+    status = index_find(t, t->store->by_path, hash, item->path, &old, err); /* a new path needs no message */
+    if (status && status != ISO_E_NOT_FOUND) return status;
     bool replace = status == ISO_OK;
     status = iso_sums_begin(t, err);
     if (!status && replace) status = iso_sums_subtract(t, old.id, err);

@@ -244,7 +244,10 @@ static iso_status open_index(iso_searcher *s, seen *at, const char *path, iso_er
 {
     const iso_store_info *info = &at->info;
     iso_txn *txn = at->txn;
-    if (at->read == ISO_E_MEMORY) return iso_fail_memory(err);
+    if (at->read == ISO_E_MEMORY) { /* or files: what it was is said there */
+        if (err) *err = at->why;
+        return at->read;
+    }
     if (at->read != ISO_OK) return rebuild(s, txn, info, at->kind[0] ? at->kind : NULL, path, at->why.message, err);
     s->index = at->index;
     at->index = NULL;

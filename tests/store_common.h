@@ -1,4 +1,4 @@
-/* store_common.h: what the store's two test programs share: items whose vectors tell their number. */
+/* store_common.h: what the store's test programs share: items whose vectors tell their number. */
 #ifndef ISO_TESTS_STORE_COMMON_H
 #define ISO_TESTS_STORE_COMMON_H
 

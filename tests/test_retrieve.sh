@@ -151,6 +151,13 @@ expect 'examples that cancel out' 1
 "$bin/retrieve" --query-id 1 --db "$db" >/dev/full 2>"$work/said" && { echo 'a full disk went unnoticed'; failed=1; }
 has "$(<"$work/said")" 'No space left' 'a full disk'
 
+# ---- where files may not be opened, which is said
+for n in 4 5 6 7 8 9 10; do
+    (ulimit -n $n && exec "$bin/retrieve" --query-id 1 --db "$db") >"$work/out" 2>"$work/said"
+    rc=$? said=$(<"$work/said")
+    ((rc)) && has "$said" 'Too many open files' "$n open files"
+done
+
 # ---- sheets
 retrieve --query "$work/q" --not "$work/faces/000012.jpg" -k 7 --db "$db" --sheet "$work/sheet.png"
 expect 'png' 0

@@ -1,0 +1,109 @@
+/* test_store_memory.c: the database where memory runs out: it is told as that, and never taken for an answer. */
+#include "tests/store_common.h"
+
+#include <errno.h>
+#include <lmdb.h>
+
+#include "base/file.h"
+#include "indexer/exchange.h"
+
+/* The linker leads Isoface's calls here (Makefile). */
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t size);
+int __real_vasprintf(char **out, const char *fmt, va_list args);
+int __real_mdb_cursor_open(MDB_txn *txn, MDB_dbi table, MDB_cursor **out);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+int __wrap_vasprintf(char **out, const char *fmt, va_list args);
+int __wrap_mdb_cursor_open(MDB_txn *txn, MDB_dbi table, MDB_cursor **out);
+
+static long asked, refuse = -1, refusals = 1; /* refuse -1: none is */
+
+static bool refused(void)
+{
+    const long number = asked++;
+    if (refuse < 0 || number < refuse || number >= refuse + refusals) return false;
+    errno = ENOMEM;
+    return true;
+}
+
+void *__wrap_malloc(size_t size) { return refused() ? NULL : __real_malloc(size); }
+void *__wrap_calloc(size_t n, size_t size) { return refused() ? NULL : __real_calloc(n, size); }
+void *__wrap_realloc(void *p, size_t size) { return refused() ? NULL : __real_realloc(p, size); }
+int __wrap_vasprintf(char **out, const char *fmt, va_list args) { return refused() ? -1 : __real_vasprintf(out, fmt, args); }
+int __wrap_mdb_cursor_open(MDB_txn *txn, MDB_dbi table, MDB_cursor **out)
+{
+    return refused() ? ENOMEM : __real_mdb_cursor_open(txn, table, out);
+}
+
+/* Each allocation of `work` in turn: done, or out of memory; done where none is refused. */
+static void every(iso_status (*work)(void *), void *ctx)
+{
+    for (long n = 0;; n++) {
+        asked = 0;
+        refuse = n;
+        const iso_status status = work(ctx);
+        refuse = -1;
+        if (status && status != ISO_E_MEMORY) fail_msg("allocation %ld: %d: %s", n, status, err.message);
+        if (status) assert_non_null(strstr(err.message, "memory"));
+        if (asked <= n) { /* the last one had them all */
+            assert_int_equal(status, ISO_OK);
+            assert_true(n > 1); /* the deliberately wrong case: some were refused */
+            return;
+        }
+    }
+}
+
+static iso_status put_one(void *ctx)
+{
+    iso_txn *t;
+    float v[DIM];
+    iso_item item = {.path = "p/new"};
+    vector_of(7, v);
+    iso_status status = iso_txn_begin(ctx, true, &t, &err);
+    if (status) return status;
+    status = iso_item_put(t, &item, v, &err);
+    iso_txn_abort(t);
+    return status;
+}
+
+static iso_status export(void *ctx)
+{
+    int64_t rows;
+    char vectors[700], paths[700];
+    snprintf(vectors, sizeof vectors, "%s/v.npy", base);
+    snprintf(paths, sizeof paths, "%s/p.txt", base);
+    unlink(vectors);
+    return iso_export(ctx, vectors, paths, false, &rows, &err);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 20);
+    every(put_one, s);
+    every(export, s);
+    char data[1400];
+    snprintf(data, sizeof data, "%s/../%s/x.db/data.mdb", base, strrchr(base, '/') + 1);
+    asked = refuse = 0;
+    refusals = 1000000;
+    const bool theirs = iso_store_owns(s, "/no/such/folder/v.npy"), own = iso_store_owns(s, data);
+    refuse = -1;
+    refusals = 1;
+    assert_false(theirs);
+    assert_true(own);
+    assert_int_equal(info_of(s).count, 20);
+    sound(s);
+    iso_store_close(s);
+}
+
+int main(void)
+{
+    if (!set_up("test_store_memory")) return 1;
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused)};
+    return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
+}
