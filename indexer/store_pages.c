@@ -87,7 +87,15 @@ static ssize_t read_at(int fd, void *buf, size_t bytes, uint64_t at)
     return n;
 }
 
-static iso_status heads_read(int fd, const char *dir, head out[2], uint64_t *bytes, iso_error *err)
+/* LMDB writes transaction n into header page n & 1, and reads it there: a number that is elsewhere leads it to the other tree. Where both
+ * are 0, none has been committed. */
+static bool heads_follow(const head h[2])
+{
+    const uint64_t a = h[0].txnid, b = h[1].txnid;
+    return (!a && !b && h[0].main.root == NO_PAGE) || (a % 2 == 0 && b % 2 == 1 && (a + 1 == b || b + 1 == a));
+}
+
+static iso_status heads_once(int fd, const char *dir, head out[2], uint64_t *bytes, iso_error *err)
 {
     uint8_t buf[PAGE_HEADER + META_SIZE];
     struct stat st;
@@ -103,6 +111,17 @@ static iso_status heads_read(int fd, const char *dir, head out[2], uint64_t *byt
     }
     if (bytes) *bytes = (uint64_t)st.st_size;
     return ISO_OK;
+}
+
+/* A writer may commit between the looks at the two: again then. */
+static iso_status heads_read(int fd, const char *dir, head out[2], uint64_t *bytes, iso_error *err)
+{
+    for (int attempt = 0; attempt < 100; attempt++) {
+        iso_status status = heads_once(fd, dir, out, bytes, err);
+        if (status || heads_follow(out)) return status;
+    }
+    return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is damaged (the transactions of its header pages, %" PRIu64 " and %" PRIu64 ", do not follow each "
+                    "other): restore it, or remove the folder and encode again", dir, out[0].txnid, out[1].txnid);
 }
 
 iso_status iso_pages_head(int fd, const char *dir, iso_error *err)
@@ -129,7 +148,7 @@ iso_status iso_pages_begun(int fd, const char *dir, bool *begun, bool *whole, is
     *begun = *whole = false;
     if (fstat(fd, &st)) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
     for (int i = 0; i < 2; i++) {
-        ssize_t n = pread(fd, buf, sizeof buf, (off_t)i * h.psize);
+        ssize_t n = read_at(fd, buf, sizeof buf, (uint64_t)i * h.psize);
         if (n < 0) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
         if (i && n > 0 && buf[0] == 1) buf[0] = 0; /* its number */
         if (!head_is_first(buf, (size_t)n, &h)) return ISO_OK;
@@ -142,7 +161,7 @@ iso_status iso_pages_begun(int fd, const char *dir, bool *begun, bool *whole, is
 
 static const head *head_of(const head h[2], uint64_t txnid)
 {
-    return h[0].txnid == txnid ? &h[0] : h[1].txnid == txnid ? &h[1] : NULL;
+    return h[txnid % 2].txnid == txnid ? &h[txnid % 2] : NULL;
 }
 
 iso_status iso_pages_short(int fd, const char *dir, uint64_t txnid, bool *is_short, iso_error *err)
