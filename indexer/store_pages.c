@@ -76,7 +76,7 @@ static bool head_parse(const uint8_t *p, head *h)
     h->last = iso_get_u64(m + 24 + 2 * DB_SIZE);
     h->txnid = iso_get_u64(m + 32 + 2 * DB_SIZE);
     return h->psize >= 512 && h->psize <= 65536 && (h->psize & (h->psize - 1)) == 0 && h->last >= 1
-        && h->last < (UINT64_C(1) << 44) && (h->free.flags & ~(uint32_t)NO_SUBDIR) == INTEGER_KEYS;
+        && (h->free.flags & ~(uint32_t)NO_SUBDIR) == INTEGER_KEYS;
 }
 
 static ssize_t read_at(int fd, void *buf, size_t bytes, uint64_t at)
@@ -99,17 +99,25 @@ static iso_status heads_once(int fd, const char *dir, head out[2], uint64_t *byt
 {
     uint8_t buf[PAGE_HEADER + META_SIZE];
     struct stat st;
-    if (fstat(fd, &st)) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
     uint32_t psize = 0;
-    for (int i = 0; i < 2; i++) {
-        ssize_t n = read_at(fd, buf, sizeof buf, (uint64_t)i * psize);
+    int good = 0;
+    for (; good < 2; psize = out[good++].psize) {
+        ssize_t n = read_at(fd, buf, sizeof buf, (uint64_t)good * psize);
         if (n < 0) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
-        if (n < (ssize_t)sizeof buf || !head_parse(buf, &out[i]) || (i && out[i].psize != psize) || st.st_size < 2 * (off_t)out[i].psize)
-            return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is damaged or not a database (%lld bytes, header page %d is wrong): "
-                            "restore it, or remove the folder and encode again", dir, (long long)st.st_size, i);
-        psize = out[i].psize;
+        if (n < (ssize_t)sizeof buf || !head_parse(buf, &out[good]) || (good && out[good].psize != psize)) break;
     }
-    if (bytes) *bytes = (uint64_t)st.st_size;
+    /* afterwards: what a header counts was written before it */
+    if (fstat(fd, &st)) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
+    const uint64_t size = (uint64_t)st.st_size;
+    if (good < 2 || size < 2 * (uint64_t)psize)
+        return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is damaged or not a database (%" PRIu64 " bytes, header page %d is wrong): "
+                        "restore it, or remove the folder and encode again", dir, size, good < 2 ? good : 0);
+    /* pages behind the end of the file are free, and the list of free pages has 8 bytes for each */
+    const uint64_t last = out[0].last > out[1].last ? out[0].last : out[1].last;
+    if (last > size / psize + size / 8)
+        return iso_fail(err, ISO_E_FORMAT, "%s/data.mdb is damaged or truncated (%" PRIu64 " bytes, but its header counts up to page %" PRIu64 "): "
+                        "restore it, or remove the folder and encode again", dir, size, last);
+    if (bytes) *bytes = size;
     return ISO_OK;
 }
 

@@ -205,6 +205,30 @@ static void test_headers(void **state)
     free(bad);
 }
 
+/* More pages than a file so long can have: the file is wrong, not the memory short. */
+static void test_last_page(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 50);
+    iso_store_close(s);
+    size_t n;
+    char data[700];
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    char *bytes = read_bytes(data, &n);
+    for (int bit = 20; bit < 64; bit++)
+        for (int i = 0; i < 2; i++) {
+            char *at = bytes + 4096 * i + 136 + bit / 8;
+            *at = (char)(*at ^ 1 << bit % 8);
+            write_bytes(data, bytes, n);
+            *at = (char)(*at ^ 1 << bit % 8);
+            assert_int_equal(iso_store_open(db, i ? ISO_STORE_WRITE : ISO_STORE_READ, NULL, &s, &err), ISO_E_FORMAT);
+            assert_non_null(strstr(err.message, "counts up to page"));
+        }
+    free(bytes);
+}
+
 /* A wrong number of items in the state record is no fault of any page. */
 static void test_count(void **state)
 {
@@ -336,7 +360,7 @@ int main(int argc, char **argv)
     if (argc == 3 && !strcmp(argv[1], "--forever")) return child_forever(argv[2]);
     if (!set_up("test_store_faults")) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_headers), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_stopped_compaction), cmocka_unit_test(test_read_only)};
+        cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_headers), cmocka_unit_test(test_last_page), cmocka_unit_test(test_count),
+        cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction), cmocka_unit_test(test_read_only)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
