@@ -228,7 +228,10 @@ static const uint8_t *load(walk *w, const char *name, uint64_t page, uint8_t *bu
     return NULL;
 }
 
-static bool walk_tree(walk *w, visit *v, uint64_t page, uint32_t level, uint32_t depth);
+/* The nodes that a tree's keys lie between, from the branches above: not below the one, below the other. NULL: no bound. */
+typedef struct span { const uint8_t *from, *to; } span;
+
+static bool walk_tree(walk *w, visit *v, uint64_t page, uint32_t level, uint32_t depth, span keys);
 
 static bool check_overflow(walk *w, const visit *v, const uint8_t *data, uint32_t size, uint64_t *first)
 {
@@ -293,15 +296,11 @@ static bool check_table(walk *w, const uint8_t *key, uint32_t ksize, const uint8
     return fault(w, "a table of an unknown name");
 }
 
-static bool check_leaf(walk *w, visit *v, const uint8_t *node, uint32_t room)
+static bool check_leaf(walk *w, visit *v, const uint8_t *node)
 {
     uint32_t size = data_size(node);
     uint32_t flags = get_u16(node + 4), ksize = get_u16(node + 6);
     const uint8_t *data = node + NODE_HEADER + ksize;
-    uint32_t held = flags & F_BIGDATA ? 8 : size;
-    if ((uint64_t)NODE_HEADER + ksize + held > room || ksize > KEY_MAX || !ksize) return fault(w, "%s: a record reaches beyond its page", v->name);
-    if (v->integer && ksize != 8) return fault(w, "%s: a key of %u bytes", v->name, ksize);
-    v->entries++;
     if (flags & ~(uint32_t)(F_BIGDATA | F_SUBDATA) || ((flags & F_SUBDATA) != 0) != v->main || (v->main && flags & F_BIGDATA))
         return fault(w, "%s: a record has wrong flags", v->name);
     if (v->main) return check_table(w, node + NODE_HEADER, ksize, data, size);
@@ -313,15 +312,7 @@ static bool check_leaf(walk *w, visit *v, const uint8_t *node, uint32_t room)
     return v->free ? check_free(w, data, size) : true;
 }
 
-static bool check_branch(walk *w, visit *v, const uint8_t *node, uint32_t room, bool first, uint32_t level, uint32_t depth)
-{
-    uint32_t ksize = get_u16(node + 6);
-    if (NODE_HEADER + ksize > room || ksize > KEY_MAX) return fault(w, "%s: a key reaches beyond its page", v->name);
-    if (v->integer && ksize != 8 && !(first && !ksize)) return fault(w, "%s: a key of %u bytes", v->name, ksize);
-    return walk_tree(w, v, child_of(node), level + 1, depth);
-}
-
-static uint64_t node_size(const uint8_t *node, bool leaf)
+static inline uint64_t node_size(const uint8_t *node, bool leaf)
 {
     uint64_t size = (uint64_t)NODE_HEADER + get_u16(node + 6);
     if (leaf) size += get_u16(node + 4) & F_BIGDATA ? 8 : data_size(node);
@@ -353,10 +344,34 @@ static bool nodes_apart(const uint8_t *p, uint32_t psize, uint32_t nodes, bool l
     return true;
 }
 
-static bool walk_nodes(walk *w, visit *v, const uint8_t *p, uint64_t page, uint32_t level, uint32_t depth)
+static bool walk_children(walk *w, visit *v, const uint8_t *p, uint32_t nodes, uint32_t level, uint32_t depth, span keys)
+{
+    for (uint32_t i = 0; i < nodes; i++) {
+        const uint8_t *node = p + get_u16(p + PAGE_HEADER + 2 * i);
+        const uint8_t *to = i + 1 < nodes ? p + get_u16(p + PAGE_HEADER + 2 * (i + 1)) : keys.to;
+        if (!walk_tree(w, v, child_of(node), level + 1, depth, (span){i ? node : keys.from, to})) return false;
+    }
+    return true;
+}
+
+/* As LMDB compares keys; below 0: a is the smaller one. */
+static inline int compare_keys(bool integer, const uint8_t *a, const uint8_t *b)
+{
+    uint32_t na = get_u16(a + 6), nb = get_u16(b + 6);
+    if (integer || (na >= 8 && nb >= 8)) { /* of hashes, the first bytes nearly always decide */
+        uint64_t x = iso_get_u64(a + NODE_HEADER), y = iso_get_u64(b + NODE_HEADER);
+        if (!integer) x = be64toh(htole64(x)), y = be64toh(htole64(y));
+        if (x != y || integer) return (x > y) - (x < y);
+    }
+    int order = memcmp(a + NODE_HEADER, b + NODE_HEADER, na < nb ? na : nb);
+    return order ? order : (na > nb) - (na < nb);
+}
+
+/* LMDB searches by halving: out of order, what is there is not found, and what is put goes astray. It never looks at a branch's first key. */
+static bool walk_nodes(walk *w, visit *v, const uint8_t *p, uint64_t page, uint32_t level, uint32_t depth, span keys)
 {
     uint32_t lower = get_u16(p + 12), upper = get_u16(p + 14);
-    bool leaf = level + 1 == depth;
+    const bool leaf = level + 1 == depth, integer = v->integer;
     if (get_u16(p + 10) != (leaf ? P_LEAF : P_BRANCH)) return fault(w, "%s: page %" PRIu64 " is of the wrong kind", v->name, page);
     if (lower < PAGE_HEADER || lower % 2 || lower > upper || upper > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong header", v->name, page);
     uint32_t nodes = (lower - PAGE_HEADER) / 2;
@@ -367,22 +382,32 @@ static bool walk_nodes(walk *w, visit *v, const uint8_t *p, uint64_t page, uint3
         if (at < upper || at % 2 || at + NODE_HEADER > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong offset", v->name, page);
     }
     if (!nodes_apart(p, w->psize, nodes, leaf)) return fault(w, "%s: page %" PRIu64 " holds records that overlap", v->name, page);
-    for (uint32_t i = 0; i < nodes; i++) {
-        uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
-        bool ok = leaf ? check_leaf(w, v, p + at, w->psize - at) : check_branch(w, v, p + at, w->psize - at, i == 0, level, depth);
-        if (!ok) return false;
+    const uint8_t *before = keys.from;
+    const uint32_t unused = leaf ? 0 : get_u16(p + get_u16(p + PAGE_HEADER) + 6);
+    if (unused > (integer ? 8 : KEY_MAX) || (integer && unused % 8)) return fault(w, "%s: a key of %u bytes", v->name, unused);
+    for (uint32_t i = leaf ? 0 : 1; i < nodes; i++) {
+        const uint8_t *node = p + get_u16(p + PAGE_HEADER + 2 * i);
+        uint32_t size = get_u16(node + 6);
+        if (integer ? size != 8 : !size || size > KEY_MAX) return fault(w, "%s: a key of %u bytes", v->name, size);
+        int order = before ? compare_keys(integer, before, node) : -1;
+        if (order > 0 || (!order && i)) return fault(w, "%s: page %" PRIu64 " has keys out of order", v->name, page);
+        if (leaf && !check_leaf(w, v, node)) return false;
+        before = node;
     }
-    return true;
+    if (before && keys.to && compare_keys(integer, before, keys.to) >= 0)
+        return fault(w, "%s: page %" PRIu64 " has keys that belong behind it", v->name, page);
+    if (leaf) v->entries += nodes;
+    return leaf || walk_children(w, v, p, nodes, level, depth, keys);
 }
 
-static bool walk_tree(walk *w, visit *v, uint64_t page, uint32_t level, uint32_t depth)
+static bool walk_tree(walk *w, visit *v, uint64_t page, uint32_t level, uint32_t depth, span keys)
 {
     if (level >= depth) return fault(w, "%s: the tree is deeper than it says", v->name);
     if (!take(w, v->name, page, 1)) return false;
     uint8_t *buf;
     if (!page_buffer(w, w->psize, &buf)) return false;
     const uint8_t *p = load(w, v->name, page, buf, w->psize);
-    bool ok = p && walk_nodes(w, v, p, page, level, depth);
+    bool ok = p && walk_nodes(w, v, p, page, level, depth, keys);
     free(buf);
     return ok;
 }
@@ -393,7 +418,7 @@ static bool walk_db(walk *w, const char *name, const tree *t, bool integer, bool
     if (!is_free && t->flags != (integer ? INTEGER_KEYS : 0)) return fault(w, "%s: flags 0x%x are not this store's", name, t->flags);
     if (t->root == NO_PAGE) return t->entries || t->depth ? fault(w, "%s: the table has entries but no root", name) : true;
     if (!t->depth || t->depth > DEPTH_MAX) return fault(w, "%s: a tree of depth %u", name, t->depth);
-    if (!walk_tree(w, &v, t->root, 0, t->depth)) return false;
+    if (!walk_tree(w, &v, t->root, 0, t->depth, (span){NULL, NULL})) return false;
     if (v.entries != t->entries) return fault(w, "%s: %" PRIu64 " entries where %" PRIu64 " are counted", name, v.entries, t->entries);
     return true;
 }

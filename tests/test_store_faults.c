@@ -229,6 +229,60 @@ static void test_last_page(void **state)
     free(bytes);
 }
 
+static uint16_t *half(char *page, size_t at) { return (uint16_t *)(void *)(page + at); }
+
+static void swap_halves(uint16_t *a, uint16_t *b)
+{
+    uint16_t was = *a;
+    *a = *b;
+    *b = was;
+}
+
+/* Two neighbours of a page change places, or what two of a branch lead to: every page that is in use is told, whatever its table. */
+static void test_order(void **state)
+{
+    (void)state;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 700);
+    iso_store_close(s);
+    size_t n;
+    char data[700];
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    char *good = read_bytes(data, &n), *bad = malloc(n);
+    assert_non_null(bad);
+    static const char *const tables[] = {"(tables:", "(items:", "(vectors:", "(by-path:", "(by-hash:", "(meta:"};
+    int seen[6] = {0}, unused = 0, children = 0;
+    uint64_t random = seed;
+    for (size_t at = 2 * 4096; at < n; at += 4096)
+        for (int child = 0; child < 2; child++) {
+            memcpy(bad, good, n);
+            char *page = bad + at;
+            /* a branch's first node has no key */
+            int kind = *half(page, 10), first = kind == 1 && !child, pairs = (*half(page, 12) - 16) / 2 - first - 1;
+            if ((kind != 1 && (kind != 2 || child)) || pairs < 1) continue; /* 1: a branch, 2: a leaf */
+            uint16_t *a = half(page, 16 + 2 * ((size_t)first + draw(&random) % (uint64_t)pairs)), *b = a + 1;
+            for (size_t k = 0; child && k < 6; k += 2) swap_halves(half(page, *a + k), half(page, *b + k));
+            if (!child) swap_halves(a, b);
+            write_bytes(data, bad, n);
+            iso_status status = iso_store_open(db, at / 4096 % 2 ? ISO_STORE_WRITE : ISO_STORE_READ, NULL, &s, &err);
+            if (status) {
+                assert_int_equal(status, ISO_E_FORMAT);
+                assert_true(strstr(err.message, "out of order") || strstr(err.message, "belong behind"));
+                for (int t = 0; t < 6; t++) seen[t] += strstr(err.message, tables[t]) != NULL;
+                children += child;
+            } else {
+                iso_store_close(s);
+                unused++;
+            }
+        }
+    for (int t = 0; t < 6; t++) assert_true(seen[t]);
+    assert_true(children >= 4);
+    assert_true(unused < 8);
+    free(good);
+    free(bad);
+}
+
 /* A wrong number of items in the state record is no fault of any page. */
 static void test_count(void **state)
 {
@@ -360,7 +414,7 @@ int main(int argc, char **argv)
     if (argc == 3 && !strcmp(argv[1], "--forever")) return child_forever(argv[2]);
     if (!set_up("test_store_faults")) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_headers), cmocka_unit_test(test_last_page), cmocka_unit_test(test_count),
-        cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction), cmocka_unit_test(test_read_only)};
+        cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_headers), cmocka_unit_test(test_last_page), cmocka_unit_test(test_order),
+        cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction), cmocka_unit_test(test_read_only)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
