@@ -71,7 +71,7 @@ ISO_CHECK iso_status iso_store_relocate(iso_store *s, const char *root, iso_erro
  * fewer) and grows when a write transaction begins; one transaction may write as much. ISO_E_MEMORY where there are no
  * addresses for it: nothing has changed. Small in tests. No transaction may be open. */
 ISO_CHECK iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err);
-/* Rewrites the database without its free pages, and its sums (iso_store_moments) where they are missing or wrong. Nobody
+/* Rewrites the database without its free pages, and its sums (iso_store_moments) and its record of stamps where they are missing or wrong. Nobody
  * else may have it open: ISO_E_IO says so, and nothing has changed. The old file stands until the new one is complete and
  * on disk; ISO_E_INTERRUPTED when iso_interrupted before. Sizes in bytes. */
 ISO_CHECK iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err);
@@ -102,7 +102,8 @@ void iso_txn_abort(iso_txn *t);
 
 ISO_CHECK iso_status iso_store_info_get(iso_txn *t, iso_store_info *out, iso_error *err);
 /* What tells a generation of this database from the same one of another, or of this one before a backup was put back: two with the same
- * stamp have the same items. 0: that of no state that this one has come from, or of one that many openings for writing lie behind. */
+ * stamp have the same items. 0: that of no state that this one has come from, or of one that many openings for writing lie behind; of every one where the record
+ * of them is damaged, until the next change or iso_store_compact. */
 ISO_CHECK iso_status iso_store_stamp(const iso_txn *t, uint64_t generation, uint64_t *stamp, iso_error *err);
 ISO_CHECK iso_status iso_item_get(iso_txn *t, uint64_t id, iso_item *out, iso_error *err);              /* ISO_E_NOT_FOUND */
 ISO_CHECK iso_status iso_item_by_path(iso_txn *t, const char *path, iso_item *out, iso_error *err);     /* ISO_E_NOT_FOUND */
@@ -148,8 +149,8 @@ ISO_CHECK iso_status iso_store_moments(iso_txn *t, iso_moments *out, iso_error *
 void iso_moments_free(iso_moments *m); /* what it holds, not m itself; a zeroed one is fine */
 
 /* Every record readable, every vector finite and of the right length, every index entry leading to its item and back, and
- * the stored sums those of the vectors to the last bit (iso_store_compact writes them anew): the number of faults; each is
- * told to `say`. */
+ * the stored sums those of the vectors to the last bit, and a stamp (iso_store_compact writes the last two anew): the number
+ * of faults; each is told to `say`. */
 ISO_CHECK iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err);
 
 #endif

@@ -101,6 +101,7 @@ iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_erro
 
 iso_status iso_history_begin(const iso_store *s, MDB_txn *txn, iso_error *err);
 iso_status iso_history_add(const iso_txn *t, iso_error *err); /* for the generation that is being committed */
+iso_status iso_history_mend(iso_txn *t, iso_error *err);      /* begins one anew that is wrong */
 
 /* Records and keys. */
 iso_status iso_item_decode(const iso_store *s, uint64_t id, const MDB_val *v, iso_item *out, iso_error *err);

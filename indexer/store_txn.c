@@ -311,6 +311,7 @@ static iso_status mend(iso_store *s, iso_error *err)
     iso_status status = iso_txn_begin(s, true, &t, err);
     if (status) return status;
     status = iso_sums_mend(t, err);
+    if (!status) status = iso_history_mend(t, err);
     if (!status) return iso_txn_commit(t, err);
     iso_txn_abort(t);
     return status;

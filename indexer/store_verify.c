@@ -161,23 +161,22 @@ static iso_status check_tables(check *c, iso_error *err)
     return ISO_OK;
 }
 
-/* Of sound vectors only: the faults of others have been told. */
-static iso_status check_sums(check *c, iso_error *err)
+static iso_status check_history(check *c, iso_error *err)
 {
-    const char *what;
-    iso_status status = c->faults ? ISO_OK : iso_sums_check(c->txn, &what, err);
-    if (!status && !c->faults && what) fault(c, "%s", what);
+    uint64_t stamp;
+    iso_status status = iso_store_stamp(c->txn, c->txn->state.generation, &stamp, err);
+    if (!status && !stamp) fault(c, "the record of changes is damaged, and every search builds its index anew: `indexer compact` begins the record anew");
     return status;
 }
 
-static iso_status check_history(check *c, iso_error *err)
+/* Sums of sound vectors only: the faults of others have been told. */
+static iso_status check_records(check *c, iso_error *err)
 {
-    iso_error why;
-    uint64_t stamp;
-    iso_status status = iso_store_stamp(c->txn, c->txn->state.generation, &stamp, &why);
-    if (status && status != ISO_E_FORMAT) return iso_fail(err, status, "%s", why.message);
-    if (status) fault(c, "%s", why.message);
-    return ISO_OK;
+    const char *what = NULL;
+    iso_status status = check_tables(c, err);
+    if (!status && !c->faults) status = iso_sums_check(c->txn, &what, err);
+    if (!status && what) fault(c, "%s", what);
+    return status ? status : check_history(c, err);
 }
 
 iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err)
@@ -192,9 +191,7 @@ iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *lin
         /* pages first: with a fault there, LMDB must not be asked at all */
         status = iso_pages_check(s->data_fd, s->dir, c.txn->txn, false, say, ctx, &c.faults, err);
     }
-    if (!status && !c.faults) status = check_tables(&c, err);
-    if (!status && !c.faults) status = check_history(&c, err);
-    if (!status) status = check_sums(&c, err);
+    if (!status && !c.faults) status = check_records(&c, err);
     iso_txn_abort(c.txn);
     if (status) return status;
     *faults = c.faults;

@@ -29,9 +29,9 @@ static const iso_command command = {
     "its mean and covariance are those of the vectors, that its copy of the model is the model they are of, and its\n"
     "vector index. Every fault is one line; exit code 1 when there is one.",
     options,
-    "A faulty index is repaired by `indexer reindex`, a wrong mean and covariance by `indexer compact`; a database with\n"
-    "other faults is restored, or made anew by `indexer encode`. A vector has no checksum: what changes it by less than\n"
-    "the millionth part of its length, or its file's size, time or dimensions, is not seen.",
+    "A faulty index is repaired by `indexer reindex`, a wrong mean and covariance or record of changes by `indexer\n"
+    "compact`; a database with other faults is restored, or made anew by `indexer encode`. A vector has no checksum: what\n"
+    "changes it by less than the millionth part of its length, or its file's size, time or dimensions, is not seen.",
 };
 
 static void say(void *ctx, const char *line)

@@ -242,6 +242,43 @@ static void test_many_writers(void **state)
     iso_store_close(s);
 }
 
+/* Without the history no index is known to be of this database: each is built anew until the next change begins another. */
+static void test_history_lost(void **state)
+{
+    (void)state;
+    char data[700];
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 300);
+    OK(iso_index_build(s, NULL, true, &err));
+    iso_store_close(s);
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    size_t n;
+    char *bytes = slurp(data, &n), *at = bytes;
+    while ((at = memmem(at, (size_t)(bytes + n - at), "\7\0history", 9))) {
+        at += 9;
+        *at = 64; /* the first generation is above the second */
+    }
+    spill(data, bytes, n);
+    free(bytes);
+    for (int i = 0; i < 4; i++) {
+        iso_searcher *searcher;
+        OK(iso_store_open(db, i == 2 ? ISO_STORE_WRITE : ISO_STORE_READ, NULL, &s, &err));
+        OK(iso_searcher_open(s, &searcher, &err));
+        if (i == 3) assert_null(iso_searcher_note(searcher));
+        else assert_non_null(strstr(iso_searcher_note(searcher), "built anew"));
+        check_searches(s, searcher, false);
+        if (i == 2) {
+            fill(s, 300, 5);
+            OK(iso_searcher_refresh(searcher, &err));
+            check_searches(s, searcher, false);
+            OK(iso_index_build(s, NULL, true, &err));
+        }
+        iso_searcher_free(searcher);
+        iso_store_close(s);
+    }
+}
+
 /* A sound file of other vectors under the right ids: only comparing them shows it. */
 typedef struct rows { uint64_t *id; float *v; int64_t n, at; } rows;
 
@@ -313,6 +350,7 @@ int main(void)
         cmocka_unit_test(test_of_a_twin),
         cmocka_unit_test(test_restored),
         cmocka_unit_test(test_many_writers),
+        cmocka_unit_test(test_history_lost),
         cmocka_unit_test(test_verify_sees_other_vectors),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -283,6 +283,73 @@ static void test_order(void **state)
     free(bad);
 }
 
+/* In every copy of the record `history`: a byte of its last generation, which is of one byte, is changed. */
+static void damage_history(int byte, char by)
+{
+    size_t n, found = 0;
+    char data[700];
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    char *bytes = read_bytes(data, &n);
+    for (char *p = bytes + 8; p + 7 < bytes + n; p++) {
+        uint16_t size;
+        memcpy(&size, p - 8, sizeof size);
+        if (memcmp(p - 2, "\7\0history", 9) || !size || size % 16 || p + 7 + size > bytes + n) continue;
+        p[7 + size - 16 + byte] = (char)(p[7 + size - 16 + byte] + by);
+        found++;
+    }
+    assert_true(found);
+    write_bytes(data, bytes, n);
+    free(bytes);
+}
+
+static uint64_t stamp_of(iso_store *s, uint64_t generation)
+{
+    iso_txn *t;
+    uint64_t stamp = 0;
+    OK(iso_txn_begin(s, false, &t, &err));
+    OK(iso_store_stamp(t, generation, &stamp, &err));
+    iso_txn_abort(t);
+    return stamp;
+}
+
+/* Only the index needs the history: a damaged one is told, stands in nobody's way, and is begun anew by a change or a compaction. */
+static void test_history(void **state)
+{
+    (void)state;
+    static const struct { int byte; char by; } damage[] = {{0, 1}, {0, 2}, {7, 1}, {0, -3}};
+    for (size_t i = 0; i < sizeof damage / sizeof *damage; i++)
+        for (int compact = 0; compact < 2; compact++) {
+            wipe();
+            for (uint64_t k = 0; k < 3; k++) { /* generations 0, 1, 2 and 3 have stamps of their own */
+                iso_store *s = make(NULL);
+                fill(s, 20 * k, 20);
+                iso_store_close(s);
+            }
+            damage_history(damage[i].byte, damage[i].by);
+            iso_store *s = make(NULL);
+            char line[256] = "";
+            int64_t faults = 0;
+            OK(iso_store_verify(s, say, line, &faults, &err));
+            assert_int_equal(faults, 1);
+            assert_non_null(strstr(line, "indexer compact"));
+            for (uint64_t g = 0; g < 5; g++) assert_int_equal(stamp_of(s, g), 0);
+            uint64_t before, after, now = compact ? 3 : 4;
+            if (!compact) fill(s, 60, 20);
+            iso_store_close(s);
+            if (compact) OK(iso_store_compact(db, &before, &after, &err));
+            s = make(NULL);
+            sound(s);
+            assert_int_equal(info_of(s).count, compact ? 60 : 80);
+            assert_int_equal(info_of(s).generation, now);
+            assert_int_not_equal(stamp_of(s, now), 0);
+            for (uint64_t g = 0; g < now; g++) assert_int_equal(stamp_of(s, g), 0);
+            fill(s, 80, 20);
+            sound(s);
+            assert_int_not_equal(stamp_of(s, now), 0);
+            iso_store_close(s);
+        }
+}
+
 /* A wrong number of items in the state record is no fault of any page. */
 static void test_count(void **state)
 {
@@ -415,6 +482,7 @@ int main(int argc, char **argv)
     if (!set_up("test_store_faults")) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_headers), cmocka_unit_test(test_last_page), cmocka_unit_test(test_order),
-        cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction), cmocka_unit_test(test_read_only)};
+        cmocka_unit_test(test_history), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction),
+        cmocka_unit_test(test_read_only)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
