@@ -488,7 +488,7 @@ static iso_status agree(const iso_store *s, const iso_store_spec *spec, iso_erro
     if (strcmp(s->digest, spec->digest) != 0 && !spec->model)
         return iso_fail(err, ISO_E_MISMATCH, "%s holds vectors of model %s, not those of %s: imported ones never mix with them; use another database", s->dir, s->digest, spec->digest);
     if (strcmp(s->digest, spec->digest) != 0)
-        return iso_fail(err, ISO_E_MISMATCH, "%s holds vectors of model %s, not of %s: vectors of two models never mix; use its own model (" MODEL_NAME " in it), or another database",
+        return iso_fail(err, ISO_E_MISMATCH, "%s holds vectors of model %s, not of %s: vectors of two models never mix; use the model it was made with, or another database",
                         s->dir, s->digest, spec->digest);
     if (s->dim != spec->dim)
         return iso_fail(err, ISO_E_MISMATCH, "%s holds vectors of %d numbers, not %d: use another database", s->dir, s->dim, spec->dim);

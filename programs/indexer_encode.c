@@ -6,6 +6,7 @@
 
 #include "base/args.h"
 #include "base/progress.h"
+#include "indexer/model_copy.h"
 #include "model/device.h"
 #include "programs/encoding.h"
 #include "programs/indexer.h"
@@ -39,6 +40,7 @@ static const iso_command command = {
     "listed on stderr and tried again by the next run. Every second or two is committed: after Ctrl-C, or worse, the\n"
     "same command goes on where it stopped. Readers are not disturbed.",
     options,
+    "A copy of the model in DB that is lost, damaged or another one is replaced by M where that is the right one.\n"
     "Paths are stored relative to DIR (in CelebA's layout, to DIR/img_align_celeba).",
 };
 
@@ -49,10 +51,35 @@ static void summary(const config *c, const iso_encode_counts *n)
     if (!c->quiet) iso_encoding_rate(n);
 }
 
+/* The model that the database has. One that was never completed has its copy already, and nothing that it could be compared with. */
+static iso_status load_own(const char *db, iso_model **m, iso_error *err)
+{
+    iso_store *s = NULL;
+    iso_txn *t = NULL;
+    iso_store_info info;
+    iso_error why;
+    iso_status status = iso_store_open(db, ISO_STORE_READ, NULL, &s, err);
+    if (status) {
+        char *copy = iso_indexer_model(db);
+        if (copy && !iso_model_load(copy, m, &why)) status = ISO_OK;
+        free(copy);
+        return status;
+    }
+    status = iso_txn_begin(s, false, &t, err);
+    if (!status) status = iso_store_info_get(t, &info, err);
+    if (!status && !info.model[0])
+        status = iso_fail(err, ISO_E_UNSUPPORTED, "%s holds imported vectors and no model to encode images with: name another database", db);
+    if (!status) status = iso_model_copy_load(db, &info, m, err);
+    iso_txn_abort(t);
+    iso_store_close(s);
+    return status;
+}
+
 static iso_status run(config *c, iso_encode_counts *counts, iso_error *err)
 {
     iso_model *m = NULL;
     char *own = NULL;
+    bool mended = false;
     if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
     iso_status status = iso_indexer_db(&c->db, err);
     if (status) return status;
@@ -66,10 +93,12 @@ static iso_status run(config *c, iso_encode_counts *counts, iso_error *err)
     const iso_backend *backend = NULL;
     if ((status = iso_device_find(c->device, &backend, err))) goto done;
     if (c->threads) omp_set_num_threads((int)c->threads);
-    if ((status = iso_model_load(c->model, &m, err))) goto done;
+    if ((status = own ? load_own(c->db, &m, err) : iso_model_load(c->model, &m, err))) goto done;
     iso_encoding e = {.images = c->images, .db = c->db, .model = c->model, .batch = (int)c->batch, .threads = (int)c->threads, .backend = backend,
                       .prune = c->prune, .relocate = c->relocate, .quiet = c->quiet};
     status = iso_encoding_run(&e, m, counts, err);
+    if (!status && !own) status = iso_model_copy_mend(c->db, m, &mended, err); /* the model is the vectors' now, or there was an error */
+    if (mended) fprintf(stderr, "%s: %s had a wrong copy of its model: the right one is in its place now\n", command.program, c->db);
 done:
     iso_model_free(m);
     free(own);

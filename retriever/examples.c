@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "indexer/dataset.h"
+#include "indexer/model_copy.h"
 
 enum { BATCH = 16 }; /* images in memory at a time, and in one run of the encoder */
 
@@ -132,16 +133,8 @@ static iso_status load_model(iso_db *db, iso_error *err)
     if (db->encoder) return ISO_OK;
     if (!db->info.model[0])
         return iso_fail(err, ISO_E_UNSUPPORTED, "the database %s holds imported vectors and no model to encode images with: query by id", dir);
-    char *path = iso_path_join(dir, db->info.model);
-    if (!path) return iso_fail_memory(err);
-    iso_status st = iso_model_load(path, &model, err);
-    if (st == ISO_OK && strcmp(iso_model_digest(model), db->info.digest) != 0)
-        st = iso_fail(err, ISO_E_MISMATCH, "%s is not the model that made the vectors of this database (digest %s, wanted %s): put the right model there, or encode into a new database",
-                      path, iso_model_digest(model), db->info.digest);
-    if (st == ISO_OK && iso_model_dim(model) != db->info.dim)
-        st = iso_fail(err, ISO_E_MISMATCH, "%s gives vectors of %d numbers, the database's have %d", path, iso_model_dim(model), db->info.dim);
+    iso_status st = iso_model_copy_load(dir, &db->info, &model, err);
     if (st == ISO_OK) st = iso_encoder_create(model, BATCH, &encoder, err);
-    free(path);
     if (st == ISO_OK) {
         db->model = model;
         db->encoder = encoder;

@@ -214,7 +214,20 @@ has "$out" '39 items, no fault' 'verify'
 cp "$work/model2" "$db/model.safetensors"
 indexer verify --db "$db"
 expect 'verify: another model' 1
-cp "$work/model" "$db/model.safetensors"
+for copy in another damaged lost; do
+    [[ $copy == another ]] || head -c 100 "$work/model" >"$db/model.safetensors"
+    [[ $copy == lost ]] && rm "$db/model.safetensors"
+    indexer encode --images "$work/moved" --db "$db"
+    expect "encode: the copy of the model is $copy" 1
+    has "$said" 'with the model it was made with' "encode: the copy of the model is $copy"
+    indexer encode --images "$work/moved" --model "$work/model" --db "$db"
+    expect "encode mends a copy that is $copy" 0
+    indexer verify --db "$db"
+    expect "verify: a copy that was $copy" 0
+done
+indexer encode --images "$work/moved" --model "$work/model2" --db "$db"
+expect 'encode: the wrong model' 1
+cmp "$work/model" "$db/model.safetensors" || failed=1
 indexer reindex --db "$db" --index sq8
 expect reindex 0
 indexer verify --db "$db"
@@ -253,6 +266,9 @@ indexer import --vectors "$work/v.npy" --paths "$work/p.txt" --db "$db"
 expect 'imported into a model'"'"'s database' 1
 indexer encode --images "$work/moved" --model "$work/model" --db "$work/i.db"
 expect 'encoded into an imported database' 1
+indexer encode --images "$work/moved" --db "$work/i.db"
+expect 'encoded into an imported database by its own model' 1
+has "$said" 'holds imported vectors' 'encoded into an imported database by its own model'
 indexer export --db "$db" --vectors "$work/one.out" --paths "$work/./one.out"
 expect 'two names of one file' 2
 indexer export --db "$db" --vectors "$work/../${work##*/}/${db##*/}/data.mdb" --paths "$work/x"

@@ -217,6 +217,11 @@ has "$said" 'not the model' "another model's vectors"
 head -c 100 "$work/another" >"$db/model.safetensors"
 retrieve --query "$work/q/third.jpg" -k 3 --db "$db"
 expect 'a damaged model' 1
+has "$said" 'indexer encode' 'a damaged model'
 retrieve --query "$work/q/other.jpg" -k 3 --db "$db"
 expect 'a damaged model that is not needed' 0
+rm "$db/model.safetensors"
+retrieve --query "$work/q/third.jpg" -k 3 --db "$db"
+expect 'a lost model' 1
+has "$said" 'has lost its copy' 'a lost model'
 exit $failed
