@@ -192,7 +192,7 @@ $(BUILD)/tests/test_train_memory: private link += $(refusable:%=-Wl$(comma)--wra
 $(BUILD)/tests/test_store_memory: private link += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc vasprintf mdb_cursor_open)
 $(tests): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(test_support:%.c=$(BUILD)/obj/%.o) $(BUILD)/libisoface.a
 	@mkdir -p $(@D)
-	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a -lcmocka $(libraries) $(cuda_libraries) -o $@)
+	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libisoface.a -lcmocka -ljansson $(libraries) $(cuda_libraries) -o $@)
 
 all: $(BUILD)/libisoface.a $(shared) $(programs)
 

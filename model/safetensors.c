@@ -2,7 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors holds little-endian numbers; so must the machine");
 
@@ -51,68 +53,139 @@ static bool dtype_of(const char *name, iso_st_dtype *dtype, int64_t *bytes)
     return false;
 }
 
-static iso_status parse_shape(const json_t *shape, int64_t element_bytes, iso_st_tensor *t, int64_t *bytes, const char *path,
-                              iso_error *err)
+/* The header as far as it is read, and for whom. */
+typedef struct reader {
+    iso_json json;
+    const char *header, *path;
+    iso_error *err;
+} reader;
+
+static iso_status damaged(const reader *r, const char *what)
 {
-    if (!json_is_array(shape) || json_array_size(shape) > ISO_ST_MAX_DIMS)
-        return iso_fail(err, ISO_E_FORMAT, "%s: tensor " SHOWN ": its shape is not a list of up to %d sizes", path, t->name,
-                        ISO_ST_MAX_DIMS);
-    t->ndim = (int)json_array_size(shape);
-    t->count = 1;
-    for (int i = 0; i < t->ndim; i++) {
-        const json_t *dim = json_array_get(shape, (size_t)i);
-        if (!json_is_integer(dim) || json_integer_value(dim) < 0)
-            return iso_fail(err, ISO_E_FORMAT, "%s: tensor " SHOWN ": a size is not a whole number", path, t->name);
-        t->dim[i] = json_integer_value(dim);
-        if (__builtin_mul_overflow(t->count, t->dim[i], &t->count))
-            return iso_fail(err, ISO_E_FORMAT, "%s: tensor " SHOWN ": impossibly large", path, t->name);
-    }
-    if (__builtin_mul_overflow(t->count, element_bytes, bytes))
-        return iso_fail(err, ISO_E_FORMAT, "%s: tensor " SHOWN ": impossibly large", path, t->name);
-    return ISO_OK;
+    return iso_fail(r->err, ISO_E_FORMAT, "%s: its header is damaged: %s at byte %td", r->path, what, r->json.at - r->header);
 }
 
-static iso_status parse_tensor(const char *name, const json_t *entry, const char *data, int64_t data_size, iso_st_tensor *t,
-                               span *where, const char *path, iso_error *err)
+static iso_status read_text(reader *r, char **text)
 {
-    t->name = iso_strndup(name, strlen(name));
-    if (!t->name) return iso_fail_memory(err);
-    const char *dtype = json_string_value(json_object_get(entry, "dtype"));
-    int64_t element_bytes, bytes = 0;
-    if (!dtype || !dtype_of(dtype, &t->dtype, &element_bytes))
-        return iso_fail(err, ISO_E_FORMAT, "%s: tensor " SHOWN ": unknown number type " SHOWN, path, name, dtype ? dtype : "(none)");
-    iso_status s = parse_shape(json_object_get(entry, "shape"), element_bytes, t, &bytes, path, err);
-    if (s) return s;
-    const json_t *offsets = json_object_get(entry, "data_offsets");
-    const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
-    if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end))
-        return iso_fail(err, ISO_E_FORMAT, "%s: tensor " SHOWN ": no data_offsets", path, name);
-    where->begin = json_integer_value(begin);
-    where->end = json_integer_value(end);
-    if (where->begin < 0 || where->end < where->begin || where->end > data_size)
-        return iso_fail(err, ISO_E_FORMAT, "%s: tensor " SHOWN " lies outside the file, which is cut short or damaged", path, name);
+    iso_status s = iso_json_string(&r->json, text);
+    if (s == ISO_E_MEMORY) return iso_fail_memory(r->err);
+    return s ? damaged(r, "no text in UTF-8") : ISO_OK;
+}
+
+/* The next name of an object (free()), whose value comes next; NULL: there is none. */
+static iso_status next_key(reader *r, bool first, char **key)
+{
+    *key = NULL;
+    if (iso_json_take(&r->json, '}')) return ISO_OK;
+    if (!first && !iso_json_take(&r->json, ',')) return damaged(r, "no comma or brace");
+    iso_status s = read_text(r, key);
+    if (s || iso_json_take(&r->json, ':')) return s;
+    free(*key);
+    *key = NULL;
+    return damaged(r, "no colon");
+}
+
+static iso_status wrong(const reader *r, const iso_st_tensor *t, const char *what)
+{
+    return iso_fail(r->err, ISO_E_FORMAT, "%s: tensor " SHOWN ": %s", r->path, t->name, what);
+}
+
+/* What is said of a tensor; shape and offsets have -1 numbers until they were read. */
+typedef struct entry {
+    char *dtype;
+    int offsets;
+    int64_t offset[2];
+} entry;
+
+static iso_status read_field(reader *r, const char *key, iso_st_tensor *t, entry *e)
+{
+    if (strcmp(key, "dtype") == 0 && !e->dtype) return read_text(r, &e->dtype);
+    if (strcmp(key, "shape") == 0 && t->ndim < 0)
+        return iso_json_numbers(&r->json, ISO_ST_MAX_DIMS, t->dim, &t->ndim) ? ISO_OK : wrong(r, t, "its shape is not a list of up to 8 sizes");
+    if (strcmp(key, "data_offsets") == 0 && e->offsets < 0)
+        return iso_json_numbers(&r->json, 2, e->offset, &e->offsets) ? ISO_OK : wrong(r, t, "its data_offsets are not two positions");
+    return iso_fail(r->err, ISO_E_FORMAT, "%s: tensor " SHOWN ": " SHOWN " is said of it, which is unknown or was said before", r->path, t->name, key);
+}
+_Static_assert(ISO_ST_MAX_DIMS == 8, "a message says 8");
+
+/* Whether what is said of a tensor fits together and into the data. */
+static iso_status check_tensor(const reader *r, const entry *e, const char *data, int64_t data_size, iso_st_tensor *t, span *where)
+{
+    int64_t element_bytes, bytes;
+    if (!e->dtype || !dtype_of(e->dtype, &t->dtype, &element_bytes))
+        return iso_fail(r->err, ISO_E_FORMAT, "%s: tensor " SHOWN ": unknown number type " SHOWN, r->path, t->name, e->dtype ? e->dtype : "(none)");
+    if (t->ndim < 0) return wrong(r, t, "no shape");
+    if (e->offsets != 2) return wrong(r, t, "no data_offsets");
+    t->count = 1;
+    for (int i = 0; i < t->ndim; i++)
+        if (__builtin_mul_overflow(t->count, t->dim[i], &t->count)) return wrong(r, t, "impossibly large");
+    if (__builtin_mul_overflow(t->count, element_bytes, &bytes)) return wrong(r, t, "impossibly large");
+    *where = (span){e->offset[0], e->offset[1]};
+    if (where->end < where->begin || where->end > data_size)
+        return iso_fail(r->err, ISO_E_FORMAT, "%s: tensor " SHOWN " lies outside the file, which is cut short or damaged", r->path, t->name);
     if (where->end - where->begin != bytes)
-        return iso_fail(err, ISO_E_FORMAT, "%s: tensor " SHOWN ": its shape needs %" PRId64 " bytes, the file gives it %" PRId64,
-                        path, name, bytes, where->end - where->begin);
+        return iso_fail(r->err, ISO_E_FORMAT, "%s: tensor " SHOWN ": its shape needs %" PRId64 " bytes, the file gives it %" PRId64,
+                        r->path, t->name, bytes, where->end - where->begin);
     t->data = data + where->begin;
     return ISO_OK;
 }
 
-static iso_status parse_metadata(iso_st *f, const json_t *metadata, const char *path, iso_error *err)
+static iso_status read_tensor(reader *r, const char *data, int64_t data_size, iso_st_tensor *t, span *where)
 {
-    if (!json_is_object(metadata)) return iso_fail(err, ISO_E_FORMAT, "%s: " METADATA " is not an object", path);
-    f->pair = iso_calloc(json_object_size(metadata), sizeof *f->pair);
-    if (!f->pair) return iso_fail_memory(err);
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)metadata, key, value) {
-        if (!json_is_string(value)) return iso_fail(err, ISO_E_FORMAT, "%s: metadata " SHOWN " is not a string", path, key);
-        iso_st_meta_pair *pair = &f->pair[f->pairs++];
-        pair->key = iso_strndup(key, strlen(key));
-        pair->value = iso_strndup(json_string_value(value), json_string_length(value));
-        if (!pair->key || !pair->value) return iso_fail_memory(err);
+    entry e = {.offsets = -1};
+    char *key;
+    iso_status s;
+    t->ndim = -1;
+    if (!iso_json_take(&r->json, '{')) return wrong(r, t, "not an object");
+    for (bool first = true; !(s = next_key(r, first, &key)) && key; first = false) {
+        s = read_field(r, key, t, &e);
+        free(key);
+        if (s) break;
     }
-    return ISO_OK;
+    if (!s) s = check_tensor(r, &e, data, data_size, t, where);
+    free(e.dtype);
+    return s;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    return strcmp((*(const iso_st_meta_pair *const *)a)->key, (*(const iso_st_meta_pair *const *)b)->key);
+}
+
+static iso_status check_keys(const reader *r, const iso_st *f)
+{
+    iso_status s = ISO_OK;
+    const iso_st_meta_pair **order = iso_calloc((size_t)f->pairs, sizeof *order);
+    if (!order) return iso_fail_memory(r->err);
+    for (int i = 0; i < f->pairs; i++) order[i] = &f->pair[i];
+    qsort(order, (size_t)f->pairs, sizeof *order, compare_keys);
+    for (int i = 1; i < f->pairs && !s; i++)
+        if (strcmp(order[i - 1]->key, order[i]->key) == 0)
+            s = iso_fail(r->err, ISO_E_FORMAT, "%s: metadata " SHOWN " is there twice", r->path, order[i]->key);
+    free(order);
+    return s;
+}
+
+static iso_status read_metadata(reader *r, iso_st *f)
+{
+    size_t room = 0;
+    char *key;
+    iso_status s;
+    if (f->pair) return iso_fail(r->err, ISO_E_FORMAT, "%s: " METADATA " is there twice", r->path);
+    if (!iso_json_take(&r->json, '{')) return iso_fail(r->err, ISO_E_FORMAT, "%s: " METADATA " is not an object", r->path);
+    if (!iso_grow(&f->pair, &room, 1, sizeof *f->pair)) return iso_fail_memory(r->err);
+    for (bool first = true; !(s = next_key(r, first, &key)) && key; first = false) {
+        char *value = NULL;
+        if (f->pairs == INT_MAX || !iso_grow(&f->pair, &room, (size_t)f->pairs + 1, sizeof *f->pair)) {
+            free(key);
+            return iso_fail_memory(r->err);
+        }
+        s = iso_json_string(&r->json, &value);
+        f->pair[f->pairs++] = (iso_st_meta_pair){key, value};
+        if (s == ISO_E_MEMORY) return iso_fail_memory(r->err);
+        if (s) return iso_fail(r->err, ISO_E_FORMAT, "%s: metadata " SHOWN " is not a string", r->path, key);
+    }
+    return s ? s : check_keys(r, f);
 }
 
 static int compare_spans(const void *a, const void *b)
@@ -125,7 +198,7 @@ static int compare_spans(const void *a, const void *b)
 /* The tensors must tile the data: a gap could hide something, an overlap would alias two parameters. */
 static iso_status check_tiling(span *where, int n, int64_t data_size, const char *path, iso_error *err)
 {
-    qsort(where, (size_t)n, sizeof *where, compare_spans);
+    if (n) qsort(where, (size_t)n, sizeof *where, compare_spans);
     int64_t at = 0;
     for (int i = 0; i < n; i++) {
         if (where[i].begin != at)
@@ -142,34 +215,42 @@ static int compare_names(const void *a, const void *b)
     return strcmp((*(const iso_st_tensor *const *)a)->name, (*(const iso_st_tensor *const *)b)->name);
 }
 
-static iso_status parse_entries(iso_st *f, const json_t *root, const char *data, int64_t data_size, const char *path, iso_error *err)
+static iso_status read_entries(reader *r, iso_st *f, const char *data, int64_t data_size, span **where)
 {
-    iso_status s = ISO_OK;
-    size_t entries = json_object_size(root);
-    span *where = iso_calloc(entries, sizeof *where);
-    f->tensor = iso_calloc(entries, sizeof *f->tensor);
-    f->by_name = iso_calloc(entries, sizeof *f->by_name);
-    if (!where || !f->tensor || !f->by_name) {
-        s = iso_fail_memory(err);
-        goto out;
-    }
-    const char *name;
-    json_t *entry;
-    json_object_foreach((json_t *)root, name, entry) {
-        if (strcmp(name, METADATA) == 0) {
-            s = parse_metadata(f, entry, path, err);
+    size_t room = 0, spans = 0;
+    char *key;
+    iso_status s;
+    if (!iso_json_take(&r->json, '{')) return iso_fail(r->err, ISO_E_FORMAT, "%s: its header is not an object", r->path);
+    for (bool first = true; !(s = next_key(r, first, &key)) && key; first = false) {
+        if (strcmp(key, METADATA) == 0) {
+            free(key);
+            s = read_metadata(r, f);
         } else {
-            int i = f->tensors++;
-            f->by_name[i] = &f->tensor[i];
-            s = parse_tensor(name, entry, data, data_size, &f->tensor[i], &where[i], path, err);
+            const size_t n = (size_t)f->tensors + 1;
+            if (n > INT_MAX || !iso_grow(&f->tensor, &room, n, sizeof *f->tensor) || !iso_grow(where, &spans, n, sizeof **where)) {
+                free(key);
+                return iso_fail_memory(r->err);
+            }
+            iso_st_tensor *t = &f->tensor[f->tensors];
+            *t = (iso_st_tensor){.name = key};
+            s = read_tensor(r, data, data_size, t, &(*where)[f->tensors++]);
         }
-        if (s) goto out;
+        if (s) return s;
     }
-    s = check_tiling(where, f->tensors, data_size, path, err);
-    qsort(f->by_name, (size_t)f->tensors, sizeof *f->by_name, compare_names);
-out:
-    free(where);
+    if (!s && !iso_json_ended(&r->json)) return damaged(r, "something behind its end");
     return s;
+}
+
+static iso_status order_names(iso_st *f, const char *path, iso_error *err)
+{
+    f->by_name = iso_calloc((size_t)f->tensors, sizeof *f->by_name);
+    if (!f->by_name) return iso_fail_memory(err);
+    for (int i = 0; i < f->tensors; i++) f->by_name[i] = &f->tensor[i];
+    qsort(f->by_name, (size_t)f->tensors, sizeof *f->by_name, compare_names);
+    for (int i = 1; i < f->tensors; i++)
+        if (compare_names(&f->by_name[i - 1], &f->by_name[i]) == 0)
+            return iso_fail(err, ISO_E_FORMAT, "%s: two tensors of the name " SHOWN, path, f->by_name[i]->name);
+    return ISO_OK;
 }
 
 /* The header's length, checked against the file's. */
@@ -195,9 +276,8 @@ static void free_bytes(char *bytes, size_t huge)
 /* Takes `bytes` over in every case. */
 static iso_status parse_owned(char *bytes, size_t size, size_t huge, const char *path, iso_st **out, iso_error *err)
 {
-    json_t *root = NULL;
-    json_error_t why;
     size_t header;
+    span *where = NULL;
     iso_status s;
     iso_st *f = iso_calloc(1, sizeof *f);
     if (!f) {
@@ -208,21 +288,16 @@ static iso_status parse_owned(char *bytes, size_t size, size_t huge, const char 
     f->huge = huge;
     s = header_length((const unsigned char *)bytes, size, path, &header, err);
     if (s) goto out;
-    root = json_loadb(bytes + 8, header, JSON_REJECT_DUPLICATES, &why);
-    if (!root) {
-        s = iso_fail(err, ISO_E_FORMAT, "%s: its header is damaged: " SHOWN, path, why.text);
-        goto out;
-    }
-    if (!json_is_object(root)) {
-        s = iso_fail(err, ISO_E_FORMAT, "%s: its header is not an object", path);
-        goto out;
-    }
-    s = parse_entries(f, root, bytes + 8 + header, (int64_t)(size - 8 - header), path, err);
+    reader r = {.json = {bytes + 8, bytes + 8 + header}, .header = bytes, .path = path, .err = err};
+    const int64_t data = (int64_t)(size - 8 - header);
+    s = read_entries(&r, f, bytes + 8 + header, data, &where);
+    if (!s) s = order_names(f, path, err);
+    if (!s) s = check_tiling(where, f->tensors, data, path, err);
     if (s) goto out;
     *out = f;
     f = NULL;
 out:
-    json_decref(root);
+    free(where);
     iso_st_free(f);
     return s;
 }
@@ -369,86 +444,68 @@ iso_status iso_st_i64(const iso_st_tensor *t, int64_t *out, iso_error *err)
 
 /* --- writing */
 
-/* Steals `value`; false when memory is out or a string is not UTF-8. */
-static bool put(json_t *object, const char *key, json_t *value)
+static iso_status check_out(int tensors, const iso_st_out *tensor, int pairs, const iso_st_meta_pair *pair, iso_error *err)
 {
-    return value && json_object_set_new(object, key, value) == 0;
-}
-
-static json_t *describe_tensor(const iso_st_out *t, int64_t *at)
-{
-    json_t *entry = json_object(), *shape = json_array(), *offsets = json_array();
-    int64_t end = *at + iso_shape_count(&t->shape) * 4;
-    bool good = entry && shape && offsets;
-    for (int i = 0; good && i < t->shape.ndim; i++) good = json_array_append_new(shape, json_integer(t->shape.dim[i])) == 0;
-    good = good && json_array_append_new(offsets, json_integer(*at)) == 0 && json_array_append_new(offsets, json_integer(end)) == 0 &&
-           put(entry, "dtype", json_string("F32")) && json_object_set(entry, "shape", shape) == 0 &&
-           json_object_set(entry, "data_offsets", offsets) == 0;
-    json_decref(shape);
-    json_decref(offsets);
-    *at = end;
-    if (good) return entry;
-    json_decref(entry);
-    return NULL;
-}
-
-/* The header's JSON in memory of jansson's (free()). */
-static iso_status describe(int tensors, const iso_st_out *tensor, int pairs, const iso_st_meta_pair *pair, char **text, iso_error *err)
-{
-    iso_status s = ISO_OK;
-    int64_t at = 0;
-    json_t *root = json_object(), *metadata = json_object();
-    if (!root || !metadata || json_object_set(root, METADATA, metadata) != 0) {
-        s = iso_fail_memory(err);
-        goto out;
+    for (int i = 0; i < pairs; i++) {
+        if (!iso_text_is_utf8(pair[i].key, strlen(pair[i].key)) || !iso_text_is_utf8(pair[i].value, strlen(pair[i].value)))
+            return iso_fail(err, ISO_E_ARGUMENT, "metadata " SHOWN " is not UTF-8 text", pair[i].key);
+        for (int k = 0; k < i; k++)
+            if (strcmp(pair[k].key, pair[i].key) == 0) return iso_fail(err, ISO_E_ARGUMENT, "metadata " SHOWN " twice", pair[i].key);
     }
-    for (int i = 0; i < pairs; i++)
-        if (!put(metadata, pair[i].key, json_string(pair[i].value))) {
-            s = iso_fail(err, ISO_E_ARGUMENT, "metadata " SHOWN " is not UTF-8 text", pair[i].key);
-            goto out;
-        }
     for (int i = 0; i < tensors; i++) {
-        if (json_object_get(root, tensor[i].name)) {
-            s = iso_fail(err, ISO_E_ARGUMENT, "two tensors of the name " SHOWN, tensor[i].name);
-            goto out;
-        }
-        if (!put(root, tensor[i].name, describe_tensor(&tensor[i], &at))) {
-            s = iso_fail_memory(err);
-            goto out;
-        }
+        if (!iso_text_is_utf8(tensor[i].name, strlen(tensor[i].name)))
+            return iso_fail(err, ISO_E_ARGUMENT, "a tensor's name, " SHOWN ", is not UTF-8 text", tensor[i].name);
+        for (int k = 0; k < i; k++)
+            if (strcmp(tensor[k].name, tensor[i].name) == 0) return iso_fail(err, ISO_E_ARGUMENT, "two tensors of the name " SHOWN, tensor[i].name);
     }
-    *text = json_dumps(root, JSON_COMPACT);
-    if (!*text) s = iso_fail_memory(err);
-out:
-    json_decref(metadata);
-    json_decref(root);
-    return s;
+    return ISO_OK;
+}
+
+/* The header's JSON. It takes no memory; what cannot be written the stream remembers. */
+static void write_header(FILE *f, int tensors, const iso_st_out *tensor, int pairs, const iso_st_meta_pair *pair)
+{
+    int64_t at = 0;
+    fputs("{\"" METADATA "\":{", f);
+    for (int i = 0; i < pairs; i++) {
+        if (i) putc(',', f);
+        iso_text_json(f, pair[i].key, strlen(pair[i].key));
+        putc(':', f);
+        iso_text_json(f, pair[i].value, strlen(pair[i].value));
+    }
+    putc('}', f);
+    for (int i = 0; i < tensors; i++) {
+        const int64_t end = at + iso_shape_count(&tensor[i].shape) * 4;
+        putc(',', f);
+        iso_text_json(f, tensor[i].name, strlen(tensor[i].name));
+        fputs(":{\"dtype\":\"F32\",\"shape\":[", f);
+        for (int d = 0; d < tensor[i].shape.ndim; d++) fprintf(f, "%s%" PRId64, d ? "," : "", tensor[i].shape.dim[d]);
+        fprintf(f, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at, end);
+        at = end;
+    }
+    putc('}', f);
 }
 
 static bool write_all(FILE *f, const void *data, size_t size) { return size == 0 || fwrite(data, 1, size, f) == size; }
 
 iso_status iso_st_save(const char *path, int tensors, const iso_st_out *tensor, int pairs, const iso_st_meta_pair *pair, iso_error *err)
 {
-    char *header = NULL;
     iso_file *file = NULL;
-    iso_status s = describe(tensors, tensor, pairs, pair, &header, err);
-    if (s) goto out;
-    s = iso_file_create(path, &file, err);
-    if (s) goto out;
+    iso_status s = check_out(tensors, tensor, pairs, pair, err);
+    if (!s) s = iso_file_create(path, &file, err);
+    if (s) return s;
     FILE *f = iso_file_stream(file);
-    size_t length = strlen(header), padding = (8 - length % 8) % 8;
-    uint64_t n = length + padding;
-    bool good = write_all(f, &n, 8) && write_all(f, header, length) && write_all(f, "        ", padding);
+    uint64_t length = 0;
+    bool good = write_all(f, &length, 8);
+    write_header(f, tensors, tensor, pairs, pair);
+    const off_t end = ftello(f);
+    good = good && end >= 8;
+    length = (uint64_t)(end + 7) / 8 * 8 - 8;
+    good = good && write_all(f, "        ", (size_t)(length + 8 - (uint64_t)end)) && fseeko(f, 0, SEEK_SET) == 0 && write_all(f, &length, 8) &&
+           fseeko(f, 0, SEEK_END) == 0;
     for (int i = 0; good && i < tensors; i++)
         good = write_all(f, tensor[i].data, (size_t)iso_shape_count(&tensor[i].shape) * sizeof(float));
-    if (!good) {
-        s = iso_fail_errno(err, "cannot write %s", path);
-        goto out;
-    }
-    s = iso_file_commit(file, err);
-    file = NULL;
-out:
+    if (good) return iso_file_commit(file, err);
+    s = iso_fail_errno(err, "cannot write %s", path);
     iso_file_abort(file);
-    free(header);
     return s;
 }

@@ -1,7 +1,8 @@
 /* safetensors.h: reading and writing .safetensors files; every length and offset is checked before it is used.
  *
  * The format: 8 bytes little-endian header length n, n bytes of JSON {"__metadata__": {string: string}, "name":
- * {"dtype", "shape", "data_offsets": [begin, end]}, ...}, then the tensors, which fill the rest without gap or overlap.
+ * {"dtype", "shape", "data_offsets": [begin, end]}, ...}, each name once and no others, then the tensors, which fill the rest without gap or
+ * overlap.
  * A loaded file is read-only, but for iso_st_floats, and may be shared by threads. */
 #ifndef ISO_SAFETENSORS_H
 #define ISO_SAFETENSORS_H
@@ -22,7 +23,7 @@ typedef struct iso_st_tensor {
 } iso_st_tensor;
 
 typedef struct iso_st iso_st;
-ISO_CHECK iso_status iso_st_load(const char *path, iso_st **out, iso_error *err); /* ISO_E_FORMAT when it is not one */
+ISO_CHECK iso_status iso_st_load(const char *path, iso_st **out, iso_error *err); /* ISO_E_FORMAT when it is not one, never for want of memory */
 /* A file in memory (copied); `path` is for messages. */
 ISO_CHECK iso_status iso_st_parse(const void *data, size_t size, const char *path, iso_st **out, iso_error *err);
 void iso_st_free(iso_st *f);

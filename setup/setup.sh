@@ -17,7 +17,8 @@ cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/isoface
 packages=(
     gcc g++ libc6-dev make cmake pkg-config dpkg-dev
     libopenblas-openmp-dev libturbojpeg0-dev libpng-dev libexif-dev liblmdb-dev
-    libjansson-dev libxxhash-dev libcairo2-dev libcmocka-dev fonts-dejavu-core
+    libxxhash-dev libcairo2-dev fonts-dejavu-core
+    libcmocka-dev libjansson-dev
 )
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -165,7 +166,7 @@ blas=/usr/lib/$multiarch/openblas-openmp
 faiss='' flags=''
 need_faiss "$blas"
 
-modules=(libturbojpeg libpng libexif lmdb jansson libxxhash cairo)
+modules=(libturbojpeg libpng libexif lmdb libxxhash cairo)
 # Headers of others need not be free of warnings: -isystem.
 includes=$(pkg-config --cflags-only-I "${modules[@]}" | sed 's/-I */-isystem /g')
 libraries=$(pkg-config --libs "${modules[@]}")

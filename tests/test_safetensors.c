@@ -123,6 +123,9 @@ static void save_refuses(void **state)
     iso_st_meta_pair latin = {"key", "\xe4"};
     assert_int_equal(iso_st_save(path, 2, twice, 0, NULL, &err), ISO_E_ARGUMENT);
     assert_int_equal(iso_st_save(path, 1, twice, 1, &latin, &err), ISO_E_ARGUMENT);
+    iso_st_meta_pair same[] = {{"key", "1"}, {"key", "2"}};
+    assert_int_equal(iso_st_save(path, 1, twice, 2, same, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_st_save(path, 1, &(iso_st_out){"\xe4", iso_shape0(), &x}, 0, NULL, &err), ISO_E_ARGUMENT);
     snprintf(bad, sizeof bad, "%s/missing/file", folder);
     assert_int_equal(iso_st_save(bad, 1, twice, 0, NULL, &err), ISO_E_IO);
     assert_non_null(strstr(err.message, "missing"));
@@ -147,6 +150,23 @@ static void good_headers(void **state)
                                 "\"b\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[0,8]}}", 11, &err), ISO_OK);
 }
 
+/* Every way to write a character. */
+static void escapes(void **state)
+{
+    (void)state;
+    size_t size;
+    iso_st *f = NULL;
+    iso_error err = {0};
+    char *bytes = make("{\"__metadata__\":{\"\\u006bey\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t \\u0001\\u007f\\u0080\\u07ff\\u0800\\uFFFF\\ud800\\udc00\\uDBFF\\uDFFF\xc3\xa4\"}}", 0,
+                       &size);
+    if (iso_st_parse(bytes, size, "x", &f, &err)) fail_msg("%s", err.message);
+    assert_non_null(iso_st_meta(f, "key"));
+    assert_string_equal(iso_st_meta(f, "key"),
+                        "\"\\/\b\f\n\r\t \x01\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80\xef\xbf\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\xc3\xa4");
+    iso_st_free(f);
+    free(bytes);
+}
+
 /* Deliberately wrong files, every one. */
 static const struct { const char *json; size_t data; } wrong[] = {
     {"[]", 0},
@@ -159,6 +179,17 @@ static const struct { const char *json; size_t data; } wrong[] = {
     {"{\"__metadata__\":[]}", 0},
     {"{\"__metadata__\":{\"a\":1}}", 0},
     {"{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0},
+    {"{\"__metadata__\":{},\"__metadata__\":{}}", 0},
+    {"{\"__metadata__\":{\"a\":\"1\",}}", 0},
+    {"{\"__metadata__\":{\"a\":\"\xed\xa0\x80\"}}", 0},
+    {"{\"__metadata__\":{\"a\":\"\t\"}}", 0},
+    {"{\"__metadata__\":{\"a\":\"\\x\"}}", 0},
+    {"{\"__metadata__\":{\"a\":\"\\u00g0\"}}", 0},
+    {"{\"__metadata__\":{\"a\":\"\\ud83d\"}}", 0},            /* half a pair */
+    {"{\"__metadata__\":{\"a\":\"\\ud83d\\u0041\"}}", 0},
+    {"{\"__metadata__\":{\"a\":\"\\ude00\"}}", 0},
+    {"{\"__metadata__\":{\"a\":\"\\u00", 0},
+    {"{\"__metadata__\":{\"a\":\"\\", 0},
     {"{\"\xff\":1}", 0},
     {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4},
     {T("[2,3]", "0", "24"), 23},                                  /* cut short */
@@ -174,6 +205,11 @@ static const struct { const char *json; size_t data; } wrong[] = {
     {T("[2,3]", "0", "24.0"), 24},
     {T("[2,3]", "\"0\"", "24"), 24},
     {T("[2,3]", "0,0", "24"), 24},
+    {T("[2,3]", "0", "24,"), 24},
+    {T("[2,3]", "00", "24"), 24},
+    {T("[2,3]", "0", "024"), 24},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"more\":1}}", 4},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"shape\":[1],\"data_offsets\":[0,4]}}", 4},
     {T("[9223372036854775807]", "0", "24"), 24},                  /* times 4 overflows */
     {T("[4294967296,4294967296]", "0", "0"), 0},                  /* 2^64 = 0 */
     {T("[4611686018427387904]", "0", "0"), 0},                    /* times 4 = 0 */
@@ -312,6 +348,7 @@ int main(void)
     printf("seed %llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),    cmocka_unit_test(save_refuses),  cmocka_unit_test(good_headers),
+        cmocka_unit_test(escapes),
         cmocka_unit_test(wrong_headers), cmocka_unit_test(wrong_lengths), cmocka_unit_test(fuzz),
         cmocka_unit_test(pipes),
     };
