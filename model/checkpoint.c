@@ -82,6 +82,7 @@ static void put_all(pairs *p, const iso_checkpoint *c, int options, const iso_st
     put_int(p, "step", c->step);
     put_int(p, "best_epoch", c->best_epoch);
     put_real(p, "best", c->best);
+    put_text(p, "model", c->model);
     put_real(p, "seconds", c->seconds);
     for (int i = 0; i < ISO_TERM_COUNT; i++) {
         char *key = p->key[p->count];
@@ -108,7 +109,7 @@ iso_status iso_checkpoint_save(const char *path, const iso_checkpoint *c, const 
         status = iso_fail_memory(err);
         goto done;
     }
-    if (options > MAX_PAIRS - 10 - ISO_TERM_COUNT) {
+    if (options > MAX_PAIRS - 11 - ISO_TERM_COUNT) {
         status = iso_fail(err, ISO_E_INTERNAL, "too many options to save");
         goto done;
     }
@@ -242,6 +243,7 @@ iso_status iso_checkpoint_load(const char *path, iso_checkpoint *out, iso_vars *
     bool good = get_int(f, "epoch", &c.epoch) && get_int(f, "position", &c.position) && get_int(f, "step", &c.step) &&
                 get_int(f, "best_epoch", &c.best_epoch) && get_real(f, "best", &c.best) &&
                 get_real(f, "seconds", &c.seconds) && get_text(f, "log", &c.log) && get_text(f, "history", &c.history);
+    if (iso_st_meta(f, "model")) snprintf(c.model, sizeof c.model, "%s", iso_st_meta(f, "model")); /* not in older states */
     for (int i = 0; good && i < ISO_TERM_COUNT; i++) {
         char key[TEXT];
         snprintf(key, sizeof key, "sum.%d", i);

@@ -12,6 +12,7 @@ typedef struct iso_checkpoint {
     int64_t step;              /* Adam steps in all */
     int64_t best_epoch;        /* 0: none yet */
     double best;               /* its validation loss; infinity: none yet */
+    char model[33];            /* its model's digest; empty: none yet, or a state from before digests were kept */
     double sum[ISO_TERM_COUNT];/* over the steps of the running epoch */
     double seconds;            /* spent in the running epoch */
     char *log;                 /* the CSV's rows; owned */

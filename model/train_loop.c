@@ -218,6 +218,13 @@ static iso_status collect(loop *l, const double term[ISO_TERM_COUNT], double *si
     return ISO_OK;
 }
 
+/* Without memory a digest is all zeros, which would tell of another file later. */
+static iso_status digest_of(const iso_model *m, char out[33], iso_error *err)
+{
+    snprintf(out, 33, "%s", iso_model_digest(m));
+    return strspn(out, "0") == 32 ? iso_fail_memory(err) : ISO_OK;
+}
+
 static iso_status save_model(loop *l, iso_error *err)
 {
     iso_model *m = l->spec->model;
@@ -239,6 +246,7 @@ static iso_status save_model(loop *l, iso_error *err)
     if (!history) return iso_fail_memory(err);
     if (status == ISO_OK) status = iso_model_set_meta(m, flow ? "flow.history" : "history", history, err);
     free(history);
+    if (status == ISO_OK) status = digest_of(m, l->at.model, err);
     if (status == ISO_OK) status = iso_model_save(m, l->run->path, err);
     return status;
 }
@@ -572,30 +580,59 @@ static bool counters_agree(const loop *l)
            (at->best_epoch == 0) == (at->best == INFINITY);
 }
 
+/* What the model's file is to a state that is gone on with; NULL: the best epoch's. */
+static iso_status look_at_model(const loop *l, const char **what, iso_error *err)
+{
+    iso_model *m = NULL;
+    *what = NULL;
+    if (!l->at.best_epoch) return ISO_OK;
+    if (access(l->run->path, F_OK) != 0) {
+        *what = "is gone";
+        return ISO_OK;
+    }
+    if (!l->at.model[0]) return ISO_OK;
+    char digest[33] = "";
+    iso_status status = iso_model_load(l->run->path, &m, err);
+    if (status == ISO_OK) status = digest_of(m, digest, err);
+    if (status == ISO_E_FORMAT || status == ISO_E_NUMERIC) status = ISO_OK;
+    if (status == ISO_OK && strcmp(digest, l->at.model) != 0) *what = "was replaced by another file";
+    iso_model_free(m);
+    return status;
+}
+
+/* The best epoch begins anew where its model is not there, as long as there are epochs to come. */
+static iso_status resume(loop *l, iso_error *err)
+{
+    const char *what;
+    iso_status status = iso_checkpoint_load(l->state_path, &l->at, l->vars, l->saved_count, l->saved, l->spec->options->count,
+                                            l->spec->options->pair, err);
+    if (status != ISO_OK) return status;
+    if (!counters_agree(l))
+        return iso_fail(err, ISO_E_FORMAT, "%s is no usable training state (counters): start anew with --force", l->state_path);
+    l->has_state = true;
+    if ((status = look_at_model(l, &what, err)) != ISO_OK) return status;
+    const bool done = l->at.epoch >= l->run->epochs;
+    if (what && done)
+        return iso_fail(err, ISO_E_MISMATCH, "--resume: %s, of epoch %" PRId64 ", %s, and all %" PRId64 " epochs are done: %sstart anew with --force",
+                        l->run->path, l->at.best_epoch, what, l->at.epoch, l->run->schedule == ISO_SCHEDULE_COSINE ? "" : "raise --epochs, or ");
+    if (what) {
+        iso_watch_say(&l->run->watch, "%s, of epoch %" PRId64 ", %s: the best epoch is looked for anew", l->run->path, l->at.best_epoch, what);
+        l->at.best_epoch = 0;
+        l->at.best = INFINITY;
+        l->at.model[0] = 0;
+    }
+    if (done)
+        iso_watch_say(&l->run->watch, "nothing to do: %" PRId64 " epochs are done; --epochs can be raised", l->at.epoch);
+    else
+        iso_watch_say(&l->run->watch, "going on after epoch %" PRId64 ", step %" PRId64, l->at.epoch, l->at.step);
+    return save_csv(l, err);
+}
+
 static iso_status start(loop *l, iso_error *err)
 {
     iso_status status;
     l->last_save = l->resumed = iso_now();
-    if (l->run->resume) {
-        status = iso_checkpoint_load(l->state_path, &l->at, l->vars, l->saved_count, l->saved, l->spec->options->count,
-                                     l->spec->options->pair, err);
-        if (status != ISO_OK) return status;
-        if (!counters_agree(l))
-            return iso_fail(err, ISO_E_FORMAT, "%s is no usable training state (counters): start anew with --force",
-                            l->state_path);
-        l->has_state = true;
-        if (l->at.best_epoch && access(l->run->path, F_OK) != 0) {
-            iso_watch_say(&l->run->watch, "%s, of epoch %" PRId64 ", is gone: the best epoch is looked for anew",
-                          l->run->path, l->at.best_epoch);
-            l->at.best_epoch = 0;
-            l->at.best = INFINITY;
-        }
-        if (l->at.epoch >= l->run->epochs)
-            iso_watch_say(&l->run->watch, "nothing to do: %" PRId64 " epochs are done; --epochs can be raised", l->at.epoch);
-        else
-            iso_watch_say(&l->run->watch, "going on after epoch %" PRId64 ", step %" PRId64, l->at.epoch, l->at.step);
-        return save_csv(l, err);
-    }
+    if (l->run->resume) return resume(l, err);
     l->at.best = INFINITY;
     if (l->spec->baseline && (status = baseline(l, err)) != ISO_OK) return status;
     l->resumed = iso_now();

@@ -395,6 +395,45 @@ static void test_resume(void **unused)
     free(a), free(b), free(c), free(d), free(as), free(bs), free(cs), free(ds);
 }
 
+/* What lies where the best model was is not taken for it: another model, something else, nothing. */
+static void test_replaced_model(void **unused)
+{
+    (void)unused;
+    static const char *const said[] = {"was replaced by another file", "was replaced by another file", "is gone"};
+    watcher w;
+    iso_train_data data = mlp_data();
+    char *path = place("replaced"), *other = place("replacing");
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        iso_train_spec spec = mlp_spec(other, &w);
+        spec.run.force = true;
+        spec.run.seed = 12;
+        must_train(&spec, &data);
+        spec = mlp_spec(path, &w);
+        spec.run.force = true;
+        must_train(&spec, &data);
+        if (i == 0) assert_int_equal(rename(other, path), 0);
+        else if (i == 1) assert_int_equal(truncate(path, 100), 0);
+        else assert_int_equal(unlink(path), 0);
+        spec.run.force = false;
+        spec.run.resume = true;
+        must_refuse(&spec, &data, ISO_E_MISMATCH, said[i]);
+        must_refuse(&spec, &data, ISO_E_MISMATCH, "all 4 epochs are done: raise --epochs, or start anew with --force");
+        spec.run.schedule = ISO_SCHEDULE_COSINE;
+        must_refuse(&spec, &data, ISO_E_ARGUMENT, "--schedule");
+        spec.run.schedule = ISO_SCHEDULE_CONSTANT;
+        spec.run.epochs = 5;
+        spec.run.watch = watch(&w);
+        must_train(&spec, &data);
+        assert_non_null(strstr(w.said, said[i]));
+        assert_true(w.epochs == 1 && w.row[0].best);
+        spec.run.watch = watch(&w); /* now it is the best one */
+        must_train(&spec, &data);
+        assert_non_null(strstr(w.said, "nothing to do"));
+        assert_null(strstr(w.said, said[i]));
+    }
+    free(path), free(other);
+}
+
 /* Gives one item of a state's metadata another value; NULL: takes it away. */
 static void change_state(const char *path, const char *key, const char *value)
 {
@@ -422,7 +461,8 @@ static void change_state(const char *path, const char *key, const char *value)
     iso_st_free(f);
 }
 
-/* A state of a run that began before ISO_TERM_ACCURACY was summed is gone on with; one that lacks another sum is damaged. */
+/* A state of a run that began before ISO_TERM_ACCURACY was summed, or before the best model's digest was kept, is gone on with; one that lacks
+ * another sum is damaged. */
 static void test_older_state(void **unused)
 {
     (void)unused;
@@ -448,6 +488,15 @@ static void test_older_state(void **unused)
             assert_true(same_tensors(as, bs));
         }
     }
+    spec = mlp_spec(b, &w);
+    spec.run.force = true;
+    spec.run.epochs = 2;
+    must_train(&spec, &data);
+    change_state(bs, "model", NULL);
+    spec = mlp_spec(b, &w);
+    spec.run.resume = true;
+    must_train(&spec, &data);
+    must_agree(a, b);
     free(a), free(b), free(as), free(bs);
 }
 
@@ -718,7 +767,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loss_falls), cmocka_unit_test(test_flat_manifold),
         cmocka_unit_test(test_files),   cmocka_unit_test(test_older_state), cmocka_unit_test(test_counters),
-        cmocka_unit_test(test_resume),  cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_resume),  cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_full_disk), cmocka_unit_test(test_flow),
     };
     return cmocka_run_group_tests_name("train", tests, set_up, tear_down);
