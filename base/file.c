@@ -135,15 +135,20 @@ static void sweep_once(const char *folder)
     if (atomic_exchange(&last, this) != this) iso_file_sweep(folder);
 }
 
+static char *fresh_name(const char *folder)
+{
+    char name[48];
+    snprintf(name, sizeof name, TEMPORARY, (unsigned long long)iso_fresh_number());
+    return iso_path_join(folder, name);
+}
+
 /* The target's own mode where it exists, else what the umask leaves of 0666: a
  * plain open() is asked, since reading the umask is not safe beside other threads. */
 static int open_beside(iso_file *f)
 {
     for (int attempt = 0; attempt < 16; attempt++) {
-        char name[48];
-        snprintf(name, sizeof name, TEMPORARY, (unsigned long long)iso_fresh_number());
         free(f->temporary);
-        f->temporary = iso_path_join(f->folder, name);
+        f->temporary = fresh_name(f->folder);
         if (!f->temporary) return errno = ENOMEM, -1;
         int fd = open(f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd >= 0 || errno != EEXIST) return fd;
@@ -244,9 +249,9 @@ static int sync_folder(const char *folder)
     return bad ? -1 : 0;
 }
 
-iso_status iso_file_finish(iso_file *f, iso_error *err)
+/* What may fail for want of room. */
+static iso_status finish(iso_file *f, iso_error *err)
 {
-    if (!f->stream) return ISO_OK;
     /* A write that failed long ago left no errno behind. */
     if (ferror(f->stream))
         return iso_fail(err, ISO_E_IO, "cannot write %s: a write failed (is the disk full?)", f->path);
@@ -258,16 +263,58 @@ iso_status iso_file_finish(iso_file *f, iso_error *err)
     return ISO_OK;
 }
 
+static iso_status replace(const iso_file *f, iso_error *err)
+{
+    return rename(f->temporary, f->path) == 0 ? ISO_OK : iso_fail_errno(err, "cannot replace %s", f->path);
+}
+
+static iso_status settle(const iso_file *f, iso_error *err)
+{
+    return sync_folder(f->folder) == 0 ? ISO_OK : iso_fail_errno(err, "cannot sync the folder %s", f->folder);
+}
+
 iso_status iso_file_commit(iso_file *f, iso_error *err)
 {
-    iso_status status = iso_file_finish(f, err);
-    if (!status && rename(f->temporary, f->path) != 0)
-        status = iso_fail_errno(err, "cannot replace %s", f->path);
-    if (status)
-        unlink(f->temporary);
-    else if (sync_folder(f->folder) != 0)
-        status = iso_fail_errno(err, "cannot sync the folder %s", f->folder);
+    iso_status status = finish(f, err);
+    if (!status) status = replace(f, err);
+    if (status) unlink(f->temporary);
+    else status = settle(f, err);
     file_free(f);
+    return status;
+}
+
+/* b after a, whose old file is kept under the name `old`; is_new: there is none. */
+static iso_status replace_both(const iso_file *a, const iso_file *b, const char *old, bool is_new, iso_error *err)
+{
+    iso_error why = {0};
+    const bool kept = !is_new && link(a->path, old) == 0;
+    iso_status status = replace(a, err);
+    if (!status && (status = replace(b, &why)) != ISO_OK) {
+        const bool back = is_new ? unlink(a->path) == 0 : kept && rename(old, a->path) == 0;
+        return iso_fail(err, status, "%s%s%s", why.message, back ? "" : "; already new is ", back ? "" : a->path);
+    }
+    if (kept) unlink(old);
+    return status;
+}
+
+iso_status iso_file_commit_both(iso_file *a, iso_file *b, iso_error *err)
+{
+    struct stat st;
+    const bool is_new = lstat(a->path, &st) != 0;
+    char *old = fresh_name(a->folder);
+    iso_status status = old ? finish(a, err) : iso_fail_memory(err);
+    if (!status) status = finish(b, err);
+    if (!status) status = replace_both(a, b, old, is_new, err);
+    if (status) {
+        unlink(a->temporary);
+        unlink(b->temporary);
+    } else {
+        status = settle(a, err);
+        if (!status) status = settle(b, err);
+    }
+    free(old);
+    file_free(a);
+    file_free(b);
     return status;
 }
 

@@ -15,10 +15,13 @@ typedef struct iso_file iso_file;
 ISO_CHECK iso_status iso_file_create(const char *path, iso_file **out, iso_error *err);
 /* The stream to write to; owned by the file. Its descriptor can be read and mapped, too. */
 FILE *iso_file_stream(iso_file *f);
-/* Flushes and syncs: what may fail for want of room. For several files that are to appear together, before the first commit; nothing is written then. */
-ISO_CHECK iso_status iso_file_finish(iso_file *f, iso_error *err);
-/* The same unless it was done, then renames and syncs the folder. Frees f in every case; after a failure the old file stands as it was. */
+/* Flushes and syncs, then renames and syncs the folder. Frees f in every case. After a failure the old file stands as it was, unless it was the folder
+ * that could not be synced: then the new one does, and a power cut may bring the old one back. */
 ISO_CHECK iso_status iso_file_commit(iso_file *f, iso_error *err);
+/* The same for two files that are to appear together: both are synced before either is renamed, and where b cannot be renamed the old a is put back, or a is
+ * removed if there was none. That takes hard links; on a file system without them, and where a is not to be put back, the message says that a is new.
+ * A kill between the two renames leaves a new and b old. */
+ISO_CHECK iso_status iso_file_commit_both(iso_file *a, iso_file *b, iso_error *err);
 /* Throws away what was written. NULL is fine. */
 void iso_file_abort(iso_file *f);
 

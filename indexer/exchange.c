@@ -64,15 +64,10 @@ iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool
     if (!status) status = iso_npy_create(vectors, (int64_t)info.count, info.dim, &w, err);
     if (!status) status = iso_file_create(paths, &f, err);
     if (!status) status = export_rows(t, w, iso_file_stream(f), paths, nul, &n, err);
-    if (!status) status = iso_npy_finish(w, err);
-    if (!status) status = iso_file_finish(f, err);
     if (!status) {
-        status = iso_file_commit(f, err);
-        f = NULL;
-    }
-    if (!status) {
-        status = iso_npy_commit(w, err);
+        status = iso_npy_commit_with(w, f, err);
         w = NULL;
+        f = NULL;
     }
     iso_file_abort(f);
     iso_npy_abort(w);

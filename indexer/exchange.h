@@ -7,7 +7,7 @@
 
 #include "indexer/store.h"
 
-/* Everything in order of ids, one snapshot; both files appear whole or not at all. */
+/* Everything in order of ids, one snapshot; both files appear whole or not at all, as far as iso_file_commit_both goes. */
 ISO_CHECK iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool nul, int64_t *rows, iso_error *err);
 
 typedef struct iso_import_spec {

@@ -308,19 +308,31 @@ iso_status iso_npy_write(iso_npy_writer *w, const float *rows, int64_t n, iso_er
     return ISO_OK;
 }
 
-iso_status iso_npy_finish(iso_npy_writer *w, iso_error *err)
+static iso_status check_rows(const iso_npy_writer *w, iso_error *err)
 {
-    if (w->written == w->rows) return iso_file_finish(w->file, err);
+    if (w->written == w->rows) return ISO_OK;
     return iso_fail(err, ISO_E_ARGUMENT, "%s: %" PRId64 " rows of %" PRId64 " were written", w->path, w->written, w->rows);
 }
 
 iso_status iso_npy_commit(iso_npy_writer *w, iso_error *err)
 {
-    iso_status status = iso_npy_finish(w, err);
+    iso_status status = check_rows(w, err);
     if (!status) {
         status = iso_file_commit(w->file, err);
         w->file = NULL;
     }
+    iso_npy_abort(w);
+    return status;
+}
+
+iso_status iso_npy_commit_with(iso_npy_writer *w, iso_file *beside, iso_error *err)
+{
+    iso_status status = check_rows(w, err);
+    if (!status) {
+        status = iso_file_commit_both(beside, w->file, err);
+        w->file = beside = NULL;
+    }
+    iso_file_abort(beside);
     iso_npy_abort(w);
     return status;
 }

@@ -4,7 +4,7 @@
 #define ISO_NPY_H
 
 #include <stdint.h>
-#include "base/error.h"
+#include "base/file.h"
 
 typedef struct iso_npy iso_npy;
 
@@ -21,8 +21,9 @@ ISO_CHECK iso_status iso_npy_read(iso_npy *f, int64_t first, int64_t n, float *o
 typedef struct iso_npy_writer iso_npy_writer;
 ISO_CHECK iso_status iso_npy_create(const char *path, int64_t rows, int64_t cols, iso_npy_writer **out, iso_error *err);
 ISO_CHECK iso_status iso_npy_write(iso_npy_writer *w, const float *rows, int64_t n, iso_error *err);
-ISO_CHECK iso_status iso_npy_finish(iso_npy_writer *w, iso_error *err); /* as iso_file_finish; the commit does it unless it was done */
 ISO_CHECK iso_status iso_npy_commit(iso_npy_writer *w, iso_error *err); /* frees w in every case */
-void iso_npy_abort(iso_npy_writer *w);                                   /* NULL is fine */
+/* With another file that belongs to it, as iso_file_commit_both(beside, the vectors); frees both in every case. */
+ISO_CHECK iso_status iso_npy_commit_with(iso_npy_writer *w, iso_file *beside, iso_error *err);
+void iso_npy_abort(iso_npy_writer *w); /* NULL is fine */
 
 #endif

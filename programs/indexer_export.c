@@ -25,7 +25,8 @@ static const iso_command command = {
     "indexer export",
     "indexer export --db DB --vectors V.npy --paths P.txt [-0]",
     "Writes every vector, in order of ids, as NumPy reads it, and the path of each, with tabs, newlines, carriage\n"
-    "returns and backslashes as \\t, \\n, \\r and \\\\. Both files appear whole or not at all.",
+    "returns and backslashes as \\t, \\n, \\r and \\\\. Both files appear whole or, after a\n"
+    "failure, not at all.",
     options,
     NULL,
 };

@@ -85,6 +85,37 @@ static int names_in_folder(void)
     return n;
 }
 
+/* Two files that appear together, of which the second cannot: a folder has come into its place. */
+static void test_both(void **state)
+{
+    (void)state;
+    const int before = names_in_folder();
+    char *a = in_folder("first"), *b = in_folder("second");
+    for (int old = 0; old < 2; old++)
+        for (int refused = 1; refused >= 0; refused--) {
+            iso_error err = {0};
+            iso_file *fa = NULL, *fb = NULL;
+            if (old) write_text(a, "old a"), write_text(b, "old b");
+            assert_int_equal(iso_file_create(a, &fa, &err), ISO_OK);
+            assert_int_equal(iso_file_create(b, &fb, &err), ISO_OK);
+            fputs("new a", iso_file_stream(fa)), fputs("new b", iso_file_stream(fb));
+            if (refused) unlink(b), assert_int_equal(mkdir(b, 0700), 0);
+            assert_int_equal(iso_file_commit_both(fa, fb, &err), refused ? ISO_E_IO : ISO_OK);
+            if (refused) {
+                assert_non_null(strstr(err.message, "cannot replace"));
+                assert_null(strstr(err.message, "already new"));
+                assert_int_equal(rmdir(b), 0);
+                if (old) assert_file(a, "old a");
+                assert_int_equal(names_in_folder(), before + old);
+            } else {
+                assert_file(a, "new a"), assert_file(b, "new b");
+                assert_int_equal(names_in_folder(), before + 2);
+            }
+            unlink(a), unlink(b);
+        }
+    free(a), free(b);
+}
+
 /* ------------------------------------------------------------ errors */
 
 static void test_status_text(void **state)
@@ -715,6 +746,7 @@ static void test_wrong_is_seen(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_both, folder_make, folder_remove),
         cmocka_unit_test(test_status_text),
         cmocka_unit_test(test_fail),
         cmocka_unit_test(test_fail_long),

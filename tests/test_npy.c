@@ -178,6 +178,18 @@ static void test_writing(void **state)
     OK(iso_npy_open(file, &f, &err));
     assert_int_equal(iso_npy_rows(f), 3);
     iso_npy_close(f);
+    /* With paths beside: a row short; in the vectors' place a folder, which came later; both. */
+    for (int i = 0; i < 3; i++) {
+        iso_file *beside;
+        OK(iso_npy_create(file, 1, 2, &w, &err));
+        OK(iso_file_create(paths, &beside, &err));
+        if (i) OK(iso_npy_write(w, a, 1, &err));
+        if (i == 1) assert_true(unlink(file) == 0 && mkdir(file, 0700) == 0);
+        assert_int_equal(iso_npy_commit_with(w, beside, &err), i == 0 ? ISO_E_ARGUMENT : i == 1 ? ISO_E_IO : ISO_OK);
+        if (i == 1) assert_int_equal(rmdir(file), 0);
+        assert_int_equal(access(paths, F_OK), i < 2 ? -1 : 0);
+    }
+    unlink(paths);
 }
 
 static void vectors(const float *a, int64_t rows, int64_t cols)
