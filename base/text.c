@@ -164,28 +164,48 @@ void iso_text_harmless(char *text)
     }
 }
 
+enum { SHOWN = 4 * 4 }; /* characters of a sequence, at most */
+
+/* What is shown of the first sequence of n > 0 bytes, how many characters that is, and of how many bytes. */
+static size_t show_one(const char *bytes, size_t n, char out[SHOWN], size_t *taken)
+{
+    static const char digit[] = "0123456789ABCDEF";
+    const size_t length = sequence(bytes, n);
+    const unsigned char *s = (const unsigned char *)bytes;
+    *taken = length ? length : 1;
+    if (length && !is_control(s, length) && !noncharacter(s, length)) {
+        memcpy(out, bytes, length);
+        return length;
+    }
+    char *end = out;
+    for (size_t i = 0; i < *taken; i++) {
+        *end++ = '\\', *end++ = 'x';
+        *end++ = digit[s[i] >> 4], *end++ = digit[s[i] & 15];
+    }
+    return (size_t)(end - out);
+}
+
 char *iso_text_printable(const char *path)
 {
-    size_t n = strlen(path);
-    if (n > SIZE_MAX / 4 - 1) return NULL;
-    char *text = iso_calloc(4 * n + 1, 1), *end = text;
+    size_t n = strlen(path), taken;
+    if (n > SIZE_MAX / 4 - 1 - SHOWN) return NULL;
+    char *text = iso_calloc(4 * n + 1 + SHOWN, 1), *end = text;
     if (!text) return NULL;
-    while (n > 0) {
-        size_t length = sequence(path, n);
-        const unsigned char *s = (const unsigned char *)path;
-        bool control = length == 0 || is_control(s, length) || noncharacter(s, length);
-        if (length == 0) length = 1;
-        for (size_t i = 0; i < length; i++) {
-            if (control)
-                end += sprintf(end, "\\x%02X", s[i]);
-            else
-                *end++ = (char)s[i];
-        }
-        path += length;
-        n -= length;
-    }
+    for (; n > 0; path += taken, n -= taken) end += show_one(path, n, end, &taken);
     *end = '\0';
     return text;
+}
+
+int iso_text_show(FILE *out, const char *bytes, size_t n)
+{
+    char one[SHOWN];
+    int letters = 0;
+    for (size_t taken; n > 0; bytes += taken, n -= taken) {
+        const size_t length = show_one(bytes, n, one, &taken);
+        if (out) fwrite(one, 1, length, out);
+        for (size_t i = 0; i < length; i++) letters += ((unsigned char)one[i] & 0xc0) != 0x80;
+    }
+    return letters;
 }
 
 char *iso_text_middle(const char *text, size_t keep)

@@ -24,6 +24,9 @@ void iso_text_json_number(FILE *out, double value);
  * (which cairo refuses) as \xHH. Fresh memory. */
 char *iso_text_printable(const char *path);
 
+/* The same of n bytes straight to a stream, which takes no memory; NULL: nowhere. How many letters that is. */
+int iso_text_show(FILE *out, const char *bytes, size_t n);
+
 /* In place: control characters become '?', so that a line stays one and a terminal obeys nothing in it. */
 void iso_text_harmless(char *text);
 

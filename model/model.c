@@ -520,6 +520,12 @@ const char *iso_model_digest(const iso_model *m)
     return m->digest;
 }
 
+iso_status iso_model_digest_get(const iso_model *m, char out[33], iso_error *err)
+{
+    snprintf(out, 33, "%s", iso_model_digest(m));
+    return strspn(out, "0") == 32 ? iso_fail_memory(err) : ISO_OK;
+}
+
 /* --- moving parameters */
 
 /* A model of another net with m's metadata, and with m's parameters but for those whose names begin with `fresh_part`. */

@@ -42,6 +42,8 @@ const iso_net *iso_model_net(const iso_model *m);
 int iso_model_dim(const iso_model *m); /* length of its vectors: the latent dimension */
 /* 32 hexadecimal digits over the tensors and everything that affects vectors. Owned by the model; valid until the next call. */
 const char *iso_model_digest(const iso_model *m);
+/* The same, or ISO_E_MEMORY where that is all zeros because memory is out: for who takes another digest for another model. */
+ISO_CHECK iso_status iso_model_digest_get(const iso_model *m, char out[33], iso_error *err);
 
 /* Metadata: "method", "alpha", "seed", "history", ... NULL when absent. UTF-8. What describes the net and the file ("format",
  * "format_version", "version", "preprocessing", "arch", "width", "latent", "sizes", "act", "out", "flow_depth",

@@ -218,13 +218,6 @@ static iso_status collect(loop *l, const double term[ISO_TERM_COUNT], double *si
     return ISO_OK;
 }
 
-/* Without memory a digest is all zeros, which would tell of another file later. */
-static iso_status digest_of(const iso_model *m, char out[33], iso_error *err)
-{
-    snprintf(out, 33, "%s", iso_model_digest(m));
-    return strspn(out, "0") == 32 ? iso_fail_memory(err) : ISO_OK;
-}
-
 static iso_status save_model(loop *l, iso_error *err)
 {
     iso_model *m = l->spec->model;
@@ -246,7 +239,7 @@ static iso_status save_model(loop *l, iso_error *err)
     if (!history) return iso_fail_memory(err);
     if (status == ISO_OK) status = iso_model_set_meta(m, flow ? "flow.history" : "history", history, err);
     free(history);
-    if (status == ISO_OK) status = digest_of(m, l->at.model, err);
+    if (status == ISO_OK) status = iso_model_digest_get(m, l->at.model, err);
     if (status == ISO_OK) status = iso_model_save(m, l->run->path, err);
     return status;
 }
@@ -593,7 +586,7 @@ static iso_status look_at_model(const loop *l, const char **what, iso_error *err
     if (!l->at.model[0]) return ISO_OK;
     char digest[33] = "";
     iso_status status = iso_model_load(l->run->path, &m, err);
-    if (status == ISO_OK) status = digest_of(m, digest, err);
+    if (status == ISO_OK) status = iso_model_digest_get(m, digest, err);
     if (status == ISO_E_FORMAT || status == ISO_E_NUMERIC) status = ISO_OK;
     if (status == ISO_OK && strcmp(digest, l->at.model) != 0) *what = "was replaced by another file";
     iso_model_free(m);

@@ -78,19 +78,17 @@ static int label_width(const iso_comparison *c)
 {
     int width = 14;
     for (int i = 0; i < c->rows; i++) {
-        char *label = iso_text_printable(c->row[i].entry->label);
-        if (label && iso_evaluate_letters(label) + 2 > width) width = iso_evaluate_letters(label) + 2;
-        free(label);
+        const char *label = c->row[i].entry->label;
+        const int letters = iso_text_show(NULL, label, strlen(label));
+        if (letters + 2 > width) width = letters + 2;
     }
     return width;
 }
 
 static void print_left(const char *bytes, int width)
 {
-    char *text = iso_text_printable(bytes);
-    int space = width - iso_evaluate_letters(text ? text : "?");
-    printf("%s%*s", text ? text : "?", space > 0 ? space : 0, "");
-    free(text);
+    const int space = width - iso_text_show(stdout, bytes, strlen(bytes));
+    printf("%*s", space > 0 ? space : 0, "");
 }
 
 /* Whether two rows' figures are over as many sets, with the same chance: some sets give a scorer no direction, and drop out of its rows alone. */
@@ -199,11 +197,10 @@ static void print_attributes(const iso_comparison *c)
 
 void iso_comparison_table(const iso_comparison *c, bool per_attribute)
 {
-    char *images = iso_text_printable(c->images);
-    printf("data set %s: examples from %" PRId64 " %s images, ranked %" PRId64 " %s images; figures in %%\n",
-           images ? images : "?", c->query.count, iso_part_name[c->query_part], c->test.count,
-           iso_part_name[c->test_part]);
-    free(images);
+    printf("data set ");
+    iso_text_show(stdout, c->images, strlen(c->images));
+    printf(": examples from %" PRId64 " %s images, ranked %" PRId64 " %s images; figures in %%\n", c->query.count, iso_part_name[c->query_part],
+           c->test.count, iso_part_name[c->test_part]);
     if (several_runs(c)) puts("mean ± standard deviation over the seeds");
     if (c->resamples)
         printf("95 %%: bootstrap over the attributes (%d resamples, seed %" PRIu64 ")\n", c->resamples, c->few.seed);
@@ -220,12 +217,13 @@ void iso_comparison_table(const iso_comparison *c, bool per_attribute)
 /* Text of a cell, such that it stays one and is shown as it is. */
 static void mark_text(const char *bytes)
 {
-    char *text = iso_text_printable(bytes);
-    for (const char *at = text ? text : "?"; *at; at++) {
-        if (strchr("\\|`*_<>[]", *at)) putchar('\\');
-        putchar(*at);
+    static const char marks[] = "\\|`*_<>[]";
+    while (*bytes) {
+        const size_t plain = strcspn(bytes, marks);
+        iso_text_show(stdout, bytes, plain);
+        bytes += plain;
+        if (*bytes) printf("\\%c", *bytes++);
     }
-    free(text);
 }
 
 static void mark_figure(const iso_figure *f, bool interval)

@@ -124,11 +124,11 @@ static iso_status encode_model(const iso_comparison *c, iso_compared_model *m, i
             .images = c->images, .db = m->db, .model = m->name, .batch = 128, .threads = c->threads, .quiet = c->quiet};
         status = iso_encoding_run(&e, model, &n, err);
     }
-    char *shown = m->db ? iso_text_printable(m->db) : NULL;
-    if (!status && !c->quiet && (n.added || n.changed))
-        fprintf(stderr, "%s: %s: added %" PRId64 ", changed %" PRId64 "\n", c->program, shown ? shown : "?", n.added,
-                n.changed);
-    free(shown);
+    if (!status && !c->quiet && (n.added || n.changed)) {
+        fprintf(stderr, "%s: ", c->program);
+        iso_text_show(stderr, m->db, strlen(m->db));
+        fprintf(stderr, ": added %" PRId64 ", changed %" PRId64 "\n", n.added, n.changed);
+    }
     iso_model_free(model);
     return status;
 }
@@ -228,12 +228,11 @@ static void tell_common(const iso_comparison *c)
             c->program, c->query.count, c->test.count);
     for (int i = 0; i < c->models; i++) {
         const iso_compared_model *m = c->model + i;
-        char *shown = iso_text_printable(m->name);
-        if (m->usable)
-            fprintf(stderr, "%s%s has %" PRId64 " and %" PRId64, before, shown ? shown : "?", m->query.count,
-                    m->test.count);
-        if (m->usable) before = ", ";
-        free(shown);
+        if (!m->usable) continue;
+        fputs(before, stderr);
+        iso_text_show(stderr, m->name, strlen(m->name));
+        fprintf(stderr, " has %" PRId64 " and %" PRId64, m->query.count, m->test.count);
+        before = ", ";
     }
     fputs(")\n", stderr);
 }
@@ -372,11 +371,13 @@ static void tell_mixed(const iso_comparison *c, const iso_compared_entry *e)
         if (!m->label || !m->usable) continue;
         if (!first) first = m;
         if (strcmp(first->label, m->label) == 0) continue;
-        char *pattern = iso_text_printable(e->pattern), *a = iso_text_printable(first->label),
-             *b = iso_text_printable(m->label);
-        fprintf(stderr, "%s: %s mixes different models in one row: %s and %s\n", c->program, pattern ? pattern : "?",
-                a ? a : "?", b ? b : "?");
-        free(pattern), free(a), free(b);
+        fprintf(stderr, "%s: ", c->program);
+        iso_text_show(stderr, e->pattern, strlen(e->pattern));
+        fputs(" mixes different models in one row: ", stderr);
+        iso_text_show(stderr, first->label, strlen(first->label));
+        fputs(" and ", stderr);
+        iso_text_show(stderr, m->label, strlen(m->label));
+        putc('\n', stderr);
         return;
     }
 }

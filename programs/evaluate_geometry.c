@@ -171,9 +171,9 @@ static void note_sample(const run *r)
 {
     const iso_sample *s = r->sample;
     for (int64_t i = 0; i < s->skipped; i++) {
-        char *path = iso_text_printable(s->skip_path[i]);
-        fprintf(stderr, "%s: skipped %s: %s\n", program, path ? path : "a file", s->skip_reason[i]);
-        free(path);
+        fprintf(stderr, "%s: skipped ", program);
+        iso_text_show(stderr, s->skip_path[i], strlen(s->skip_path[i]));
+        fprintf(stderr, ": %s\n", s->skip_reason[i]);
     }
     if (s->count < r->c->samples)
         fprintf(stderr, "%s: %" PRId64 " images wanted, measured on all there are: %" PRId64 "\n", program,

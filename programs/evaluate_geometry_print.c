@@ -30,13 +30,12 @@ static void print_heading(const iso_geometry_report *r)
 {
     const iso_sample *s = r->sample;
     const iso_net *net = iso_model_net(r->model);
-    char *model = iso_text_printable(r->model_path), *images = iso_text_printable(r->images);
-    printf("model %s (%.8s), %d dimensions%s\n", model ? model : "?", iso_model_digest(r->model), net->latent,
-           net->flow_depth > 0 ? ", with its flow" : "");
-    printf("%" PRId64 " of %" PRId64 " %s%simages of %s, mixed up with eta %g\n\n", s->count, s->candidates,
-           s->part < 0 ? "" : iso_part_name[s->part], s->part < 0 ? "" : " ", images ? images : "?", r->eta);
-    free(model);
-    free(images);
+    printf("model ");
+    iso_text_show(stdout, r->model_path, strlen(r->model_path));
+    printf(" (%.8s), %d dimensions%s\n", iso_model_digest(r->model), net->latent, net->flow_depth > 0 ? ", with its flow" : "");
+    printf("%" PRId64 " of %" PRId64 " %s%simages of ", s->count, s->candidates, s->part < 0 ? "" : iso_part_name[s->part], s->part < 0 ? "" : " ");
+    iso_text_show(stdout, r->images, strlen(r->images));
+    printf(", mixed up with eta %g\n\n", r->eta);
 }
 
 void iso_geometry_table(const iso_geometry_report *r)

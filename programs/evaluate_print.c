@@ -42,9 +42,8 @@ static void begin_left_out(const char *program, const char *what)
 
 static void name_left_out(const iso_evaluation *e, int attribute, const char *before)
 {
-    char *name = iso_text_printable(e->name[attribute]);
-    fprintf(stderr, "%s%s", before, name ? name : "?");
-    free(name);
+    fputs(before, stderr);
+    iso_text_show(stderr, e->name[attribute], strlen(e->name[attribute]));
 }
 
 /* After the names: the pairs, which are counted only. */
@@ -137,9 +136,8 @@ static int name_width(const iso_evaluation *e, const iso_precision *p)
 
 static void print_name(const iso_evaluation *e, int attribute, int width)
 {
-    char *name = iso_text_printable(e->name[attribute]);
-    printf("%s%*s", name ? name : "?", width - iso_evaluate_letters(name ? name : "?"), "");
-    free(name);
+    const char *name = e->name[attribute];
+    printf("%*s", width - iso_text_show(stdout, name, strlen(name)), "");
 }
 
 static void print_attributes(const iso_evaluation *e, const iso_precision *p)
@@ -202,9 +200,9 @@ static void print_few(const iso_few *f)
 void iso_evaluate_table(const char *path, const char *scorer, bool per_attribute, const iso_evaluation *e, const iso_precision *p,
                         const iso_few *f)
 {
-    char *db = iso_text_printable(path);
-    printf("database %s, model %.8s, scorer %s\n", db ? db : "?", e->digest, scorer);
-    free(db);
+    printf("database ");
+    iso_text_show(stdout, path, strlen(path));
+    printf(", model %.8s, scorer %s\n", e->digest, scorer);
     printf("examples from %" PRId64 " %s images, ranked %" PRId64 " %s images; figures in %%\n\n", e->query.count, iso_part_name[e->query.part], e->test.count,
            iso_part_name[e->test.part]);
     printf("%-24s%9s%9s", "averaged over", "", "sets");

@@ -378,9 +378,8 @@ static void print_table(const work *w, const iso_sweep_row *rows, int64_t count)
     for (size_t h = 0; h < sizeof column / sizeof *column; h++) printf(" %10s", column[h]);
     putchar('\n');
     for (int64_t r = 0; r < count; r++) {
-        char *model = iso_text_printable(rows[r].model);
-        printf("%-*s", width, model ? model : "");
-        free(model);
+        const int letters = iso_text_show(stdout, rows[r].model, strlen(rows[r].model));
+        printf("%*s", width > letters ? width - letters : 0, "");
         for (size_t h = 0; h < sizeof column / sizeof *column; h++)
             for (int i = 0; i < iso_sweep_columns(); i++) {
                 double value;

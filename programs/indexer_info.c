@@ -56,11 +56,7 @@ static void text(printer *p, const char *name, const char *value)
     begin(p, name);
     if (p->format == 'j') iso_text_json(stdout, value, strlen(value));
     else if (p->format == 's') iso_text_tsv(stdout, value, strlen(value));
-    else {
-        char *shown = iso_text_printable(value);
-        fputs(shown ? shown : "?", stdout);
-        free(shown);
-    }
+    else iso_text_show(stdout, value, strlen(value));
     end(p);
 }
 
@@ -91,26 +87,28 @@ static void moment(printer *p, const char *name, uint64_t seconds)
     text(p, name, buf);
 }
 
-static void size_of(printer *p, const char *db)
+static iso_status size_of(printer *p, const char *db, iso_error *err)
 {
     struct stat st;
     char *file = iso_path_join(db, "data.mdb");
-    if (file && !stat(file, &st)) number(p, "bytes", (uint64_t)st.st_size);
+    if (!file) return iso_fail_memory(err);
+    if (!stat(file, &st)) number(p, "bytes", (uint64_t)st.st_size);
     free(file);
+    return ISO_OK;
 }
 
 /* How the model came to be, as far as its file says. */
-static void model(printer *p, const config *c, const iso_store_info *info)
+static iso_status model(printer *p, const config *c, const iso_store_info *info, iso_error *err)
 {
     static const char *const keys[] = {"method", "alpha", "attributes"};
-    iso_error err = {0};
     iso_model *m = NULL;
     if (!info->model[0]) {
         text(p, "vectors", "imported");
-        return;
+        return ISO_OK;
     }
     char *file = iso_indexer_model(c->db);
-    if (file && !iso_model_load(file, &m, &err)) {
+    iso_status status = file ? iso_model_load(file, &m, err) : iso_fail_memory(err);
+    if (status == ISO_OK) {
         const iso_net *net = iso_model_net(m);
         text(p, "architecture", iso_arch_name(net->arch));
         if (net->arch == ISO_ARCH_CELEBA) number(p, "width", (uint64_t)net->width);
@@ -120,16 +118,17 @@ static void model(printer *p, const config *c, const iso_store_info *info)
         if (iso_model_meta(m, "whiten.shrinkage")) text(p, "shrinkage", iso_model_meta(m, "whiten.shrinkage"));
         for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
             if (iso_model_meta(m, keys[i])) text(p, keys[i], iso_model_meta(m, keys[i]));
-    } else if (!c->quiet) fprintf(stderr, "%s: the database's copy of its model is of no use: %s\n", command.program, err.message);
+    } else if (status != ISO_E_MEMORY && !c->quiet) fprintf(stderr, "%s: the database's copy of its model is of no use: %s\n", command.program, err->message);
     iso_model_free(m);
     free(file);
+    return status == ISO_E_MEMORY ? status : ISO_OK;
 }
 
-static void vector_index(printer *p, const config *c, iso_store *s)
+static iso_status vector_index(printer *p, const config *c, iso_store *s, iso_error *err)
 {
     iso_index_info info;
-    iso_error err = {0};
-    iso_status status = iso_index_info_get(s, &info, &err);
+    iso_status status = iso_index_info_get(s, &info, err);
+    if (status == ISO_E_MEMORY) return status;
     text(p, "index", status == ISO_OK ? info.kind : status == ISO_E_NOT_FOUND ? "none yet" : "unusable");
     if (!status) {
         number(p, "indexed", (uint64_t)info.count);
@@ -139,7 +138,29 @@ static void vector_index(printer *p, const config *c, iso_store *s)
             iso_text_json_number(stdout, info.recall);
             end(p);
         }
-    } else if (status != ISO_E_NOT_FOUND && !c->quiet) fprintf(stderr, "%s: %s\n", command.program, err.message);
+    } else if (status != ISO_E_NOT_FOUND && !c->quiet) fprintf(stderr, "%s: %s\n", command.program, err->message);
+    return ISO_OK;
+}
+
+static iso_status print(const config *c, iso_store *s, const iso_store_info *info, iso_error *err)
+{
+    printer p = {.format = !strcmp(c->format, "json") ? 'j' : !strcmp(c->format, "tsv") ? 's' : 't'};
+    iso_status status;
+    if (p.format == 'j') number(&p, "schema_version", 1);
+    path(&p, "db", c->db);
+    path(&p, "images", info->root);
+    number(&p, "items", info->count);
+    number(&p, "dim", (uint64_t)info->dim);
+    text(&p, "model", info->digest);
+    if ((status = model(&p, c, info, err))) return status;
+    if ((status = vector_index(&p, c, s, err))) return status;
+    moment(&p, "created", info->created);
+    moment(&p, "updated", info->updated);
+    number(&p, "next_id", info->next_id);
+    number(&p, "generation", info->generation);
+    if ((status = size_of(&p, c->db, err))) return status;
+    if (p.format == 'j') puts("}");
+    return iso_indexer_flush(err);
 }
 
 static iso_status run(config *c, iso_error *err)
@@ -152,24 +173,7 @@ static iso_status run(config *c, iso_error *err)
     if (!status) status = iso_txn_begin(s, false, &t, err);
     if (!status) status = iso_store_info_get(t, &info, err);
     iso_txn_abort(t);
-    if (!status) {
-        printer p = {.format = !strcmp(c->format, "json") ? 'j' : !strcmp(c->format, "tsv") ? 's' : 't'};
-        if (p.format == 'j') number(&p, "schema_version", 1);
-        path(&p, "db", c->db);
-        path(&p, "images", info.root);
-        number(&p, "items", info.count);
-        number(&p, "dim", (uint64_t)info.dim);
-        text(&p, "model", info.digest);
-        model(&p, c, &info);
-        vector_index(&p, c, s);
-        moment(&p, "created", info.created);
-        moment(&p, "updated", info.updated);
-        number(&p, "next_id", info.next_id);
-        number(&p, "generation", info.generation);
-        size_of(&p, c->db);
-        if (p.format == 'j') puts("}");
-        status = iso_indexer_flush(err);
-    }
+    if (!status) status = print(c, s, &info, err);
     iso_store_close(s);
     return status;
 }

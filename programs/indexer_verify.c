@@ -40,22 +40,28 @@ static void say(void *ctx, const char *line)
     puts(line);
 }
 
-/* Prints what is wrong with the copy of the model; how many faults. */
-static int64_t check_model(const char *db, const iso_store_info *info)
+/* Prints what is wrong with the copy of the model; how many faults. Without memory nothing is known of it. */
+static iso_status check_model(const char *db, const iso_store_info *info, int64_t *faults, iso_error *err)
 {
-    iso_error err = {0};
     iso_model *m = NULL;
-    int64_t faults = 1;
-    if (!info->model[0]) return 0; /* imported vectors */
+    *faults = 0;
+    if (!info->model[0]) return ISO_OK; /* imported vectors */
     char *file = iso_indexer_model(db);
-    iso_status status = file ? iso_model_load(file, &m, &err) : iso_fail_memory(&err);
-    if (status) printf("the copy of the model is of no use: %s\n", err.message);
-    else if (strcmp(iso_model_digest(m), info->digest)) printf("the copy of the model is %s, the vectors are of %s\n", iso_model_digest(m), info->digest);
-    else if (iso_model_dim(m) != info->dim) printf("the model's vectors have %d numbers, the database's %d\n", iso_model_dim(m), info->dim);
-    else faults = 0;
-    iso_model_free(m);
+    char digest[33];
+    iso_status status = file ? iso_model_load(file, &m, err) : iso_fail_memory(err);
+    if (!status) status = iso_model_digest_get(m, digest, err);
     free(file);
-    return faults;
+    if (status == ISO_E_MEMORY) {
+        iso_model_free(m);
+        return status;
+    }
+    *faults = 1;
+    if (status) printf("the copy of the model is of no use: %s\n", err->message);
+    else if (strcmp(digest, info->digest)) printf("the copy of the model is %s, the vectors are of %s\n", digest, info->digest);
+    else if (iso_model_dim(m) != info->dim) printf("the model's vectors have %d numbers, the database's %d\n", iso_model_dim(m), info->dim);
+    else *faults = 0;
+    iso_model_free(m);
+    return ISO_OK;
 }
 
 static iso_status run(config *c, iso_error *err)
@@ -70,7 +76,7 @@ static iso_status run(config *c, iso_error *err)
     if (!status) status = iso_store_info_get(t, &info, err);
     iso_txn_abort(t);
     if (!status) status = iso_store_verify(s, say, NULL, &store_faults, err);
-    if (!status) model_faults = check_model(c->db, &info);
+    if (!status) status = check_model(c->db, &info, &model_faults, err);
     if (!status && !store_faults) status = iso_index_verify(s, say, NULL, &index_faults, err);
     int64_t faults = store_faults + model_faults + index_faults;
     if (!status && faults) {

@@ -717,6 +717,16 @@ static void test_noncharacters(void **state)
 static void test_printable(void **state)
 {
     (void)state;
+    static const char wild[] = "a\n\033[0m\xc3\xa9\xff\xc2\x9b";
+    char *shown = NULL;
+    size_t size;
+    FILE *out = open_memstream(&shown, &size);
+    assert_int_equal(iso_text_show(NULL, wild, strlen(wild)), 25);
+    assert_int_equal(iso_text_show(out, wild, strlen(wild)), 25);
+    assert_int_equal(iso_text_show(out, wild + 5, 1), 1);
+    fclose(out);
+    assert_string_equal(shown, "a\\x0A\\x1B[0m\xc3\xa9\\xFF\\xC2\\x9Bm");
+    free(shown);
     char *text = iso_text_printable("a\n\033[0m\xc3\xa9\xff\xc2\x9b");
     assert_string_equal(text, "a\\x0A\\x1B[0m\xc3\xa9\\xFF\\xC2\\x9B");
     free(text);
