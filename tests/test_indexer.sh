@@ -351,6 +351,19 @@ if ((EUID)); then
     chmod -R u+w "$db"
 fi
 
+# ---- without standard files no file of the database gets their numbers
+for i in 1 2 3 4 5 6; do printf 'no picture' >"$work/moved/img_align_celeba/zz$i.jpg"; done
+("$bin/indexer" encode --images "$work/moved" --model "$work/model" --db "$work/closed.db" --batch 4 <&- 2>&-) >"$work/out"
+rc=$? said=
+expect 'without standard input and error' 0
+grep -qa skipped "$work/closed.db/data.mdb" "$work/closed.db/lock.mdb" && { echo 'a warning is in the database'; failed=1; }
+indexer verify --db "$work/closed.db"
+expect 'verify what was made without standard files' 0
+rm "$work"/moved/img_align_celeba/zz?.jpg
+("$bin/indexer" info --db "$db" >&-) 2>"$work/said"
+rc=$? said=$(<"$work/said")
+expect 'standard output closed' 1
+
 # ---- damage
 cp -r "$db" "$work/d.db"
 truncate -s -8192 "$work/d.db/data.mdb"
