@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/blas.h"
 #include "base/memory.h"
 
 enum { SMALL = 512 };
@@ -21,13 +22,20 @@ iso_status iso_eigen(int n, double *A, double *value, iso_error *err)
             if (!isfinite(A[(size_t)i * (size_t)n + (size_t)j]))
                 return iso_fail(err, ISO_E_NUMERIC,
                                 "a matrix holds a number that is not finite: it has no eigenvalues");
+    iso_status status = iso_blas_begin(1, err);
+    if (status) return status;
+    double *work = NULL;
+    blasint room, *iwork = NULL;
     /* Row-major, the upper half: LAPACK's lower one. */
     dsyevd_("V", "L", &size, A, &size, value, &best, &ask, &ints, &ask, &info);
-    if (info) return iso_fail(err, ISO_E_INTERNAL, "LAPACK refuses an eigenproblem (%d)", (int)info);
-    blasint room = (blasint)best;
-    double *work = iso_calloc((size_t)room, sizeof *work);
-    blasint *iwork = iso_calloc((size_t)ints, sizeof *iwork);
-    iso_status status = work && iwork ? ISO_OK : iso_fail_memory(err);
+    if (info) {
+        status = iso_fail(err, ISO_E_INTERNAL, "LAPACK refuses an eigenproblem (%d)", (int)info);
+        goto done;
+    }
+    room = (blasint)best;
+    work = iso_calloc((size_t)room, sizeof *work);
+    iwork = iso_calloc((size_t)ints, sizeof *iwork);
+    if (!work || !iwork) status = iso_fail_memory(err);
     if (!status) {
         /* In a parallel region OpenBLAS uses one thread: on a small matrix several wait for one another longer than they
          * work, and on a busy machine a hundred times as long. */
@@ -41,7 +49,9 @@ iso_status iso_eigen(int n, double *A, double *value, iso_error *err)
     for (int i = 0; !status && i < n; i++)
         if (!isfinite(value[i]) || (i && value[i] < value[i - 1]))
             status = iso_fail(err, ISO_E_NUMERIC, "LAPACK gives eigenvalues that are not finite or not in order");
+done:
     free(work);
     free(iwork);
+    iso_blas_end(1);
     return status;
 }

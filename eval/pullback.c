@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blas.h"
 #include "base/eigen.h"
 #include "base/memory.h"
 #include "model/method/method.h"
@@ -271,10 +272,13 @@ static iso_status find_metrics(jacobian *j, const iso_pullback_spec *spec, iso_p
             int64_t columns = first + j->tangents < p->m ? first + j->tangents : p->m;
             if (spec->progress) spec->progress(spec->ctx, at * p->m + now * columns, p->images * p->m);
         }
-#pragma omp parallel for schedule(dynamic) num_threads(j->threads)
+        const int threads = j->threads < now ? j->threads : (int)now;
+        if ((status = iso_blas_begin(threads, err))) return status;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
         for (int64_t b = 0; b < now; b++)
             gram(p->m, j->J + (size_t)b * m * ISO_PIXELS, j->block + (size_t)omp_get_thread_num() * m * ROWS,
                  p->metric + (size_t)(at + b) * size);
+        iso_blas_end(threads);
     }
     return ISO_OK;
 }
@@ -446,10 +450,13 @@ iso_status iso_pullback_axes(const float *codes, int64_t n, int m, double *mean,
     double *C = iso_calloc(row * row, sizeof *C), *block = iso_calloc((size_t)CODES * row, sizeof *block);
     iso_status status = center && value && C && block ? ISO_OK : iso_fail_memory(err);
     if (status) goto done;
+    if ((status = iso_blas_begin(1, err))) goto done;
     for (int64_t i = 0; i < n; i++)
         for (int k = 0; k < m; k++) center[k] += (double)codes[i * m + k] / (double)n;
     covariance(codes, n, m, center, block, C);
-    if ((status = iso_eigen(m, C, value, err))) goto done; /* the upper triangle is enough */
+    status = iso_eigen(m, C, value, err); /* the upper triangle is enough */
+    iso_blas_end(1);
+    if (status) goto done;
     for (int k = 0; k < m; k++) {
         const double *from = C + (size_t)(m - 1 - k) * row;
         int largest = 0;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blas.h"
 #include "base/eigen.h"
 #include "base/memory.h"
 #include "model/net/net.h"
@@ -276,9 +277,11 @@ iso_status iso_pca_fit(const iso_pca_spec *spec, const iso_train_data *data, iso
         status = fail_alike(spec->latent, err);
         goto done;
     }
-    if ((status = iterate(&f, err))) goto done;
-    if ((status = check_variances(&f, err))) goto done;
-    status = write_model(&f, out, err);
+    if ((status = iso_blas_begin(1, err))) goto done;
+    status = iterate(&f, err);
+    if (!status) status = check_variances(&f, err);
+    if (!status) status = write_model(&f, out, err);
+    iso_blas_end(1);
 done:
     free(f.mean);
     free(f.block);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blas.h"
 #include "base/eigen.h"
 #include "base/memory.h"
 #include "model/output.h"
@@ -187,7 +188,9 @@ iso_status iso_whiten_fit(const iso_whiten_spec *spec, const iso_train_data *dat
     }
     iso_watch_say(&spec->watch, "encoding %" PRId64 " images", data->train_count);
     status = iso_encode_rows(spec->model, data, data->train, data->train_count, &spec->watch, NULL, codes, err);
-    if (!status) status = make(spec, &w, codes, data->train_count, out, err);
+    if (status || (status = iso_blas_begin(1, err))) goto done;
+    status = make(spec, &w, codes, data->train_count, out, err);
+    iso_blas_end(1);
 done:
     free(codes);
     free(w.mean);

@@ -11,6 +11,7 @@
 #include <faiss/c_api/Index_c.h>
 #include <faiss/c_api/index_factory_c.h>
 
+#include "base/blas.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "retriever/vindex_faiss.h"
@@ -40,8 +41,10 @@ static iso_status cluster(int dim, int64_t n, const float *x, int64_t k, float *
     p.seed = 1;
     p.min_points_per_centroid = 1; /* FAISS would warn of fewer */
     p.max_points_per_centroid = ROWS_A_CENTROID;
-    iso_status st = make_index(dim, "Flat", &index, err);
+    iso_status st = iso_blas_begin(1, err);
     if (st != ISO_OK) return st;
+    st = make_index(dim, "Flat", &index, err);
+    if (st != ISO_OK) goto done;
     if (faiss_Clustering_new_with_params(&c, dim, (int)k, &p) != 0 || faiss_Clustering_train(c, n, x, index) != 0)
         st = iso_vindex_faiss_fail(err, "finding clusters");
     else {
@@ -53,6 +56,8 @@ static iso_status cluster(int dim, int64_t n, const float *x, int64_t k, float *
     }
     if (c) faiss_Clustering_free(c);
     faiss_Index_free(index);
+done:
+    iso_blas_end(1);
     return st;
 }
 
@@ -152,7 +157,11 @@ iso_status iso_vindex_nearest_create(int dim, int64_t k, const float *centroids,
     if (!f) return iso_fail_memory(err);
     f->dim = dim;
     f->k = k;
-    iso_status st = set_up(f, centroids, err);
+    iso_status st = iso_blas_begin(1, err);
+    if (st == ISO_OK) {
+        st = set_up(f, centroids, err);
+        iso_blas_end(1);
+    }
     if (st == ISO_OK)
         *out = f;
     else
@@ -168,6 +177,8 @@ iso_status iso_vindex_nearest_find(const iso_vindex_nearest *f, int64_t n, const
     idx_t *label = iso_calloc(PIECE, sizeof *label);
     float *distance = iso_calloc(PIECE, sizeof *distance);
     if (!label || !distance) st = iso_fail_memory(err);
+    if (st == ISO_OK) st = iso_blas_begin(1, err);
+    const bool begun = st == ISO_OK;
     for (int64_t i = 0; st == ISO_OK && i < n; i += PIECE) {
         int64_t m = n - i < PIECE ? n - i : PIECE;
         if (faiss_Index_search(f->index, m, x + i * f->dim, 1, distance, label) != 0)
@@ -175,6 +186,7 @@ iso_status iso_vindex_nearest_find(const iso_vindex_nearest *f, int64_t n, const
         /* none: not a number among the distances, or nothing in the lists looked at */
         for (int64_t j = 0; st == ISO_OK && j < m; j++) list[i + j] = label[j] < 0 ? 0 : (uint32_t)label[j];
     }
+    if (begun) iso_blas_end(1);
     free(label);
     free(distance);
     return st;

@@ -364,6 +364,29 @@ rm "$work"/moved/img_align_celeba/zz?.jpg
 rc=$? said=$(<"$work/said")
 expect 'standard output closed' 1
 
+# ---- too little address space for OpenBLAS, as it is loaded and as it begins to work
+if ! grep -qa __asan_init "$bin/indexer"; then
+    export OMP_NUM_THREADS=1
+    for limit in 'v 150000' 'd 100000'; do
+        # shellcheck disable=SC2086 # two words
+        (ulimit -S -$limit && exec timeout 20 "$bin/indexer" --version) >"$work/out" 2>"$work/said"
+        rc=$? said=$(<"$work/said")
+        expect "--version with $limit" 1
+        has "$said" 'out of memory: OpenBLAS' "--version with $limit"
+    done
+    train=(train --images "$work/moved" --model "$work/small" --method pca --latent 6 --force)
+    reached=0
+    for ((limit = 260000; limit < 700000; limit += 40000)); do
+        (ulimit -S -v $limit && exec timeout 20 "$bin/indexer" "${train[@]}") >"$work/out" 2>"$work/said"
+        rc=$? said=$(grep 'out of memory' "$work/said")
+        ((rc == 0)) && break
+        same "$rc $(wc -l <<<"$said")" '1 1' "pca with $limit"
+        [[ $said == *'OpenBLAS needs 128 MiB'* ]] && reached=1
+    done
+    same "$rc $reached" '0 1' 'pca with ever more'
+    unset OMP_NUM_THREADS
+fi
+
 # ---- damage
 cp -r "$db" "$work/d.db"
 truncate -s -8192 "$work/d.db/data.mdb"
