@@ -41,6 +41,7 @@ iso_status iso_indexer_index(const char *db, iso_error *err)
     iso_searcher *searcher = NULL;
     iso_status status = iso_store_open(db, ISO_STORE_READ, NULL, &store, err);
     if (!status) status = iso_searcher_open(store, &searcher, err);
+    if (!status && iso_searcher_unsaved(searcher)) fprintf(stderr, "indexer: %s\n", iso_searcher_note(searcher));
     iso_searcher_free(searcher);
     iso_store_close(store);
     return status;

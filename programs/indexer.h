@@ -23,7 +23,8 @@ ISO_CHECK iso_status iso_indexer_db(const char **db, iso_error *err);
 /* `dir`/model.safetensors in fresh memory; NULL when memory is out. */
 char *iso_indexer_model(const char *dir);
 
-/* Brings the search index up to date with the items, where it is missing or lacks too many of them. */
+/* Brings the search index up to date with the items, where it is missing or lacks too many of them. Where it cannot be saved, stderr gets
+ * a line that says so: every search builds it again then. */
 ISO_CHECK iso_status iso_indexer_index(const char *db, iso_error *err);
 
 /* Flushes stdout: a full disk behind a redirection is a failure, too. */

@@ -22,6 +22,8 @@ void iso_searcher_free(iso_searcher *s);
 /* One line about what opening found and did ("index ... is damaged: ...; it was rebuilt"), NULL when all was well.
  * Owned by the searcher. */
 const char *iso_searcher_note(const iso_searcher *s);
+/* Whether opening built an index that could not be saved; the note says why. */
+bool iso_searcher_unsaved(const iso_searcher *s);
 
 /* Takes in what was added or removed since; cheap when nothing was. The next contrast query reads the background anew. */
 ISO_CHECK iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err);

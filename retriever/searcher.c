@@ -234,7 +234,8 @@ static iso_status rebuild(iso_searcher *s, iso_txn *txn, const iso_store_info *i
     if (st != ISO_OK) return st;
     iso_vindex_free(s->index);
     s->index = fresh;
-    if (unsaved.status == ISO_OK) snprintf(s->note, sizeof s->note, "%.900s: it was built anew", why);
+    s->unsaved = unsaved.status != ISO_OK;
+    if (!s->unsaved) snprintf(s->note, sizeof s->note, "%.900s: it was built anew", why);
     else snprintf(s->note, sizeof s->note, "%.700s: it was built for this run only (%.400s)", why, unsaved.message);
     return adopt_changes(s, txn, info, err);
 }
@@ -295,6 +296,7 @@ void iso_searcher_free(iso_searcher *s)
 }
 
 const char *iso_searcher_note(const iso_searcher *s) { return s->note[0] ? s->note : NULL; }
+bool iso_searcher_unsaved(const iso_searcher *s) { return s->unsaved; }
 
 iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
 {

@@ -20,6 +20,7 @@ struct iso_searcher {
     float *extra;         /* [extras, dim], as stored */
     int64_t removed;      /* positions of the index whose items are gone */
     char note[1200];
+    bool unsaved;         /* the index is in memory only */
     pthread_mutex_t lock; /* over the four below; never waited for within a transaction, as one is begun under it */
     iso_scorer *scorer;   /* of contrast; NULL until it is asked for, and again when the database has changed */
     uint64_t scored;      /* the generation that it knows */

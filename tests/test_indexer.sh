@@ -46,6 +46,7 @@ db=$work/f.db
 indexer encode --images "$work/drawn" --model "$work/model" --db "$db"
 expect encode 0
 same "$out" 'added 40, changed 0, unchanged 0, skipped 1, removed 0' 'encode'
+[[ $said != *index* ]] || { echo 'encode speaks of the index that it saved'; failed=1; }
 has "$said" 'skipped odd\x0A\xE9.jpg: ' 'the file that is no picture'
 has "$said" 'encoded 40 images' 'the rate'
 cp "$db/data.mdb" "$work/before"
@@ -350,6 +351,18 @@ if ((EUID)); then
     expect 'remove from what may only be read' 1
     chmod -R u+w "$db"
 fi
+
+# ---- an index that cannot be saved is no failure, and is not kept quiet
+cp -r "$db" "$work/unsaved.db"
+rm "$work/unsaved.db/index.faiss"
+mkdir -p "$work/unsaved.db/index.faiss/in its place"
+cp "$work/moved/img_align_celeba/000002.jpg" "$work/moved/img_align_celeba/again.jpg"
+indexer encode --images "$work/moved" --db "$work/unsaved.db" --relocate --quiet
+rm "$work/moved/img_align_celeba/again.jpg"
+expect 'an index that cannot be saved' 0
+same "$(wc -l <"$work/said")" 1 'an index that cannot be saved'
+has "$said" 'indexer: ' 'an index that cannot be saved'
+has "$said" 'cannot write' 'an index that cannot be saved'
 
 # ---- without standard files no file of the database gets their numbers
 for i in 1 2 3 4 5 6; do printf 'no picture' >"$work/moved/img_align_celeba/zz$i.jpg"; done
