@@ -135,11 +135,13 @@ iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_erro
 static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
 static iso_store *open_stores;
 
-/* A child has none of OpenMP's threads, and would wait for them: those of the thread that forks end, and start again when they are needed.
- * Within a parallel region they stay (-1); there the child has no others to wait for. */
+/* A child has none of GNU OpenMP's threads, and would wait for them: those of the thread that forks end, and start again when they are needed.
+ * Within a parallel region they stay (-1); there the child has no others to wait for. LLVM's OpenMP sees to it by itself, and does not
+ * survive to be paused before. */
+extern void kmp_set_blocktime(int) __attribute__((weak)); /* a function of LLVM's own; GNU's it has, too */
 static void before_fork(void)
 {
-    (void)omp_pause_resource_all(omp_pause_hard);
+    if (!kmp_set_blocktime) (void)omp_pause_resource_all(omp_pause_hard);
     pthread_mutex_lock(&open_mutex);
 }
 

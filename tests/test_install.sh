@@ -80,6 +80,48 @@ OMP_NUM_THREADS=4 "$work/host" "$prefix/lib/libisoface.so" "$work/v.db" 2>"$work
 rc=$? said=$(<"$work/said")
 expect 'a host that closes the library' 0
 
+# ---- a host with LLVM's OpenMP in place of GNU's that forks, before and after either has been used
+cat >"$work/fork.c" <<'END'
+#include <isoface.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static int count(void)
+{
+    int n = 0;
+#pragma omp parallel num_threads(2) reduction(+ : n)
+    n++;
+    return n;
+}
+static int forked(void)
+{
+    int code;
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        _exit(count() != 2);
+    }
+    return waitpid(child, &code, 0) != child ? -1 : code;
+}
+int main(int argc, char **argv)
+{
+    iso_db *db;
+    alarm(20);
+    if (argc != 2 || iso_db_open(argv[1], &db, NULL)) return 1;
+    for (int i = 0; i < 3; i++) {
+        if (forked()) return 2;
+        if (count() != 2) return 3;
+    }
+    iso_db_close(db);
+    return 0;
+}
+END
+if "${CLANG:-clang}" -fopenmp -I "$prefix/include" "$work/fork.c" -L "$prefix/lib" -lisoface -o "$work/fork" 2>"$work/log"; then
+    LD_LIBRARY_PATH=$prefix/lib OMP_WAIT_POLICY=passive "$work/fork" "$work/v.db" >"$work/out" 2>"$work/said"
+    rc=$? said=$(<"$work/said")
+    expect "a host with LLVM's OpenMP that forks" 0
+fi
+
 rm "$prefix"/lib/*.so*
 built static --static
 
