@@ -72,7 +72,8 @@ typedef struct iso_answer iso_answer;
 
 /* Opens the database (a folder NAME.db) for reading. A missing, outdated or damaged search index is rebuilt, in the
  * database where it can be written and else in memory: iso_db_note tells. ISO_E_NOT_FOUND: there is no database;
- * ISO_E_FORMAT: it is damaged. The model is loaded when the first image must be encoded, not before. */
+ * ISO_E_FORMAT: it is damaged. The model is loaded when the first image must be encoded, not before; the folder may have
+ * another name by then, and `dir`, where it is relative, need not lead to it any more. */
 iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err);
 void iso_db_close(iso_db *db);
 /* Takes in what other processes have added and removed since. ISO_E_MISMATCH: the database was moved, removed or replaced, or
@@ -95,8 +96,8 @@ iso_status iso_query_create(iso_db *db, iso_query **out, iso_error *err);
 void iso_query_free(iso_query *query);
 
 /* Examples. Images are read and encoded by iso_query_read or iso_query_run, not yet here. A path is an image file or a
- * folder of images (read recursively). An id must be the database's (ISO_E_NOT_FOUND). A vector has iso_db_dim numbers
- * (ISO_E_ARGUMENT) and is copied. */
+ * folder of images (read recursively); a relative one means what it means now, whichever folder is current later. An id
+ * must be the database's (ISO_E_NOT_FOUND). A vector has iso_db_dim numbers (ISO_E_ARGUMENT) and is copied. */
 iso_status iso_query_add_path(iso_query *query, iso_sign sign, const char *path, iso_error *err);
 iso_status iso_query_add_id(iso_query *query, iso_sign sign, uint64_t id, iso_error *err);
 iso_status iso_query_add_vector(iso_query *query, iso_sign sign, const float *vector, int dim, iso_error *err);
@@ -108,7 +109,7 @@ iso_status iso_query_add_vector(iso_query *query, iso_sign sign, const float *ve
 iso_status iso_query_read(iso_query *query, iso_error *err);
 
 int64_t iso_query_count(const iso_query *query, iso_sign sign);                       /* usable examples */
-const char *iso_query_file(const iso_query *query, iso_sign sign, int64_t i);         /* its image; NULL for a bare vector */
+const char *iso_query_file(const iso_query *query, iso_sign sign, int64_t i);         /* its image, as the path was given; NULL for a bare vector */
 int64_t iso_query_skipped(const iso_query *query);
 void iso_query_skip(const iso_query *query, int64_t i, const char **path, const char **reason);
 

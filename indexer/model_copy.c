@@ -9,16 +9,16 @@
 
 #define NAME "model.safetensors"
 
-iso_status iso_model_copy_load(const char *dir, const iso_store_info *info, iso_model **out, iso_error *err)
+iso_status iso_model_copy_load(const iso_store *s, const iso_store_info *info, iso_model **out, iso_error *err)
 {
     static const char remedy[] = "`indexer encode --images DIR --model M --db DB` with the model it was made with";
     iso_model *m = NULL;
     iso_error why = {0};
-    char *path = iso_path_join(dir, NAME);
+    char *path = iso_store_file(s, NAME);
     if (!path) return iso_fail_memory(err);
     iso_status status = iso_model_load(path, &m, &why);
     if (status && access(path, F_OK) && errno == ENOENT)
-        status = iso_fail(err, status, "%s has lost its copy of the model (" NAME " in it): %s puts it back", dir, remedy);
+        status = iso_fail(err, status, "%s has lost its copy of the model (" NAME " in it): %s puts it back", iso_store_dir(s), remedy);
     else if (status == ISO_E_FORMAT)
         status = iso_fail(err, status, "%s: %s puts a sound copy in its place", why.message, remedy);
     else if (status)

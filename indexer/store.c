@@ -634,6 +634,16 @@ void iso_store_close(iso_store *s)
 
 const char *iso_store_dir(const iso_store *s) { return s->dir; }
 
+char *iso_store_file(const iso_store *s, const char *name)
+{
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", s->dir_fd);
+    char *folder = realpath(link, NULL);
+    char *file = folder ? iso_path_join(folder, name) : iso_format("%.*s%s", (int)(strlen(s->data) - strlen("data.mdb")), s->data, name);
+    free(folder);
+    return file;
+}
+
 char *iso_store_path(const iso_store *s, const char *path)
 {
     return path[0] == '/' ? iso_strndup(path, strlen(path)) : iso_path_join(s->root, path);

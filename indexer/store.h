@@ -53,7 +53,10 @@ ISO_CHECK iso_status iso_store_open(const char *dir, iso_store_mode mode, const 
 /* After fork() the child can open the database for itself: what the parent has open is refused there by iso_txn_begin, and stays open in the
  * parent when the child closes it; as long as it has not, it keeps iso_store_compact from it. */
 void iso_store_close(iso_store *s);
-const char *iso_store_dir(const iso_store *s);
+const char *iso_store_dir(const iso_store *s); /* as it was given: for people */
+/* Where a file of the database's folder lies, absolute: of the folder that is open, whatever it is called by now and whichever folder is current.
+ * Fresh memory; NULL when memory is out. */
+char *iso_store_file(const iso_store *s, const char *name);
 /* ISO_E_MISMATCH where the folder or its data.mdb was moved, removed or replaced since it was opened: what is open can still be read, and
  * no transaction writes to it any more. */
 ISO_CHECK iso_status iso_store_still_there(const iso_store *s, iso_error *err);

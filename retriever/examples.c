@@ -36,6 +36,12 @@ iso_status iso_examples_add(iso_query *q, iso_sign sign, const iso_example *exam
 
 /* ---- adding ---- */
 
+void iso_pending_free(iso_pending *p)
+{
+    free(p->path);
+    free(p->file);
+}
+
 static iso_status add_skip(iso_query *q, const char *path, const char *reason, iso_error *err)
 {
     if (!iso_grow(&q->skip, &q->skip_room, q->skips + 1, sizeof *q->skip)) return iso_fail_memory(err);
@@ -52,12 +58,17 @@ static iso_status add_skip(iso_query *q, const char *path, const char *reason, i
 /* Takes over `path`. */
 static iso_status add_pending(iso_query *q, iso_sign sign, char *path, iso_error *err)
 {
-    if (path && iso_grow(&q->pending, &q->pending_room, q->pendings + 1, sizeof *q->pending)) {
-        q->pending[q->pendings++] = (iso_pending){path, sign};
+    iso_status st = ISO_OK;
+    char *file = path ? iso_path_absolute(path) : NULL;
+    if (path && !file) st = iso_fail_errno(err, "cannot tell where %s is", path);
+    else if (!path || !iso_grow(&q->pending, &q->pending_room, q->pendings + 1, sizeof *q->pending)) st = iso_fail_memory(err);
+    if (st == ISO_OK) {
+        q->pending[q->pendings++] = (iso_pending){path, file, sign};
         return ISO_OK;
     }
     free(path);
-    return iso_fail_memory(err);
+    free(file);
+    return st;
 }
 
 static iso_status add_folder(iso_query *q, iso_sign sign, const char *path, iso_error *err)
@@ -129,11 +140,10 @@ static iso_status load_model(iso_db *db, iso_error *err)
 {
     iso_model *model = NULL;
     iso_encoder *encoder = NULL;
-    const char *dir = iso_store_dir(db->store);
     if (db->encoder) return ISO_OK;
     if (!db->info.model[0])
-        return iso_fail(err, ISO_E_UNSUPPORTED, "the database %s holds imported vectors and no model to encode images with: query by id", dir);
-    iso_status st = iso_model_copy_load(dir, &db->info, &model, err);
+        return iso_fail(err, ISO_E_UNSUPPORTED, "the database %s holds imported vectors and no model to encode images with: query by id", iso_store_dir(db->store));
+    iso_status st = iso_model_copy_load(db->store, &db->info, &model, err);
     if (st == ISO_OK) st = iso_encoder_create(model, BATCH, &encoder, err);
     if (st == ISO_OK) {
         db->model = model;
@@ -225,7 +235,7 @@ static iso_status decode_and_encode(iso_query *q, batch *b, iso_error *err)
 static iso_status read_batch(iso_query *q, batch *b, iso_error *err)
 {
 #pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < b->count; i++) b->slot[i].bad = iso_image_file_read(b->slot[i].from->path, &b->slot[i].file, &b->slot[i].why) != ISO_OK;
+    for (int i = 0; i < b->count; i++) b->slot[i].bad = iso_image_file_read(b->slot[i].from->file, &b->slot[i].file, &b->slot[i].why) != ISO_OK;
     iso_status st = look_up(q, b, err);
     if (st == ISO_OK) st = decode_and_encode(q, b, err);
     for (int i = 0; st == ISO_OK && i < b->count; i++) {
@@ -258,7 +268,7 @@ iso_status iso_query_read(iso_query *q, iso_error *err)
         st = iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the examples were read") : read_batch(q, b, err);
         if (st == ISO_OK) done += (size_t)b->count;
     }
-    for (size_t i = 0; i < done; i++) free(q->pending[i].path); /* what failed stays, to be tried again */
+    for (size_t i = 0; i < done; i++) iso_pending_free(&q->pending[i]); /* what failed stays, to be tried again */
     if (done) memmove(q->pending, q->pending + done, sizeof *q->pending * (q->pendings - done));
     q->pendings -= done;
     free(b->pixels);

@@ -30,7 +30,11 @@ typedef struct iso_examples { /* of one sign */
     size_t count, item_room, vector_room;
 } iso_examples;
 
-typedef struct iso_pending { char *path; iso_sign sign; } iso_pending;
+typedef struct iso_pending {
+    char *path;             /* as given */
+    char *file;             /* absolute: another folder may be current when it is read */
+    iso_sign sign;
+} iso_pending;
 typedef struct iso_skip { char *path, *reason; } iso_skip;
 
 struct iso_query {
@@ -44,6 +48,8 @@ struct iso_query {
 
 /* Appends an example; copies file and vector. */
 ISO_CHECK iso_status iso_examples_add(iso_query *q, iso_sign sign, const iso_example *example, const float *vector, iso_error *err);
+
+void iso_pending_free(iso_pending *p);
 
 /* What lies at a stored path: below the root, unless it is absolute or there is no root. Fresh memory, NULL without. */
 char *iso_db_file(const iso_db *db, const char *path);

@@ -79,7 +79,7 @@ void iso_query_free(iso_query *q)
         free(q->set[sign].item);
         free(q->set[sign].vector);
     }
-    for (size_t i = 0; i < q->pendings; i++) free(q->pending[i].path);
+    for (size_t i = 0; i < q->pendings; i++) iso_pending_free(&q->pending[i]);
     for (size_t i = 0; i < q->skips; i++) {
         free(q->skip[i].path);
         free(q->skip[i].reason);

@@ -1,0 +1,138 @@
+/* test_library.c: the public API as a program uses it that knows only include/isoface.h: databases of real models, paths, what it is told. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <turbojpeg.h>
+#include <unistd.h>
+
+#include "indexer/encode.h"
+#include "models.h"
+
+static char base[512];
+static iso_error err;
+
+#define OK(call) do { if ((call) != ISO_OK) fail_msg("%s:%d: %s", __FILE__, __LINE__, err.message); } while (0)
+
+/* No two alike. */
+static void write_picture(const char *path, int brightest)
+{
+    enum { W = 80, H = 90 };
+    static uint8_t rgb[W * H * 3];
+    for (int i = 0; i < W * H; i++) {
+        rgb[3 * i] = (uint8_t)(brightest * (i % W) / W);
+        rgb[3 * i + 1] = (uint8_t)(brightest * (i / W) / H);
+        rgb[3 * i + 2] = (uint8_t)brightest;
+    }
+    tjhandle t = tjInitCompress();
+    unsigned char *jpeg = NULL;
+    unsigned long n = 0;
+    assert_int_equal(tjCompress2(t, rgb, W, 0, H, TJPF_RGB, &jpeg, &n, TJSAMP_444, 95, 0), 0);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(jpeg, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+    tjFree(jpeg);
+    tjDestroy(t);
+}
+
+static iso_status encode(void *ctx, const uint8_t *pixels, int64_t n, float *vectors, iso_error *e)
+{
+    return iso_encoder_run(ctx, pixels, n, vectors, e);
+}
+
+/* Of the folder `images`, by a model of its own. */
+static void make_database(const char *name, uint64_t model_seed)
+{
+    iso_model *m = fresh(&celeba, model_seed);
+    iso_encoder *e;
+    iso_encode_counts counts;
+    OK(iso_model_save(m, "m.safetensors", &err));
+    OK(iso_encoder_create(m, 4, &e, &err));
+    iso_encode_spec spec = {.images = "images", .db = name, .dim = iso_model_dim(m), .digest = iso_model_digest(m), .model = "m.safetensors", .encode = encode, .encode_ctx = e};
+    OK(iso_encode(&spec, &counts, &err));
+    iso_encoder_free(e);
+    iso_model_free(m);
+}
+
+static void go(const char *folder)
+{
+    if (chdir(base) || chdir(folder)) fail_msg("no folder %s", folder);
+}
+
+static void shell(const char *command)
+{
+    if (system(command)) fail_msg("failed: %s", command);
+}
+
+/* What lies beside a relative path is found from another folder, too, and in a folder that is called otherwise by now. */
+static void test_another_folder(void **state)
+{
+    (void)state;
+    static const char *const moves[] = {"true", "mv one/f.db one/moved.db && cp -r two/f.db one/f.db"};
+    for (size_t i = 0; i < sizeof moves / sizeof *moves; i++) {
+        iso_db *d;
+        iso_query *q;
+        iso_answer *a;
+        const char *path, *reason;
+        go("one");
+        OK(iso_db_open("f.db", &d, &err));
+        OK(iso_query_create(d, &q, &err));
+        OK(iso_query_add_path(q, ISO_LIKE, "asked", &err)); /* images of no database: the model is needed */
+        OK(iso_query_add_path(q, ISO_LIKE, "asked/1.jpg", &err));
+        OK(iso_query_add_path(q, ISO_LIKE, "none.jpg", &err));
+        go(".");
+        shell(moves[i]);
+        go("two"); /* f.db in it is another model's */
+        OK(iso_query_run(q, &(iso_query_options){.k = 1}, &a, &err));
+        assert_int_equal(iso_query_count(q, ISO_LIKE), 3);
+        assert_string_equal(iso_query_file(q, ISO_LIKE, 2), "asked/1.jpg"); /* shown as given */
+        assert_int_equal(iso_query_skipped(q), 1);
+        iso_query_skip(q, 0, &path, &reason);
+        assert_string_equal(path, "none.jpg");
+        iso_answer_free(a);
+        iso_query_free(q);
+        iso_db_close(d);
+    }
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    const char *tmp = getenv("TMPDIR");
+    snprintf(base, sizeof base, "%s/isoface-library-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(base)) return -1;
+    go(".");
+    shell("mkdir images one one/asked two");
+    for (int i = 0; i < 6; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "images/%d.jpg", i);
+        write_picture(path, 255 - 20 * i);
+    }
+    write_picture("one/asked/0.jpg", 233);
+    write_picture("one/asked/1.jpg", 222);
+    make_database("one/f.db", 1);
+    make_database("two/f.db", 2);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    char command[700];
+    snprintf(command, sizeof command, "rm -rf '%s'", base);
+    return chdir("/") || system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_another_folder),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
