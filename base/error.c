@@ -84,3 +84,9 @@ iso_status iso_fail_prefix(iso_error *err, iso_status status, const char *fmt, .
     snprintf(err->message + used, room, ": %.*s", (int)(room > 3 ? room - 3 : 0), tail);
     return status;
 }
+
+iso_status iso_settle(iso_error *err, iso_status status)
+{
+    if (err && status == ISO_OK) *err = (iso_error){0};
+    return status;
+}

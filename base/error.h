@@ -26,4 +26,8 @@ iso_status iso_fail_memory(iso_error *err);
 iso_status iso_fail_prefix(iso_error *err, iso_status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* For the end of a public function: what was tried on the way and failed is nothing to tell where all went well.
+ * Returns status; err (may be NULL) says ISO_OK with it. */
+iso_status iso_settle(iso_error *err, iso_status status);
+
 #endif

@@ -30,8 +30,8 @@ typedef enum iso_status {
     ISO_E_INTERNAL = -10    /* a bug in Isoface */
 } iso_status;
 
-/* Where a failing function says what went wrong, in one line fit for a user.
- * May be NULL everywhere it is accepted. */
+/* Where a failing function says what went wrong, in one line fit for a user; after ISO_OK it holds ISO_OK and an empty
+ * message. May be NULL everywhere it is accepted. */
 typedef struct iso_error {
     iso_status status;
     char message[1024];

@@ -126,7 +126,7 @@ ISO_CHECK iso_status iso_item_put(iso_txn *t, iso_item *item, const float *vecto
 ISO_CHECK iso_status iso_item_touch(iso_txn *t, const iso_item *item, iso_error *err);
 ISO_CHECK iso_status iso_item_remove(iso_txn *t, uint64_t id, iso_error *err);
 
-/* In order of ids from `from` on: fills `out`, returns ISO_E_NOT_FOUND after the last. Close it before its transaction
+/* In order of ids from `from` on: fills `out`, returns ISO_E_NOT_FOUND after the last, which is no error and not in err. Close it before its transaction
  * ends, and change nothing in a write transaction while one is open. */
 typedef struct iso_cursor iso_cursor;
 ISO_CHECK iso_status iso_cursor_open(iso_txn *t, uint64_t from, iso_cursor **out, iso_error *err);

@@ -123,7 +123,7 @@ iso_status iso_cursor_next(iso_cursor *c, iso_item *item, const float **vector, 
     uint64_t id;
     MDB_val v;
     int rc = c->ended ? MDB_NOTFOUND : find(&c->items, c->psize, c->from, &id, &v);
-    if (rc == MDB_NOTFOUND) return iso_fail(err, ISO_E_NOT_FOUND, "%s has no further items", s->dir);
+    if (rc == MDB_NOTFOUND) return ISO_E_NOT_FOUND;
     if (rc) return iso_lmdb_fail(err, rc, s->dir, "read");
     iso_item now;
     const float *values = NULL;

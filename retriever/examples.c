@@ -98,8 +98,8 @@ iso_status iso_query_add_path(iso_query *q, iso_sign sign, const char *path, iso
     struct stat s;
     if (sign != ISO_LIKE && sign != ISO_UNLIKE) return iso_fail(err, ISO_E_ARGUMENT, "an example is either like or unlike");
     if (!path || !path[0]) return iso_fail(err, ISO_E_ARGUMENT, "an empty path");
-    if (iso_path_stat(path, &s) == 0 && S_ISDIR(s.st_mode)) return add_folder(q, sign, path, err);
-    return add_pending(q, sign, iso_strndup(path, strlen(path)), err); /* what is wrong with it is said on reading */
+    if (iso_path_stat(path, &s) == 0 && S_ISDIR(s.st_mode)) return iso_settle(err, add_folder(q, sign, path, err));
+    return iso_settle(err, add_pending(q, sign, iso_strndup(path, strlen(path)), err)); /* what is wrong with it is said on reading */
 }
 
 iso_status iso_query_add_vector(iso_query *q, iso_sign sign, const float *vector, int dim, iso_error *err)
@@ -108,7 +108,7 @@ iso_status iso_query_add_vector(iso_query *q, iso_sign sign, const float *vector
     if (sign != ISO_LIKE && sign != ISO_UNLIKE) return iso_fail(err, ISO_E_ARGUMENT, "an example is either like or unlike");
     if (dim != q->db->info.dim)
         return iso_fail(err, ISO_E_ARGUMENT, "a vector of %d numbers for a database whose vectors have %d", dim, q->db->info.dim);
-    return iso_examples_add(q, sign, &example, vector, err);
+    return iso_settle(err, iso_examples_add(q, sign, &example, vector, err));
 }
 
 iso_status iso_query_add_id(iso_query *q, iso_sign sign, uint64_t id, iso_error *err)
@@ -130,7 +130,7 @@ iso_status iso_query_add_id(iso_query *q, iso_sign sign, uint64_t id, iso_error 
         free(example.file);
     }
     iso_txn_abort(txn);
-    return st;
+    return iso_settle(err, st);
 }
 
 /* ---- the model ---- */
@@ -254,7 +254,7 @@ static iso_status read_batch(iso_query *q, batch *b, iso_error *err)
 iso_status iso_query_read(iso_query *q, iso_error *err)
 {
     iso_status st = ISO_OK;
-    if (q->pendings == 0) return ISO_OK;
+    if (q->pendings == 0) return iso_settle(err, ISO_OK);
     batch *b = iso_calloc(1, sizeof *b);
     if (!b) return iso_fail_memory(err);
     b->pixels = iso_calloc(BATCH, ISO_PIXELS);
@@ -274,5 +274,5 @@ iso_status iso_query_read(iso_query *q, iso_error *err)
     free(b->pixels);
     free(b->vector);
     free(b);
-    return st;
+    return iso_settle(err, st);
 }

@@ -33,7 +33,7 @@ iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err)
     if (st == ISO_OK) st = iso_searcher_open(db->store, &db->searcher, err);
     if (st == ISO_OK) *out = db;
     else iso_db_close(db);
-    return st;
+    return iso_settle(err, st);
 }
 
 void iso_db_close(iso_db *db)
@@ -51,7 +51,8 @@ void iso_db_close(iso_db *db)
 iso_status iso_db_refresh(iso_db *db, iso_error *err)
 {
     iso_status st = iso_searcher_refresh(db->searcher, err);
-    return st == ISO_OK ? read_info(db, err) : st;
+    if (st == ISO_OK) st = read_info(db, err);
+    return iso_settle(err, st);
 }
 
 uint64_t iso_db_count(const iso_db *db) { return db->info.count; }
@@ -68,7 +69,7 @@ iso_status iso_query_create(iso_db *db, iso_query **out, iso_error *err)
     if (!q) return iso_fail_memory(err);
     q->db = db;
     *out = q;
-    return ISO_OK;
+    return iso_settle(err, ISO_OK);
 }
 
 void iso_query_free(iso_query *q)
@@ -266,5 +267,5 @@ iso_status iso_query_run(iso_query *q, const iso_query_options *options, iso_ans
     free(out_of.hash);
     free(out_of.id);
     free(w);
-    return st;
+    return iso_settle(err, st);
 }

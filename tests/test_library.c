@@ -8,12 +8,14 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <turbojpeg.h>
 #include <unistd.h>
 
 #include "indexer/encode.h"
 #include "models.h"
 
+enum { IMAGES = 6 };
 static char base[512];
 static iso_error err;
 
@@ -101,6 +103,69 @@ static void test_another_folder(void **state)
     }
 }
 
+/* Another program removes an item of the database in the current folder. */
+static void remove_elsewhere(uint64_t id)
+{
+    const pid_t child = fork();
+    int code;
+    if (!child) {
+        iso_store *s;
+        iso_txn *t;
+        _exit(iso_store_open("f.db", ISO_STORE_WRITE, NULL, &s, NULL) || iso_txn_begin(s, true, &t, NULL) || iso_item_remove(t, id, NULL) || iso_txn_commit(t, NULL));
+    }
+    assert_int_equal(waitpid(child, &code, 0), child);
+    assert_int_equal(code, 0);
+}
+
+/* After ISO_OK err says so, whatever it held and whatever was tried on the way. */
+#define CLEAN(call) do { \
+    err = (iso_error){ISO_E_IO, "of an earlier call"}; \
+    OK(call); \
+    if (err.status || err.message[0]) fail_msg("%s: %d: %s", #call, err.status, err.message); \
+} while (0)
+
+static void test_success_leaves_no_error(void **state)
+{
+    (void)state;
+    iso_db *d;
+    iso_query *q, *all;
+    iso_answer *a;
+    go("mine");
+    shell("rm -f f.db/index.faiss");
+    CLEAN(iso_db_open("f.db", &d, &err));
+    assert_non_null(iso_db_note(d));
+    CLEAN(iso_query_create(d, &q, &err));
+    CLEAN(iso_query_add_id(q, ISO_LIKE, 1, &err));
+    CLEAN(iso_query_add_vector(q, ISO_UNLIKE, (float[5]){1, 2, -3}, iso_db_dim(d), &err));
+    CLEAN(iso_query_add_path(q, ISO_LIKE, "../images", &err));
+    CLEAN(iso_query_add_path(q, ISO_LIKE, "../one/asked/0.jpg", &err));
+    CLEAN(iso_query_add_path(q, ISO_LIKE, "none.jpg", &err));
+    CLEAN(iso_query_read(q, &err));
+    CLEAN(iso_query_read(q, &err));
+    assert_int_equal(iso_query_skipped(q), 1);
+    for (int exclude = 0; exclude < 2; exclude++) {
+        CLEAN(iso_query_run(q, &(iso_query_options){.k = 100, .gamma = 0.5, .scorer = ISO_CONTRAST, .exclude_query = exclude}, &a, &err));
+        assert_int_equal(iso_answer_count(a), exclude ? 0 : IMAGES);
+        iso_answer_free(a);
+    }
+    CLEAN(iso_query_create(d, &all, &err));
+    for (int i = 0; i < ISO_AUTO_EXAMPLES / IMAGES * IMAGES + IMAGES; i++) CLEAN(iso_query_add_id(all, ISO_LIKE, (uint64_t)(i % IMAGES) + 1, &err));
+    CLEAN(iso_query_run(all, &(iso_query_options){.k = 1, .scorer = ISO_AUTO}, &a, &err));
+    assert_int_equal(iso_answer_scorer(a), ISO_SUM); /* contrast found no direction */
+    iso_answer_free(a);
+    for (uint64_t id = 2; id < 4; id++) { /* gone since the index was built, and since the last refresh */
+        remove_elsewhere(id);
+        CLEAN(iso_query_run(all, &(iso_query_options){.k = 100}, &a, &err));
+        assert_int_equal(iso_answer_count(a), IMAGES - (int64_t)id + 1);
+        iso_answer_free(a);
+        CLEAN(iso_db_refresh(d, &err));
+        assert_int_equal(iso_db_count(d), IMAGES - id + 1);
+    }
+    iso_query_free(all);
+    iso_query_free(q);
+    iso_db_close(d);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -108,8 +173,8 @@ static int set_up(void **state)
     snprintf(base, sizeof base, "%s/isoface-library-XXXXXX", tmp && *tmp ? tmp : "/tmp");
     if (!mkdtemp(base)) return -1;
     go(".");
-    shell("mkdir images one one/asked two");
-    for (int i = 0; i < 6; i++) {
+    shell("mkdir images one one/asked two mine");
+    for (int i = 0; i < IMAGES; i++) {
         char path[32];
         snprintf(path, sizeof path, "images/%d.jpg", i);
         write_picture(path, 255 - 20 * i);
@@ -118,6 +183,7 @@ static int set_up(void **state)
     write_picture("one/asked/1.jpg", 222);
     make_database("one/f.db", 1);
     make_database("two/f.db", 2);
+    make_database("mine/f.db", 1);
     return 0;
 }
 
@@ -133,6 +199,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_another_folder),
+        cmocka_unit_test(test_success_leaves_no_error),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -98,8 +98,10 @@ static void walk_from(iso_store *s, bool write, int dim, uint64_t from, uint64_t
         assert_string_equal(item.path, path);
         for (int i = 0; with && i < dim; i += dim - 1) assert_true(v[i] == (float)(id + (uint64_t)i));
     }
+    err = (iso_error){0};
     assert_int_equal(iso_cursor_next(c, &item, &v, &err), ISO_E_NOT_FOUND);
     assert_int_equal(iso_cursor_next(c, &item, &v, &err), ISO_E_NOT_FOUND);
+    assert_int_equal(err.status, ISO_OK); /* the end is no error */
     iso_cursor_close(c);
     iso_txn_abort(t);
 }
