@@ -77,7 +77,9 @@ typedef struct iso_answer iso_answer;
 iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err);
 void iso_db_close(iso_db *db);
 /* Takes in what other processes have added and removed since. ISO_E_MISMATCH: the database was moved, removed or replaced, or
- * put back to an earlier state: db answers from what it had all the same, and what is there now has to be opened. */
+ * put back to an earlier state: db answers from what it had all the same, and what is there now has to be opened. Without
+ * it items that were added are not found; those that were removed vanish from answers at once, so that fewer may come back
+ * than iso_db_count says. */
 iso_status iso_db_refresh(iso_db *db, iso_error *err);
 
 uint64_t iso_db_count(const iso_db *db);      /* items, when it was opened or refreshed */
@@ -91,13 +93,14 @@ typedef enum iso_sign {
     ISO_UNLIKE = 1  /* an example of what to avoid */
 } iso_sign;
 
-/* An empty query. The database must outlive it. */
+/* An empty query. The database must outlive it. ISO_E_ARGUMENT: no database. */
 iso_status iso_query_create(iso_db *db, iso_query **out, iso_error *err);
 void iso_query_free(iso_query *query);
 
 /* Examples. Images are read and encoded by iso_query_read or iso_query_run, not yet here. A path is an image file or a
  * folder of images (read recursively); a relative one means what it means now, whichever folder is current later. An id
- * must be the database's (ISO_E_NOT_FOUND). A vector has iso_db_dim numbers (ISO_E_ARGUMENT) and is copied. */
+ * must be the database's (ISO_E_NOT_FOUND). A vector has iso_db_dim numbers (ISO_E_ARGUMENT) and is copied. What is added
+ * several times counts as often. */
 iso_status iso_query_add_path(iso_query *query, iso_sign sign, const char *path, iso_error *err);
 iso_status iso_query_add_id(iso_query *query, iso_sign sign, uint64_t id, iso_error *err);
 iso_status iso_query_add_vector(iso_query *query, iso_sign sign, const float *vector, int dim, iso_error *err);
@@ -109,9 +112,9 @@ iso_status iso_query_add_vector(iso_query *query, iso_sign sign, const float *ve
 iso_status iso_query_read(iso_query *query, iso_error *err);
 
 int64_t iso_query_count(const iso_query *query, iso_sign sign);                       /* usable examples */
-const char *iso_query_file(const iso_query *query, iso_sign sign, int64_t i);         /* its image, as the path was given; NULL for a bare vector */
+const char *iso_query_file(const iso_query *query, iso_sign sign, int64_t i);         /* its image, as the path was given; NULL for a bare vector and beyond the last */
 int64_t iso_query_skipped(const iso_query *query);
-void iso_query_skip(const iso_query *query, int64_t i, const char **path, const char **reason);
+void iso_query_skip(const iso_query *query, int64_t i, const char **path, const char **reason); /* NULL both beyond the last */
 
 /* How examples become one search.
  * ISO_SUM compares images as wholes. Score: the mean cosine to the examples, minus gamma times that to the counter-examples.
@@ -124,11 +127,12 @@ void iso_query_skip(const iso_query *query, int64_t i, const char **path, const 
  * says which it was. With fewer examples neither was better than the other on faces, and with sum an example finds itself. */
 typedef enum iso_scoring { ISO_SUM = 0, ISO_CONTRAST = 1, ISO_AUTO = 2 } iso_scoring;
 #define ISO_AUTO_EXAMPLES 20
+#define ISO_GAMMA_MAX 1e6
 
 typedef struct iso_query_options {
     int64_t k;           /* how many results, at least 1 */
     iso_scoring scorer;  /* 0: ISO_SUM */
-    double gamma;        /* weight of what to avoid; 0.5 is a good start */
+    double gamma;        /* weight of what to avoid, up to ISO_GAMMA_MAX; 0.5 is a good start; 0: ISO_UNLIKE examples count for nothing */
     int exclude_query;   /* not 0: leave out the examples themselves, and items with the same content */
 } iso_query_options;
 
@@ -139,14 +143,15 @@ typedef struct iso_result {
     const char *file;    /* where the image lies */
 } iso_result;
 
-/* The k best, best first, ties by id; fewer when the database has fewer. ISO_E_ARGUMENT: no example, k < 1, or no such scorer;
+/* The k best, best first, ties by id; fewer when the database has fewer. ISO_E_ARGUMENT: no example, no options, k < 1, no such
+ * scorer, or a gamma that is not from 0 to ISO_GAMMA_MAX;
  * ISO_E_NOT_FOUND: every example was skipped;
  * ISO_E_NUMERIC: an example without a direction (named), examples that cancel one another out, or, with ISO_CONTRAST, that are
  * as the whole database; ISO_E_UNSUPPORTED: ISO_CONTRAST with vectors of more than 4096 numbers. */
 iso_status iso_query_run(iso_query *query, const iso_query_options *options, iso_answer **out, iso_error *err);
 
 int64_t iso_answer_count(const iso_answer *answer);
-const iso_result *iso_answer_result(const iso_answer *answer, int64_t i);
+const iso_result *iso_answer_result(const iso_answer *answer, int64_t i); /* from 0 on; NULL beyond the last */
 iso_scoring iso_answer_scorer(const iso_answer *answer); /* what it was found by: ISO_SUM or ISO_CONTRAST */
 int iso_answer_exact(const iso_answer *answer);  /* 1: no better item was missed; 0: an approximate index was used */
 void iso_answer_free(iso_answer *answer);

@@ -33,7 +33,7 @@ static const iso_option options[] = {
     {"not-id", 0, ISO_ARG_LIST, offsetof(config, not_id), "N", "items as counter-examples, by id", 0, 0},
     {"k", 'k', ISO_ARG_INT, offsetof(config, k), "K", "how many answers (default: 10)", 1, 1e12},
     {"db", 0, ISO_ARG_TEXT, offsetof(config, db), "DB", "the database (default: $ISOFACE_DB)", 0, 0},
-    {"gamma", 0, ISO_ARG_REAL, offsetof(config, gamma), "X", "weight of the counter-examples (default: 0.5)", 0, 1e6},
+    {"gamma", 0, ISO_ARG_REAL, offsetof(config, gamma), "X", "weight of the counter-examples (default: 0.5)", 0, ISO_GAMMA_MAX},
     {"scorer", 0, ISO_ARG_CHOICE, offsetof(config, scorer), "auto|sum|contrast", "how images are compared, see above (default: auto)", 0, 0},
     {"exclude-query", 0, ISO_ARG_FLAG, offsetof(config, exclude), NULL, "leave out the examples themselves and exact copies of them", 0, 0},
     {"format", 0, ISO_ARG_CHOICE, offsetof(config, format), "table|tsv|json|paths", "how to print (default: table)", 0, 0},

@@ -106,6 +106,7 @@ iso_status iso_query_add_vector(iso_query *q, iso_sign sign, const float *vector
 {
     iso_example example = {0};
     if (sign != ISO_LIKE && sign != ISO_UNLIKE) return iso_fail(err, ISO_E_ARGUMENT, "an example is either like or unlike");
+    if (!vector) return iso_fail(err, ISO_E_ARGUMENT, "an example without its vector");
     if (dim != q->db->info.dim)
         return iso_fail(err, ISO_E_ARGUMENT, "a vector of %d numbers for a database whose vectors have %d", dim, q->db->info.dim);
     return iso_settle(err, iso_examples_add(q, sign, &example, vector, err));

@@ -65,6 +65,7 @@ const char *iso_db_note(const iso_db *db) { return iso_searcher_note(db->searche
 
 iso_status iso_query_create(iso_db *db, iso_query **out, iso_error *err)
 {
+    if (!db) return iso_fail(err, ISO_E_ARGUMENT, "a query needs a database");
     iso_query *q = iso_calloc(1, sizeof *q);
     if (!q) return iso_fail_memory(err);
     q->db = db;
@@ -92,14 +93,18 @@ void iso_query_free(iso_query *q)
 
 int64_t iso_query_count(const iso_query *q, iso_sign sign) { return (int64_t)q->set[sign == ISO_UNLIKE].count; }
 
-const char *iso_query_file(const iso_query *q, iso_sign sign, int64_t i) { return q->set[sign == ISO_UNLIKE].item[i].file; }
+const char *iso_query_file(const iso_query *q, iso_sign sign, int64_t i) 
+{
+    return i >= 0 && i < iso_query_count(q, sign) ? q->set[sign == ISO_UNLIKE].item[i].file : NULL;
+}
 
 int64_t iso_query_skipped(const iso_query *q) { return (int64_t)q->skips; }
 
 void iso_query_skip(const iso_query *q, int64_t i, const char **path, const char **reason)
 {
-    *path = q->skip[i].path;
-    *reason = q->skip[i].reason;
+    const iso_skip none = {NULL, NULL}, *skip = i >= 0 && i < iso_query_skipped(q) ? &q->skip[i] : &none;
+    *path = skip->path;
+    *reason = skip->reason;
 }
 
 /* ---- answers ---- */
@@ -123,7 +128,7 @@ void iso_answer_free(iso_answer *a)
 }
 
 int64_t iso_answer_count(const iso_answer *a) { return a->count; }
-const iso_result *iso_answer_result(const iso_answer *a, int64_t i) { return &a->result[i]; }
+const iso_result *iso_answer_result(const iso_answer *a, int64_t i) { return i >= 0 && i < a->count ? &a->result[i] : NULL; }
 iso_scoring iso_answer_scorer(const iso_answer *a) { return a->scorer; }
 int iso_answer_exact(const iso_answer *a) { return a->exact; }
 
@@ -250,8 +255,11 @@ static iso_status query_vector(iso_query *q, const iso_query_options *o, iso_sco
 iso_status iso_query_run(iso_query *q, const iso_query_options *options, iso_answer **out, iso_error *err)
 {
     shunned out_of = {0};
+    if (!options) return iso_fail(err, ISO_E_ARGUMENT, "a query needs options: how many answers (k) at least");
     if (options->k < 1) return iso_fail(err, ISO_E_ARGUMENT, "k must be at least 1");
     if (!iso_scorer_name(options->scorer)) return iso_fail(err, ISO_E_ARGUMENT, "no such scorer: %d", (int)options->scorer);
+    if (!(options->gamma >= 0 && options->gamma <= ISO_GAMMA_MAX))
+        return iso_fail(err, ISO_E_ARGUMENT, "gamma, the weight of the counter-examples, must be from 0 to %g, not %g", ISO_GAMMA_MAX, options->gamma);
     iso_status st = iso_query_read(q, err);
     if (st != ISO_OK) return st;
     if (q->set[ISO_LIKE].count == 0) return no_example(q, err);

@@ -164,14 +164,14 @@ static iso_status no_direction(const iso_scorer *s, int64_t k, iso_error *err)
     if (!s)
         return iso_fail(
             err, ISO_E_NUMERIC,
-            "the examples cancel one another out: there is no direction to search in; use other examples or another --gamma");
+            "the examples cancel one another out: there is no direction to search in; use other examples or another gamma, the weight of the counter-examples");
     if (k)
         return iso_fail(
             err, ISO_E_NUMERIC,
-            "against the whole database the examples cancel one another out: there is no direction to search in; use other examples, another --gamma or --scorer sum");
+            "against the whole database the examples cancel one another out: there is no direction to search in; use other examples, another gamma, the weight of the counter-examples, or the scorer sum");
     return iso_fail(
         err, ISO_E_NUMERIC,
-        "the examples are as the whole database: nothing sets them apart; use other examples or --scorer sum");
+        "the examples are as the whole database: nothing sets them apart; use other examples or the scorer sum");
 }
 
 iso_status iso_scorer_query(const iso_scorer *s, int dim, int64_t n, const double *like, int64_t k,
@@ -198,7 +198,7 @@ iso_status iso_scorer_query(const iso_scorer *s, int dim, int64_t n, const doubl
     for (int j = 0; !status && j < dim; j++)
         if (!isfinite(d[j]) || !isfinite(shift))
             status =
-                iso_fail(err, ISO_E_NUMERIC, "the query vector is not finite: use another --gamma or other examples");
+                iso_fail(err, ISO_E_NUMERIC, "the query vector is not finite: use a smaller gamma, the weight of the counter-examples, or other examples");
     if (!status) {
         memcpy(w, d, (size_t)dim * sizeof *w);
         *offset = shift;

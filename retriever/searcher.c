@@ -335,7 +335,7 @@ static iso_status read_scorer(iso_searcher *s, iso_error *err)
     iso_txn *txn = NULL;
     iso_store_info info;
     if (s->dim > ISO_MOMENTS_DIM_MAX)
-        return iso_fail(err, ISO_E_UNSUPPORTED, "the scorer contrast takes vectors of up to %d numbers, and those of %s have %d: use --scorer sum",
+        return iso_fail(err, ISO_E_UNSUPPORTED, "the scorer contrast takes vectors of up to %d numbers, and those of %s have %d: use the scorer sum",
                         ISO_MOMENTS_DIM_MAX, iso_store_dir(s->store), s->dim);
     iso_status st = iso_txn_begin(s->store, false, &txn, err);
     if (st != ISO_OK) return st;

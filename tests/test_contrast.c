@@ -493,7 +493,7 @@ static void test_too_many_numbers(void **s)
     iso_answer *a = NULL;
     iso_db *d = database(dim, 3, v, "ivf"); /* which looks at the background while it is built, where there can be one */
     assert_int_equal(ask(d, &p, 3, ISO_CONTRAST, &a), ISO_E_UNSUPPORTED);
-    assert_non_null(strstr(err.message, "--scorer sum"));
+    assert_non_null(strstr(err.message, "use the scorer sum"));
     assert_null(a);
     OK(ask(d, &p, 3, ISO_SUM, &a));
     assert_int_equal(item_of(iso_answer_result(a, 0)), 0);

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -166,6 +167,66 @@ static void test_success_leaves_no_error(void **state)
     iso_db_close(d);
 }
 
+/* What cannot be is refused and crashes nothing. */
+static void test_impossible(void **state)
+{
+    (void)state;
+    static const double gammas[] = {-1e-9, -INFINITY, NAN, INFINITY, 1.0001e6, 1e300}, good[] = {0, 1e6};
+    iso_db *d;
+    iso_query *q = NULL;
+    iso_answer *a = NULL;
+    const char *path = "", *reason = "";
+    go("two");
+    assert_int_equal(iso_query_create(NULL, &q, &err), ISO_E_ARGUMENT);
+    assert_null(q);
+    OK(iso_db_open("f.db", &d, &err));
+    OK(iso_query_create(d, &q, &err));
+    assert_int_equal(iso_query_add_vector(q, ISO_LIKE, NULL, iso_db_dim(d), &err), ISO_E_ARGUMENT);
+    OK(iso_query_add_id(q, ISO_LIKE, 1, &err));
+    OK(iso_query_add_id(q, ISO_UNLIKE, 2, &err));
+    assert_int_equal(iso_query_run(q, NULL, &a, &err), ISO_E_ARGUMENT);
+    for (size_t i = 0; i < sizeof gammas / sizeof *gammas; i++) {
+        assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 1, .gamma = gammas[i]}, &a, &err), ISO_E_ARGUMENT);
+        assert_non_null(strstr(err.message, "gamma"));
+    }
+    assert_null(a);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        OK(iso_query_run(q, &(iso_query_options){.k = 2, .gamma = good[i]}, &a, &err));
+        for (int64_t at = -1; at < 4; at++) assert_true((at >= 0 && at < 2) == (iso_answer_result(a, at) != NULL));
+        iso_answer_free(a);
+    }
+    for (int64_t at = -1; at < 3; at++) assert_true((at == 0) == (iso_query_file(q, ISO_LIKE, at) != NULL));
+    for (int64_t at = -1; at < 2; at++) {
+        iso_query_skip(q, at, &path, &reason);
+        assert_true(!path && !reason);
+    }
+    iso_query_free(q);
+    iso_db_close(d);
+}
+
+/* A message of the library is for who calls it as much as for who types a command. */
+static void test_messages_name_no_option(void **state)
+{
+    (void)state;
+    iso_db *d;
+    iso_query *q;
+    iso_answer *a;
+    go("two");
+    OK(iso_db_open("f.db", &d, &err));
+    OK(iso_query_create(d, &q, &err));
+    for (uint64_t id = 1; id <= IMAGES; id++) OK(iso_query_add_id(q, ISO_LIKE, id, &err));
+    assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 1, .scorer = ISO_CONTRAST}, &a, &err), ISO_E_NUMERIC);
+    assert_null(strstr(err.message, "--"));
+    for (uint64_t id = 1; id <= IMAGES; id++) OK(iso_query_add_id(q, ISO_UNLIKE, id, &err));
+    for (int scorer = 0; scorer < 2; scorer++) {
+        assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 1, .scorer = (iso_scoring)scorer, .gamma = 1}, &a, &err), ISO_E_NUMERIC);
+        assert_null(strstr(err.message, "--"));
+        assert_non_null(strstr(err.message, "another gamma"));
+    }
+    iso_query_free(q);
+    iso_db_close(d);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -200,6 +261,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_another_folder),
         cmocka_unit_test(test_success_leaves_no_error),
+        cmocka_unit_test(test_impossible),
+        cmocka_unit_test(test_messages_name_no_option),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -38,6 +38,19 @@ static void test_query(void **state)
     }
     assert_int_equal(iso_searcher_query(searcher, (iso_scoring)2, 1, p, 0, NULL, 1.0, w, &offset, &err), ISO_E_ARGUMENT);
     assert_true(w[0] == 1 && offset == 0); /* set only on success */
+    iso_hit *want, got[100];
+    int64_t found;
+    bool exact;
+    double against[DIM];
+    for (int j = 0; j < DIM; j++) against[j] = n[j];
+    assert_int_equal(brute(s, against, 0, &want), 100);
+    for (double gamma = 1e30; gamma < 1e150; gamma *= 1e10) { /* longer than a float can be */
+        OK(iso_searcher_query(searcher, ISO_SUM, 1, p, 1, n, gamma, w, &offset, &err));
+        OK(iso_search(searcher, w, offset, 100, 0, NULL, got, &found, &exact, &err));
+        assert_int_equal(found, 100);
+        assert_true(exact && got[99].id == want[0].id);
+    }
+    free(want);
     iso_searcher_free(searcher);
     iso_store_close(s);
 }
