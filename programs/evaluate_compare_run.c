@@ -259,6 +259,7 @@ static iso_status find_common(iso_comparison *c, iso_error *err)
         return iso_fail(err, ISO_E_MISMATCH, "the databases have no %s image in common, so there is nothing to compare",
                         iso_part_name[c->test.count ? c->query_part : c->test_part]);
     tell_common(c);
+    if (!c->quiet) iso_evaluate_short_ranking(c->program, c->test_part, c->test.count);
     return ISO_OK;
 }
 

@@ -44,7 +44,7 @@ static const iso_command command = {
     "evaluate precision --db DB --attributes FILE --partition FILE [options]",
     "For each attribute, the training images that have it are the examples and the test images are ranked. P@K is the share of "
     "the first K that have it, in per cent, averaged over the attributes; chance is the share of all test images that have it, "
-    "which a random order would reach. Pairs of attributes likewise, for pairs that more than 1 % and less than 50 % of the "
+    "which a random order would reach. Where fewer than K are ranked, it is over all of them, and a note says so. Pairs of attributes likewise, for pairs that more than 1 % and less than 50 % of the "
     "test images have. An attribute that no training or no test image has is left out and named.\n"
     "\n"
     "--scorer sum ranks by the mean cosine to the examples; contrast by what they share against the background of the whole "
@@ -104,6 +104,7 @@ static iso_status evaluate(config *c, iso_error *err)
     if ((status = iso_evaluation_precision(e, scoring, &p, err))) goto done;
     if (c->timing) fprintf(stderr, "%s: %.4f s to read the files and the database, %.4f s for the table\n", program, read - begin, omp_get_wtime() - read);
     if (!c->quiet) iso_evaluate_notes(program, &e->matches);
+    if (!c->quiet) iso_evaluate_short_ranking(program, e->test.part, e->test.count);
     if (!c->quiet) iso_evaluate_left_out(program, NULL, e, p);
     if (p->singles == 0) {
         status = iso_fail(err, ISO_E_MISMATCH, "no attribute has both a %s image, as an example, and a %s image, to be found", iso_part_name[e->query.part], iso_part_name[e->test.part]);

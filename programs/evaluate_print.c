@@ -35,6 +35,12 @@ void iso_evaluate_notes(const char *program, const iso_matches *m)
         fprintf(stderr, "%s: %" PRId64 " of the attribute file's %" PRId64 " rows have no image in the database\n", program, m->rows_without_item, m->rows);
 }
 
+void iso_evaluate_short_ranking(const char *program, int part, int64_t ranked)
+{
+    if (ranked >= iso_precision_k[ISO_KS - 1]) return;
+    fprintf(stderr, "%s: only %" PRId64 " %s image%s ranked: P@K of a larger K is over all of them\n", program, ranked, iso_part_name[part], ranked == 1 ? " is" : "s are");
+}
+
 static void begin_left_out(const char *program, const char *what)
 {
     fprintf(stderr, "%s: %s%sleft out", program, what ? what : "", what ? ": " : "");

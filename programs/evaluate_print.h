@@ -12,6 +12,7 @@ extern const char *const iso_part_name[]; /* [3] of the parts of a data set */
  * what: which database and scorer, put before the note; NULL: the only one. */
 void iso_evaluate_notes(const char *program, const iso_matches *m);
 void iso_evaluate_left_out(const char *program, const char *what, const iso_evaluation *e, const iso_precision *p);
+void iso_evaluate_short_ranking(const char *program, int part, int64_t ranked); /* fewer images than the largest K */
 void iso_evaluate_few_short(const char *program, const iso_evaluation *e, const iso_few *few);                  /* too few examples */
 void iso_evaluate_few_lost(const char *program, const char *what, const iso_evaluation *e, const iso_few *few); /* without direction */
 

@@ -216,6 +216,19 @@ same "$out" '' 'another number of columns'
 compare --models "$work/pca.safetensors,$work/net.db" --attributes "$work/attr"
 expect 'an attribute that nobody has' 0
 has "$said" 'image has it: 5_o_Clock_Shadow' 'an attribute that nobody has'
+# fewer images than the largest K, and just as many
+for ranked in 7 20; do
+    awk -v most=$ranked '$2 == 2 && ++n > most { $2 = 1 } 1' "$partition" >"$work/part"
+    note="only $ranked test images are ranked"
+    compare --models "$work/pca.safetensors,$work/net.db" --scorer sum,contrast --partition "$work/part"
+    expect 'few ranked images' 0
+    same "$(grep -c "$note" "$work/said")" $((ranked < 20)) 'few ranked images, compared'
+    call evaluate precision --db "$work/net.db" --images "$work/drawn" --partition "$work/part"
+    expect 'few ranked images' 0
+    same "$(grep -c "$note" "$work/said")" $((ranked < 20)) 'few ranked images'
+    call evaluate precision --db "$work/net.db" --images "$work/drawn" --partition "$work/part" --quiet
+    same "$said" '' 'few ranked images, quietly'
+done
 { head -n 2 "$attributes"; sed -n '3,$p' "$attributes" | sed 's/ 1/ -1/g'; } >"$work/attr"
 compare --models "$work/pca.safetensors,$work/net.db" --attributes "$work/attr"
 expect 'nobody has anything' 1
