@@ -259,6 +259,7 @@ install: all
 	printf '%s\n' 'prefix=$(PREFIX)' 'exec_prefix=$${prefix}' 'libdir=$${exec_prefix}/lib' 'includedir=$${prefix}/include' '' \
 	    'Name: isoface' 'Description: image retrieval by example' 'Version: $(version)' 'Libs: -L"$${libdir}" -lisoface' \
 	    'Libs.private: -Wl,-rpath,$(OPENBLAS_LIBDIR) $(needed) -lgomp' 'Cflags: -I"$${includedir}"' >'$(libdir)/pkgconfig/isoface.pc'
+	@setup/ldconfig.sh '$(PREFIX)/lib' '$(DESTDIR)'
 
 uninstall:
 	rm -f $(installed:%='$(bindir)/%') '$(includedir)/isoface.h' '$(libdir)/libisoface.a' \

@@ -122,8 +122,34 @@ if "${CLANG:-clang}" -fopenmp -I "$prefix/include" "$work/fork.c" -L "$prefix/li
     expect "a host with LLVM's OpenMP that forks" 0
 fi
 
+# ---- the static one where both are, as README says, and alone
+flags=$(pkg-config --static --cflags --libs isoface | sed 's/-lisoface/-l:libisoface.a/')
+eval "must gcc -Wall -Werror \"\$work/app.c\" $flags -o \"\$work/both\""
+same "$("$work/both" "$work/v.db" 2>&1)" up 'the static library beside the shared one'
 rm "$prefix"/lib/*.so*
 built static --static
+
+# ---- what the dynamic linker is told, by an ldconfig that knows one folder
+mkdir "$work/fake" "$work/known"
+cat >"$work/fake/ldconfig" <<'END'
+#!/bin/bash
+if [[ $1 == -N ]]; then printf '%s: (from /etc/ld.so.conf:1)\n\tlibz.so.1 -> libz.so.1.2\n' "$KNOWN"; exit; fi
+echo ran
+exit "${REFUSES:-0}"
+END
+chmod +x "$work/fake/ldconfig"
+# told WHAT REFUSES LIBDIR DESTDIR WANT
+told() {
+    local got
+    got=$(PATH=$work/fake:$PATH KNOWN=$work/known/ REFUSES=$2 setup/ldconfig.sh "$3" "$4") || { echo "$1: failed"; failed=1; }
+    has ".$got." "$5" "$1"
+}
+cd "$(dirname "$0")/.." || exit 1
+told 'a known folder' 0 "$work/known" '' .ran.
+told 'a known folder of root' 1 "$work/known" '' 'root has run ldconfig'
+told 'an unknown folder' 0 "$prefix/lib" '' "-Wl,-rpath,${prefix// /\\ }/lib"
+told 'a package' 0 "$work/known" "$work/stage" 'ldconfig has run where'
+has "$("${MAKE:-make}" --no-print-directory -s install PREFIX="$prefix" DESTDIR= 2>&1)" 'LD_LIBRARY_PATH=' 'make install says what to do'
 
 must "${MAKE:-make}" --no-print-directory -s uninstall PREFIX="$prefix" DESTDIR=
 same "$(find "$prefix" ! -type d)" '' 'what uninstall leaves'
