@@ -47,8 +47,11 @@ attributes=$IMAGES/list_attr_celeba.txt partition=$IMAGES/list_eval_partition.tx
 folder=$IMAGES
 [[ -d $IMAGES/img_align_celeba ]] && folder=$IMAGES/img_align_celeba
 
+# What the indexer lists, each ended by a NUL byte. It passes over links that lead round in a circle; so do we, though find fails of them.
+images() { (cd "$folder" && find -L . -name '.?*' -prune -o -type f -printf '%P\0' 2>/dev/null) || true; }
+
 # As many epochs as a couple of minutes hold; a large folder needs fewer.
-count=$(cd "$folder" && find -L . -name '.?*' -prune -o -type f -printf x | wc -c)
+count=$(images | tr -cd '\0' | wc -c)
 ((count >= 2)) || die "$folder holds no images"
 epochs=$((EPOCH_IMAGES / count)) && ((epochs = epochs > 60 ? 60 : epochs < 1 ? 1 : epochs))
 flow_epochs=$(((epochs + 5) / 6))
@@ -81,7 +84,7 @@ if [[ -f $attributes && -f $partition ]]; then
     echo "The first twenty training images whose attribute $ATTRIBUTE is set. Only the images are used from here on, not the label."
 else
     ATTRIBUTE=
-    mapfile -d '' -t names < <(cd "$folder" && find -L . -name '.?*' -prune -o -type f -printf '%P\0' | sort -z | head -z -n 10)
+    mapfile -d '' -t names < <(images | sort -z | head -z -n 10)
     echo "The first ten images of the folder (no list_attr_celeba.txt there to choose by)."
 fi
 ((${#names[@]})) || die "no image to take as an example"
