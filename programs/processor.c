@@ -1,11 +1,23 @@
-/* Before anything else of a program runs: whether this processor has what FAISS was compiled for (setup/setup.sh chooses by the
- * machine at hand). Else the first of its instructions would end the program without a word. */
+/* Before anything else of a program runs: whether it has what it is to run with here. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "model/cpu/gemm.h"
+
+static void __attribute__((constructor)) check_kernels(void)
+{
+    const char *name = getenv("ISO_CPU");
+    if (!name || !*name || iso_gemm_isa_use(name)) return;
+    dprintf(STDERR_FILENO, "%s: ISO_CPU=%.40s is none of amx, avx512, avx2 and portable that this processor can run: the best is used\n",
+            program_invocation_short_name, name);
+}
+
+/* Whether this processor has what FAISS was compiled for (setup/setup.sh chooses by the machine at hand). Else the first of its
+ * instructions would end the program without a word. */
 #if defined(ISO_FAISS_AVX2) && defined(__x86_64__)
 #include <cpuid.h>
-#include <errno.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <unistd.h>
 
 /* Linked into only those programs that search. */
 extern const char *faiss_get_last_error(void) __attribute__((weak));
@@ -26,6 +38,4 @@ static void __attribute__((constructor(101))) check_processor(void)
             "this machine and use what it builds\n", program_invocation_short_name);
     _exit(1);
 }
-#else
-typedef int iso_any_processor; /* a file needs something in it */
 #endif

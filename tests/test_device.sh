@@ -20,6 +20,17 @@ for command in "train --images $work/images --model $work/m" "flatten --images $
     has "$said" 'cpu|cuda|cuda-float32' 'the choices of --device'
 done
 
+# A wish for kernels that are not there is answered, once; one that can be is not.
+for wish in portabel neon; do
+    ISO_CPU=$wish call retrieve --version
+    expect "ISO_CPU=$wish" 0
+    same "$(grep -c 'ISO_CPU=.* the best is used' "$work/said")" 1 "ISO_CPU=$wish"
+done
+for wish in portable ''; do
+    ISO_CPU=$wish call retrieve --version
+    same "$said" '' "ISO_CPU=$wish"
+done
+
 # A processor of before AVX2: the program either runs or says why not. Never an illegal instruction (exit code 132).
 if command -v qemu-x86_64 >/dev/null && [[ $(uname -m) == x86_64 ]] && ! grep -qa __asan_init "$bin/retrieve"; then
     for program in retrieve indexer golden drawfaces; do
