@@ -55,7 +55,8 @@ static const iso_command command = {
     "common: the score is by how many standard deviations of the database an image lies in that direction (0: average). Right "
     "where many examples differ but share one trait. Needs a database in which most images lack it.\n"
     "--scorer auto is contrast from 20 examples on (sum where contrast finds no direction), and sum below.\n"
-    "An example that is in the database, under whatever name, is not encoded again. The examples are answers like any "
+    "Examples are JPEG or PNG, of up to 104 megapixels; others are skipped and listed on stderr. "
+    "One that is in the database, under whatever name, is not encoded again. The examples are answers like any "
     "other unless --exclude-query is given.",
     options,
     "Formats: table is for people. tsv prints rank, id, score and path, without a heading; tab, newline, carriage return and "

@@ -223,6 +223,12 @@ static void test_bad_files(void **state)
     OK(iso_encode(&spec, &c, &err));
     expect(&c, 0, 0, 11, 5, 0);
     assert_non_null(strstr(skips, "red.jpg: its vector is zero"));
+    shell("echo junk > '%s/0.jpg'", images); /* as docs/files.md says, its item stays */
+    spec.prune = true;
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 0, 10, 6, 0);
+    colour_of("0.jpg", 1, 0, 255, 40);
+    spec.prune = false;
     fresh();
     picture("red.jpg", 255, 0, 0);
     f = (fake){.dead = true};

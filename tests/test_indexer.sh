@@ -14,6 +14,10 @@ expect() {
 }
 
 # ---- usage
+for command in 'indexer encode' retrieve; do
+    call $command --help
+    has "${out//$'\n'/ }" 'of up to 104 megapixels' "what $command reads"
+done
 indexer --help
 expect help 0
 has "$out" 'encode ' 'help'
