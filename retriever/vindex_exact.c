@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "retriever/vindex_head.h"
 
 typedef struct exact {
     iso_code code;
@@ -15,66 +16,31 @@ typedef struct exact {
 } exact;
 
 /* FAISS's numbers for what is in its headers. */
-enum { METRIC_INNER_PRODUCT = 0, QT_8BIT = 0, QT_FP16 = 4, RANGE_MINMAX = 0, PLACEHOLDER = 1 << 20 };
+enum { QT_8BIT = 0, QT_FP16 = 4, RANGE_MINMAX = 0 };
 
-/* ---- the payload's head: written and read by one list of its fields ---- */
-
-typedef struct head {
-    uint8_t *bytes;    /* writing: room; reading: the payload */
-    size_t size, at;   /* reading: size of the payload */
-    bool reading, bad; /* bad: shorter than its fields, or a field that is not what it must be */
-} head;
-
-/* A field whose value is known: written, or compared with what is there. */
-static void field(head *h, const void *value, size_t size)
+/* The payload's head. `trained` [2, dim]: least value and range of each number, u8 only; written, or set to where they
+ * are. */
+static void walk_head(iso_vindex_head *h, iso_code code, int dim, int64_t count, const uint8_t **trained)
 {
-    if (h->bad || h->size - h->at < size) {
-        h->bad = true;
-        return;
-    }
-    if (h->reading)
-        h->bad = memcmp(h->bytes + h->at, value, size) != 0;
-    else
-        memcpy(h->bytes + h->at, value, size);
-    h->at += size;
-}
-
-static void field_i32(head *h, int32_t value) { field(h, &value, sizeof value); }
-static void field_u64(head *h, uint64_t value) { field(h, &value, sizeof value); }
-
-/* `trained` [2, dim]: least value and range of each number, u8 only; written, or set to where they are. */
-static void walk_head(head *h, iso_code code, int dim, int64_t count, const uint8_t **trained)
-{
-    const uint8_t is_trained = 1;
     const float range_argument = 0;
     const size_t code_size = (size_t)dim * (size_t)iso_code_bytes(code),
                  table = code == ISO_CODE_U8 ? 2 * sizeof(float) * (size_t)dim : 0;
-    field(h, code == ISO_CODE_F32 ? "IxFI" : "IxSQ", 4);
-    field_i32(h, dim);
-    field_u64(h, (uint64_t)count);
-    field_u64(h, PLACEHOLDER);
-    field_u64(h, PLACEHOLDER);
-    field(h, &is_trained, 1);
-    field_i32(h, METRIC_INNER_PRODUCT);
+    iso_vindex_field_index(h, code == ISO_CODE_F32 ? "IxFI" : "IxSQ", dim, count);
     if (code == ISO_CODE_F32) {
-        field_u64(h, (uint64_t)count * (uint64_t)dim);
+        iso_vindex_field_u64(h, (uint64_t)count * (uint64_t)dim);
         return;
     }
-    field_i32(h, code == ISO_CODE_U8 ? QT_8BIT : QT_FP16);
-    field_i32(h, RANGE_MINMAX);
-    field(h, &range_argument, sizeof range_argument);
-    field_u64(h, (uint64_t)dim);
-    field_u64(h, code_size);
-    field_u64(h, table / sizeof(float));
-    if (table && !h->bad && h->size - h->at >= table) {
-        if (h->reading)
-            *trained = h->bytes + h->at;
-        else
-            memcpy(h->bytes + h->at, *trained, table);
-        h->at += table;
-    } else if (table)
-        h->bad = true;
-    field_u64(h, (uint64_t)count * code_size);
+    iso_vindex_field_i32(h, code == ISO_CODE_U8 ? QT_8BIT : QT_FP16);
+    iso_vindex_field_i32(h, RANGE_MINMAX);
+    iso_vindex_field(h, &range_argument, sizeof range_argument);
+    iso_vindex_field_u64(h, (uint64_t)dim);
+    iso_vindex_field_u64(h, code_size);
+    iso_vindex_field_u64(h, table / sizeof(float));
+    if (h->reading)
+        *trained = iso_vindex_field_bytes(h, table);
+    else
+        iso_vindex_field(h, *trained, table);
+    iso_vindex_field_u64(h, (uint64_t)count * code_size);
 }
 
 /* How FAISS decodes a byte c: least + (c + 1/2) / 255 * range. */
@@ -163,7 +129,7 @@ static iso_status take_rows(void *ctx, int64_t first, int64_t n, const float *un
 static iso_status put_head(builder *b, int64_t count, iso_error *err)
 {
     const uint8_t *trained = (const uint8_t *)b->range;
-    head h = {.size = 256 + 2 * sizeof(float) * (size_t)b->dim};
+    iso_vindex_head h = {.size = 256 + 2 * sizeof(float) * (size_t)b->dim};
     h.bytes = iso_calloc(1, h.size);
     if (!h.bytes) return iso_fail_memory(err);
     walk_head(&h, b->x.code, b->dim, count, &trained);
@@ -228,7 +194,7 @@ static iso_status exact_open(iso_vindex *v, const char **fault, iso_error *err)
     if (!x) return iso_fail_memory(err);
     v->state = x;
     x->code = code_of(v);
-    head h = {.bytes = (uint8_t *)(uintptr_t)v->payload, .size = v->payload_size, .reading = true};
+    iso_vindex_head h = iso_vindex_head_read(v->payload, v->payload_size);
     walk_head(&h, x->code, dim, v->info.count, &trained);
     if (h.bad || h.size - h.at != (size_t)v->info.count * (size_t)dim * (size_t)iso_code_bytes(x->code)) {
         *fault = "its vectors are not what the header says";

@@ -1,6 +1,6 @@
 /* vindex_hnsw.c: the engine of the kind hnsw, which is FAISS's: its graph and its vectors in single precision. The payload is
- * what faiss_write_index writes, and FAISS holds a copy of it in memory. FAISS believes every length in its file, so nothing
- * reaches it before the checksums agree. */
+ * what faiss_write_index writes, and FAISS holds a copy of it in memory. FAISS believes every number in its file, so nothing
+ * reaches it before all of them are checked (vindex_hnsw_check.c). */
 #include "retriever/vindex_faiss.h"
 
 #include <errno.h>
@@ -15,10 +15,11 @@
 #include <faiss/c_api/index_io_c.h>
 
 #include "base/memory.h"
+#include "retriever/vindex_hnsw.h"
 #include "retriever/vindex_parts.h"
 #include "retriever/vindex_tune.h"
 
-enum { LEAST_WIDTH = 64, MOST_WIDTH = 4096 };
+enum { LEAST_WIDTH = 64 };
 
 iso_status iso_vindex_faiss_fail(iso_error *err, const char *doing)
 {
@@ -99,7 +100,7 @@ static iso_status choose_width(iso_vindex *v, FaissIndex *index, const iso_vinde
     for (; st == ISO_OK; width *= 2) {
         st = set_width(index, width, err);
         if (st == ISO_OK) st = iso_vindex_trial_recall(t, on_trial, index, 1e-5, &worst, &ten, err);
-        if (worst >= ISO_VINDEX_RECALL || width >= MOST_WIDTH) break;
+        if (worst >= ISO_VINDEX_RECALL || width >= ISO_VINDEX_HNSW_MOST_WIDTH) break;
     }
     iso_vindex_trial_free(t);
     v->info.width = width;
@@ -160,24 +161,14 @@ static void hnsw_close(iso_vindex *v)
 static iso_status hnsw_open(iso_vindex *v, const char **fault, iso_error *err)
 {
     FaissIndex *index = NULL;
-    FILE *stream = v->payload_size ? fmemopen((void *)(uintptr_t)v->payload, v->payload_size, "rb") : NULL;
-    if (!stream && v->payload_size) return iso_fail_memory(err);
-    int rc = stream ? faiss_read_index(stream, 0, &index) : -1;
-    if (stream) fclose(stream);
-    if (rc) {
-        *fault = "FAISS cannot read it";
-        if (stream && iso_vindex_faiss_fail(err, "reading the index") == ISO_E_MEMORY) {
-            *fault = NULL;
-            return ISO_E_MEMORY;
-        }
-        return ISO_E_FORMAT;
-    }
+    *fault = iso_vindex_hnsw_check(v->payload, v->payload_size, &v->info);
+    if (*fault) return ISO_E_FORMAT;
+    FILE *stream = fmemopen((void *)(uintptr_t)v->payload, v->payload_size, "rb");
+    if (!stream) return iso_fail_memory(err);
+    const int rc = faiss_read_index(stream, 0, &index);
+    fclose(stream);
+    if (rc) return iso_vindex_faiss_fail(err, "reading the index");
     v->state = index;
-    if (faiss_Index_d(index) != v->info.source.dim || faiss_Index_ntotal(index) != v->info.count ||
-        faiss_Index_metric_type(index) != METRIC_INNER_PRODUCT || !faiss_Index_is_trained(index)) {
-        *fault = "FAISS's part does not match the header";
-        return ISO_E_FORMAT;
-    }
     return ISO_OK;
 }
 
