@@ -22,6 +22,9 @@
 iso_status iso_picture_check(int64_t width, int64_t height, iso_error *err)
 {
     if (width < 1 || height < 1) return iso_fail(err, ISO_E_FORMAT, "a picture without pixels");
+    if (width > ISO_IMAGE_MAX_SIDE || height > ISO_IMAGE_MAX_SIDE)
+        return iso_fail(err, ISO_E_FORMAT, "%lld x %lld pixels: more than the %d allowed on a side", (long long)width, (long long)height,
+                        ISO_IMAGE_MAX_SIDE);
     if (width > (int64_t)ISO_IMAGE_MAX_PIXELS / height)
         return iso_fail(err, ISO_E_FORMAT, "%lld x %lld pixels: more than the %u million allowed", (long long)width, (long long)height,
                         ISO_IMAGE_MAX_PIXELS / 1000000);

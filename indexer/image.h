@@ -19,6 +19,7 @@
 
 #define ISO_IMAGE_MAX_FILE (256u << 20) /* bytes; larger files are refused */
 #define ISO_IMAGE_MAX_PIXELS (100u << 20) /* width x height, before DCT scaling; larger pictures are refused before they are decoded */
+#define ISO_IMAGE_MAX_SIDE 65535 /* JPEG's own limit; a longer PNG is refused, as every row costs memory beside its pixels */
 #define ISO_IMAGE_MAX_THUMBNAIL 4096
 
 typedef struct iso_image_info {

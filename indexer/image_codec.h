@@ -23,7 +23,7 @@ int iso_exif_orientation(const uint8_t *block, size_t size);
 /* 5 ... 8 swap width and height. */
 bool iso_exif_swaps(int orientation);
 
-/* Refuses sizes of zero and above ISO_IMAGE_MAX_PIXELS. */
+/* Refuses sizes of zero and above ISO_IMAGE_MAX_SIDE and ISO_IMAGE_MAX_PIXELS. */
 ISO_CHECK iso_status iso_picture_check(int64_t width, int64_t height, iso_error *err);
 
 /* Around the decoding of one picture: very large ones take turns. */

@@ -109,6 +109,24 @@ static void enormous_pictures_are_refused(void **state)
     free(p.rgb);
 }
 
+/* Few pixels, but more rows than memory should be spent on. */
+static void long_pictures_are_refused(void **state)
+{
+    (void)state;
+    static const char *const sizes[] = {"\0\0\0\x01\x06\x40\0\0", "\0\0\0\x01\0\x01\0\0", "\0\x01\0\0\0\0\0\x01"};
+    picture p = paint(1, 65535, 255);
+    uint8_t out[ISO_PIXELS];
+    bytes b = png_rgb(&p, 0);
+    OK(iso_image_decode(b.data, b.size, out, NULL, &err));
+    for (int i = 0; i < 3; i++) {
+        memcpy(b.data + 16, sizes[i], 8);
+        png_mend(&b);
+        refuse(&b, i == 2 ? "65536 x 1 pixels: more than the 65535 allowed on a side" : "pixels: more than the 65535 allowed on a side");
+    }
+    free(b.data);
+    free(p.rgb);
+}
+
 static void what_is_no_picture_is_refused(void **state)
 {
     (void)state;
@@ -198,6 +216,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(broken_scans_are_refused),
         cmocka_unit_test(every_changed_byte_of_a_png_is_seen),
         cmocka_unit_test(enormous_pictures_are_refused),
+        cmocka_unit_test(long_pictures_are_refused),
         cmocka_unit_test(what_is_no_picture_is_refused),
         cmocka_unit_test(mutants_do_not_crash),
     };
