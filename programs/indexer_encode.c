@@ -25,7 +25,7 @@ static const iso_option options[] = {
     {"prune", 0, ISO_ARG_FLAG, AT(prune), NULL, "also remove items whose files went away", 0, 0},
     {"relocate", 0, ISO_ARG_FLAG, AT(relocate), NULL, "the database's folder of images has moved to DIR", 0, 0},
     {"strict", 0, ISO_ARG_FLAG, AT(strict), NULL, "exit 1 when a file was skipped", 0, 0},
-    {"batch", 0, ISO_ARG_INT, AT(batch), "N", "images encoded at a time (default: 128)", 1, 512},
+    {"batch", 0, ISO_ARG_INT, AT(batch), "N", "images encoded at a time (default: 128); fewer than 7 can change a vector's last bits", 1, 512},
     {"device", 0, ISO_ARG_CHOICE, AT(device), ISO_DEVICES, "where to compute (default: cpu); cuda: a GPU, products in TF32", 0, 0},
     {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
     {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "no progress; skipped files are still listed", 0, 0},
