@@ -1,5 +1,6 @@
-/* precision.c: the retrieval protocol. All query sets are summed in one pass over the training vectors (sums.c), then ranked
- * together (rank.c), so the cost hardly grows with their number. Sums and the scores that decide are in double precision: a
+/* precision.c: the retrieval protocol. Query sets are summed in one pass over the training vectors (sums.c), then ranked
+ * together (rank.c), so the cost hardly grows with their number; as many at a time as SUMS bytes hold, as thousands of
+ * attributes have millions of pairs. Sums and the scores that decide are in double precision: a
  * ranking must not depend on the order in which vectors were added. */
 #include "eval/precision.h"
 
@@ -11,7 +12,7 @@
 
 const int iso_precision_k[ISO_KS] = {1, 5, 10, 20};
 
-enum { TOP = 20 };
+enum { TOP = 20, SUMS = 64 << 20 };
 
 static void fill_row(iso_precision_row *row, const iso_query_set *set, const int *hits, int64_t t)
 {
@@ -38,7 +39,8 @@ static int mean_rows(const iso_precision_row *row, int rows, double mean[ISO_KS]
     return n;
 }
 
-static iso_status fill(const iso_protocol *from, const int *hits, iso_precision **out, iso_error *err)
+/* Room for the rows of all sets. */
+static iso_status make_rows(const iso_protocol *from, iso_precision **out, iso_error *err)
 {
     iso_precision *p = iso_calloc(1, sizeof *p);
     if (!p) return iso_fail_memory(err);
@@ -51,12 +53,29 @@ static iso_status fill(const iso_protocol *from, const int *hits, iso_precision 
         return iso_fail_memory(err);
     }
     for (int i = 0; i < p->left_out; i++) p->left[i] = from->left[i];
-    for (int i = 0; i < p->singles + p->doubles; i++)
-        fill_row(i < p->singles ? p->single + i : p->dbl + (i - p->singles), from->set + i, hits + (size_t)i * TOP, from->t);
-    p->single_sets = mean_rows(p->single, p->singles, p->single_mean, &p->single_chance);
-    p->double_sets = mean_rows(p->dbl, p->doubles, p->double_mean, &p->double_chance);
     *out = p;
     return ISO_OK;
+}
+
+/* The rows of all sets, at most `most` of them at a time. */
+static iso_status fill_rows(const iso_protocol *p, const iso_scorer *scorer, int most, iso_precision *out, iso_error *err)
+{
+    const int sets = p->singles + p->doubles;
+    const size_t dim = (size_t)p->dim;
+    double *w = iso_calloc((size_t)most, dim * sizeof *w);
+    iso_asked *asked = iso_calloc((size_t)most, sizeof *asked);
+    int *hits = iso_calloc((size_t)most, TOP * sizeof *hits);
+    iso_status status = w && asked && hits ? ISO_OK : iso_fail_memory(err);
+    for (int first = 0; (first == 0 || first < sets) && !status; first += most) { /* where there are none, vectors are looked at still */
+        const int n = sets - first < most ? sets - first : most;
+        for (int i = 0; i < n; i++) asked[i] = (iso_asked){w + (size_t)i * dim, p->set[first + i].queries, p->set + first + i};
+        status = iso_protocol_sums(p, first, n, w, err);
+        if (!status) status = iso_protocol_rank(p, scorer, n, asked, TOP, hits, err);
+        for (int i = first; i < first + n && !status; i++)
+            fill_row(i < p->singles ? out->single + i : out->dbl + (i - p->singles), p->set + i, hits + (size_t)(i - first) * TOP, p->t);
+    }
+    free(w), free(asked), free(hits);
+    return status;
 }
 
 iso_status iso_precision_at_k(int dim, int64_t n, const float *const *train, const uint8_t *train_attributes, int64_t t,
@@ -64,24 +83,21 @@ iso_status iso_precision_at_k(int dim, int64_t n, const float *const *train, con
                               iso_error *err)
 {
     iso_protocol *p = NULL;
+    iso_precision *rows = NULL;
     iso_status status = iso_protocol_create(dim, n, train, train_attributes, t, test, test_attributes, count, &p, err);
     if (status) return status;
-    size_t sets = (size_t)p->singles + (size_t)p->doubles;
-    double *w = iso_calloc(sets, (size_t)dim * sizeof *w);
-    iso_asked *asked = iso_calloc(sets, sizeof *asked);
-    int *hits = iso_calloc(sets, TOP * sizeof *hits);
-    if (!w || !asked || !hits) {
-        status = iso_fail_memory(err);
-        goto done;
-    }
-    for (size_t i = 0; i < sets; i++) asked[i] = (iso_asked){w + i * (size_t)dim, p->set[i].queries, p->set + i};
-    if ((status = iso_protocol_sums(p, w, err))) goto done;
-    if ((status = iso_protocol_rank(p, scorer, (int)sets, asked, TOP, hits, err))) goto done;
-    status = fill(p, hits, out, err);
-done:
-    free(w), free(asked), free(hits);
+    const int sets = p->singles + p->doubles, hold = SUMS / (int)sizeof(double) / dim, most = hold < sets ? hold : sets;
+    status = make_rows(p, &rows, err);
+    if (!status) status = fill_rows(p, scorer, most > 0 ? most : 1, rows, err);
     iso_protocol_free(p);
-    return status;
+    if (status) {
+        iso_precision_free(rows);
+        return status;
+    }
+    rows->single_sets = mean_rows(rows->single, rows->singles, rows->single_mean, &rows->single_chance);
+    rows->double_sets = mean_rows(rows->dbl, rows->doubles, rows->double_mean, &rows->double_chance);
+    *out = rows;
+    return ISO_OK;
 }
 
 void iso_precision_free(iso_precision *p)

@@ -65,9 +65,9 @@ iso_status iso_vector_fail(const char *what, int64_t number, int dim, const floa
 /* Finds the lengths of the training vectors; sums do not need them. ISO_E_NUMERIC: the first vector that has none. Once. */
 ISO_CHECK iso_status iso_protocol_lengths(iso_protocol *p, iso_error *err);
 
-/* sum [sets, dim]: of the unit training vectors of each set, in double precision. Does not depend on the number of threads.
- * ISO_E_NUMERIC: the first training vector that has no direction. */
-ISO_CHECK iso_status iso_protocol_sums(const iso_protocol *p, double *sum, iso_error *err);
+/* sum [sets, dim]: of the unit training vectors of each of `sets` sets from number `first` on, in double precision. Does not
+ * depend on the number of threads. ISO_E_NUMERIC: the first training vector that has no direction. */
+ISO_CHECK iso_status iso_protocol_sums(const iso_protocol *p, int first, int sets, double *sum, iso_error *err);
 
 /* Ranks the test images by the scorer (NULL: sum), best first, ties by the lower row, and counts: hits[i * top + r] of the
  * first r + 1 have what asked[i] is after. Any m; top >= 1; of hits only the first min(top, t) are set, to -1 where the

@@ -34,13 +34,14 @@ typedef struct level {
     int commons, common[COMMON_MAX];
     int saids;
     said *said;              /* [saids] all that say anything */
-    uint64_t *rare_bits;     /* [row_words] attributes of later levels */
+    uint64_t *rare_bits;     /* [row_words] attributes of later levels that make a set with one of these */
     int64_t *group;          /* [groups + 1] where each begins in `order`; 2^commons in each block of BLOCK images */
     uint16_t *order;         /* [n] training images, counted from their block's first, by group, in their own order within */
 } level;
 
 typedef struct plan {
     const iso_protocol *p;
+    int sets;
     int32_t *set_of;         /* [count, count] number of the set, or -1; singles on the diagonal, both triangles */
     int used, *attribute;    /* those that are in any set, the commonest first */
     int64_t blocks;
@@ -54,13 +55,21 @@ static int by_count(const void *x, const void *y)
     return a[0] != b[0] ? (a[0] < b[0] ? 1 : -1) : a[1] < b[1] ? -1 : 1;
 }
 
-static void number_sets(const iso_protocol *p, int32_t *set_of)
+static void number_sets(const iso_protocol *p, const iso_query_set *set, int sets, int32_t *set_of)
 {
     for (size_t i = 0; i < (size_t)p->count * p->count; i++) set_of[i] = -1;
-    for (int i = 0; i < p->singles + p->doubles; i++) {
-        int a = p->set[i].a, b = p->set[i].b < 0 ? a : p->set[i].b;
+    for (int i = 0; i < sets; i++) {
+        int a = set[i].a, b = set[i].b < 0 ? a : set[i].b;
         set_of[(size_t)a * p->count + b] = set_of[(size_t)b * p->count + a] = i;
     }
+}
+
+/* Whether an attribute makes a set with any of the level's. */
+static bool pairs_with(const plan *s, const level *l, int b)
+{
+    for (int k = 0; k < l->commons; k++)
+        if (s->set_of[(size_t)b * s->p->count + l->common[k]] >= 0) return true;
+    return false;
 }
 
 /* Lists the attributes that are in any set. */
@@ -99,7 +108,8 @@ static bool level_make(const plan *s, int first, int commons, level *l)
         if (i == l->saids) l->said[l->saids++].byte = a / 8;
         for (int v = 0; v < 256; v++) l->said[i].pattern[v] |= (uint16_t)((v >> a % 8 & 1) << k);
     }
-    for (int i = first + commons; i < s->used; i++) l->rare_bits[s->attribute[i] / 64] |= UINT64_C(1) << (s->attribute[i] % 64);
+    for (int i = first + commons; i < s->used; i++)
+        if (pairs_with(s, l, s->attribute[i])) l->rare_bits[s->attribute[i] / 64] |= UINT64_C(1) << (s->attribute[i] % 64);
     return true;
 }
 
@@ -127,14 +137,14 @@ static void level_sort(const plan *s, const level *l, int64_t block)
     for (int64_t i = 0; i < n; i++) l->order[from + next[of[i]]++] = (uint16_t)i;
 }
 
-static iso_status plan_make(plan *s, const iso_protocol *p, iso_error *err)
+static iso_status plan_make(plan *s, const iso_protocol *p, int first_set, int sets, iso_error *err)
 {
     size_t count = (size_t)p->count;
-    *s = (plan){.p = p, .blocks = (p->n - 1) / BLOCK + 1};
+    *s = (plan){.p = p, .sets = sets, .blocks = (p->n - 1) / BLOCK + 1};
     s->set_of = iso_calloc(count, count * sizeof *s->set_of);
     s->attribute = iso_calloc(count, sizeof *s->attribute);
     if (!s->set_of || !s->attribute) return iso_fail_memory(err);
-    number_sets(p, s->set_of);
+    number_sets(p, p->set + first_set, sets, s->set_of);
     iso_status status = list_used(s, err);
     if (status) return status;
     s->levels = (s->used + COMMON_MAX - 1) / COMMON_MAX;
@@ -368,7 +378,7 @@ static size_t block_bytes(const slice *c) { return (size_t)BLOCK * (size_t)c->ve
 /* false: out of memory. */
 static bool slice_begin(const plan *s, int from, int width, slice *c)
 {
-    size_t sets = (size_t)s->p->singles + (size_t)s->p->doubles, count = (size_t)s->p->count;
+    size_t sets = (size_t)s->sets, count = (size_t)s->p->count;
     *c = (slice){.from = from, .width = width, .vectors = (width + LANES - 1) / LANES};
     c->block = iso_huge_alloc(block_bytes(c));
     c->w = vectors_new(sets * (size_t)c->vectors, sizeof *c->w);
@@ -396,7 +406,7 @@ static iso_status sum_slices(adding *a, int from, int width, double *sum, iso_er
     if (ok) add_all(a);
     for (int i = 0; i < a->slices; i++) {
         const slice *c = &a->slice[i];
-        for (int s = 0; ok && s < p->singles + p->doubles; s++)
+        for (int s = 0; ok && s < a->plan->sets; s++)
             memcpy(sum + (size_t)s * (size_t)p->dim + c->from, c->w + (size_t)s * (size_t)c->vectors, (size_t)c->width * sizeof *sum);
         slice_end(c);
         a->slice[i] = (slice){0};
@@ -405,11 +415,11 @@ static iso_status sum_slices(adding *a, int from, int width, double *sum, iso_er
     return a->bad == p->n ? ISO_OK : iso_vector_fail("training", a->bad, p->dim, p->train[a->bad], err);
 }
 
-iso_status iso_protocol_sums(const iso_protocol *p, double *sum, iso_error *err)
+iso_status iso_protocol_sums(const iso_protocol *p, int first, int sets, double *sum, iso_error *err)
 {
     plan s;
     adding a = {.plan = &s, .bad = p->n};
-    iso_status status = plan_make(&s, p, err);
+    iso_status status = plan_make(&s, p, first, sets, err);
     if (status) goto done;
     /* as wide as gives every thread a slice: the attributes are looked at once for each */
     const int threads = omp_get_max_threads(), vectors = (p->dim + LANES - 1) / LANES, share = (vectors + threads - 1) / threads;

@@ -1,12 +1,12 @@
 /* attributes.c: CelebA's list_attr_celeba.txt and list_eval_partition.txt. */
 #include <endian.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "indexer/dataset.h"
 #include "indexer/names.h"
+#include "model/model.h"
 
 struct iso_partition {
     iso_names files;
@@ -153,7 +153,8 @@ static iso_status attribute_names(iso_attributes *a, iso_words *w, iso_error *er
     iso_status status = iso_words_next(w, err);
     if (status) return status;
     if (w->count == 0) return iso_fail(err, ISO_E_FORMAT, "%s: line 2: the attributes' names are missing", w->file);
-    if (w->count > INT_MAX) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: too many attributes", w->file, w->line);
+    if (w->count > ISO_NET_MAX_CHANNELS)
+        return iso_fail(err, ISO_E_FORMAT, "%s: line %zu: names %zu attributes, more than the %d allowed", w->file, w->line, w->count, ISO_NET_MAX_CHANNELS);
     for (size_t i = 0; i < w->count; i++) {
         size_t number;
         bool added;

@@ -39,7 +39,7 @@ int iso_partition_find_near(const iso_partition *p, const char *name, int64_t ne
 int64_t iso_partition_files(const iso_partition *p, int part);    /* how many files it lists in that part */
 
 /* list_attr_celeba.txt: the number of files, the attributes' names, then "file +-1 ..." lines, as many as the first line
- * says. 0 counts as -1. */
+ * says. 0 counts as -1. At most ISO_NET_MAX_CHANNELS attributes: pairs of them are counted. */
 typedef struct iso_attributes iso_attributes;
 ISO_CHECK iso_status iso_attributes_read(const char *file, iso_attributes **out, iso_error *err);
 void iso_attributes_free(iso_attributes *a);

@@ -19,6 +19,8 @@ typedef enum iso_arch {
 } iso_arch;
 const char *iso_arch_name(iso_arch arch); /* "celeba", "mlp", "pca", as in the file */
 
+#define ISO_NET_MAX_CHANNELS 4096 /* latent numbers, channels of celeba's width, attributes */
+
 typedef struct iso_net {         /* what the tensors mean */
     iso_arch arch;
     int width, latent;           /* celeba: Lee 2022 D.3 */

@@ -304,6 +304,32 @@ static void bad_attributes_are_refused(void **state)
     }
 }
 
+/* As many attributes as a net can tell, and one more. */
+static void many_attributes_are_refused(void **state)
+{
+    (void)state;
+    for (int n = 4096; n <= 4097; n++) {
+        char *text = malloc(16 * 4097 + 32);
+        iso_attributes *a = NULL;
+        int k = sprintf(text, "1\n");
+        for (int i = 0; i < n; i++) k += sprintf(text + k, "a%d ", i);
+        k += sprintf(text + k, "\na.jpg");
+        for (int i = 0; i < n; i++) k += sprintf(text + k, " -1");
+        sprintf(text + k, "\n");
+        wipe();
+        file("a", text);
+        if (n == 4096) {
+            OK(iso_attributes_read(at("a"), &a, &err));
+            assert_int_equal(iso_attributes_count(a), n);
+        } else {
+            FAILS(ISO_E_FORMAT, iso_attributes_read(at("a"), &a, &err));
+            SAYS("a: line 2: names 4097 attributes, more than the 4096 allowed");
+        }
+        iso_attributes_free(a);
+        free(text);
+    }
+}
+
 /* The same file as Unix and as Windows write it, with -1 or 0 for what is not there, with and without what else is allowed. */
 static void attribute_files_may_differ_in_form(void **state)
 {
@@ -622,7 +648,7 @@ int main(void)
         cmocka_unit_test(partition_is_read),
         cmocka_unit_test(bad_partitions_are_refused),
         cmocka_unit_test(attributes_are_read),
-        cmocka_unit_test(bad_attributes_are_refused),
+        cmocka_unit_test(bad_attributes_are_refused), cmocka_unit_test(many_attributes_are_refused),
         cmocka_unit_test(attribute_files_may_differ_in_form),
         cmocka_unit_test(many_names_are_found), cmocka_unit_test(long_lists_are_read_whole),
         cmocka_unit_test(plain_folder_holds_some_out),

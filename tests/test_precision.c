@@ -515,22 +515,48 @@ static void sums_are_those_of_a_plain_loop(void **unused)
         int sets = p->singles + p->doubles, wrong = 0;
         double *sum = iso_calloc((size_t)sets, (size_t)d.dim * sizeof *sum), *want = iso_calloc((size_t)d.dim, sizeof *want);
         assert_true(sum && want && sets > 0);
-        OK(iso_protocol_sums(p, sum, &err));
+        double *parts = iso_calloc((size_t)sets, (size_t)d.dim * sizeof *parts); /* the same, asked for in two */
+        assert_non_null(parts);
+        OK(iso_protocol_sums(p, 0, sets, sum, &err));
+        OK(iso_protocol_sums(p, 0, sets / 3, parts, &err));
+        OK(iso_protocol_sums(p, sets / 3, sets - sets / 3, parts + sets / 3 * d.dim, &err));
         OK(iso_protocol_lengths(p, &err));
         for (int s = 0; s < sets; s++) {
             memset(want, 0, (size_t)d.dim * sizeof *want);
             for (int64_t i = 0; i < d.n; i++)
                 for (int j = 0; both(d.has + i * d.count, p->set[s].a, p->set[s].b) && j < d.dim; j++) want[j] += d.train[i * d.dim + j] * p->inverse[i];
-            for (int j = 0; j < d.dim; j++) wrong += !(fabs(sum[s * d.dim + j] - want[j]) <= 1e-9);
+            for (int j = 0; j < d.dim; j++) wrong += !(fabs(sum[s * d.dim + j] - want[j]) <= 1e-9) + !(fabs(parts[s * d.dim + j] - want[j]) <= 1e-9);
         }
         assert_int_equal(wrong, 0);
         double *last = sum + (size_t)sets * (size_t)d.dim - 1; /* what is wanted is still that of the last set */
         *last += 1e-6;
         assert_false(fabs(*last - want[d.dim - 1]) <= 1e-9);
-        free(sum), free(want), free(train), free(test);
+        free(sum), free(parts), free(want), free(train), free(test);
         iso_protocol_free(p);
         drop(&d);
     }
+}
+
+/* Vectors so long that not all sums are held at a time: zeros behind the numbers of a vector change nothing. */
+static void sums_in_pieces_change_nothing(void **unused)
+{
+    (void)unused;
+    enum { SHORT = 9, LONG = 16384 };
+    data d = make(SHORT, 16, 21, 50), wide = d;
+    iso_precision *p, *q;
+    wide.dim = LONG;
+    wide.train = iso_calloc((size_t)d.n * LONG, sizeof(float)), wide.test = iso_calloc((size_t)d.t * LONG, sizeof(float));
+    assert_true(wide.train && wide.test);
+    for (int64_t i = 0; i < d.n; i++) memcpy(wide.train + i * LONG, d.train + i * SHORT, SHORT * sizeof(float));
+    for (int64_t i = 0; i < d.t; i++) memcpy(wide.test + i * LONG, d.test + i * SHORT, SHORT * sizeof(float));
+    OK(run(&d, &p));
+    OK(run(&wide, &q));
+    assert_true(p->singles + p->doubles > (64 << 20) / 8 / LONG && p->singles == q->singles && p->doubles == q->doubles);
+    assert_memory_equal(p->single, q->single, (size_t)p->singles * sizeof *p->single);
+    assert_memory_equal(p->dbl, q->dbl, (size_t)p->doubles * sizeof *p->dbl);
+    iso_precision_free(p), iso_precision_free(q);
+    free(wide.train), free(wide.test);
+    drop(&d);
 }
 
 static const char *const kernel_name[] = {"portable", "avx2", "avx512", "avx512vnni"};
@@ -639,7 +665,7 @@ int main(void)
         cmocka_unit_test(bad_vectors_and_empty_parts), cmocka_unit_test(a_database_is_matched_by_path), cmocka_unit_test(an_image_counts_once), cmocka_unit_test(what_does_not_fit_is_said),
         cmocka_unit_test(contrast_follows_the_definition), cmocka_unit_test(examples_without_direction_are_left_out),
         cmocka_unit_test(the_background_is_the_whole_database), cmocka_unit_test(splits_are_reduced_to_common_rows),
-        cmocka_unit_test(sums_are_those_of_a_plain_loop), cmocka_unit_test(kernels_agree), cmocka_unit_test(near_images_are_told_apart), cmocka_unit_test(lines_of_any_form_are_read),
+        cmocka_unit_test(sums_are_those_of_a_plain_loop), cmocka_unit_test(sums_in_pieces_change_nothing), cmocka_unit_test(kernels_agree), cmocka_unit_test(near_images_are_told_apart), cmocka_unit_test(lines_of_any_form_are_read),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char command[600];

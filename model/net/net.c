@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_CHANNELS 4096
 #define MAX_FEATURES (1 << 20)
 #define MAX_DEPTH 64
 #define MAX_PARAMETERS ((int64_t)1 << 33) /* numbers in all: 32 GiB */
@@ -77,8 +76,8 @@ static iso_status check_mlp(const iso_net *net, iso_error *err)
 
 static iso_status check_classes(const iso_net *net, iso_error *err)
 {
-    if (net->classes < 0 || net->classes > MAX_CHANNELS)
-        return iso_fail(err, ISO_E_ARGUMENT, "%d attributes to tell are out of range (1 to %d)", net->classes, MAX_CHANNELS);
+    if (net->classes < 0 || net->classes > ISO_NET_MAX_CHANNELS)
+        return iso_fail(err, ISO_E_ARGUMENT, "%d attributes to tell are out of range (1 to %d)", net->classes, ISO_NET_MAX_CHANNELS);
     if (net->classes && net->arch != ISO_ARCH_CELEBA)
         return iso_fail(err, ISO_E_ARGUMENT, "only a net of architecture celeba can be supervised");
     if (net->classes && net->flow_depth)
@@ -110,10 +109,10 @@ iso_status iso_net_check(const iso_net *net, iso_error *err)
 {
     if (net->arch != ISO_ARCH_CELEBA && net->arch != ISO_ARCH_MLP && net->arch != ISO_ARCH_PCA)
         return iso_fail(err, ISO_E_ARGUMENT, "unknown architecture number %d", (int)net->arch);
-    if (net->latent < 1 || net->latent > MAX_CHANNELS)
-        return iso_fail(err, ISO_E_ARGUMENT, "latent dimension %d is out of range (1 to %d)", net->latent, MAX_CHANNELS);
-    if (net->arch == ISO_ARCH_CELEBA && (net->width < 1 || net->width > MAX_CHANNELS))
-        return iso_fail(err, ISO_E_ARGUMENT, "width %d is out of range (1 to %d)", net->width, MAX_CHANNELS);
+    if (net->latent < 1 || net->latent > ISO_NET_MAX_CHANNELS)
+        return iso_fail(err, ISO_E_ARGUMENT, "latent dimension %d is out of range (1 to %d)", net->latent, ISO_NET_MAX_CHANNELS);
+    if (net->arch == ISO_ARCH_CELEBA && (net->width < 1 || net->width > ISO_NET_MAX_CHANNELS))
+        return iso_fail(err, ISO_E_ARGUMENT, "width %d is out of range (1 to %d)", net->width, ISO_NET_MAX_CHANNELS);
     if (net->arch == ISO_ARCH_MLP) {
         iso_status s = check_mlp(net, err);
         if (s) return s;
