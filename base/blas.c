@@ -9,9 +9,10 @@
 enum { MOST_THREADS = 64 }; /* that Debian's OpenBLAS is built for */
 #define BUFFER ((size_t)128 << 20)
 
-/* OpenBLAS's own, in no header of its: a buffer that is free, or else a new one; and back, which frees no memory. */
-void *blas_memory_alloc(int where);
-void blas_memory_free(void *buffer);
+/* OpenBLAS's own, in no header of its: a buffer that is free, or else a new one; and back, which frees no memory. One that has no such functions is
+ * believed to find room. */
+void *blas_memory_alloc(int where) __attribute__((weak));
+void blas_memory_free(void *buffer) __attribute__((weak));
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int running; /* callers */
@@ -58,7 +59,7 @@ iso_status iso_blas_begin(int callers, iso_error *err)
     if (!held) held = threads = openblas_get_num_threads(); /* which it takes as it is loaded */
     if (threads < here) threads = here;
     const int want = threads + running + callers;
-    const bool fine = held >= want || take(want);
+    const bool fine = held >= want || !blas_memory_alloc || !blas_memory_free || take(want);
     if (fine) running += callers;
     pthread_mutex_unlock(&lock);
     if (!fine)

@@ -309,7 +309,10 @@ static iso_status copy_model(const char *from, const char *dir, iso_error *err)
 /* Not every file system has locks on folders: there LMDB's own must do. */
 static bool folder_lock(const iso_store *s, int how)
 {
-    return !flock(s->dir_fd, how) || errno == ENOLCK || errno == EOPNOTSUPP || errno == EINVAL;
+    int rc;
+    do rc = flock(s->dir_fd, how);
+    while (rc && errno == EINTR);
+    return !rc || errno == ENOLCK || errno == EOPNOTSUPP || errno == EINVAL;
 }
 
 enum { CLAIMS = 10000 }; /* a millisecond between them */
@@ -519,7 +522,7 @@ static iso_status complete(iso_store *s, MDB_txn *txn, const iso_store_spec *spe
 static iso_status open_create(iso_store *s, bool fresh, const iso_store_spec *spec, iso_error *err)
 {
     MDB_txn *txn;
-    int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+    int rc = iso_lmdb_begin(s, true, &txn);
     if (rc) return iso_lmdb_fail(err, rc, s->dir, "write");
     rc = open_tables(s, txn, MDB_CREATE);
     iso_error none;
@@ -528,9 +531,11 @@ static iso_status open_create(iso_store *s, bool fresh, const iso_store_spec *sp
     else if (!rc) status = status ? (err ? (*err = none, status) : status) : agree(s, spec, err);
     if (status) {
         mdb_txn_abort(txn);
+        iso_lmdb_end(s);
         return status;
     }
     rc = mdb_txn_commit(txn);
+    iso_lmdb_end(s);
     return rc ? iso_lmdb_fail(err, rc, s->dir, "write") : ISO_OK;
 }
 
@@ -571,11 +576,7 @@ static iso_status open_folder(iso_store *s, iso_error *err)
     if (s->dir_fd < 0 && errno == ENOTDIR) return iso_fail(err, ISO_E_FORMAT, "%s is not a database: a database is a folder", s->dir);
     if (s->dir_fd < 0) return iso_fail_errno(err, "cannot open %s", s->dir);
     /* shared by all who have it open; a compaction waits for none and lets none in */
-    int rc;
-    do rc = flock(s->dir_fd, LOCK_SH);
-    while (rc && errno == EINTR);
-    if (rc && errno != ENOLCK && errno != EOPNOTSUPP && errno != EINVAL)
-        return iso_fail_errno(err, "cannot lock %s", s->dir);
+    if (!folder_lock(s, LOCK_SH)) return iso_fail_errno(err, "cannot lock %s", s->dir);
     return enlist(s, err);
 }
 

@@ -82,7 +82,7 @@ static int begin_once(iso_store *s, bool write, MDB_txn **txn)
     pthread_mutex_lock(&s->mutex);
     s->active--;
     /* another process has grown the file beyond our map */
-    if (rc == MDB_MAP_RESIZED && !s->active && remap(s, 0) == 0) rc = EAGAIN;
+    if (rc == MDB_MAP_RESIZED && !s->active && !(rc = remap(s, 0))) rc = EAGAIN;
     pthread_mutex_unlock(&s->mutex);
     int dead = 0;
     if (rc == MDB_READERS_FULL && !mdb_reader_check(s->env, &dead) && dead) rc = EAGAIN; /* readers that were killed had their places still */

@@ -28,7 +28,7 @@ static const iso_command command = {
     "indexer reindex --db DB [--index KIND]",
     "Builds the vector index anew. flat is exact; sq8 and fp16 take a quarter and half of its memory and are exact, too\n"
     "(what they propose is checked); ivf and hnsw are faster on large databases and find nearly all.\n"
-    "The same database gives the same index, whatever --threads says; hnsw's graph is made by one thread.",
+    "The same database gives the same index, whatever --threads says; but hnsw's graph only with --threads 1.",
     options,
     "`retrieve` rebuilds an index that is missing or damaged by itself; items added since are found without one.",
 };

@@ -58,7 +58,8 @@ typedef struct iso_vindex_rows {
 bool iso_vindex_kind_known(const char *kind);
 bool iso_vindex_kind_approximate(const char *kind); /* ivf and hnsw, once there are enough items for them */
 
-/* kind as above. Uses all threads, but one to link hnsw's graph; the same rows give the same index, whatever their number. Where path is not NULL the index is written there while it is built (a temporary file,
+/* kind as above. Uses all threads; the same rows give the same index, whatever their number, but for hnsw, whose graph is a matter of timing where
+ * there are several. Where path is not NULL the index is written there while it is built (a temporary file,
  * synced and renamed) and then mapped; the vectors are in memory no more than once. Where that cannot be written: the
  * status of it (ISO_E_IO); but with `unsaved` the index is made in memory and *unsaved says why (its status is ISO_OK
  * where all went well). out may be NULL where only the file is wanted; not with `unsaved`. */

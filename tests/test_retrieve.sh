@@ -152,10 +152,10 @@ expect 'examples that cancel out' 1
 has "$(<"$work/said")" 'No space left' 'a full disk'
 
 # ---- where files may not be opened, which is said
-for n in 4 5 6 7 8 9 10; do
+for n in {4..16}; do # make's own may be among them, and the loader has its own words
     (ulimit -n $n && exec "$bin/retrieve" --query-id 1 --db "$db") >"$work/out" 2>"$work/said"
     rc=$? said=$(<"$work/said")
-    ((rc)) && has "$said" 'Too many open files' "$n open files"
+    ((rc)) && [[ $said != *'shared libraries'* ]] && has "$said" 'Too many open files' "$n open files"
 done
 
 # ---- sheets
