@@ -93,7 +93,7 @@ void iso_query_free(iso_query *q)
 
 int64_t iso_query_count(const iso_query *q, iso_sign sign) { return (int64_t)q->set[sign == ISO_UNLIKE].count; }
 
-const char *iso_query_file(const iso_query *q, iso_sign sign, int64_t i) 
+const char *iso_query_file(const iso_query *q, iso_sign sign, int64_t i)
 {
     return i >= 0 && i < iso_query_count(q, sign) ? q->set[sign == ISO_UNLIKE].item[i].file : NULL;
 }

@@ -71,7 +71,7 @@ static const char *key_of(int i)
 
 static iso_status save(float first, iso_error *err)
 {
-    static char name[TENSORS][16], key[PAIRS][32];
+    static char name[TENSORS][32], key[PAIRS][32];
     float data[6];
     iso_st_out tensor[TENSORS];
     iso_st_meta_pair pair[PAIRS];
@@ -93,7 +93,7 @@ static void check(const iso_st *f, float first)
     assert_int_equal(iso_st_count(f), TENSORS);
     assert_int_equal(iso_st_meta_count(f), PAIRS);
     for (int i = 0; i < TENSORS; i++) {
-        char name[16];
+        char name[32];
         float got[6];
         snprintf(name, sizeof name, "t.%d.weight", i);
         const iso_st_tensor *t = iso_st_find(f, name);
