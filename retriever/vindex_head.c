@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { METRIC_INNER_PRODUCT = 0, PLACEHOLDER = 1 << 20 }; /* FAISS's numbers */
+enum { METRIC_INNER_PRODUCT = 0, RESERVED = 1 << 20 /* written twice, and ignored */ }; /* FAISS's numbers */
 
 iso_vindex_head iso_vindex_head_read(const uint8_t *payload, size_t size)
 {
@@ -40,8 +40,8 @@ void iso_vindex_field_index(iso_vindex_head *h, const char letters[4], int dim, 
     iso_vindex_field(h, letters, 4);
     iso_vindex_field_i32(h, dim);
     iso_vindex_field_u64(h, (uint64_t)count);
-    iso_vindex_field_u64(h, PLACEHOLDER);
-    iso_vindex_field_u64(h, PLACEHOLDER);
+    iso_vindex_field_u64(h, RESERVED);
+    iso_vindex_field_u64(h, RESERVED);
     iso_vindex_field(h, &is_trained, 1);
     iso_vindex_field_i32(h, METRIC_INNER_PRODUCT);
 }

@@ -1,23 +1,14 @@
 /* test_vindex.c: the exact kinds of index and their file: what FAISS reads in it, ids with gaps, damage in every part,
  * another version or byte order, a full disk, threads, and replacing a file that is in use. (Searching a database: test_search.c.) */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/vindex_common.h"
 
-#include <cmocka.h>
-
-#include <inttypes.h>
 #include <math.h>
 #include <omp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <faiss/c_api/Index_c.h>
@@ -30,27 +21,11 @@
 enum { DIM = 41, N = 6000, K = 30 };
 /* Of the header: where these fields lie. */
 enum { AT_VERSION = 8, AT_PAYLOAD_AT = 104, AT_PAYLOAD = 112, AT_RUNS = 120, AT_ORDER = 136, AT_HASH = 248 };
-#define OK(call) \
-    do { \
-        iso_status status_ = (call); \
-        if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); \
-    } while (0)
-
 static const char *const kinds[] = {"flat", "fp16", "sq8"};
 static const iso_vindex_source source = {
     .digest = "0123456789abcdef0123456789abcdef", .stamp = 7, .generation = 3, .dim = DIM};
-static char base[512], file[600];
 static float vectors[N * DIM];
-static uint64_t ids[N], seed, state;
-static iso_error err;
-
-static uint64_t draw(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
+static uint64_t ids[N];
 
 static float real(void)
 {
@@ -464,9 +439,7 @@ static void test_threads(void **unused)
 static int set_up(void **unused)
 {
     (void)unused;
-    const char *tmp = getenv("TMPDIR"), *given = getenv("ISO_TEST_SEED");
-    state = seed = given ? strtoull(given, NULL, 0) : UINT64_C(20223);
-    printf("seed %" PRIu64 " (ISO_TEST_SEED repeats it)\n", seed);
+    if (begin("vindex", UINT64_C(20223))) return -1;
     omp_set_num_threads(2);
     for (int i = 0; i < N; i++) {
         double square = 0;
@@ -475,18 +448,7 @@ static int set_up(void **unused)
         for (int j = 0; j < DIM; j++) vectors[i * DIM + j] /= (float)sqrt(square);
         ids[i] = i ? ids[i - 1] + 1 + (draw() % 20 == 0 ? draw() % 1000 : 0) : 5;
     }
-    snprintf(base, sizeof base, "%s/isoface-vindex-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return -1;
-    snprintf(file, sizeof file, "%s/index.faiss", base);
     return 0;
-}
-
-static int tear_down(void **unused)
-{
-    (void)unused;
-    char command[700];
-    snprintf(command, sizeof command, "rm -rf '%s'", base);
-    return system(command);
 }
 
 int main(void)

@@ -1,19 +1,10 @@
 /* test_vindex_hnsw.c: FAISS's graph: a file that somebody forged, with checksums that agree, reaches FAISS only where FAISS can
- * search it; and the same vectors give the same file, whatever the threads. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+ * search it; and one thread makes the same file again. */
+#include "tests/vindex_common.h"
 
-#include <cmocka.h>
-
-#include <inttypes.h>
 #include <math.h>
 #include <omp.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include "base/file.h"
@@ -23,24 +14,7 @@
 enum { DIM = 12, N = 700, PIECE = 1 << 20 };
 /* Of the header: where these fields lie. */
 enum { AT_DIM = 12, AT_COUNT = 72, AT_WIDTH = 84, AT_PAYLOAD_AT = 104, AT_PAYLOAD = 112, AT_RUNS = 120, AT_BODY = 128, AT_HASH = 248 };
-#define OK(call) \
-    do { \
-        iso_status status_ = (call); \
-        if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); \
-    } while (0)
-
-static char base[512], file[600];
 static float vectors[N * DIM];
-static uint64_t seed, state;
-static iso_error err;
-
-static uint64_t draw(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
 
 static iso_status rewind_rows(void *ctx, iso_error *e)
 {
@@ -168,7 +142,7 @@ static void test_each_field(void **unused)
         {"letters", p.head, 4, 0x66494849}, {"letters of another graph", p.head + 3, 1, 's'},
         {"letters of an inverted file", p.head, 4, 0x6c467749}, {"d", p.head + 4, 4, DIM * 2}, {"d", p.head + 4, 4, 0},
         {"d", p.head + 4, 4, UINT32_MAX}, {"ntotal", p.head + 8, 8, N - 1}, {"ntotal", p.head + 8, 8, UINT64_MAX},
-        {"placeholder", p.head + 16, 8, 0}, {"placeholder", p.head + 24, 8, 1}, {"is_trained", p.head + 32, 1, 0},
+        {"reserved", p.head + 16, 8, 0}, {"reserved", p.head + 24, 8, 1}, {"is_trained", p.head + 32, 1, 0},
         {"is_trained", p.head + 32, 1, 7}, {"metric", p.head + 33, 4, 1}, {"metric", p.head + 33, 4, 2},
         {"probabilities", p.share, 8, 0}, {"probabilities", p.share, 8, levels - 1},
         {"probabilities", p.share, 8, UINT64_C(1) << 39}, {"probabilities", p.share, 8, UINT64_MAX},
@@ -188,7 +162,7 @@ static void test_each_field(void **unused)
         {"efConstruction", p.numbers + 8, 4, 0}, {"efSearch", p.numbers + 12, 4, 0}, {"efSearch", p.numbers + 12, 4, INT32_MAX},
         {"beam", p.numbers + 16, 4, 0}, {"beam", p.numbers + 16, 4, INT32_MAX}, {"letters of the vectors", p.flat, 4, 0x32467849},
         {"letters of the vectors", p.flat, 4, 0x664e4849}, {"d of the vectors", p.flat + 4, 4, DIM - 1}, {"ntotal of the vectors", p.flat + 8, 8, N - 1},
-        {"placeholder of the vectors", p.flat + 16, 8, 0}, {"is_trained of the vectors", p.flat + 32, 1, 0},
+        {"reserved of the vectors", p.flat + 16, 8, 0}, {"is_trained of the vectors", p.flat + 32, 1, 0},
         {"metric of the vectors", p.flat + 33, 4, 1}, {"floats", p.vectors, 8, N * DIM - 1}, {"floats", p.vectors, 8, UINT64_C(1) << 39},
         {"floats", p.vectors, 8, UINT64_MAX},
     };
@@ -282,9 +256,7 @@ static void test_one_thread(void **unused)
 static int set_up(void **unused)
 {
     (void)unused;
-    const char *tmp = getenv("TMPDIR"), *given = getenv("ISO_TEST_SEED");
-    state = seed = given ? strtoull(given, NULL, 0) : UINT64_C(20226);
-    printf("seed %" PRIu64 " (ISO_TEST_SEED repeats it)\n", seed);
+    if (begin("hnsw", UINT64_C(20226))) return -1;
     omp_set_num_threads(2);
     for (int i = 0; i < N; i++) {
         double square = 0;
@@ -292,17 +264,7 @@ static int set_up(void **unused)
         for (int j = 0; j < DIM; j++) square += (double)vectors[i * DIM + j] * vectors[i * DIM + j];
         for (int j = 0; j < DIM; j++) vectors[i * DIM + j] = (float)(vectors[i * DIM + j] / sqrt(square));
     }
-    snprintf(base, sizeof base, "%s/isoface-hnsw-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return -1;
-    snprintf(file, sizeof file, "%s/index.faiss", base);
     return 0;
-}
-
-static int tear_down(void **unused)
-{
-    (void)unused;
-    unlink(file);
-    return rmdir(base);
 }
 
 int main(void)

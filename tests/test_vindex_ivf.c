@@ -1,19 +1,10 @@
 /* test_vindex_ivf.c: the inverted file: what it finds against looking at everything, its codes, its clusters, a payload that
  * cannot be believed. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/vindex_common.h"
 
-#include <cmocka.h>
-
-#include <inttypes.h>
 #include <math.h>
 #include <omp.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -22,25 +13,6 @@
 #include "retriever/vindex_ivf_scan.h"
 #include "retriever/vindex_kmeans.h"
 
-#define OK(call) \
-    do { \
-        iso_status status_ = (call); \
-        if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); \
-    } while (0)
-
-static char base[512], file[600];
-static uint64_t seed;
-static iso_error err;
-
-static uint64_t draw(void)
-{
-    static uint64_t state;
-    if (!state) state = seed;
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
 
 static float normal(void)
 {
@@ -584,21 +556,9 @@ static void test_clusters(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR"), *given = getenv("ISO_TEST_SEED");
-    seed = given ? strtoull(given, NULL, 0) : UINT64_C(20224);
-    printf("seed %" PRIu64 " (ISO_TEST_SEED repeats it)\n", seed);
+    if (begin("ivf", UINT64_C(20224))) return -1;
     omp_set_num_threads(1);
-    snprintf(base, sizeof base, "%s/isoface-ivf-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return -1;
-    snprintf(file, sizeof file, "%s/index.faiss", base);
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    unlink(file);
-    return rmdir(base);
 }
 
 int main(void)
