@@ -205,18 +205,24 @@ static void test_headers(void **state)
     free(bad);
 }
 
+/* A new database of so many items, closed; the path of its data.mdb, and what is in it. */
+static char *filled(uint64_t items, char data[700], size_t *n)
+{
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, items);
+    iso_store_close(s);
+    snprintf(data, 700, "%s/data.mdb", db);
+    return read_bytes(data, n);
+}
+
 /* More pages than a file so long can have: the file is wrong, not the memory short. */
 static void test_last_page(void **state)
 {
     (void)state;
-    wipe();
-    iso_store *s = make(NULL);
-    fill(s, 0, 50);
-    iso_store_close(s);
+    iso_store *s;
     size_t n;
-    char data[700];
-    snprintf(data, sizeof data, "%s/data.mdb", db);
-    char *bytes = read_bytes(data, &n);
+    char data[700], *bytes = filled(50, data, &n);
     for (int bit = 20; bit < 64; bit++)
         for (int i = 0; i < 2; i++) {
             char *at = bytes + 4096 * i + 136 + bit / 8;
@@ -242,14 +248,9 @@ static void swap_halves(uint16_t *a, uint16_t *b)
 static void test_order(void **state)
 {
     (void)state;
-    wipe();
-    iso_store *s = make(NULL);
-    fill(s, 0, 700);
-    iso_store_close(s);
+    iso_store *s;
     size_t n;
-    char data[700];
-    snprintf(data, sizeof data, "%s/data.mdb", db);
-    char *good = read_bytes(data, &n), *bad = malloc(n);
+    char data[700], *good = filled(700, data, &n), *bad = malloc(n);
     assert_non_null(bad);
     static const char *const tables[] = {"(tables:", "(items:", "(vectors:", "(by-path:", "(by-hash:", "(meta:"};
     int seen[6] = {0}, unused = 0, children = 0;
