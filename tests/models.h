@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "model/net/net.h"
 #include "model/philox.h"
+#include "tests/check.h"
 
 static const iso_net celeba = {.arch = ISO_ARCH_CELEBA, .width = 2, .latent = 5, .flow_depth = 3, .flow_length = 7};
 static const iso_net mlp = {.arch = ISO_ARCH_MLP, .latent = 3, .layers = 3, .size = {3, 6, 8}, .act = "tanh", .out = "linear"};

@@ -13,17 +13,10 @@
 #include <turbojpeg.h>
 
 #include "indexer/image.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
-static uint64_t seed;
 static iso_error err;
-
-#define OK(call) do { if ((call) != ISO_OK) fail_msg("%s:%d: %s", __FILE__, __LINE__, err.message); } while (0)
-
-static inline uint32_t draw(uint64_t *s)
-{
-    *s = *s * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(*s >> 33);
-}
 
 /* --- pictures ---------------------------------------------------------------------------------------------------- */
 

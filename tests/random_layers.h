@@ -9,6 +9,7 @@
 
 #include "model/graph/plan.h"
 #include "model/philox.h"
+#include "tests/check.h"
 
 enum { NODES = 28, KEPT = 5 };
 

@@ -2,13 +2,6 @@
 #ifndef ISO_TESTS_SCORER_COMMON_H
 #define ISO_TESTS_SCORER_COMMON_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
@@ -18,20 +11,12 @@
 
 #include "base/memory.h"
 #include "retriever/scorer.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
 #define MOST 40 /* numbers in a vector */
-#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
 
-static uint64_t seed, state;
 static iso_error err;
-
-static uint64_t draw(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
 
 static double real(void)
 {
@@ -53,12 +38,6 @@ static inline float *random_vectors(int dim, int n)
     assert_non_null(v);
     for (int i = 0; i < n; i++) random_vector(dim, v + i * dim);
     return v;
-}
-
-static inline void set_seed(void)
-{
-    const char *given = getenv("ISO_TEST_SEED");
-    seed = state = given ? strtoull(given, NULL, 0) : UINT64_C(20223);
 }
 
 /* ---- the plain computation ---- */

@@ -2,13 +2,6 @@
 #ifndef ISO_TESTS_SEARCH_COMMON_H
 #define ISO_TESTS_SEARCH_COMMON_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <inttypes.h>
 #include <math.h>
 #include <omp.h>
@@ -20,25 +13,15 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "retriever/search.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
 #define DIM 27
-#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
 
 static const char digest_a[] = "0123456789abcdef0123456789abcdef", digest_b[] = "ffffffffffffffffffffffffffffffff";
 static const char *const kinds[] = {"flat", "sq8", "fp16", "ivf", "hnsw"};
 static char base[512], db[600];
-static uint64_t seed;
 static iso_error err;
-
-static uint64_t draw(void)
-{
-    static uint64_t state;
-    if (!state) state = seed;
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
 
 static float real(void)
 {
@@ -216,9 +199,8 @@ static void check_searches(iso_store *s, iso_searcher *searcher, bool approximat
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR"), *given = getenv("ISO_TEST_SEED");
-    seed = given ? strtoull(given, NULL, 0) : UINT64_C(20221);
-    printf("seed %" PRIu64 " (ISO_TEST_SEED repeats it)\n", seed);
+    const char *tmp = getenv("TMPDIR");
+    begin_random(20221);
     omp_set_num_threads(1); /* waiting threads cost more than they bring on so little data; test_kinds uses more */
     snprintf(base, sizeof base, "%s/isoface-search-XXXXXX", tmp && *tmp ? tmp : "/tmp");
     if (!mkdtemp(base)) return -1;

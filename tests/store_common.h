@@ -2,13 +2,6 @@
 #ifndef ISO_TESTS_STORE_COMMON_H
 #define ISO_TESTS_STORE_COMMON_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -19,23 +12,13 @@
 #include <unistd.h>
 
 #include "indexer/store.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
 #define DIM 5
 static const char digest_a[] = "0123456789abcdef0123456789abcdef", digest_b[] = "ffffffffffffffffffffffffffffffff";
 static char base[512], db[600];
-static uint64_t seed;
 static iso_error err;
-
-/* splitmix64 */
-__attribute__((unused)) static uint64_t draw(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-
-#define OK(call) do { iso_status status_ = (call); if (status_) { fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } } while (0)
 
 static void vector_of(uint64_t n, float v[DIM])
 {
@@ -126,12 +109,11 @@ __attribute__((unused)) static char *read_bytes(const char *path, size_t *n)
 }
 
 /* Before the tests: the folder, the seed, this program's own path for tests that start it as another process. */
-static bool set_up(const char *name)
+static bool set_up(void)
 {
-    const char *given = getenv("ISO_TEST_SEED"), *tmp = getenv("TMPDIR");
+    const char *tmp = getenv("TMPDIR");
     char self[512] = "";
-    seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
-    printf("%s: seed %" PRIu64 " (ISO_TEST_SEED)\n", name, seed);
+    begin_random((uint64_t)time(NULL));
     if (readlink("/proc/self/exe", self, sizeof self - 1) < 0 || setenv("ISO_TEST_SELF", self, 1)) return false;
     snprintf(base, sizeof base, "%s/isoface-store-XXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(base)) return false;

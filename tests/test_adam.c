@@ -1,14 +1,11 @@
 /* Adam as a plan, on both backends, against a plain loop as PyTorch has it. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "model/train.h"
+#include "tests/check.h"
 
 enum { N = 5 };
 

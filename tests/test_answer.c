@@ -1,11 +1,4 @@
 /* test_answer.c: the public API, answers as text, contact sheets. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <jansson.h>
 #include <math.h>
 #include <omp.h>
@@ -22,9 +15,9 @@
 #include "retriever/answer.h"
 #include "retriever/search.h"
 #include "retriever/sheet.h"
+#include "tests/check.h"
 
 #define DIM 5
-#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
 
 static const char digest_a[] = "0123456789abcdef0123456789abcdef";
 static char base[512], db[600], file[700];

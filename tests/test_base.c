@@ -4,9 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <math.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,14 +16,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/args.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "base/text.h"
+#include "tests/check.h"
 
 static char *folder;
 

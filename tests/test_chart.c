@@ -1,12 +1,5 @@
 /* test_chart.c: the plots of the evaluator: axes against their definition, pictures read back and measured, hostile specs,
  * what is refused and that nothing is left behind. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <dirent.h>
 #include <float.h>
 #include <math.h>
@@ -19,25 +12,12 @@
 #include "base/memory.h"
 #include "eval/chart.h"
 #include "eval/chart_parts.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
 static char base[512], file[600];
-static uint64_t seed, state;
 static iso_error err;
 
-#define OK(call) \
-    do { \
-        iso_status status_ = (call); \
-        if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); \
-    } while (0)
-
-static uint64_t draw(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-static double uniform(void) { return (double)(draw() >> 11) * 0x1p-53; }
 static int below(int n) { return (int)(draw() % (uint64_t)n); }
 
 /* ---- a file, read back ---- */
@@ -726,9 +706,8 @@ static void test_threads(void **unused)
 
 int main(void)
 {
-    const char *s = getenv("SEED"), *tmp = getenv("TMPDIR");
-    seed = state = s ? strtoull(s, NULL, 10) : 20240;
-    printf("seed %llu\n", (unsigned long long)seed);
+    const char *tmp = getenv("TMPDIR");
+    begin_random(20240);
     snprintf(base, sizeof base, "%s/isoface-test.XXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(base)) return perror(base), 1;
     const struct CMUnitTest tests[] = {

@@ -1,12 +1,5 @@
 /* test_compare.c: runs summed up over seeds, the bootstrap against a plain one and against what is known of it, and the images
  * that databases have in common. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,23 +8,10 @@
 #include "base/memory.h"
 #include "eval/compare.h"
 #include "model/philox.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
-static uint64_t seed, state;
 static iso_error err;
-
-#define OK(call) \
-    do { \
-        iso_status status_ = (call); \
-        if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); \
-    } while (0)
-
-static double uniform(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
 
 enum { SINGLES = 9, SIZES = 2 };
 
@@ -297,9 +277,7 @@ static void common_rows(void **unused)
 
 int main(void)
 {
-    const char *given = getenv("SEED");
-    seed = state = given ? strtoull(given, NULL, 10) : UINT64_C(20221);
-    printf("seed %llu\n", (unsigned long long)seed);
+    begin_random(20221);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_definition),
         cmocka_unit_test(a_missing_figure_leaves_its_set_out),

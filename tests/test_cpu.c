@@ -1,26 +1,16 @@
 /* The CPU backend's kernels against the reference backend's, on odd, broadcast, strided and padded shapes. */
 #include <float.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "model/cpu/cpu.h"
 #include "model/cpu/elementwise.h"
 #include "model/cpu/gemm.h"
 #include "model/graph/backend.h"
-
-static uint64_t state = 20240229;
-
-static double draw(void) /* in [-1, 1) */
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(int64_t)(state >> 11) / (double)(1LL << 52) - 1;
-}
+#include "tests/check.h"
+#include "tests/random.h"
 
 static iso_shape shape(int ndim, int64_t a, int64_t b, int64_t c, int64_t d)
 {
@@ -45,7 +35,7 @@ static void add_input(both *t, int i, iso_shape s, double scale, double shift)
     int64_t n = iso_shape_count(&s);
     float *f = take((size_t)n * sizeof *f);
     double *d = take((size_t)n * sizeof *d);
-    for (int64_t k = 0; k < n; k++) d[k] = f[k] = (float)(draw() * scale + shift);
+    for (int64_t k = 0; k < n; k++) d[k] = f[k] = (float)(either() * scale + shift);
     t->real.in[i] = (iso_tensor){f, s};
     t->exact.in[i] = (iso_tensor){d, s};
 }
@@ -53,7 +43,7 @@ static void add_input(both *t, int i, iso_shape s, double scale, double shift)
 static void add_index(both *t, int i, int64_t count, int64_t limit)
 {
     int64_t *f = take((size_t)count * sizeof *f), *d = take((size_t)count * sizeof *d);
-    for (int64_t k = 0; k < count; k++) d[k] = f[k] = (int64_t)((draw() + 1) / 2 * (double)limit);
+    for (int64_t k = 0; k < count; k++) d[k] = f[k] = (int64_t)((either() + 1) / 2 * (double)limit);
     t->real.in[i] = (iso_tensor){f, iso_shape1(count)};
     t->exact.in[i] = (iso_tensor){d, iso_shape1(count)};
 }
@@ -239,9 +229,9 @@ static void fused_case(int64_t rows, int64_t columns, int threads, bool in_place
     float *x = take((size_t)n * sizeof *x), *bias = take((size_t)columns * sizeof *bias), *row = take((size_t)rows * sizeof *row);
     float *y1 = take((size_t)n * sizeof *y1), *y2 = take((size_t)n * sizeof *y2), *y3 = take((size_t)n * sizeof *y3);
     float *was = take((size_t)n * sizeof *was), scalar = 0.5f;
-    for (int64_t i = 0; i < n; i++) was[i] = x[i] = (float)draw();
-    for (int64_t i = 0; i < columns; i++) bias[i] = (float)draw();
-    for (int64_t i = 0; i < rows; i++) row[i] = (float)draw();
+    for (int64_t i = 0; i < n; i++) was[i] = x[i] = (float)either();
+    for (int64_t i = 0; i < columns; i++) bias[i] = (float)either();
+    for (int64_t i = 0; i < rows; i++) row[i] = (float)either();
     float *first = in_place ? x : y1;
     const iso_fused_input input[4] = {
         {.data = x, .shape = iso_shape2(rows, columns), .stride = {columns, 1}, .dense = true},
@@ -289,7 +279,7 @@ static void longest_case(int64_t columns)
     iso_fused_input input[ISO_FUSED_MAX_INPUTS];
     iso_fused_step step[ISO_FUSED_MAX_STEPS];
     for (int i = 0; i < ISO_FUSED_MAX_INPUTS; i++) {
-        for (int k = 0; k < N; k++) x[i][k] = (float)draw();
+        for (int k = 0; k < N; k++) x[i][k] = (float)either();
         input[i] = (iso_fused_input){.data = x[i], .shape = iso_shape1(columns), .stride = {columns == N, 1}, .dense = columns == N};
     }
     const int base = ISO_FUSED_MAX_INPUTS;
@@ -549,7 +539,7 @@ static void test_alloc(void **unused)
 
 int main(void)
 {
-    printf("seed %llu\n", (unsigned long long)state);
+    drawn = 20240229; /* no other seed: the bounds of errors are what these numbers give */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_elementwise),   cmocka_unit_test(test_functions),     cmocka_unit_test(test_nan),
         cmocka_unit_test(test_nan_passes),    cmocka_unit_test(test_fused),         cmocka_unit_test(test_fused_longest),

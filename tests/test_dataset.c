@@ -1,11 +1,4 @@
 /* test_dataset.c: listings, CelebA's text files, data sets. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +8,10 @@
 #include <unistd.h>
 
 #include "indexer/dataset.h"
+#include "tests/check.h"
 
 static char base[512];
 static iso_error err;
-
-#define OK(call) do { if ((call) != ISO_OK) fail_msg("%s:%d: %s", __FILE__, __LINE__, err.message); } while (0)
-#define FAILS(want, call) do { iso_status s_ = (call); if (s_ != (want)) fail_msg("%s:%d: %d, not %d", __FILE__, __LINE__, s_, want); } while (0)
-#define SAYS(words) do { if (!strstr(err.message, words)) fail_msg("%s:%d: \"%s\" lacks \"%s\"", __FILE__, __LINE__, err.message, words); } while (0)
 
 /* --- scaffolding ------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,5 @@
 /* Devices: by name, how much memory there is, and the batch that fits into it. */
 #include <malloc.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -12,14 +10,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/host_memory.h"
 #include "base/memory.h"
 #include "model/device.h"
 #include "model/model.h"
 #include "model/net/net.h"
 #include "model/train.h"
+#include "tests/check.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZED true /* takes more address space than any limit leaves */

@@ -1,12 +1,5 @@
 /* test_encode.c: what is new or changed gets in, what is not is left alone, what is no image is told. The encoder is a
  * fake whose vectors say which picture they are of, and a real one of width 2. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
@@ -24,12 +17,11 @@
 #include "indexer/encode.h"
 #include "model/model.h"
 #include "model/net/net.h"
+#include "tests/check.h"
 
 enum { DIM = 4 };
 static char base[512], images[600], db[600];
 static iso_error err;
-
-#define OK(call) do { iso_status status_ = (call); if (status_) { fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } } while (0)
 
 __attribute__((format(printf, 1, 2))) static void shell(const char *fmt, ...)
 {

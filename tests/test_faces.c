@@ -1,12 +1,5 @@
 /* test_faces.c: drawn faces: the same bytes from the same seed, labels that agree with one another and with the picture,
  * and a folder in CelebA's layout that the rest of Isoface reads. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -20,11 +13,10 @@
 #include "demo/faces.h"
 #include "indexer/dataset.h"
 #include "model/preprocess.h"
+#include "tests/check.h"
 
 static char base[512];
 static iso_error err;
-
-#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
 
 /* ---- labels ---- */
 

@@ -1,12 +1,5 @@
 /* test_few.c: precision with few examples against a plain implementation written from its definition, its draws, what is
  * left out, and the lists of numbers that are refused. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <math.h>
 #include <omp.h>
 #include <stdbool.h>
@@ -18,21 +11,11 @@
 #include "eval/few.h"
 #include "eval/precision.h"
 #include "model/philox.h"
+#include "tests/check.h"
 #include "tests/naive_contrast.h"
+#include "tests/random.h"
 
-static uint64_t seed, state;
 static iso_error err;
-
-#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
-
-static uint64_t draw(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-static double uniform(void) { return (double)(draw() >> 11) * 0x1p-53; }
 
 typedef struct data {
     int dim, count;
@@ -392,9 +375,7 @@ static void lists_are_checked(void **unused)
 
 int main(void)
 {
-    const char *given = getenv("SEED");
-    seed = state = given ? strtoull(given, NULL, 10) : UINT64_C(20221);
-    printf("seed %llu\n", (unsigned long long)seed);
+    begin_random(20221);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_definition),        cmocka_unit_test(a_wrong_answer_is_seen),
         cmocka_unit_test(all_examples_are_the_whole_protocol), cmocka_unit_test(nothing_else_changes_a_figure),

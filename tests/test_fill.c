@@ -15,7 +15,7 @@ typedef struct rows {
 static void row_of(const rows *r, int64_t row, float *v)
 {
     uint64_t state = seed ^ (uint64_t)row * 977;
-    for (int i = 0; i < r->dim; i++) v[i] = (float)((double)(draw(&state) >> 11) * 0x1p-53 - 0.4);
+    for (int i = 0; i < r->dim; i++) v[i] = (float)((double)(draw_from(&state) >> 11) * 0x1p-53 - 0.4);
     if (row % 5 == 3) /* half-way numbers: roundings that must not depend on the processor */
         for (int i = 0; i < r->dim; i++) v[i] = i ? 0 : -3;
     if (row % 7 == 2) v[r->dim - 1] = 1e-42f;
@@ -357,7 +357,7 @@ static void test_disk_full_and_killed(void **state)
         _exit(0);
     }
     uint64_t random = seed;
-    usleep((useconds_t)(draw(&random) % 60000));
+    usleep((useconds_t)(draw_from(&random) % 60000));
     kill(child, SIGKILL);
     assert_int_equal(waitpid(child, &how, 0), child);
     if (WIFSIGNALED(how)) { /* all or nothing, and the next run does it */
@@ -382,7 +382,7 @@ static void test_disk_full_and_killed(void **state)
 
 int main(void)
 {
-    if (!set_up("test_fill")) return 1;
+    if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same),          cmocka_unit_test(test_long_vectors), cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_arithmetic),

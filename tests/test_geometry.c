@@ -1,12 +1,5 @@
 /* test_geometry.c: the geometry of a batch of metrics: known answers, closed forms in two dimensions, what must not change it,
  * near singular metrics, and those that are none. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -15,18 +8,10 @@
 
 #include "base/memory.h"
 #include "eval/geometry.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
-static uint64_t seed, state;
 static iso_error err;
-
-static uint64_t draw(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-static double uniform(void) { return 2 * (double)(draw() >> 11) * 0x1p-53 - 1; } /* in [-1, 1) */
 
 static double *numbers(int64_t n)
 {
@@ -56,7 +41,7 @@ static void must_be_near(double got, double want, double tolerance, int line)
 static void draw_metric(int m, double *G)
 {
     double *J = numbers((int64_t)m * m);
-    for (int i = 0; i < m * m; i++) J[i] = uniform();
+    for (int i = 0; i < m * m; i++) J[i] = either();
     for (int i = 0; i < m; i++)
         for (int j = 0; j < m; j++) {
             double sum = i == j ? 0.1 : 0;
@@ -85,7 +70,7 @@ static void change_coordinates(int m, const double *A, double *G)
 static void draw_reflection(int m, double *Q)
 {
     double *u = numbers(m), square = 0;
-    for (int i = 0; i < m; i++) u[i] = uniform(), square += u[i] * u[i];
+    for (int i = 0; i < m; i++) u[i] = either(), square += u[i] * u[i];
     for (int i = 0; i < m; i++)
         for (int j = 0; j < m; j++) Q[i * m + j] = (i == j) - 2 * u[i] * u[j] / square;
     free(u);
@@ -206,7 +191,7 @@ static void test_invariances(void **unused)
     NEAR(h.vor, g.vor, 1e-10), NEAR(h.mcn, g.mcn, 1e-10), NEAR(h.cn, g.cn, 1e-10), NEAR(h.vpres, g.vpres, 1e-10), NEAR(h.iso, g.iso, 1e-10);
 
     /* One change of coordinates for all leaves VoR and VPres alone, but not the rest. */
-    for (int i = 0; i < M * M; i++) A[i] = uniform() + (i % (M + 1) == 0 ? 2 : 0);
+    for (int i = 0; i < M * M; i++) A[i] = either() + (i % (M + 1) == 0 ? 2 : 0);
     memcpy(H, G, N * M * M * sizeof *H);
     for (int k = 0; k < N; k++) change_coordinates(M, A, H + k * M * M);
     h = measure(N, M, H);
@@ -306,7 +291,7 @@ static void test_check(void **unused)
     double *G = numbers(N * SIZE), Q[SIZE], d[M], bad[SIZE];
     int64_t kept = 0, refused = 0;
     for (int k = 0; k < N; k++) {
-        for (int i = 0; i < M; i++) d[i] = i ? 1 : pow(10, -14 - uniform() * 1.5); /* about 16 m epsilon = 2e-14 */
+        for (int i = 0; i < M; i++) d[i] = i ? 1 : pow(10, -14 - either() * 1.5); /* about 16 m epsilon = 2e-14 */
         draw_reflection(M, Q);
         set_diagonal(M, d, G + kept * SIZE);
         change_coordinates(M, Q, G + kept * SIZE);
@@ -329,9 +314,7 @@ static void test_check(void **unused)
 
 int main(void)
 {
-    const char *given = getenv("SEED");
-    seed = state = given ? strtoull(given, NULL, 10) : UINT64_C(20221);
-    printf("seed %llu\n", (unsigned long long)seed);
+    begin_random(20221);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_identity),    cmocka_unit_test(test_scaled),        cmocka_unit_test(test_diagonal),
         cmocka_unit_test(test_closed_form), cmocka_unit_test(test_invariances),   cmocka_unit_test(test_near_singular),

@@ -1,17 +1,13 @@
 /* test_graph.c: every op's shape rule, JVP and VJP, first and second order, against central differences in double. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
-
 #include "model/graph/plan.h"
 #include "model/philox.h"
+#include "tests/check.h"
 
 #define MAX_X 3
 static const uint64_t seed = 20221;

@@ -1,12 +1,7 @@
 /* test_image.c: every kind of JPEG and PNG against the picture it was made from, files, thumbnails, threads. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
-
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -177,7 +172,7 @@ static uint8_t over_white(double c, double a, double max)
 /* Random samples of every colour type and depth, with and without a transparent colour, interlaced or not. */
 static void check_png(int colour, int depth, bool keyed, bool interlaced)
 {
-    int width = 70 + (int)(draw(&seed) % 9), height = 66 + (int)(draw(&seed) % 9), channels = (colour & 2 && colour != 3 ? 3 : 1) + (colour & 4 ? 1 : 0);
+    int width = 70 + (int)(draw() % 9), height = 66 + (int)(draw() % 9), channels = (colour & 2 && colour != 3 ? 3 : 1) + (colour & 4 ? 1 : 0);
     size_t stride = ((size_t)(width * channels * depth) + 7) / 8;
     unsigned max = (1u << depth) - 1;
     double top = colour == 3 ? 255 : max;
@@ -188,15 +183,15 @@ static void check_png(int colour, int depth, bool keyed, bool interlaced)
     png_color_16 key = {.gray = (png_uint_16)(max / 2), .red = (png_uint_16)(max / 2), .green = (png_uint_16)(max / 3), .blue = 7};
     assert_non_null(rows);
     for (int i = 0; i < 256; i++) {
-        palette[i] = (png_color){(png_byte)draw(&seed), (png_byte)draw(&seed), (png_byte)draw(&seed)};
-        alpha[i] = (png_byte)draw(&seed);
+        palette[i] = (png_color){(png_byte)draw(), (png_byte)draw(), (png_byte)draw()};
+        alpha[i] = (png_byte)draw();
     }
     for (int y = 0; y < height; y++)
         for (int x = 0; x < width; x++) {
             unsigned v[4];
-            bool hit = draw(&seed) % 3 == 0; /* the transparent colour itself */
+            bool hit = draw() % 3 == 0; /* the transparent colour itself */
             for (int c = 0; c < channels; c++) {
-                v[c] = draw(&seed) & max;
+                v[c] = draw() & max;
                 if (hit && keyed) v[c] = channels == 1 ? key.gray : c == 0 ? key.red : c == 1 ? key.green : key.blue;
                 put_sample(rows + (size_t)y * stride, x * channels + c, depth, v[c]);
             }
@@ -370,10 +365,9 @@ static int tear_down(void **state)
     return system(command);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    seed = argc > 1 ? strtoull(argv[1], NULL, 10) : UINT64_C(20221);
-    printf("seed %llu\n", (unsigned long long)seed);
+    begin_random(20221);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(jpegs_of_every_kind),
         cmocka_unit_test(cmyk_jpegs),

@@ -1,11 +1,6 @@
 /* test_image_damage.c: every kind of damaged picture is refused with its reason; mutants do not crash. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
-
 
 #include "tests/pictures.h"
 
@@ -156,7 +151,7 @@ static void mutants_do_not_crash(void **state)
     uint8_t index[32 * 32], cmyk[24 * 20 * 4];
     png_color palette[256];
     png_byte alpha[256];
-    for (size_t i = 0; i < sizeof index; i++) index[i] = (uint8_t)(draw(&seed) % 40);
+    for (size_t i = 0; i < sizeof index; i++) index[i] = (uint8_t)(draw() % 40);
     for (size_t i = 0; i < sizeof cmyk; i++) cmyk[i] = (uint8_t)(i / 3);
     for (int i = 0; i < 256; i++) {
         palette[i] = (png_color){(png_byte)i, (png_byte)(3 * i), (png_byte)(7 * i)};
@@ -173,13 +168,13 @@ static void mutants_do_not_crash(void **state)
             uint64_t s = seed + (uint64_t)(kind * ROUNDS + round) * 7919;
             bytes m = {0};
             bytes_insert(&m, 0, all[kind].data, all[kind].size);
-            for (int changes = 1 + (int)(draw(&s) % 4); changes > 0; changes--) {
-                size_t at = draw(&s) % m.size, n = 1 + draw(&s) % 8;
-                switch (draw(&s) % 5) {
-                case 0: m.data[at] ^= (uint8_t)(1 << draw(&s) % 8); break;
-                case 1: m.data[at] = (uint8_t)draw(&s); break;
-                case 2: m.data[at] = draw(&s) % 2 ? 0xFF : 0; break;
-                case 3: bytes_insert(&m, at, all[kind].data + draw(&s) % (all[kind].size - n), n); break;
+            for (int changes = 1 + (int)(draw_from(&s) % 4); changes > 0; changes--) {
+                size_t at = draw_from(&s) % m.size, n = 1 + draw_from(&s) % 8;
+                switch (draw_from(&s) % 5) {
+                case 0: m.data[at] ^= (uint8_t)(1 << draw_from(&s) % 8); break;
+                case 1: m.data[at] = (uint8_t)draw_from(&s); break;
+                case 2: m.data[at] = draw_from(&s) % 2 ? 0xFF : 0; break;
+                case 3: bytes_insert(&m, at, all[kind].data + draw_from(&s) % (all[kind].size - n), n); break;
                 case 4:
                     if (at + n >= m.size) break;
                     memmove(m.data + at, m.data + at + n, m.size - at - n);
@@ -187,7 +182,7 @@ static void mutants_do_not_crash(void **state)
                     break;
                 }
             }
-            if (kind >= 4 && draw(&s) % 4) png_mend(&m);
+            if (kind >= 4 && draw_from(&s) % 4) png_mend(&m);
             uint8_t *exact = malloc(m.size), out[ISO_PIXELS];
             assert_non_null(exact);
             memcpy(exact, m.data, m.size);
@@ -206,10 +201,9 @@ static void mutants_do_not_crash(void **state)
     free(p.rgb);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    seed = argc > 1 ? strtoull(argv[1], NULL, 10) : UINT64_C(20221);
-    printf("seed %llu\n", (unsigned long long)seed);
+    begin_random(20221);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(misfits_in_a_png),
         cmocka_unit_test(every_truncation_is_refused),

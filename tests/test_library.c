@@ -1,11 +1,4 @@
 /* test_library.c: the public API as a program uses it that knows only include/isoface.h: databases of real models, paths, what it is told. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,13 +7,12 @@
 #include <unistd.h>
 
 #include "indexer/encode.h"
-#include "models.h"
+#include "tests/models.h"
+#include "tests/check.h"
 
 enum { IMAGES = 6 };
 static char base[512];
 static iso_error err;
-
-#define OK(call) do { if ((call) != ISO_OK) fail_msg("%s:%d: %s", __FILE__, __LINE__, err.message); } while (0)
 
 /* No two alike. */
 static void write_picture(const char *path, int brightest)

@@ -1,20 +1,16 @@
 /* test_model.c: model files, good and damaged; digests; parameters to and from a backend. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/text.h"
 #include "model/safetensors.h"
+#include "tests/check.h"
 #include "tests/models.h"
 
 static const uint64_t seed = 31;
@@ -36,11 +32,6 @@ static int teardown(void **state)
     unlink(path);
     return rmdir(folder);
 }
-
-#define SAYS(part) \
-    do \
-        if (!strstr(err.message, part)) fail_msg("\"%s\" does not say \"%s\"", err.message, part); \
-    while (0)
 
 /* --- files */
 static void check_round_trip(const iso_net *net)

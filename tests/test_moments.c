@@ -82,7 +82,7 @@ static void wide_vector(uint64_t n, float *v)
         long double square = 0;
         clear = true;
         for (int i = 0; i < wide_dim; i++) {
-            v[i] = (float)((double)(draw(&random) >> 40) / (1 << 24) - 0.4) * (n % 5 == 0 ? 1e-3f : 1);
+            v[i] = (float)((double)(draw_from(&random) >> 40) / (1 << 24) - 0.4) * (n % 5 == 0 ? 1e-3f : 1);
             square += (long double)v[i] * v[i];
         }
         for (int i = 0; i < wide_dim; i++) {
@@ -219,7 +219,7 @@ static void by_detours(iso_store *s, uint64_t count)
         if (!t) OK(iso_txn_begin(s, true, &t, &err));
         wide_put(t, n, n % 3 ? n : n + 100000);
         if (n % 4 == 0) wide_put(t, 500000 + n, 500000 + n);
-        if (draw(&random) % 97 == 0) {
+        if (draw_from(&random) % 97 == 0) {
             OK(iso_txn_commit(t, &err));
             t = NULL;
         }
@@ -452,7 +452,7 @@ static void test_damage(void **state)
     damaged(good, good.n, 8, 1, &right, "damaged");             /* count */
     damaged(good, good.n, 16, 2, &right, "damaged");            /* a generation that is yet to come */
     for (int i = 0; i < 40; i++) /* a single bit of a number, or of the checksum */
-        damaged(good, good.n, HEADER + draw(&random) % (good.n - HEADER), (uint8_t)(1 << draw(&random) % 8), &right, "damaged");
+        damaged(good, good.n, HEADER + draw_from(&random) % (good.n - HEADER), (uint8_t)(1 << draw_from(&random) % 8), &right, "damaged");
     forged(good);
 
     record_write((bytes){good.p, good.n - 5}); /* the next write mends it, too */
@@ -583,7 +583,7 @@ static void test_damaged_file(void **state)
     uint64_t random = 20221;
     for (int round = 0; round < 150; round++) {
         memcpy(bad, good, n);
-        for (int i = 0; i < 1 + round % 40; i++) bad[draw(&random) % n] = (char)draw(&random);
+        for (int i = 0; i < 1 + round % 40; i++) bad[draw_from(&random) % n] = (char)draw_from(&random);
         write_bytes(file, bad, n);
         iso_moments m = {0};
         iso_txn *t;
@@ -647,7 +647,7 @@ static void test_kill(void **state)
             _exit(3);
         }
         close(tell[1]);
-        struct timespec nap = {0, (long)(draw(&random) % 200000000)};
+        struct timespec nap = {0, (long)(draw_from(&random) % 200000000)};
         nanosleep(&nap, NULL);
         kill(child, SIGKILL);
         uint64_t n;
@@ -696,7 +696,7 @@ static void test_difference(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "--forever")) return child_forever(argv[2]);
-    if (!set_up("test_moments")) return 1;
+    if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_history),      cmocka_unit_test(test_extremes),
                                        cmocka_unit_test(test_transactions), cmocka_unit_test(test_without_record),
                                        cmocka_unit_test(test_damage),       cmocka_unit_test(test_damaged_vector),

@@ -1,16 +1,12 @@
 /* test_net.c: architectures, initialisation, the flow's inverse, and the encoder. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
-
 #include "base/memory.h"
+#include "tests/check.h"
 #include "tests/models.h"
 
 static const uint64_t seed = 31;

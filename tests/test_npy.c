@@ -1,11 +1,4 @@
 /* test_npy.c: .npy files as NumPy writes them, files that are none, and vectors in and out of a database. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -16,12 +9,11 @@
 
 #include "indexer/exchange.h"
 #include "indexer/npy.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
 static char base[512], file[600], paths[600], db[600];
-static uint64_t seed;
 static iso_error err;
-
-#define OK(call) do { iso_status status_ = (call); if (status_) { fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } } while (0)
 
 static void write_bytes(const char *path, const void *bytes, size_t n)
 {
@@ -136,14 +128,13 @@ static void test_wild_headers(void **state)
     const float a[6] = {1, 2, 3, 4, 5, 6};
     uint8_t good[256], bad[256];
     size_t n = build(good, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n", a, sizeof a);
-    uint64_t random = seed;
     for (int round = 0; round < 3000; round++) {
         memcpy(bad, good, n);
         for (int k = 0; k < 1 + round % 3; k++) {
-            random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+            const uint64_t random = draw();
             bad[(random >> 33) % (n - sizeof a)] = round % 2 ? (uint8_t)(random >> 20) : (uint8_t)"0123456789(),{}'<f4LTrue"[(random >> 20) % 24];
         }
-        write_bytes(file, bad, round % 7 ? n : (size_t)(random >> 40) % n);
+        write_bytes(file, bad, round % 7 ? n : (size_t)draw() % n);
         iso_npy *f;
         float out[64];
         if (iso_npy_open(file, &f, &err)) continue;
@@ -298,9 +289,8 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const char *given = getenv("ISO_TEST_SEED"), *tmp = getenv("TMPDIR");
-    seed = given ? strtoull(given, NULL, 0) : UINT64_C(20221);
-    printf("test_npy: seed %" PRIu64 " (ISO_TEST_SEED)\n", seed);
+    const char *tmp = getenv("TMPDIR");
+    begin_random(20221);
     snprintf(base, sizeof base, "%s/isoface-npy-XXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(base)) return 1;
     snprintf(file, sizeof file, "%s/v.npy", base);

@@ -1,18 +1,14 @@
 /* test_pca.c: whitened principal components against a full eigen-decomposition, the vectors' covariance, files, errors. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "base/memory.h"
 #include "model/pca.h"
+#include "tests/check.h"
 #include "tests/models.h"
 
 enum { COUNT = 70, OTHERS = 5, SIDES = 40 }; /* training images, ones that do not train, directions in them */

@@ -1,17 +1,13 @@
 /* test_philox.c: known answers, distributions, and that a draw is a function of its coordinates alone. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdbool.h>
-#include <stdio.h>
-
 #include "model/philox.h"
+#include "tests/check.h"
 
 static const iso_draw draw = {20221, 7, 3};
 

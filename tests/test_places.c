@@ -10,7 +10,7 @@ static void drop(iso_store *s, uint64_t percent, uint64_t next)
     OK(iso_txn_begin(s, true, &t, &err));
     for (uint64_t id = 1; id < next; id++) {
         const bool far = id / 500 % 7 == 3; /* whole pages */
-        if (!far && draw(&seed) % 100 >= percent) continue;
+        if (!far && draw() % 100 >= percent) continue;
         iso_status status = iso_item_remove(t, id, &err);
         if (status != ISO_E_NOT_FOUND) OK(status);
     }
@@ -165,10 +165,10 @@ static void test_damage(void **state)
             iso_places *p = NULL;
             memcpy(wrong, page, PSIZE);
             /* not the first node, which LMDB itself follows to the first item */
-            const size_t nodes = (size_t)(get_u16(page + 12) - PAGE_HEADER) / 2, node = nodes < 2 ? 0 : 1 + draw(&seed) % (nodes - 1);
+            const size_t nodes = (size_t)(get_u16(page + 12) - PAGE_HEADER) / 2, node = nodes < 2 ? 0 : 1 + draw() % (nodes - 1);
             if (!node) continue;
-            uint8_t *byte = trial % 3 == 0 ? wrong + PAGE_HEADER + 2 * node : wrong + get_u16(page + PAGE_HEADER + 2 * node) + draw(&seed) % 16;
-            *byte ^= (uint8_t)(1 + draw(&seed) % 255);
+            uint8_t *byte = trial % 3 == 0 ? wrong + PAGE_HEADER + 2 * node : wrong + get_u16(page + PAGE_HEADER + 2 * node) + draw() % 16;
+            *byte ^= (uint8_t)(1 + draw() % 255);
             assert_int_equal(pwrite(fd, wrong, PSIZE, at), PSIZE);
             OK(iso_txn_begin(s, false, &t, &err));
             refused += iso_places_find(t, &p, &err) == ISO_E_UNSUPPORTED;
@@ -187,7 +187,7 @@ static void test_damage(void **state)
 
 int main(void)
 {
-    if (!set_up("test_places")) return 1;
+    if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_found), cmocka_unit_test(test_snapshots), cmocka_unit_test(test_sizes),
                                        cmocka_unit_test(test_damage)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));

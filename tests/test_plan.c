@@ -1,18 +1,14 @@
 /* test_plan.c: planning changes speed and memory, never values: random expressions planned with fusion, in-place writes and a
  * shared arena against the same expressions node by node; assignments; what planning refuses. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
-
 #include "model/graph/plan.h"
 #include "model/philox.h"
+#include "tests/check.h"
 
 static const uint64_t seed = 77;
 

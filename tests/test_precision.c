@@ -1,12 +1,5 @@
 /* test_precision.c: the retrieval protocol against a plain one written from its definition, golden values, ties, what is
  * left out, and a database put beside a data set's files. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -19,22 +12,12 @@
 #include "eval/protocol.h"
 #include "indexer/dataset.h"
 #include "model/safetensors.h"
+#include "tests/check.h"
 #include "tests/naive_contrast.h"
+#include "tests/random.h"
 
 static char base[512];
-static uint64_t seed, state;
 static iso_error err;
-
-#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
-
-static uint64_t draw(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-static double uniform(void) { return (double)(draw() >> 11) * 0x1p-53; }
 
 typedef struct data {
     int dim, count;
@@ -654,9 +637,8 @@ static void lines_of_any_form_are_read(void **unused)
 
 int main(void)
 {
-    const char *given = getenv("SEED"), *tmp = getenv("TMPDIR");
-    seed = state = given ? strtoull(given, NULL, 10) : UINT64_C(20221);
-    printf("seed %llu\n", (unsigned long long)seed);
+    const char *tmp = getenv("TMPDIR");
+    begin_random(20221);
     snprintf(base, sizeof base, "%s/test_precision.XXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(base)) return 1;
     const struct CMUnitTest tests[] = {

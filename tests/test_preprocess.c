@@ -1,25 +1,12 @@
 /* test_preprocess.c: crop and area resampling against plain doubles. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model/preprocess.h"
-
-static uint64_t seed;
-
-static uint32_t draw(uint64_t *s)
-{
-    *s = *s * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(*s >> 33);
-}
+#include "tests/check.h"
+#include "tests/random.h"
 
 static double overlap(double a0, double a1, double b0, double b1)
 {
@@ -54,7 +41,7 @@ static uint8_t *noise(int width, int height, int64_t stride)
     uint8_t *p = malloc((size_t)stride * (size_t)height);
     assert_non_null(p);
     (void)width;
-    for (int64_t i = 0; i < stride * height; i++) p[i] = (uint8_t)draw(&seed);
+    for (int64_t i = 0; i < stride * height; i++) p[i] = (uint8_t)draw();
     return p;
 }
 
@@ -78,7 +65,7 @@ static void resampling_is_the_area_mean(void **state)
     static const int sides[] = {1, 2, 3, 63, 64, 65, 100, 128, 148, 200, 257};
     uint8_t out[ISO_PIXELS];
     for (size_t i = 0; i < sizeof sides / sizeof *sides; i++) {
-        int side = sides[i], x = (int)(draw(&seed) % 5), y = (int)(draw(&seed) % 5);
+        int side = sides[i], x = (int)(draw() % 5), y = (int)(draw() % 5);
         int64_t stride = 3 * (side + 5) + 7; /* rows need not be packed */
         uint8_t *p = noise(side + 5, side + 5, stride);
         iso_resample(p, stride, x, y, side, out);
@@ -94,7 +81,7 @@ static void resampling_takes_eighths(void **state)
 {
     (void)state;
     for (int round = 0; round < 30; round++) {
-        int n = 1 + (int)(draw(&seed) % 90), side8 = 1 + (int)(draw(&seed) % 900), x8 = (int)(draw(&seed) % 40), y8 = (int)(draw(&seed) % 40);
+        int n = 1 + (int)(draw() % 90), side8 = 1 + (int)(draw() % 900), x8 = (int)(draw() % 40), y8 = (int)(draw() % 40);
         int width = (x8 + side8 + 7) / 8, height = (y8 + side8 + 7) / 8;
         uint8_t *p = noise(width, height, 3 * width), *out = malloc((size_t)(3 * n * n));
         assert_non_null(out);
@@ -148,8 +135,7 @@ static void bytes_become_reals(void **state)
 
 int main(void)
 {
-    seed = UINT64_C(20221);
-    printf("seed %llu\n", (unsigned long long)seed);
+    begin_random(20221);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(crop_is_centred),        cmocka_unit_test(resampling_is_the_area_mean), cmocka_unit_test(resampling_takes_eighths),
         cmocka_unit_test(halves_are_rounded_up),  cmocka_unit_test(large_squares_stay_exact),    cmocka_unit_test(bytes_become_reals),

@@ -1,19 +1,16 @@
 /* The CPU backend's small products (iso_products): right in every shape, on every instruction set; and the same to the bit with weights that were
  * packed before, with something to ask for beforehand, and row by row as in whole ones. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "model/cpu/cpu.h"
 #include "model/cpu/elementwise.h"
 #include "model/cpu/gemm.h"
 #include "model/graph/internal.h"
 #include "model/philox.h"
+#include "tests/check.h"
 
 enum { SEED = 53 };
 

@@ -1,19 +1,15 @@
 /* test_pullback.c: metrics against a linear decoder's own and against central differences in double, the mixup, what is left
  * out, reconstructions, principal directions, and models that have no decoder. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <math.h>
 #include <omp.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
 #include "eval/pullback.h"
+#include "tests/check.h"
 #include "tests/models.h"
 
 enum { COUNT = 11 }; /* no multiple of any batch */

@@ -1,14 +1,9 @@
 /* test_safetensors.c: what is written is read back; what is damaged is refused, by hand-made cases and by fuzzing. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +11,7 @@
 #include "base/memory.h"
 #include "model/philox.h"
 #include "model/safetensors.h"
+#include "tests/check.h"
 
 static const uint64_t seed = 4711;
 static char folder[256], path[320];

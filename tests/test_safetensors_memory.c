@@ -1,18 +1,15 @@
 /* test_safetensors_memory.c: memory that runs out at every allocation in turn, those of the libraries below among them: a file is written and read
  * whole, or ISO_E_MEMORY is said, the old file stands, and nothing is leaked. */
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/file.h"
 #include "model/safetensors.h"
+#include "tests/check.h"
 
 static char folder[256], path[320];
 

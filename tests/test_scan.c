@@ -1,12 +1,5 @@
 /* test_scan.c: every kernel of scan.h that this processor runs against plain loops in double precision; the k best against
  * a sort; half precision against its definition. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <inttypes.h>
 #include <math.h>
 #include <omp.h>
@@ -16,23 +9,10 @@
 
 #include "base/memory.h"
 #include "retriever/scan.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
-#define OK(call) \
-    do { \
-        iso_status status_ = (call); \
-        if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); \
-    } while (0)
-
-static uint64_t seed, state;
 static iso_error err;
-
-static uint64_t draw(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
 
 static float real(void)
 {
@@ -313,9 +293,8 @@ static void test_half(void **unused)
 static int set_up(void **unused)
 {
     (void)unused;
-    const char *given = getenv("ISO_TEST_SEED");
-    state = seed = given ? strtoull(given, NULL, 0) : UINT64_C(20222);
-    printf("seed %" PRIu64 " (ISO_TEST_SEED repeats it); kernels up to %d\n", seed, (int)iso_scan_isa_best());
+    begin_random(20222);
+    printf("kernels up to %d\n", (int)iso_scan_isa_best());
     omp_set_num_threads(1);
     return 0;
 }

@@ -153,7 +153,6 @@ int main(void)
         cmocka_unit_test(test_shrinkage),   cmocka_unit_test(test_bad_moments),
         cmocka_unit_test(test_direction_without_variance),
     };
-    set_seed();
-    printf("seed %" PRIu64 " (ISO_TEST_SEED repeats it)\n", seed);
+    begin_random(20223);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,18 +1,14 @@
 /* test_slices.c: steps cut into slices of images: random expressions of convolutions, gradients and sums have the same bits for any number of threads,
  * run after run, and the values of the reference backend; those without sums have the bits that they have uncut. Weights are prepared for them. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 
 #include "model/cpu/cpu.h"
 #include "model/cpu/conv.h"
 #include "model/cpu/gemm.h"
 #include "model/cpu/winograd.h"
+#include "tests/check.h"
 #include "tests/random_layers.h"
 
 static const uint64_t seed = 1129;

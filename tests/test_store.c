@@ -465,13 +465,13 @@ static void test_model(void **state)
     for (int round = 0; round < 40; round++) {
         iso_txn *t;
         OK(iso_txn_begin(s, true, &t, &err));
-        int edits = (int)(draw(&random) % 300), removing = (int)(draw(&random) % 10);
+        int edits = (int)(draw_from(&random) % 300), removing = (int)(draw_from(&random) % 10);
         for (int i = 0; i < edits; i++) {
-            uint64_t p = draw(&random) % PATHS;
+            uint64_t p = draw_from(&random) % PATHS;
             char path[64];
             snprintf(path, sizeof path, "some/folder/with a longer name %" PRIu64, p);
-            if ((int)(draw(&random) % 10) >= removing) {
-                value[p] = draw(&random) % 1000000;
+            if ((int)(draw_from(&random) % 10) >= removing) {
+                value[p] = draw_from(&random) % 1000000;
                 id[p] = put(t, path, value[p], value[p] % 50); /* contents repeat; 0 is unknown */
             } else if (id[p]) {
                 OK(iso_item_remove(t, id[p], &err));
@@ -575,7 +575,7 @@ static void test_moved(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "--fill")) return child_fill(argv[2]);
-    if (!set_up("test_store")) return 1;
+    if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_items), cmocka_unit_test(test_walks), cmocka_unit_test(test_wrong_vectors), cmocka_unit_test(test_open),
         cmocka_unit_test(test_killed_create), cmocka_unit_test(test_full_create), cmocka_unit_test(test_damaged_create), cmocka_unit_test(test_growth), cmocka_unit_test(test_few_addresses), cmocka_unit_test(test_grown_elsewhere),

@@ -48,7 +48,7 @@ static void test_kill(void **state)
             _exit(3);
         }
         close(tell[1]);
-        struct timespec nap = {0, (long)(draw(&random) % (round < 6 ? 30000000 : 250000000))};
+        struct timespec nap = {0, (long)(draw_from(&random) % (round < 6 ? 30000000 : 250000000))};
         nanosleep(&nap, NULL);
         kill(child, SIGKILL);
         uint64_t n;
@@ -143,10 +143,10 @@ static void test_damage(void **state)
     }
     for (int round = 0; round < 250; round++) { /* one wild byte, or a run of garbage */
         memcpy(bad, good, n);
-        size_t at = (size_t)(draw(&random) % n), run = round % 3 ? 1 + (size_t)(draw(&random) % 4) : (size_t)(draw(&random) % 5000);
-        if (round % 5 == 0) at = (size_t)(draw(&random) % 8192);         /* the headers */
-        if (round % 5 == 1) at = at / 4096 * 4096 + (size_t)(draw(&random) % 48); /* page headers */
-        for (size_t i = at; i < at + run && i < n; i++) bad[i] = (char)draw(&random);
+        size_t at = (size_t)(draw_from(&random) % n), run = round % 3 ? 1 + (size_t)(draw_from(&random) % 4) : (size_t)(draw_from(&random) % 5000);
+        if (round % 5 == 0) at = (size_t)(draw_from(&random) % 8192);         /* the headers */
+        if (round % 5 == 1) at = at / 4096 * 4096 + (size_t)(draw_from(&random) % 48); /* page headers */
+        for (size_t i = at; i < at + run && i < n; i++) bad[i] = (char)draw_from(&random);
         write_bytes(data, bad, n);
         use();
     }
@@ -262,7 +262,7 @@ static void test_order(void **state)
             /* a branch's first node has no key */
             int kind = *half(page, 10), first = kind == 1 && !child, pairs = (*half(page, 12) - 16) / 2 - first - 1;
             if ((kind != 1 && (kind != 2 || child)) || pairs < 1) continue; /* 1: a branch, 2: a leaf */
-            uint16_t *a = half(page, 16 + 2 * ((size_t)first + draw(&random) % (uint64_t)pairs)), *b = a + 1;
+            uint16_t *a = half(page, 16 + 2 * ((size_t)first + draw_from(&random) % (uint64_t)pairs)), *b = a + 1;
             for (size_t k = 0; child && k < 6; k += 2) swap_halves(half(page, *a + k), half(page, *b + k));
             if (!child) swap_halves(a, b);
             write_bytes(data, bad, n);
@@ -480,7 +480,7 @@ static void test_read_only(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "--forever")) return child_forever(argv[2]);
-    if (!set_up("test_store_faults")) return 1;
+    if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_headers), cmocka_unit_test(test_last_page), cmocka_unit_test(test_order),
         cmocka_unit_test(test_history), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction),

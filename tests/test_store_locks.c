@@ -251,7 +251,7 @@ static void test_fork(void **state)
 int main(void)
 {
     umask(022);
-    if (!set_up("test_store_locks") || chmod(base, 0755)) return 1;
+    if (!set_up() || chmod(base, 0755)) return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_lock_mode), cmocka_unit_test(test_lock_refused), cmocka_unit_test(test_no_place),
                                        cmocka_unit_test(test_killed_readers), cmocka_unit_test(test_signals), cmocka_unit_test(test_fork)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));

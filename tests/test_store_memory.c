@@ -103,7 +103,7 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    if (!set_up("test_store_memory")) return 1;
+    if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }

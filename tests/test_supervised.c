@@ -1,16 +1,11 @@
 /* test_supervised.c: training with labels: the loss and its gradients, the terms, resuming, and labels kept from all else. */
 #include <dirent.h>
-#include <setjmp.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -19,6 +14,7 @@
 #include "model/net/net.h"
 #include "model/philox.h"
 #include "model/train.h"
+#include "tests/check.h"
 
 enum { IMAGES = 30, VALID = 9, CLASSES = 3 };
 
@@ -27,11 +23,6 @@ static char folder[512];
 static uint8_t pixels[IMAGES * ISO_PIXELS], labels[IMAGES * CLASSES];
 static int64_t rows[IMAGES];
 static iso_error err;
-
-#define SAYS(part) \
-    do \
-        if (!strstr(err.message, part)) fail_msg("\"%s\" does not say \"%s\"", err.message, part); \
-    while (0)
 
 /* A disc on a ground; the attributes: a bright disc, a large one, and one that nobody has. */
 static int set_up(void **unused)

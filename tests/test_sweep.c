@@ -1,11 +1,4 @@
 /* test_sweep.c: lists, names of numbers, the table of a sweep and what is refused as one, the log of a training, the plot. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,15 +8,10 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "eval/sweep.h"
+#include "tests/check.h"
 
 static char folder[256], path[300];
 static iso_error err;
-
-#define OK(call) \
-    do { \
-        iso_status status_ = (call); \
-        if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); \
-    } while (0)
 
 static int setup(void **state)
 {

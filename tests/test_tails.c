@@ -1,11 +1,6 @@
 /* test_tails.c: elementwise ops done behind convolutions, part by part: random expressions of convolutions on the CPU backend,
  * with tails and without, have the same bits; and the values of the reference backend. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
-
-#include <cmocka.h>
-
 #include <stdio.h>
 
 #include "tests/random_layers.h"

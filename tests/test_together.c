@@ -1,17 +1,14 @@
 /* test_together.c: small steps that run several at once change no bit: training steps of a flow and of a small VAE with 1, 2, 3 and 7
  * threads, run after run, and what they leave in every state. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "model/graph/plan_internal.h"
 #include "model/net/net.h"
 #include "model/philox.h"
 #include "model/train_step.h"
+#include "tests/check.h"
 
 enum { BATCH = 9, LATENT = 6, RUNS = 4 };
 static const uint64_t seed = 5;

@@ -2,9 +2,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,13 +12,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/file.h"
 #include "base/memory.h"
 #include "model/checkpoint.h"
 #include "model/philox.h"
 #include "model/train.h"
+#include "tests/check.h"
 
 enum { IMAGES = 26, VALID = 5, MLP_DIM = 12 };
 
@@ -136,7 +133,6 @@ static iso_train_spec mlp_spec(const char *path, watcher *w)
     s.mirror = false;
     return s;
 }
-
 
 static void must_train(const iso_train_spec *spec, const iso_train_data *data)
 {

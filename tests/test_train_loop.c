@@ -1,8 +1,6 @@
 /* The loop of training against one written down here from its documentation: the same batches, draws, rates, terms and parameters, bit for bit, and
  * the pooled terms of validation. Files, resuming and what may go wrong: test_train.c. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,14 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "model/preprocess.h"
 #include "model/train_loop.h"
+#include "tests/check.h"
 #include "tests/models.h"
 
 enum { TRAIN = 9, VALID = 5, IMAGES = TRAIN + VALID, BATCH = 4, STEPS = TRAIN / BATCH, EPOCHS = 3, MOST = 6 /* of latent */ };
-#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
 
 static char folder[512], path[600], state[610], csv[610];
 static uint8_t pixels[IMAGES * ISO_PIXELS];

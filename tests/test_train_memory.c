@@ -1,7 +1,5 @@
 /* Training where memory runs out, at every allocation in turn: ISO_E_MEMORY, nothing is leaked, and what is said is true. */
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,10 +7,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/memory.h"
 #include "model/train.h"
+#include "tests/check.h"
 #include "tests/models.h"
 
 /* The linker leads Isoface's calls here (Makefile). */

@@ -1,21 +1,17 @@
 /* One step of training and of validation, on the reference backend: every reported term against a plain computation in double, every gradient
  * against central differences of the validation loss, and which way a learned sigma goes. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "model/train_step.h"
+#include "tests/check.h"
 #include "tests/models.h"
 
 enum { M = 3, D = 8, MOST = 5 /* images */, LENGTH = 5, WIDE = 8 /* the longest layer */ };
 #define GRID 0x1p-16 /* parameters are multiples of it, so that steps from them are exact in single precision */
-#define OK(call) do { iso_status status_ = (call); if (status_) fail_msg("%s:%d: %d: %s", __FILE__, __LINE__, status_, err.message); } while (0)
 
 static const uint64_t seed = 41;
 static iso_error err;

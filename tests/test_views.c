@@ -1,8 +1,6 @@
 /* Two views: a vector is the mean over an image and its mirror image. And the schedule of the learning rate. */
 #include <inttypes.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,13 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/file.h"
 #include "base/memory.h"
 #include "model/net/net.h"
 #include "model/philox.h"
 #include "model/train.h"
+#include "tests/check.h"
 
 enum { IMAGES = 14, LATENT = 5, BATCH = 4 };
 

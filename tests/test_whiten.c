@@ -1,14 +1,9 @@
 /* test_whiten.c: whitened vectors against a plain computation from the model's own, files and digests, what is refused. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -16,6 +11,7 @@
 #include "model/pca.h"
 #include "model/safetensors.h"
 #include "model/whiten.h"
+#include "tests/check.h"
 #include "tests/models.h"
 
 enum {
@@ -37,11 +33,6 @@ static void *numbers(size_t n, size_t size)
     assert_non_null(x);
     return x;
 }
-
-#define SAYS(part) \
-    do \
-        if (!strstr(err.message, part)) fail_msg("\"%s\" does not say \"%s\"", err.message, part); \
-    while (0)
 
 /* Mixtures of random pictures; every 11th row does not train and is far from the rest. */
 static int make_images(void **state)

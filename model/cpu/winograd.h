@@ -15,7 +15,7 @@
  *
  * Points 0, 1 and infinity for n = 2, whose error is about that of the plain product; 1, -1, 1/2, -1/2 and infinity for n = 3 and 4, with
  * some four times that (at most some 2e-6 of the largest result of a sum of 256); for n = 5 also 2 and -2, and 3/8 in the place of 1/2, with some
- * twelve times (at most 1e-5). Others have more: 0 or 2 among five, 1/2 among seven. */
+ * twelve times (at most some 1.2e-5). Others have more: 0 or 2 among five, 1/2 among seven. */
 #ifndef ISO_CPU_WINOGRAD_H
 #define ISO_CPU_WINOGRAD_H
 
