@@ -24,7 +24,7 @@ stopped() {
     flock -x 9
     (trap - EXIT; exec "$bin/$3" "${@:4}" >"$work/out" 2>"$work/said" 9<&-) &
     pid=$!
-    for ((i = 0; i < 100; i++)); do # until it would rather be told than killed
+    for ((i = 0; i < 1500; i++)); do # until it would rather be told than killed
         caught=$(sed -n 's/^SigCgt:\s*//p' "/proc/$pid/status")
         [[ $(<"/proc/$pid/comm") == "$3" ]] && ((0x${caught:-0} & 1 << 14)) && break
         sleep 0.02
