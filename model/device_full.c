@@ -15,16 +15,18 @@ size_t iso_device_room(const iso_backend *backend)
 iso_status iso_device_fit(iso_batch_measure *measure, void *ctx, int64_t below, size_t room, int64_t *out, iso_error *err)
 {
     int64_t fits = 0, not = below;
+    iso_status refused = ISO_OK;
     while (fits + 1 < not) {
         int64_t batch = fits + (not - fits) / 2;
         size_t bytes = 0;
-        iso_status status = measure(ctx, batch, &bytes, err);
-        if (status != ISO_OK) return status;
-        if (bytes <= room)
+        const iso_status status = measure(ctx, batch, &bytes, err);
+        if (status != ISO_OK && status != ISO_E_UNSUPPORTED) return status;
+        if (status == ISO_OK && bytes <= room)
             fits = batch;
         else
-            not = batch;
+            not = batch, refused = status;
     }
+    if (!fits && refused) return refused;
     *out = fits;
     return ISO_OK;
 }
@@ -37,9 +39,15 @@ static iso_status compare(const iso_backend *backend, const char *who, iso_batch
     size_t bytes = 0;
     int64_t fits = 0;
     *tell = false;
-    iso_status status = measure(ctx, batch, &bytes, err);
-    if (status != ISO_OK || bytes <= room) return status;
-    if ((status = iso_device_fit(measure, ctx, batch, room, &fits, err)) != ISO_OK) return status;
+    iso_error why = {0};
+    const iso_status first = measure(ctx, batch, &bytes, &why);
+    if (first != ISO_OK && first != ISO_E_UNSUPPORTED) return iso_fail(err, first, "%s", why.message);
+    if (first == ISO_OK && bytes <= room) return ISO_OK;
+    const iso_status status = iso_device_fit(measure, ctx, batch, room, &fits, err);
+    if (status != ISO_OK) return status;
+    if (first != ISO_OK && !fits) return iso_fail(err, first, "%s", why.message);
+    if (first != ISO_OK)
+        return iso_fail(err, first, "%s with a batch of %lld: %.300s; the largest batch that fits is %lld", who, (long long)batch, why.message, (long long)fits);
     char most[64] = "no batch fits";
     if (fits) snprintf(most, sizeof most, "the largest batch that fits is %lld", (long long)fits);
     *tell = true;

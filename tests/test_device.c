@@ -114,7 +114,7 @@ static void test_host_memory(void **state)
 
 typedef struct cost {
     size_t fixed, each;
-    int64_t calls;
+    int64_t calls, most; /* most: 0, or a batch beyond which a library would not go */
     bool fails;
 } cost;
 
@@ -122,7 +122,7 @@ static iso_status measure(void *ctx, int64_t batch, size_t *bytes, iso_error *er
 {
     cost *c = ctx;
     c->calls++;
-    if (c->fails) return iso_fail(err, ISO_E_UNSUPPORTED, "cannot be planned");
+    if (c->fails || (c->most && batch > c->most)) return iso_fail(err, ISO_E_UNSUPPORTED, "cannot be planned");
     *bytes = c->fixed + (size_t)batch * c->each;
     return ISO_OK;
 }
@@ -149,6 +149,12 @@ static void test_fit(void **state)
     int64_t untouched = 5;
     assert_int_equal(iso_device_fit(measure, &bad, 8, 10, &untouched, &err), ISO_E_UNSUPPORTED);
     assert_int_equal(untouched, 5);
+    for (int64_t most = 1; most < 12; most++) { /* a library's limit, or memory's */
+        cost c = {.fixed = 10, .each = 7, .most = most};
+        int64_t got = -1;
+        assert_int_equal(iso_device_fit(measure, &c, 12, 10 + 7 * 5, &got, &err), ISO_OK);
+        assert_int_equal(got, most < 5 ? most : 5);
+    }
 }
 
 static void test_check(void **state)
@@ -172,6 +178,16 @@ static void test_check(void **state)
     err = (iso_error){0};
     assert_int_equal(iso_device_full(&fake, "encoding", measure, &c, 2, &err), ISO_E_MEMORY);
     assert_string_equal(err.message, "");
+    /* Too large for a library before it is for the memory. */
+    c.most = 30;
+    assert_int_equal(iso_device_check(&fake, "training", measure, &c, 100, &err), ISO_E_UNSUPPORTED);
+    assert_string_equal(err.message, "training with a batch of 100: cannot be planned; the largest batch that fits is 30");
+    there_is = 20 * GiB + rounding;
+    assert_int_equal(iso_device_check(&fake, "training", measure, &c, 100, &err), ISO_E_UNSUPPORTED);
+    assert_string_equal(err.message, "training with a batch of 100: cannot be planned; the largest batch that fits is 19");
+    there_is = GiB;
+    assert_int_equal(iso_device_check(&fake, "training", measure, &c, 100, &err), ISO_E_UNSUPPORTED);
+    assert_string_equal(err.message, "cannot be planned");
     c.fails = true;
     assert_int_equal(iso_device_full(&fake, "encoding", measure, &c, 2, &err), ISO_E_MEMORY);
     assert_string_equal(err.message, "");

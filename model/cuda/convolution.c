@@ -220,7 +220,7 @@ iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32,
     }
     if (find(op, tf32, &s)) return ISO_OK;
     if (!small(&s.x) || !small(&s.y) || !small(&s.w))
-        return iso_fail(err, ISO_E_UNSUPPORTED, "a convolution of more than 2^31 numbers is too large for cuDNN: try a smaller batch");
+        return iso_fail(err, ISO_E_UNSUPPORTED, "a convolution of more than 2^31 numbers is too large for cuDNN");
     if (!iso_grow(&known.at, &known.capacity, known.count + 1, sizeof *known.at)) return iso_fail_memory(err);
     convolution c = {.op = op, .tf32 = tf32, .of = s};
     const bool wanted = getenv("ISO_CUDA_PATCHES") != NULL;
@@ -247,11 +247,11 @@ size_t iso_cuda_convolve_workspace(iso_op op, const iso_call *call, bool tf32)
 }
 
 /* From cuDNN to patches, whose memory the plan does not have. Not within a graph: there cuDNN ran well before. */
-static bool give_up(convolution *c)
+static bool give_up(convolution *c, cudnnStatus_t status)
 {
     enum cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
     iso_error ignored = {0};
-    if (iso_cuda_get()->failure.status != ISO_OK || iso_cuda_patches_check(&c->of, &ignored) != ISO_OK) return false;
+    if (!has_none(status) || iso_cuda_get()->failure.status != ISO_OK || iso_cuda_patches_check(&c->of, &ignored) != ISO_OK) return false;
     if (cudaStreamIsCapturing(iso_cuda_get()->stream, &capturing) != cudaSuccess || capturing != cudaStreamCaptureStatusNone) return false;
     const size_t bytes = iso_cuda_patches_workspace(&c->of);
     void *larger = NULL;
@@ -290,7 +290,7 @@ void iso_cuda_convolve(iso_op op, const iso_call *call, bool tf32)
         const iso_cuda_places at = places_of(c, call, work);
         const cudnnStatus_t status = iso_cuda_engine_run(iso_cuda_get()->dnn, &c->engine, &at);
         iso_cuda_shared_end(ISO_CUDA_DNN);
-        if (status == CUDNN_STATUS_SUCCESS || !give_up(c)) {
+        if (status == CUDNN_STATUS_SUCCESS || !give_up(c, status)) {
             (void)iso_cuda_dnn_ok(status, "a convolution");
             return;
         }

@@ -31,7 +31,7 @@ void iso_cuda_gemm_run(const iso_cuda_gemm *g, bool tf32)
 iso_status iso_cuda_gemm_check(const iso_cuda_gemm *g, iso_error *err)
 {
     if (g->m <= INT_MAX && g->n <= INT_MAX && g->k <= INT_MAX && g->batch <= INT_MAX) return ISO_OK;
-    return iso_fail(err, ISO_E_UNSUPPORTED, "a matrix product of %lld x %lld x %lld is too large for cuBLAS: try a smaller batch",
+    return iso_fail(err, ISO_E_UNSUPPORTED, "a matrix product of %lld x %lld x %lld is too large for cuBLAS",
                     (long long)g->m, (long long)g->k, (long long)g->n);
 }
 
