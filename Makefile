@@ -51,9 +51,10 @@ else
 quiet = @$(if $(findstring s,$(firstword -$(MAKEFLAGS))),,printf '  %-5s %s\n' $(1) '$@';) $(2)
 endif
 
-# Writes the text $(2) to the file $(1), only if it is another: what depends on it is then made again.
+# Writes the text $(2) to the file $(1), only if it is another: what depends on it is then made again. Not with -n, and nothing where nothing has
+# changed: `make install` from a tree that cannot be written.
 define remember
-$(shell mkdir -p $(dir $(1)))$(file >$(1).new,$(2))$(shell cmp -s $(1).new $(1) || cp $(1).new $(1); rm -f $(1).new)
+$(if $(findstring |$(2)|,|$(file <$(1))|)$(findstring n,$(firstword -$(MAKEFLAGS))),,$(shell mkdir -p $(dir $(1)))$(file >$(1),$(2)))
 endef
 
 # ------------------------------------------------------------------ set-up
@@ -77,7 +78,7 @@ endif
 
 # ------------------------------------------------------------------ flags
 
-warnings := -Wall -Wextra $(WERROR)
+warnings := -Wall -Wextra $(if $(findstring clang,$(machine)),-Wno-pass-failed) $(WERROR)
 language := -std=c11 -D_GNU_SOURCE -I. -Iinclude $(LIBRARY_INCLUDES)
 ifeq ($(SANITIZE),)
 optimize := -O2 -g
@@ -124,7 +125,7 @@ gemm_kernels := $(BUILD)/obj/model/cpu/gemm_avx512.o $(BUILD)/obj/model/cpu/gemm
 # Where a loop of theirs begins within a line of the cache is worth up to 8 % of all products.
 $(gemm_kernels): optimize := -O3 -g -fno-math-errno -fno-trapping-math -falign-loops=64
 # One vector an iteration takes one cycle or two, as the loop happens to lie.
-$(BUILD)/obj/model/cpu/elementwise.o $(BUILD)/obj/model/cpu/reduce.o: more := -funroll-loops --param=max-unroll-times=4
+$(BUILD)/obj/model/cpu/elementwise.o $(BUILD)/obj/model/cpu/reduce.o: more := -funroll-loops $(if $(findstring clang,$(machine)),,--param=max-unroll-times=4)
 # Sums of products where nobody counts on two roundings.
 $(BUILD)/obj/model/cpu/winograd_transform.o $(BUILD)/obj/model/cpu/conv_few.o $(BUILD)/obj/model/cpu/conv_image.o: more := -ffp-contract=fast
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags Makefile
@@ -249,6 +250,7 @@ libdir := $(DESTDIR)$(PREFIX)/lib
 includedir := $(DESTDIR)$(PREFIX)/include
 
 install: all
+	$(if $(filter /%,$(firstword $(PREFIX))),,$(error PREFIX is where programs look for the library: it must begin with /, not be $(PREFIX)))
 	install -d '$(bindir)' '$(libdir)/pkgconfig' '$(includedir)'
 	install -m 755 $(installed:%=$(BUILD)/bin/%) '$(bindir)'
 	install -m 644 include/isoface.h '$(includedir)'
@@ -259,6 +261,7 @@ install: all
 	printf '%s\n' 'prefix=$(PREFIX)' 'exec_prefix=$${prefix}' 'libdir=$${exec_prefix}/lib' 'includedir=$${prefix}/include' '' \
 	    'Name: isoface' 'Description: image retrieval by example' 'Version: $(version)' 'Libs: -L"$${libdir}" -lisoface' \
 	    'Libs.private: -Wl,-rpath,$(OPENBLAS_LIBDIR) $(needed) -lgomp' 'Cflags: -I"$${includedir}"' >'$(libdir)/pkgconfig/isoface.pc'
+	chmod 644 '$(libdir)/pkgconfig/isoface.pc'
 	@setup/ldconfig.sh '$(PREFIX)/lib' '$(DESTDIR)'
 
 uninstall:

@@ -9,7 +9,8 @@
 /* Paths below a folder, sorted by bytes, relative to it: recursive to any depth, symbolic links followed (a link back to
  * a folder it lies in is not entered), names that begin with '.' left out, only regular files. Every file counts: what is
  * no image is found out on decoding. What cannot be read below the folder (a subfolder without permission, a broken link, a pipe)
- * is listed as skipped, with the reason; a folder that cannot be read itself is an error. No file at all is ISO_OK. */
+ * is listed as skipped, with the reason; a folder that cannot be read itself is an error. No file at all is ISO_OK.
+ * Links may make a folder endless in practice: it can be interrupted (base/progress.h), ISO_E_INTERRUPTED. */
 typedef struct iso_listing {
     char *root;    /* as given, without trailing slashes */
     char **path;

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "indexer/dataset.h"
 
 /* A folder that was met. They stay until the end, so that the ones below can look up their ancestors. */
@@ -146,6 +147,8 @@ static iso_status read_folder(walk *w, folder *f)
     f->ino = st.st_ino;
     if (is_cycle(f)) goto done;
     while (!status) {
+        if (iso_interrupted()) status = iso_fail(w->err, ISO_E_INTERRUPTED, "interrupted while listing %s", w->list.root);
+        if (status) break;
         errno = 0;
         const struct dirent *entry = readdir(dir);
         if (!entry && errno) status = cannot_read(w, f);

@@ -80,6 +80,7 @@ static iso_status add_folder(iso_query *q, iso_sign sign, const char *path, iso_
     iso_status st = iso_listing_read(images, &list, &why);
     free(images);
     if (st == ISO_E_MEMORY) return iso_fail_memory(err);
+    if (st == ISO_E_INTERRUPTED) return iso_fail(err, st, "%s", why.message);
     if (st != ISO_OK) return add_skip(q, path, why.message, err);
     if (list.count + list.skipped == 0) st = add_skip(q, path, "a folder without files", err);
     for (size_t i = 0; st == ISO_OK && i < list.skipped; i++) {

@@ -1,12 +1,15 @@
 /* test_dataset.c: listings, CelebA's text files, data sets. */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <turbojpeg.h>
 #include <unistd.h>
 
+#include "base/progress.h"
 #include "indexer/dataset.h"
 #include "tests/check.h"
 
@@ -130,6 +133,24 @@ static void listing_refuses_what_is_no_folder(void **state)
     FAILS(ISO_E_ARGUMENT, iso_listing_read("", &l, &err));
     FAILS(ISO_E_ARGUMENT, iso_listing_read("", &l, NULL));
     assert_null(l.root);
+}
+
+static void listing_can_be_interrupted(void **state)
+{
+    (void)state;
+    wipe();
+    file("plain", "");
+    fflush(NULL);
+    const pid_t child = fork();
+    if (!child) { /* an interruption stays for as long as its process */
+        iso_listing l = {0};
+        iso_interrupt_install();
+        raise(SIGTERM);
+        _exit(iso_listing_read(base, &l, &err) != ISO_E_INTERRUPTED);
+    }
+    int how = -1;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
 }
 
 static void unreadable_folders_are_told(void **state)
@@ -633,6 +654,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(listing_is_sorted_and_whole),
         cmocka_unit_test(listing_refuses_what_is_no_folder),
+        cmocka_unit_test(listing_can_be_interrupted),
         cmocka_unit_test(unreadable_folders_are_told),
         cmocka_unit_test(depth_has_no_limit),
         cmocka_unit_test(partition_is_read),

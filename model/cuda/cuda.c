@@ -202,12 +202,15 @@ TABLE(float32, "cuda-float32")
 
 enum { LEAST_MAJOR = 8 };
 
+/* One that is there and fails is no device that is missing: whoever goes without one is to know. */
 static iso_status no_device(cudaError_t e, iso_error *err)
 {
     int driver = 0;
     (void)cudaGetLastError();
     bool none = cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0;
+    const bool missing = e == cudaErrorNoDevice || e == cudaErrorInsufficientDriver || e == cudaErrorStubLibrary;
     if (none) return iso_fail(err, ISO_E_UNSUPPORTED, "there is no usable CUDA device here (no NVIDIA driver is installed): use --device cpu");
+    if (!missing) return iso_fail(err, ISO_E_IO, "the CUDA device cannot be used (%s): mend it, or use --device cpu", cudaGetErrorString(e));
     return iso_fail(err, ISO_E_UNSUPPORTED, "there is no usable CUDA device here (%s; the driver is for CUDA %d.%d, this was built with %d.%d): use --device cpu",
                     cudaGetErrorString(e), driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
 }
