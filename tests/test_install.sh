@@ -8,7 +8,13 @@ if grep -qaE '__(asan|ubsan|tsan)_' "$bin/retrieve"; then
 fi
 prefix=$work/in\ stalled
 export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
+old=$(umask)
+umask 077
 must "${MAKE:-make}" --no-print-directory -s install PREFIX="$prefix" DESTDIR=
+umask "$old"
+same "$(find "$prefix" ! -type l ! -perm -444)" '' 'what others cannot read'
+said=$("${MAKE:-make}" --no-print-directory -s install PREFIX=here DESTDIR="$work/" 2>&1) && { echo 'a PREFIX from nowhere is taken'; failed=1; }
+has "$said" 'must begin with /' 'a PREFIX from nowhere'
 
 # ---- three vectors of two numbers, and a program that asks for the one that is most like the second
 {
