@@ -9,18 +9,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "base/memory.h"
+#include "base/control_group.h"
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 static size_t minus(size_t a, size_t b) { return a > b ? a - b : 0; }
-
-static FILE *open_at(const char *root, const char *folder, const char *name)
-{
-    char *path = iso_format("%s%s%s", root, folder, name);
-    FILE *f = path ? fopen(path, "re") : NULL;
-    free(path);
-    return f;
-}
 
 /* The number behind the first line that begins with `key` and a blank or colon; key "": the first number of the file. */
 static bool number_in(const char *root, const char *folder, const char *name, const char *key, size_t *out)
@@ -28,7 +20,7 @@ static bool number_in(const char *root, const char *folder, const char *name, co
     char line[256];
     const size_t length = strlen(key);
     bool found = false;
-    FILE *f = open_at(root, folder, name);
+    FILE *f = iso_group_open(root, folder, name);
     while (f && !found && fgets(line, sizeof line, f)) {
         uint64_t value;
         if (strncmp(line, key, length) != 0 || (length && !strchr(" \t:", line[length]))) continue;
@@ -57,41 +49,11 @@ static size_t left_in(const char *root, const char *folder, const char *limit_na
     return minus(limit, minus(usage, cached));
 }
 
-/* The group and all around it. In a container its own path is not to be seen: then `mount` itself is its group. */
-static size_t group(const char *root, const char *mount, const char *path, bool unified)
+static void look(void *room, const char *root, const char *folder, bool unified)
 {
-    size_t room = SIZE_MAX;
-    char *folder = iso_format("%s%s", mount, path);
-    for (char *end = folder ? folder + strlen(folder) : NULL; end; end = strrchr(folder, '/')) {
-        *end = '\0';
-        if (strlen(folder) < strlen(mount)) break;
-        room = least(room, unified ? left_in(root, folder, "/memory.max", "/memory.current", "inactive_file")
-                                   : left_in(root, folder, "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_inactive_file"));
-    }
-    free(folder);
-    return room;
-}
-
-/* Lines of /proc/self/cgroup: "0::/path" (version 2), "9:cpu,memory:/path" (version 1). */
-static size_t groups(const char *root)
-{
-    size_t room = SIZE_MAX;
-    char line[4096];
-    FILE *f = open_at(root, "/proc/self/cgroup", "");
-    while (f && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = '\0';
-        char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
-        if (!path) continue;
-        *names++ = *path++ = '\0';
-        if (!*names) {
-            room = least(room, group(root, "/sys/fs/cgroup", path, true));
-            continue;
-        }
-        for (char *rest = names, *name; (name = strtok_r(rest, ",", &rest));)
-            if (strcmp(name, "memory") == 0) room = least(room, group(root, "/sys/fs/cgroup/memory", path, false));
-    }
-    if (f) fclose(f);
-    return room;
+    const size_t left = unified ? left_in(root, folder, "/memory.max", "/memory.current", "inactive_file")
+                                : left_in(root, folder, "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_inactive_file");
+    *(size_t *)room = least(*(size_t *)room, left);
 }
 
 static size_t address_space(void)
@@ -99,7 +61,7 @@ static size_t address_space(void)
     struct rlimit limit;
     if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
     long pages = 0;
-    FILE *f = open_at("", "/proc/self/statm", "");
+    FILE *f = iso_group_open("", "/proc/self/statm", "");
     if (f && fscanf(f, "%ld", &pages) != 1) pages = 0;
     if (f) fclose(f);
     return minus((size_t)limit.rlim_cur, (size_t)pages * (size_t)sysconf(_SC_PAGESIZE));
@@ -107,7 +69,9 @@ static size_t address_space(void)
 
 size_t iso_host_memory_at(const char *root)
 {
-    return least(machine(root), groups(root));
+    size_t room = machine(root);
+    iso_groups_each(root, "memory", look, &room);
+    return room;
 }
 
 size_t iso_host_memory(void)

@@ -1,11 +1,14 @@
 /* What a program needs before anything else of it runs, libraries' constructors too: linked into every program, and called by the dynamic
- * loader (.preinit_array). Neither libc nor a sanitizer is set up yet: plain system calls only. */
+ * loader (.preinit_array). Neither libc nor a sanitizer is set up yet: plain system calls only. And how many threads it has. */
 #include <fcntl.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "base/host_threads.h"
 
 /* Linked into only those programs that compute. */
 extern int openblas_get_num_threads(void) __attribute__((weak));
@@ -50,3 +53,10 @@ static void start(int argc, char **argv, char **environment)
 }
 
 __attribute__((section(".preinit_array"), used)) static void (*const at_start)(int, char **, char **) = start;
+
+/* Where nobody says how many threads there are to be, no more than a container's quota has time for: they would wait for those that it has stopped. */
+__attribute__((constructor)) static void limit_threads(void)
+{
+    const int most = getenv("OMP_NUM_THREADS") ? 0 : iso_host_threads();
+    if (most > 0 && most < omp_get_max_threads()) omp_set_num_threads(most);
+}

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/host_memory.h"
+#include "base/host_threads.h"
 #include "base/memory.h"
 #include "model/device.h"
 #include "model/model.h"
@@ -110,6 +111,41 @@ static void test_host_memory(void **state)
     assert_true(iso_host_memory() > 16 * MB); /* of this machine */
 }
 
+static int threads_of(const char *root)
+{
+    char *name = iso_format("%s/%s", folder, root);
+    assert_non_null(name);
+    const int n = iso_host_threads_at(name);
+    free(name);
+    return n;
+}
+
+static void test_host_threads(void **state)
+{
+    (void)state;
+    assert_int_equal(threads_of("nothing"), 0);
+
+    /* Version 2: the tightest of the group and those around it, rounded up. */
+    put("wide", "/proc/self/cgroup", "0::/user.slice/session\n");
+    put("wide", "/sys/fs/cgroup/user.slice/session/cpu.max", "max 100000\n");
+    assert_int_equal(threads_of("wide"), 0);
+    put("wide", "/sys/fs/cgroup/user.slice/cpu.max", "350000 100000\n");
+    assert_int_equal(threads_of("wide"), 4);
+    put("wide", "/sys/fs/cgroup/user.slice/session/cpu.max", "20000 10000\n");
+    assert_int_equal(threads_of("wide"), 2);
+    put("wide", "/sys/fs/cgroup/user.slice/session/cpu.max", "1000 100000\n");
+    assert_int_equal(threads_of("wide"), 1);
+
+    /* Version 1; -1 is no limit. */
+    put("narrow", "/proc/self/cgroup", "9:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n");
+    put("narrow", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+    put("narrow", "/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(threads_of("narrow"), 0);
+    put("narrow", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "150000\n");
+    assert_int_equal(threads_of("narrow"), 2);
+    assert_true(iso_host_threads() >= 0);
+}
+
 /* --- what fits */
 
 typedef struct cost {
@@ -188,6 +224,8 @@ static void test_check(void **state)
     there_is = GiB;
     assert_int_equal(iso_device_check(&fake, "training", measure, &c, 100, &err), ISO_E_UNSUPPORTED);
     assert_string_equal(err.message, "cannot be planned");
+    there_is = 50 * GiB;
+    err = (iso_error){0};
     c.fails = true;
     assert_int_equal(iso_device_full(&fake, "encoding", measure, &c, 2, &err), ISO_E_MEMORY);
     assert_string_equal(err.message, "");
@@ -338,7 +376,7 @@ int main(void)
     snprintf(folder, sizeof folder, "%.400s/isoface-device.XXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(folder)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names), cmocka_unit_test(test_host_memory), cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_names), cmocka_unit_test(test_host_memory), cmocka_unit_test(test_host_threads), cmocka_unit_test(test_fit),
         cmocka_unit_test(test_check), cmocka_unit_test(test_limit),  cmocka_unit_test(test_saved),
     };
     return cmocka_run_group_tests(tests, NULL, remove_all);
