@@ -33,7 +33,7 @@ enum {
 static iso_status cairo_fail(iso_error *err, cairo_status_t status, const char *path)
 {
     if (status == CAIRO_STATUS_NO_MEMORY) return iso_fail_memory(err);
-    if (status == CAIRO_STATUS_WRITE_ERROR) return iso_fail(err, ISO_E_IO, "cannot write %s: is the disk full?", path);
+    if (status == CAIRO_STATUS_WRITE_ERROR) return iso_fail_errno(err, "cannot write %s", path);
     return iso_fail(err, ISO_E_INTERNAL, "cannot draw the chart: %s", cairo_status_to_string(status));
 }
 

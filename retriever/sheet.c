@@ -13,7 +13,7 @@
 iso_status iso_cairo_fail(iso_error *err, cairo_status_t status)
 {
     if (status == CAIRO_STATUS_NO_MEMORY) return iso_fail_memory(err);
-    if (status == CAIRO_STATUS_WRITE_ERROR) return iso_fail(err, ISO_E_IO, "cannot write the contact sheet: is the disk full?");
+    if (status == CAIRO_STATUS_WRITE_ERROR) return iso_fail_errno(err, "cannot write the contact sheet");
     return iso_fail(err, ISO_E_INTERNAL, "cannot draw the contact sheet: %s", cairo_status_to_string(status));
 }
 
