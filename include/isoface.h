@@ -60,7 +60,8 @@ const char *iso_status_text(iso_status status);
  *
  * Threads: a database may be used by any number of threads at a time, each with queries of its own; a query and an
  * answer belong to one thread at a time; iso_db_refresh and iso_db_close need the database to themselves. A thread that calls
- * needs 256 KiB of stack.
+ * needs 256 KiB of stack. Where the system refuses OpenMP a thread (pids.max, ulimit -u), OpenMP ends the process: OMP_THREAD_LIMIT in its
+ * environment keeps it to as many as there may be.
  * A process opens a database once (ISO_E_ARGUMENT the second time). After fork() the child opens it for itself: with what the parent had open
  * it can ask nothing (ISO_E_ARGUMENT), only free it. From the first opening on, fork() ends the threads that OpenMP keeps for the thread that
  * calls it; its next parallel region starts them again. A child that is forked within a parallel region must not leave that.
