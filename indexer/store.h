@@ -105,8 +105,8 @@ void iso_txn_abort(iso_txn *t);
 
 ISO_CHECK iso_status iso_store_info_get(iso_txn *t, iso_store_info *out, iso_error *err);
 /* What tells a generation of this database from the same one of another, or of this one before a backup was put back: two with the same
- * stamp have the same items. 0: that of no state that this one has come from, or of one that many openings for writing lie behind; of every one where the record
- * of them is damaged, until the next change or iso_store_compact. */
+ * stamp have the same items. 0: that of no state that this one has come from, or of one that a quarter of a million openings for writing lie behind; of
+ * every one where the record of them is damaged, until the next change or iso_store_compact. */
 ISO_CHECK iso_status iso_store_stamp(const iso_txn *t, uint64_t generation, uint64_t *stamp, iso_error *err);
 ISO_CHECK iso_status iso_item_get(iso_txn *t, uint64_t id, iso_item *out, iso_error *err);              /* ISO_E_NOT_FOUND */
 ISO_CHECK iso_status iso_item_by_path(iso_txn *t, const char *path, iso_item *out, iso_error *err);     /* ISO_E_NOT_FOUND */

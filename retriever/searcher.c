@@ -64,12 +64,12 @@ static iso_status reader_next(void *ctx, int64_t room, uint64_t *ids, float *uni
     return ISO_OK;
 }
 
-/* What an index is built from that is built from the database at that generation. */
+/* What an index is built from that is built from the database at that generation; at its own, where it has not come so far. */
 static iso_status source_at(const iso_txn *txn, const iso_store_info *info, uint64_t generation, iso_vindex_source *out, iso_error *err)
 {
-    *out = (iso_vindex_source){.generation = generation, .dim = info->dim};
+    *out = (iso_vindex_source){.generation = generation < info->generation ? generation : info->generation, .dim = info->dim};
     snprintf(out->digest, sizeof out->digest, "%s", info->digest);
-    return iso_store_stamp(txn, generation, &out->stamp, err);
+    return iso_store_stamp(txn, out->generation, &out->stamp, err);
 }
 
 /* The index on disk, if it is of this database: of a state that the one at hand has come from. kind: as of iso_vindex_read. */

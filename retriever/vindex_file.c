@@ -341,7 +341,9 @@ iso_status iso_vindex_source_check(const iso_vindex_source *have, const iso_vind
 {
     if (strcmp(have->digest, want->digest) != 0 || have->dim != want->dim)
         return iso_fail(err, ISO_E_MISMATCH, "index %s was built from the vectors of another model", path);
-    if (!want->stamp || have->stamp != want->stamp || have->generation != want->generation)
+    if (!want->stamp)
+        return iso_fail(err, ISO_E_MISMATCH, "index %s was built too many changes ago: the database's record of them does not reach back to it, or is damaged", path);
+    if (have->stamp != want->stamp || have->generation != want->generation)
         return iso_fail(err, ISO_E_MISMATCH, "index %s was built from another database, or from a state of it that is gone", path);
     return ISO_OK;
 }

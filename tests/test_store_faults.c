@@ -1,6 +1,8 @@
 /* test_store_faults.c: the database after kills, damage, a full disk, and where it may only be read. */
 #include "tests/store_common.h"
 
+#include <endian.h>
+#include <lmdb.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/time.h>
@@ -351,6 +353,97 @@ static void test_history(void **state)
         }
 }
 
+/* The table `meta` as LMDB has it. */
+static MDB_txn *meta_begin(MDB_env **env, MDB_dbi *meta)
+{
+    MDB_txn *txn;
+    assert_int_equal(mdb_env_create(env), 0);
+    assert_int_equal(mdb_env_set_maxdbs(*env, 8), 0);
+    assert_int_equal(mdb_env_set_mapsize(*env, 64 << 20), 0);
+    assert_int_equal(mdb_env_open(*env, db, MDB_NOSYNC, 0666), 0);
+    assert_int_equal(mdb_txn_begin(*env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, "meta", 0, meta), 0);
+    return txn;
+}
+
+static void meta_end(MDB_env *env, MDB_txn *txn)
+{
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+}
+
+/* So many openings for writing with a change each; the stamps of their generations, as they were then. */
+static void open_often(uint64_t *generation, int n, uint64_t *stamps)
+{
+    for (int i = 0; i < n; i++) {
+        iso_store *s = make(NULL);
+        fill(s, *generation, 1);
+        ++*generation;
+        stamps[*generation] = stamp_of(s, *generation);
+        assert_int_not_equal(stamps[*generation], stamps[*generation - 1]);
+        iso_store_close(s);
+    }
+}
+
+/* Every generation keeps its stamp. Where a program that knows of 128 has dropped some, those are unknown, and no others; so are the oldest of
+ * more than a quarter of a million. */
+static void test_many_openings(void **state)
+{
+    (void)state;
+    enum { OPENINGS = 330, KEPT = 128, DROPPED = 5, OLDER = 4096 };
+    uint64_t stamps[2 * OPENINGS] = {0}, now = 0, first;
+    MDB_env *env;
+    MDB_dbi meta;
+    MDB_val key = {7, "history"}, v;
+    MDB_stat stat;
+    uint8_t record[KEPT * 16];
+    wipe();
+    iso_store *s = make(NULL);
+    stamps[0] = stamp_of(s, 0);
+    iso_store_close(s);
+    open_often(&now, OPENINGS, stamps);
+    s = make(NULL);
+    sound(s);
+    for (uint64_t g = 0; g <= now; g++) assert_int_equal(stamp_of(s, g), stamps[g]);
+    assert_int_equal(stamp_of(s, now + 1), 0);
+    iso_store_close(s);
+    MDB_txn *txn = meta_begin(&env, &meta);
+    assert_int_equal(mdb_get(txn, meta, &key, &v), 0);
+    assert_true(v.mv_size > DROPPED * 16 && v.mv_size <= sizeof record); /* what an older Isoface reads */
+    memcpy(record, v.mv_data, v.mv_size);
+    memcpy(&first, record, sizeof first);
+    v.mv_data = record + DROPPED * 16;
+    v.mv_size -= DROPPED * 16;
+    assert_int_equal(mdb_put(txn, meta, &key, &v, 0), 0);
+    meta_end(env, txn);
+    first = le64toh(first);
+    open_often(&now, OPENINGS - 100, stamps);
+    s = make(NULL);
+    for (uint64_t g = 0; g <= now; g++) assert_int_equal(stamp_of(s, g), g >= first && g < first + DROPPED ? 0 : stamps[g]);
+    iso_store_close(s);
+    txn = meta_begin(&env, &meta);
+    for (int i = 0; i < OLDER + 8; i++) {
+        uint8_t name[15] = "history";
+        uint64_t behind = htobe64(now + 1000 + (uint64_t)i); /* none of these is asked for */
+        memcpy(name + 7, &behind, 8);
+        assert_int_equal(mdb_put(txn, meta, &(MDB_val){15, name}, &(MDB_val){16, record}, 0), 0);
+    }
+    assert_int_equal(mdb_stat(txn, meta, &stat), 0);
+    meta_end(env, txn);
+    const size_t entries = stat.ms_entries;
+    open_often(&now, 64, stamps);
+    txn = meta_begin(&env, &meta);
+    assert_int_equal(mdb_stat(txn, meta, &stat), 0);
+    meta_end(env, txn);
+    assert_int_equal(stat.ms_entries, entries); /* one more, one less */
+    s = make(NULL);
+    sound(s);
+    assert_int_equal(stamp_of(s, 0), 0);
+    assert_int_equal(stamp_of(s, first - 1), stamps[first - 1]);
+    assert_int_equal(stamp_of(s, now), stamps[now]);
+    iso_store_close(s);
+}
+
 /* A wrong number of items in the state record is no fault of any page. */
 static void test_count(void **state)
 {
@@ -483,7 +576,7 @@ int main(int argc, char **argv)
     if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_headers), cmocka_unit_test(test_last_page), cmocka_unit_test(test_order),
-        cmocka_unit_test(test_history), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction),
+        cmocka_unit_test(test_history), cmocka_unit_test(test_many_openings), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction),
         cmocka_unit_test(test_read_only)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
