@@ -35,6 +35,9 @@ iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *
         return iso_fail(err, ISO_E_IO, "cannot %s %s: the disk is full or failing; what was committed before is kept", doing, dir);
     case EACCES: case EROFS: case EPERM:
         return iso_fail(err, ISO_E_IO, "cannot %s %s: %s", doing, dir, strerror(code));
+    case ENODEV:
+        return iso_fail(err, ISO_E_IO, "cannot %s %s: its file system cannot share a file that is mapped into memory (%s), as LMDB needs it: put the database on another",
+                        doing, dir, strerror(code));
     case MDB_MAP_FULL: case MDB_TXN_FULL:
         return iso_fail(err, ISO_E_IO, "cannot %s %s: one transaction is too large: nothing of it was stored; commit more often", doing, dir);
     case MDB_READERS_FULL:
@@ -306,13 +309,28 @@ static iso_status copy_model(const char *from, const char *dir, iso_error *err)
 
 /* ---- opening ---- */
 
-/* Not every file system has locks on folders: there LMDB's own must do. */
-static bool folder_lock(const iso_store *s, int how)
+/* What a file system answers that has no locks. */
+static bool is_lockless(int code) { return code == ENOLCK || code == EOPNOTSUPP || code == ENOSYS; }
+
+static int folder_flock(const iso_store *s, int how)
 {
     int rc;
     do rc = flock(s->dir_fd, how);
     while (rc && errno == EINTR);
-    return !rc || errno == ENOLCK || errno == EOPNOTSUPP || errno == EINVAL;
+    return rc;
+}
+
+/* Not every file system has locks on folders: there LMDB's own must do. */
+static bool folder_lock(const iso_store *s, int how) { return !folder_flock(s, how) || is_lockless(errno) || errno == EINVAL; }
+
+iso_status iso_store_alone(const iso_store *s, iso_error *err)
+{
+    if (!folder_flock(s, LOCK_EX | LOCK_NB)) return ISO_OK;
+    if (errno == EWOULDBLOCK) return iso_fail(err, ISO_E_IO, "%s is in use by another program: close that and run again", s->dir);
+    if (is_lockless(errno) || errno == EINVAL)
+        return iso_fail(err, ISO_E_IO, "cannot compact %s: its file system has no locks on folders (%s), and nothing would keep others from writing to it meanwhile: "
+                        "move it to one that has, and compact it there", s->dir, strerror(errno));
+    return iso_fail_errno(err, "cannot lock %s", s->dir);
 }
 
 enum { CLAIMS = 10000 }; /* a millisecond between them */
@@ -369,7 +387,7 @@ static int env_try(iso_store *s, unsigned flags, uint64_t size)
     if (rc) return rc;
     mdb_env_set_maxdbs(s->env, 8);
     mdb_env_set_maxreaders(s->env, 254);
-    rc = mdb_env_set_mapsize(s->env, size);
+    rc = mdb_env_set_mapsize(s->env, (size + 65535) & ~UINT64_C(65535));
     if (!rc) rc = mdb_env_open(s->env, s->dir, flags | MDB_NOTLS, 0666);
     if (rc) {
         mdb_env_close(s->env);
@@ -378,17 +396,38 @@ static int env_try(iso_store *s, unsigned flags, uint64_t size)
     return rc;
 }
 
+/* The map takes only addresses; less of it where they are rationed, at last what is there already, which is enough for readers. */
+static int env_map(iso_store *s, unsigned flags, uint64_t used)
+{
+    for (;; s->map_step /= 2) {
+        int rc = env_try(s, flags, 2 * used + s->map_step);
+        if (rc == ENOMEM) rc = env_try(s, flags, used + s->map_step);
+        if (rc != ENOMEM) return rc;
+        if (s->map_step <= ISO_STORE_STEP_MIN) break;
+    }
+    return flags & MDB_RDONLY ? env_try(s, flags, used) : ENOMEM;
+}
+
+enum { LOCK_BYTES = 16384 }; /* for that many readers */
+
 /* Before LMDB makes it, with the umask's permissions: later, closing the file here would end LMDB's locks in it. */
-void iso_lock_make(const iso_store *s)
+int iso_lock_make(const iso_store *s)
 {
     struct stat lock, data;
-    int fd = openat(s->dir_fd, "lock.mdb", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return; /* it is there, or LMDB says why it cannot be */
+    int rc = 0, fd = openat(s->dir_fd, "lock.mdb", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const bool made = fd >= 0;
+    if (!made) fd = openat(s->dir_fd, "lock.mdb", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return 0; /* LMDB says why it cannot be */
     if (!fstat(fd, &lock)) {
+        const off_t bytes = lock.st_size > LOCK_BYTES ? lock.st_size : LOCK_BYTES;
         mode_t readers = (fstatat(s->dir_fd, "data.mdb", &data, 0) ? lock.st_mode : data.st_mode) & 0444;
-        if (fchmod(fd, (lock.st_mode & 0777) | readers | readers >> 1)) errno = 0; /* best effort */
+        if (made && fchmod(fd, (lock.st_mode & 0777) | readers | readers >> 1)) errno = 0; /* best effort */
+        if (lock.st_blocks * 512 < bytes && S_ISREG(lock.st_mode)) /* leaves length and content, which others may be using */
+            do rc = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) ? errno : 0;
+            while (rc == EINTR);
     }
     close(fd);
+    return rc == ENOSPC || rc == EDQUOT ? rc : 0; /* not every file system can */
 }
 
 /* Nor root, who opens it for writing by us: see open_env. */
@@ -404,21 +443,23 @@ static iso_status open_env(iso_store *s, iso_store_mode mode, iso_error *err)
     if (s->data_fd >= 0 && fstat(s->data_fd, &st)) return iso_fail_errno(err, "cannot open %s/data.mdb", s->dir);
     if (mode != ISO_STORE_READ && s->data_fd >= 0 && !(st.st_mode & 0222))
         return iso_fail(err, ISO_E_IO, "cannot open %s for writing: nobody may write its data.mdb: close it everywhere, then `chmod u+w %s/data.mdb`", s->dir, s->dir);
-    iso_lock_make(s);
-    uint64_t used = (uint64_t)st.st_size;
-    unsigned flags = mode == ISO_STORE_READ ? MDB_RDONLY : 0;
-    int rc;
-    for (;;) { /* the map takes only addresses; less of it where they are rationed */
-        rc = env_try(s, flags, (2 * used + s->map_step + 65535) & ~UINT64_C(65535));
-        if (rc != ENOMEM || s->map_step <= ISO_STORE_STEP_MIN) break;
-        s->map_step /= 2;
-    }
-    if ((rc == EACCES || rc == EPERM || rc == EROFS) && mode == ISO_STORE_READ) { /* the lock file cannot be written */
-        if (!nobody_writes(s, &st)) /* who would use again the pages that are read here */
-            return iso_fail(err, ISO_E_IO, "cannot open %s: readers must be able to write its lock.mdb: let its owner `touch %s/lock.mdb; chmod a+rw %s/lock.mdb`, "
-                            "or `chmod a-w %s/data.mdb` when all have closed it and nobody is to write any more", s->dir, s->dir, s->dir, s->dir);
+    const uint64_t used = (uint64_t)st.st_size;
+    const unsigned flags = mode == ISO_STORE_READ ? MDB_RDONLY : 0;
+    int rc = iso_lock_make(s);
+    const bool full = rc != 0;
+    if (!rc) rc = env_map(s, flags, used);
+    const bool refused = rc == EACCES || rc == EPERM || rc == EROFS, lockless = is_lockless(rc);
+    if (mode == ISO_STORE_READ && (refused || lockless || full) && nobody_writes(s, &st)) { /* who would use again the pages that are read here */
         s->unlocked = true;
-        rc = env_try(s, flags | MDB_NOLOCK, (used + 65535) & ~UINT64_C(65535));
+        rc = env_try(s, flags | MDB_NOLOCK, used);
+    } else if (mode == ISO_STORE_READ && refused) {
+        return iso_fail(err, ISO_E_IO, "cannot open %s: readers must be able to write its lock.mdb: let its owner `touch %s/lock.mdb; chmod a+rw %s/lock.mdb`, "
+                        "or `chmod a-w %s/data.mdb` when all have closed it and nobody is to write any more", s->dir, s->dir, s->dir, s->dir);
+    } else if (mode == ISO_STORE_READ && lockless) {
+        return iso_fail(err, ISO_E_IO, "cannot open %s: its file system has no file locks (%s), which keep a writer from what is being read: put it on another, "
+                        "or `chmod a-w %s/data.mdb` when all have closed it and nobody is to write any more", s->dir, strerror(rc), s->dir);
+    } else if (lockless) {
+        return iso_fail(err, ISO_E_IO, "cannot open %s for writing: its file system has no file locks (%s), which keep writers apart: put it on another", s->dir, strerror(rc));
     }
     if (rc) return iso_lmdb_fail(err, rc, s->dir, mode == ISO_STORE_READ ? "open" : "open for writing");
     s->unlocked = s->unlocked || faccessat(s->dir_fd, "lock.mdb", W_OK, AT_EACCESS) != 0;
@@ -580,6 +621,14 @@ static iso_status open_folder(iso_store *s, iso_error *err)
     return enlist(s, err);
 }
 
+/* What was put into a new folder goes again, where LMDB has not begun; where it has, the next attempt completes it. */
+static void unmake(const iso_store *s)
+{
+    if (s->dir_fd < 0 || !faccessat(s->dir_fd, "data.mdb", F_OK, 0) || errno != ENOENT) return;
+    unlinkat(s->dir_fd, "lock.mdb", 0);
+    unlinkat(s->dir_fd, MODEL_NAME, 0);
+}
+
 iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_spec *spec, iso_store **out, iso_error *err)
 {
     iso_status status = ISO_OK;
@@ -613,8 +662,9 @@ iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_
     *out = s;
     return ISO_OK;
 fail:
+    if (made) unmake(s);
     iso_store_close(s);
-    if (made) rmdir(dir); /* only where nothing was written; the rest is completed by the next attempt */
+    if (made) rmdir(dir);
     return status;
 }
 

@@ -44,8 +44,8 @@ typedef enum iso_store_mode { ISO_STORE_READ, ISO_STORE_WRITE, ISO_STORE_CREATE 
 /* READ and WRITE want an existing database (ISO_E_NOT_FOUND otherwise, saying how to make one) and no spec; CREATE makes
  * one where none is, or none was completed, with the given dim, digest and root, and opens one that is there for writing when they agree
  * (ISO_E_MISMATCH otherwise). Readers must be able to write lock.mdb, which is made so that all can who may read data.mdb;
- * without it only what nobody writes can be read: on a read-only file system, or a data.mdb that nobody has permission to write
- * (root is refused, too). ISO_E_IO otherwise.
+ * without it, without room for it on the disk, and without file locks only what nobody writes can be read: on a read-only file system, or a data.mdb
+ * that nobody has permission to write (root is refused, too). ISO_E_IO otherwise.
  * spec: `root` absolute, or NULL: what the database says (it must be complete); `model` the model file to copy into the
  * directory, or NULL: imported vectors. */
 typedef struct iso_store_spec { int dim; const char *digest, *root, *model; } iso_store_spec;
@@ -71,11 +71,11 @@ bool iso_store_owns(const iso_store *s, const char *path);
 /* The folder of images has moved: records where it is now (absolute). No transaction may be open. */
 ISO_CHECK iso_status iso_store_relocate(iso_store *s, const char *root, iso_error *err);
 /* The file map keeps at least this much room ahead (default 4 GiB of addresses, no memory; down to 16 MiB where there are
- * fewer) and grows when a write transaction begins; one transaction may write as much. ISO_E_MEMORY where there are no
+ * fewer, none for readers) and grows when a write transaction begins; one transaction may write as much. ISO_E_MEMORY where there are no
  * addresses for it: nothing has changed. Small in tests. No transaction may be open. */
 ISO_CHECK iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err);
 /* Rewrites the database without its free pages, and its sums (iso_store_moments) and its record of stamps where they are missing or wrong. Nobody
- * else may have it open: ISO_E_IO says so, and nothing has changed. The old file stands until the new one is complete and
+ * else may have it open: ISO_E_IO says so, or that the file system cannot tell, and nothing has changed. The old file stands until the new one is complete and
  * on disk; ISO_E_INTERRUPTED when iso_interrupted before. Sizes in bytes. */
 ISO_CHECK iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err);
 

@@ -55,8 +55,12 @@ struct iso_txn {
     const uint8_t *map;     /* of data.mdb, with places */
 };
 
-/* Makes lock.mdb, where there is none, with permission to write for all who may read data.mdb: LMDB's readers write there. */
-void iso_lock_make(const iso_store *s);
+/* Makes lock.mdb, where there is none, with permission to write for all who may read data.mdb: LMDB's readers write there. They do so in a map, where
+ * a full disk would end the process: all of it gets its room before. 0, or why it has none: ENOSPC or EDQUOT. */
+int iso_lock_make(const iso_store *s);
+
+/* Nobody else has the store open from here on: ISO_E_IO where somebody has, or where the file system cannot tell. */
+ISO_CHECK iso_status iso_store_alone(const iso_store *s, iso_error *err);
 
 /* A message for an LMDB code (or an errno), with what to do about it. */
 iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing);

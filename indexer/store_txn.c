@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -63,6 +62,7 @@ static int grow(iso_store *s)
     int rc = sizes(s, &used, &now);
     while (!rc && !s->active && used + room(s) > now) {
         rc = remap(s, 2 * used + 2 * room(s));
+        if (rc == ENOMEM && !s->broken) rc = remap(s, used + room(s));
         if (rc != ENOMEM || s->broken || s->map_step <= ISO_STORE_STEP_MIN) break;
         s->map_step /= 2;
         rc = 0;
@@ -257,7 +257,7 @@ iso_status iso_store_replace(iso_store *s, const char *temporary, const char *da
         return status;
     }
     if (unlinkat(s->dir_fd, "lock.mdb", 0) && errno != ENOENT) return iso_fail_errno(err, "cannot remove %s/lock.mdb: remove it by hand", s->dir);
-    iso_lock_make(s);
+    (void)iso_lock_make(s); /* the next opening says whether there is room */
     fsync(s->dir_fd); /* best effort: some file systems cannot */
     return ISO_OK;
 }
@@ -324,12 +324,10 @@ iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after,
     uint64_t old = 0, now = 0;
     iso_status status = iso_store_open(dir, ISO_STORE_WRITE, NULL, &s, err);
     if (status) return status;
+    status = iso_store_alone(s, err);
     temporary = iso_path_join(dir, ".isoface-compact.tmp");
     data = iso_path_join(dir, "data.mdb");
-    if (!temporary || !data) status = iso_fail_memory(err);
-    else if (flock(s->dir_fd, LOCK_EX | LOCK_NB))
-        status = errno == EWOULDBLOCK ? iso_fail(err, ISO_E_IO, "%s is in use by another program: close that and run again", dir)
-                                      : iso_fail_errno(err, "cannot lock %s", dir);
+    if (!status && (!temporary || !data)) status = iso_fail_memory(err);
     if (!status) status = size_of(s, &old, err);
     if (!status) status = mend(s, err);
     if (!status) status = compact_into(s, temporary, data, err);

@@ -1,0 +1,205 @@
+/* test_store_system.c: the database where the system refuses what it needs: locks, maps, addresses, room on the disk. */
+#include "tests/store_common.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+/* These stand before libc's, for LMDB too. */
+int flock(int fd, int how);
+int fcntl(int fd, int what, ...);
+int fallocate(int fd, int mode, off_t from, off_t bytes);
+void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t from);
+
+static int no_flock, no_fcntl, no_shared_map, no_room; /* the error, or 0 */
+static size_t map_most = SIZE_MAX;                     /* bytes of a file in one map */
+
+int flock(int fd, int how)
+{
+    if (no_flock) return errno = no_flock, -1;
+    return (int)syscall(SYS_flock, fd, how);
+}
+
+int fcntl(int fd, int what, ...)
+{
+    va_list list;
+    va_start(list, what);
+    const long value = va_arg(list, long);
+    va_end(list);
+    if (no_fcntl && (what == F_SETLK || what == F_SETLKW || what == F_GETLK)) return errno = no_fcntl, -1;
+    return (int)syscall(SYS_fcntl, fd, what, value);
+}
+
+int fallocate(int fd, int mode, off_t from, off_t bytes)
+{
+    if (no_room) return errno = no_room, -1;
+    return (int)syscall(SYS_fallocate, fd, mode, from, bytes);
+}
+
+void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t from)
+{
+    if (no_shared_map && fd >= 0 && flags & MAP_SHARED) return errno = no_shared_map, MAP_FAILED;
+    if (bytes > map_most && (fd >= 0 || protection == PROT_NONE)) return errno = ENOMEM, MAP_FAILED;
+    return (void *)syscall(SYS_mmap, at, bytes, protection, flags, fd, from); /* NOLINT */
+}
+
+static const char *in(const char *name)
+{
+    static char path[2][700];
+    static int next;
+    next = !next;
+    snprintf(path[next], sizeof path[next], "%s/%s", db, name);
+    return path[next];
+}
+
+static void made(uint64_t items)
+{
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, items);
+    iso_store_close(s);
+}
+
+static iso_status try(iso_store_mode mode, uint64_t items)
+{
+    iso_store *s;
+    iso_status status = iso_store_open(db, mode, NULL, &s, &err);
+    if (status) return status;
+    assert_int_equal(info_of(s).count, items);
+    if (mode == ISO_STORE_READ) sound(s);
+    else fill(s, items, 1);
+    iso_store_close(s);
+    return ISO_OK;
+}
+
+/* LMDB writes into lock.mdb where it is mapped: without room that is a SIGBUS. So it has all of it, made anew or by LMDB alone, which leaves
+ * holes; or it is said that there is none. */
+static void test_lock_room(void **state)
+{
+    (void)state;
+    struct stat st;
+    for (int holes = 0; holes < 2; holes++)
+        for (int write = 0; write < 2; write++) {
+            made(20);
+            assert_int_equal(unlink(in("lock.mdb")), 0);
+            if (holes) {
+                write_bytes(in("lock.mdb"), "", 0);
+                assert_int_equal(truncate(in("lock.mdb"), 16384), 0);
+            }
+            for (int i = 0; i < 2; i++) {
+                no_room = i ? EDQUOT : ENOSPC;
+                FAILS(ISO_E_IO, try(write ? ISO_STORE_WRITE : ISO_STORE_READ, 20));
+                SAYS(strerror(no_room));
+            }
+            assert_int_equal(chmod(in("data.mdb"), 0444), 0);
+            if (!write) OK(try(ISO_STORE_READ, 20)); /* what nobody writes needs no lock */
+            assert_int_equal(chmod(in("data.mdb"), 0644), 0);
+            no_room = EOPNOTSUPP;
+            OK(try(ISO_STORE_READ, 20));
+            no_room = 0;
+            const int fd = open(in("scratch"), O_RDWR | O_CREAT, 0600);
+            const bool can = !fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 4096);
+            close(fd);
+            OK(try(write ? ISO_STORE_WRITE : ISO_STORE_READ, 20));
+            assert_int_equal(stat(in("lock.mdb"), &st), 0);
+            assert_int_equal(st.st_size, 16384); /* as LMDB makes it for 254 readers */
+            if (can) assert_true(st.st_blocks * 512 >= st.st_size);
+            else print_message("no fallocate here\n");
+        }
+}
+
+/* What nobody writes can be read without locks; else they are missed, and named. */
+static void test_no_locks(void **state)
+{
+    (void)state;
+    static const int codes[] = {ENOSYS, ENOLCK, EOPNOTSUPP};
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        uint64_t before, after;
+        made(20);
+        no_flock = codes[i];
+        OK(try(ISO_STORE_READ, 20));
+        OK(try(ISO_STORE_WRITE, 20));
+        FAILS(ISO_E_IO, iso_store_compact(db, &before, &after, &err));
+        SAYS("no locks on folders");
+        no_fcntl = codes[i];
+        FAILS(ISO_E_IO, try(ISO_STORE_READ, 21));
+        SAYS("no file locks");
+        SAYS("chmod a-w");
+        FAILS(ISO_E_IO, try(ISO_STORE_WRITE, 21));
+        SAYS("no file locks");
+        assert_int_equal(chmod(in("data.mdb"), 0444), 0);
+        OK(try(ISO_STORE_READ, 21));
+        no_flock = no_fcntl = 0;
+        assert_int_equal(chmod(in("data.mdb"), 0644), 0);
+        OK(try(ISO_STORE_WRITE, 21));
+    }
+}
+
+/* A file system that maps no files: said, and what was begun in a new folder is gone again. */
+static void test_no_maps(void **state)
+{
+    (void)state;
+    char model[700];
+    iso_store *s;
+    snprintf(model, sizeof model, "%s/m", base);
+    write_bytes(model, "model", 5);
+    made(20);
+    no_shared_map = ENODEV;
+    FAILS(ISO_E_IO, try(ISO_STORE_READ, 20));
+    SAYS("cannot share a file that is mapped");
+    no_shared_map = 0;
+    OK(try(ISO_STORE_READ, 20));
+    for (int folder = 0; folder < 2; folder++) {
+        iso_store_spec spec = {.dim = DIM, .digest = digest_a, .root = "/tmp", .model = model};
+        wipe();
+        if (folder) assert_int_equal(mkdir(db, 0777), 0);
+        no_shared_map = ENODEV;
+        iso_status status = iso_store_open(db, ISO_STORE_CREATE, &spec, &s, &err);
+        no_shared_map = 0;
+        assert_int_equal(status, ISO_E_IO);
+        SAYS("cannot share a file that is mapped");
+        assert_int_equal(access(db, F_OK), folder ? 0 : -1); /* who has made it keeps it */
+        s = make(model);
+        iso_store_close(s);
+    }
+}
+
+/* Where addresses are rationed the file alone does for readers, and for writers that and the least room. */
+static void test_addresses(void **state)
+{
+    (void)state;
+    enum { ITEMS = 20000 };
+    struct stat st;
+    made(ITEMS);
+    assert_int_equal(stat(in("data.mdb"), &st), 0);
+    assert_true(st.st_size > 4 << 20);
+    map_most = (size_t)st.st_size + (64 << 10);
+    const iso_status read = try(ISO_STORE_READ, ITEMS);
+    map_most = (size_t)st.st_size + (17 << 20);
+    const iso_status write = try(ISO_STORE_WRITE, ITEMS);
+    map_most = (size_t)st.st_size / 2;
+    const iso_status none = try(ISO_STORE_READ, ITEMS);
+    map_most = SIZE_MAX;
+    assert_int_equal(read, ISO_OK);
+    assert_int_equal(write, ISO_OK);
+    assert_int_equal(none, ISO_E_MEMORY);
+}
+
+static int nothing_refused(void **state)
+{
+    (void)state;
+    no_flock = no_fcntl = no_shared_map = no_room = 0;
+    map_most = SIZE_MAX;
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup(name, nothing_refused)
+
+int main(void)
+{
+    if (!set_up()) return 1;
+    const struct CMUnitTest tests[] = {TEST(test_lock_room), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses)};
+    return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
+}
