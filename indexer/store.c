@@ -621,6 +621,14 @@ static iso_status open_folder(iso_store *s, iso_error *err)
     return enlist(s, err);
 }
 
+/* Who fills or compacts a database has its folder alone: what they have left there is nobody's, now that it is shared. */
+static void sweep(const iso_store *s)
+{
+    static const char *const names[] = {ISO_STORE_FILLING, ISO_STORE_COMPACTING};
+    for (int i = 0; i < 2 && !folder_flock(s, LOCK_SH | LOCK_NB); i++) unlinkat(s->dir_fd, names[i], 0);
+    iso_file_sweep(s->dir);
+}
+
 /* What was put into a new folder goes again, where LMDB has not begun; where it has, the next attempt completes it. */
 static void unmake(const iso_store *s)
 {
@@ -658,7 +666,7 @@ iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_
         status = iso_fail_errno(err, "cannot lock %s", dir);
         goto fail;
     }
-    if (mode != ISO_STORE_READ) iso_file_sweep(dir);
+    if (mode != ISO_STORE_READ) sweep(s);
     *out = s;
     return ISO_OK;
 fail:

@@ -34,7 +34,6 @@ enum {
     BUCKETS = 65536,      /* of path hashes */
     BEHIND = INT32_MAX,   /* order of a failure that no row is to blame for */
 };
-#define TEMPORARY ".isoface-import.tmp"
 
 typedef struct path_key {
     uint8_t bytes[ISO_STORE_KEY];
@@ -540,11 +539,10 @@ static iso_status fill_store(iso_store *s, iso_fill *what, iso_error *err)
     f.psize = stat.ms_psize;
     if (!iso_layout_supported(f.psize))
         return iso_fail(err, ISO_E_UNSUPPORTED, "%s cannot be filled at once on this machine", s->dir);
-    f.temporary = iso_path_join(s->dir, TEMPORARY);
-    f.data = iso_path_join(s->dir, "data.mdb");
     pthread_mutex_init(&f.mutex, NULL);
     pthread_cond_init(&f.returned, NULL);
-    iso_status status = f.temporary && f.data ? fill_file(&f, err) : iso_fail_memory(err);
+    iso_status status = iso_store_beside(s, ISO_STORE_FILLING, &f.temporary, &f.data, err);
+    if (!status) status = fill_file(&f, err);
     what->row = f.row;
     what->twin = f.twin;
     for (int i = 0; i < f.made; i++) iso_sums_free(f.sums[i]);

@@ -120,6 +120,12 @@ bool iso_vector_ok(const float *v, int dim, const char **why);
 size_t iso_record_bytes(const iso_item *item);
 void iso_record_encode(uint8_t *p, const iso_item *item);
 
+/* A file to be written beside data.mdb, and data.mdb itself: where it is a link, there where that leads to. Fresh memory, both NULL on failure. name:
+ * that of the file in the store's own folder, which the next opening for writing sweeps. */
+#define ISO_STORE_FILLING ".isoface-import.tmp"
+#define ISO_STORE_COMPACTING ".isoface-compact.tmp"
+ISO_CHECK iso_status iso_store_beside(const iso_store *s, const char *name, char **temporary, char **data, iso_error *err);
+
 /* Closes the store's environment and puts the file `temporary`, whole and synced, in the place of its file `data`. Nobody else
  * may have the store open. The store can only be closed then. */
 iso_status iso_store_replace(iso_store *s, const char *temporary, const char *data, iso_error *err);

@@ -1,6 +1,7 @@
 /* store_txn.c: transactions, the growing map, moving and compacting a database. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -246,6 +247,30 @@ static iso_status size_of(const iso_store *s, uint64_t *bytes, iso_error *err)
     return ISO_OK;
 }
 
+iso_status iso_store_beside(const iso_store *s, const char *name, char **temporary, char **data, iso_error *err)
+{
+    struct stat st;
+    *temporary = NULL;
+    *data = iso_path_join(s->dir, "data.mdb");
+    if (*data && !lstat(*data, &st) && S_ISLNK(st.st_mode)) {
+        char *target = realpath(*data, NULL);
+        if (!target) {
+            iso_status status = iso_fail_errno(err, "cannot tell where %s leads to", *data);
+            free(*data);
+            *data = NULL;
+            return status;
+        }
+        free(*data);
+        *data = target; /* there others may write, too */
+        *temporary = iso_format("%.*s/.isoface-%016" PRIx64 ".tmp", (int)(strrchr(target, '/') - target), target, iso_fresh_number());
+    } else if (*data)
+        *temporary = iso_path_join(s->dir, name);
+    if (*temporary) return ISO_OK;
+    free(*data);
+    *data = NULL;
+    return iso_fail_memory(err);
+}
+
 /* The lock file is another, too: the old one remembers the old file's transaction numbers. */
 iso_status iso_store_replace(iso_store *s, const char *temporary, const char *data, iso_error *err)
 {
@@ -300,7 +325,9 @@ static iso_status compact_into(iso_store *s, const char *temporary, const char *
     const bool stopped = iso_interrupted();
     if (rc || stopped) {
         unlink(temporary);
-        return stopped ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted: %s was not compacted", s->dir) : iso_lmdb_fail(err, rc, s->dir, "compact");
+        if (stopped) return iso_fail(err, ISO_E_INTERRUPTED, "interrupted: %s was not compacted", s->dir);
+        if (rc == EAGAIN) return iso_fail(err, ISO_E_IO, "cannot compact %s: the system refuses the thread that this needs (see ulimit -u)", s->dir);
+        return iso_lmdb_fail(err, rc, s->dir, "compact");
     }
     return iso_store_replace(s, temporary, data, err);
 }
@@ -325,9 +352,7 @@ iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after,
     iso_status status = iso_store_open(dir, ISO_STORE_WRITE, NULL, &s, err);
     if (status) return status;
     status = iso_store_alone(s, err);
-    temporary = iso_path_join(dir, ".isoface-compact.tmp");
-    data = iso_path_join(dir, "data.mdb");
-    if (!status && (!temporary || !data)) status = iso_fail_memory(err);
+    if (!status) status = iso_store_beside(s, ISO_STORE_COMPACTING, &temporary, &data, err);
     if (!status) status = size_of(s, &old, err);
     if (!status) status = mend(s, err);
     if (!status) status = compact_into(s, temporary, data, err);

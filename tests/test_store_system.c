@@ -1,8 +1,10 @@
-/* test_store_system.c: the database where the system refuses what it needs: locks, maps, addresses, room on the disk. */
+/* test_store_system.c: the database where the system refuses what it needs: locks, maps, addresses, threads, room on the disk. */
 #include "tests/store_common.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -12,9 +14,10 @@ int flock(int fd, int how);
 int fcntl(int fd, int what, ...);
 int fallocate(int fd, int mode, off_t from, off_t bytes);
 void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t from);
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*start)(void *), void *ctx);
 
-static int no_flock, no_fcntl, no_shared_map, no_room; /* the error, or 0 */
-static size_t map_most = SIZE_MAX;                     /* bytes of a file in one map */
+static int no_flock, no_fcntl, no_shared_map, no_thread, no_room; /* the error, or 0 */
+static size_t map_most = SIZE_MAX;                                /* bytes of a file in one map */
 
 int flock(int fd, int how)
 {
@@ -43,6 +46,14 @@ void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t from
     if (no_shared_map && fd >= 0 && flags & MAP_SHARED) return errno = no_shared_map, MAP_FAILED;
     if (bytes > map_most && (fd >= 0 || protection == PROT_NONE)) return errno = ENOMEM, MAP_FAILED;
     return (void *)syscall(SYS_mmap, at, bytes, protection, flags, fd, from); /* NOLINT */
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*start)(void *), void *ctx)
+{
+    int (*make_thread)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    if (no_thread) return no_thread;
+    *(void **)&make_thread = dlsym(RTLD_NEXT, "pthread_create");
+    return make_thread(thread, how, start, ctx);
 }
 
 static const char *in(const char *name)
@@ -187,10 +198,84 @@ static void test_addresses(void **state)
     assert_int_equal(none, ISO_E_MEMORY);
 }
 
+static void test_no_thread(void **state)
+{
+    (void)state;
+    uint64_t before, after;
+    made(20);
+    no_thread = EAGAIN;
+    const iso_status status = iso_store_compact(db, &before, &after, &err);
+    no_thread = 0;
+    assert_int_equal(status, ISO_E_IO);
+    SAYS("thread");
+    assert_int_equal(access(in(".isoface-compact.tmp"), F_OK), -1);
+    OK(try(ISO_STORE_READ, 20));
+    OK(iso_store_compact(db, &before, &after, &err));
+}
+
+static iso_status read_rows(void *ctx, int64_t first, int64_t n, float *out, iso_error *e)
+{
+    (void)ctx;
+    (void)e;
+    for (int64_t i = 0; i < n; i++) vector_of((uint64_t)(first + i), out + i * DIM);
+    return ISO_OK;
+}
+
+/* data.mdb that is a link stays one: what it leads to is replaced, by what is made beside that. */
+static void test_link(void **state)
+{
+    (void)state;
+    char place[700], data[800], command[1500];
+    uint64_t before, after;
+    struct stat st, old;
+    snprintf(place, sizeof place, "%s/place", base);
+    snprintf(data, sizeof data, "%s/data", place);
+    assert_int_equal(mkdir(place, 0777), 0);
+    for (int filled = 0; filled < 2; filled++) {
+        made(filled ? 0 : 20);
+        assert_int_equal(rename(in("data.mdb"), data), 0);
+        assert_int_equal(symlink(data, in("data.mdb")), 0);
+        assert_int_equal(stat(data, &old), 0);
+        if (filled) {
+            char *paths[] = {(char[]){"a"}, (char[]){"b"}};
+            OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 2, .paths = paths, .read = read_rows}, &err));
+        } else {
+            OK(iso_store_compact(db, &before, &after, &err));
+        }
+        assert_int_equal(lstat(in("data.mdb"), &st), 0);
+        assert_true(S_ISLNK(st.st_mode));
+        assert_int_equal(stat(data, &st), 0);
+        assert_int_not_equal(st.st_ino, old.st_ino);
+        OK(try(ISO_STORE_READ, filled ? 2 : 20));
+        snprintf(command, sizeof command, "test \"$(ls -A '%s')\" = data", place);
+        assert_int_equal(system(command), 0);
+    }
+}
+
+/* What a killed filling or compaction has left goes with the next opening for writing, unless another has the folder alone. */
+static void test_left(void **state)
+{
+    (void)state;
+    static const char *const names[] = {".isoface-import.tmp", ".isoface-compact.tmp"};
+    made(20);
+    for (int i = 0; i < 2; i++) {
+        for (int mode = 0; mode < 2; mode++) {
+            write_bytes(in(names[i]), "left", 4);
+            OK(try(mode ? ISO_STORE_WRITE : ISO_STORE_READ, (uint64_t)(20 + i)));
+            assert_int_equal(access(in(names[i]), F_OK), mode ? -1 : 0);
+        }
+        write_bytes(in(names[i]), "left", 4);
+        no_flock = ENOLCK; /* nobody can tell whose it is */
+        iso_store_close(make(NULL));
+        no_flock = 0;
+        assert_int_equal(access(in(names[i]), F_OK), 0);
+    }
+}
+
 static int nothing_refused(void **state)
 {
     (void)state;
-    no_flock = no_fcntl = no_shared_map = no_room = 0;
+    no_flock = no_fcntl = no_shared_map = no_thread = no_room = 0;
     map_most = SIZE_MAX;
     return 0;
 }
@@ -200,6 +285,7 @@ static int nothing_refused(void **state)
 int main(void)
 {
     if (!set_up()) return 1;
-    const struct CMUnitTest tests[] = {TEST(test_lock_room), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses)};
+    const struct CMUnitTest tests[] = {TEST(test_lock_room), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses),
+                                       TEST(test_no_thread), TEST(test_link),     TEST(test_left)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
