@@ -15,7 +15,7 @@
 #include "base/text.h"
 #include "indexer/npy.h"
 
-enum { PATHS_MAX = INT32_MAX, ROWS = 256, COMMIT_FLOATS = 4 << 20 };
+enum { ROWS = 256, COMMIT_FLOATS = 4 << 20 };
 
 /* ---- out ---- */
 
@@ -107,7 +107,7 @@ static bool unescape(char *s)
 static iso_status names_read(const iso_import_spec *spec, names *out, iso_error *err)
 {
     size_t size;
-    iso_status status = iso_file_read(spec->paths, PATHS_MAX, &out->data, &size, err);
+    iso_status status = iso_file_read(spec->paths, SIZE_MAX, &out->data, &size, err);
     if (status) return status;
     char end = spec->nul ? 0 : '\n', *p = out->data, *stop = out->data + size;
     bool plain = spec->nul || !(memchr(p, 0, size) || memchr(p, '\\', size) || memchr(p, '\r', size)); /* as nearly always */

@@ -116,20 +116,21 @@ static void sort_unique(ids *list)
     list->count = n;
 }
 
-static iso_status remove_all(const config *c, iso_txn *t, const ids *list, iso_error *err)
+/* told: what is printed when they are gone. */
+static iso_status remove_all(const config *c, iso_txn *t, const ids *list, FILE *told, iso_error *err)
 {
     iso_item item;
     iso_status status = ISO_OK;
     for (size_t i = 0; i < list->count && !status; i++) {
         status = iso_item_get(t, list->id[i], &item, err);
         if (!status && !c->quiet) {
-            printf("%" PRIu64 "\t", item.id);
-            iso_text_tsv(stdout, item.path, strlen(item.path));
-            putchar('\n');
+            fprintf(told, "%" PRIu64 "\t", item.id);
+            iso_text_tsv(told, item.path, strlen(item.path));
+            putc('\n', told);
         }
         if (!status && !c->dry_run) status = iso_item_remove(t, list->id[i], err);
     }
-    return status;
+    return !status && (fflush(told) || ferror(told)) ? iso_fail_memory(err) : status;
 }
 
 static iso_status run(config *c, iso_error *err)
@@ -137,6 +138,8 @@ static iso_status run(config *c, iso_error *err)
     iso_store *s = NULL;
     iso_txn *t = NULL;
     ids list = {0};
+    char *text = NULL;
+    size_t size = 0;
     if (!c->id.count && !c->path.count && !c->missing) return iso_fail(err, ISO_E_ARGUMENT, "nothing is named: give --id, --path or --missing");
     iso_status status = iso_indexer_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, c->dry_run ? ISO_STORE_READ : ISO_STORE_WRITE, NULL, &s, err);
@@ -145,14 +148,18 @@ static iso_status run(config *c, iso_error *err)
     if (!status) status = by_path(c, t, &list, err);
     if (!status) status = by_absence(c, s, t, &list, err);
     sort_unique(&list);
-    if (!status) status = remove_all(c, t, &list, err);
+    FILE *told = open_memstream(&text, &size);
+    if (!status) status = told ? remove_all(c, t, &list, told, err) : iso_fail_memory(err);
     if (!status) {
         status = iso_txn_commit(t, err);
         t = NULL;
     }
     iso_txn_abort(t);
+    if (told) fclose(told);
+    if (!status) fwrite(text, 1, size, stdout);
     if (!status) printf("%s %zu\n", c->dry_run ? "would remove" : "removed", list.count);
     iso_store_close(s);
+    free(text);
     free(list.id);
     return status ? status : iso_indexer_flush(err);
 }

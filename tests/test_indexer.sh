@@ -343,6 +343,10 @@ indexer encode --images "$work/moved" --model "$work/model" --db "$work/full.db"
 expect 'with room again' 0
 indexer verify --db "$work/full.db"
 has "$out" '39 items, no fault' 'verify after a full disk'
+(ulimit -f 16 && exec "$bin/indexer" remove --db "$work/full.db" --id 1 2 3) >"$work/out" 2>"$work/said"
+rc=$? said=$(<"$work/said")
+expect 'remove from a full disk' 1
+same "$(<"$work/out")" '' 'what was not removed is not printed'
 indexer info --db "$db" >/dev/full
 "$bin/indexer" info --db "$db" >/dev/full 2>"$work/said"
 rc=$? said=$(<"$work/said")

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "indexer/exchange.h"
+#include "indexer/npy.h"
 
 /* The linker leads Isoface's calls here (Makefile). */
 void *__real_malloc(size_t size);
@@ -20,22 +21,23 @@ int __wrap_vasprintf(char **out, const char *fmt, va_list args);
 int __wrap_mdb_cursor_open(MDB_txn *txn, MDB_dbi table, MDB_cursor **out);
 
 static long asked, refuse = -1, refusals = 1; /* refuse -1: none is */
+static size_t most = SIZE_MAX;                /* bytes at once */
 
-static bool refused(void)
+static bool refused(size_t size)
 {
     const long number = asked++;
-    if (refuse < 0 || number < refuse || number >= refuse + refusals) return false;
+    if (size <= most && (refuse < 0 || number < refuse || number >= refuse + refusals)) return false;
     errno = ENOMEM;
     return true;
 }
 
-void *__wrap_malloc(size_t size) { return refused() ? NULL : __real_malloc(size); }
-void *__wrap_calloc(size_t n, size_t size) { return refused() ? NULL : __real_calloc(n, size); }
-void *__wrap_realloc(void *p, size_t size) { return refused() ? NULL : __real_realloc(p, size); }
-int __wrap_vasprintf(char **out, const char *fmt, va_list args) { return refused() ? -1 : __real_vasprintf(out, fmt, args); }
+void *__wrap_malloc(size_t size) { return refused(size) ? NULL : __real_malloc(size); }
+void *__wrap_calloc(size_t n, size_t size) { return refused(n * size) ? NULL : __real_calloc(n, size); }
+void *__wrap_realloc(void *p, size_t size) { return refused(size) ? NULL : __real_realloc(p, size); }
+int __wrap_vasprintf(char **out, const char *fmt, va_list args) { return refused(0) ? -1 : __real_vasprintf(out, fmt, args); }
 int __wrap_mdb_cursor_open(MDB_txn *txn, MDB_dbi table, MDB_cursor **out)
 {
-    return refused() ? ENOMEM : __real_mdb_cursor_open(txn, table, out);
+    return refused(0) ? ENOMEM : __real_mdb_cursor_open(txn, table, out);
 }
 
 /* Each allocation of `work` in turn: done, or out of memory; done where none is refused. */
@@ -101,9 +103,34 @@ static void test_refused(void **state)
     iso_store_close(s);
 }
 
+/* A list of paths is as long as memory is: of 3 GiB, which take no room on the disk. */
+static void test_long_list(void **state)
+{
+    (void)state;
+    const float row[DIM] = {1};
+    char vectors[700], paths[700];
+    iso_import_counts counts;
+    iso_npy_writer *w;
+    wipe();
+    snprintf(vectors, sizeof vectors, "%s/one.npy", base);
+    snprintf(paths, sizeof paths, "%s/long.txt", base);
+    OK(iso_npy_create(vectors, 1, DIM, &w, &err));
+    OK(iso_npy_write(w, row, 1, &err));
+    OK(iso_npy_commit(w, &err));
+    write_bytes(paths, "a", 1);
+    assert_int_equal(truncate(paths, (off_t)3 << 30), 0);
+    const iso_import_spec spec = {.db = db, .vectors = vectors, .paths = paths, .root = "/tmp", .nul = true};
+    most = (size_t)1 << 30;
+    FAILS(ISO_E_MEMORY, iso_import(&spec, &counts, &err));
+    most = SIZE_MAX;
+    assert_int_equal(truncate(paths, 2), 0);
+    OK(iso_import(&spec, &counts, &err));
+    assert_int_equal(counts.added, 1);
+}
+
 int main(void)
 {
     if (!set_up()) return 1;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused), cmocka_unit_test(test_long_list)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
