@@ -25,8 +25,9 @@ stopped() {
     (trap - EXIT; exec "$bin/$3" "${@:4}" >"$work/out" 2>"$work/said" 9<&-) &
     pid=$!
     for ((i = 0; i < 1500; i++)); do # until it would rather be told than killed
+        [[ $(<"/proc/$pid/comm") == "$3" ]] || { sleep 0.02; continue; } # the shell's own, which may catch it, too
         caught=$(sed -n 's/^SigCgt:\s*//p' "/proc/$pid/status")
-        [[ $(<"/proc/$pid/comm") == "$3" ]] && ((0x${caught:-0} & 1 << 14)) && break
+        ((0x${caught:-0} & 1 << 14)) && break
         sleep 0.02
     done
     kill -TERM $pid
