@@ -286,6 +286,7 @@ static iso_status work(run *r, iso_error *err)
     iso_encode_batch *b;
     double last = iso_now();
     size_t done = 0;
+    if (r->spec->progress && r->tasks) r->spec->progress(r->spec->tell_ctx, 0, (int64_t)r->tasks);
     for (;;) {
         iso_status status = iso_encode_batches_next(r->batches, &b, err);
         if (!status && !b->files) break;

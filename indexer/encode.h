@@ -29,7 +29,7 @@ typedef struct iso_encode_spec {
 
     /* What to tell a person; may be NULL; called from the caller's thread. */
     void (*skipped)(void *ctx, const char *path, const char *reason); /* path as in the database */
-    void (*progress)(void *ctx, int64_t done, int64_t total);         /* files that had to be opened */
+    void (*progress)(void *ctx, int64_t done, int64_t total);         /* files that had to be opened; 0 before the first */
     void *tell_ctx;
 } iso_encode_spec;
 

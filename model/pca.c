@@ -91,8 +91,8 @@ static iso_status pass(fit *f, iso_error *err)
     memset(f->next, 0, (size_t)width * ISO_PIXELS * sizeof *f->next);
     memset(f->inner, 0, (size_t)width * (size_t)width * sizeof *f->inner);
     for (int64_t from = 0; from < f->data->train_count; from += BLOCK) {
-        if (watch->stop && watch->stop(watch->ctx))
-            return iso_fail(err, ISO_E_INTERRUPTED, "interrupted: nothing is lost, start again");
+        iso_watch_part(watch, "looking at", from, f->data->train_count);
+        if (iso_watch_stop(watch)) return iso_fail(err, ISO_E_INTERRUPTED, "interrupted: nothing is lost, start again with the same command");
         int n = f->data->train_count - from < BLOCK ? (int)(f->data->train_count - from) : BLOCK;
         load_block(f, from, n);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, width, ISO_PIXELS, 1, f->block, ISO_PIXELS, f->basis, ISO_PIXELS, 0,
@@ -102,6 +102,7 @@ static iso_status pass(fit *f, iso_error *err)
         for (int64_t i = 0; i < (int64_t)n * width; i++) f->wide[i] = f->codes[i];
         cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, width, n, scale, f->wide, width, 1, f->inner, width);
     }
+    iso_watch_part(watch, "looking at", f->data->train_count, f->data->train_count);
     return ISO_OK;
 }
 

@@ -19,7 +19,7 @@ typedef struct iso_pca_spec {
     uint64_t seed;
     const char *path;   /* of the model file; iso_pca_fit leaves it alone */
     bool force;         /* replace it */
-    iso_watch watch;    /* say and stop are used */
+    iso_watch watch;    /* say, part and stop are used */
 } iso_pca_spec;
 
 /* The model of data's training images (dim ISO_PIXELS), with metadata method, seed, train_images, explained_variance (share

@@ -7,7 +7,8 @@
  *
  * Files, PATH being iso_run.path:
  *   PATH        the model of the best epoch so far, by validation loss; appears and changes as a whole
- *   PATH.state  parameters, Adam's moments and counters of the last finished epoch or of an interruption, for resuming
+ *   PATH.state  parameters, Adam's moments and counters of the last finished epoch or of an interruption, for resuming; one during
+ *               validation leaves those of the epoch's last step, and resuming begins with the whole validation
  *   PATH.csv    one row an epoch
  *
  * Every random number is a function of (seed, use, step), so a run that was stopped and resumed gives the same bits as one
@@ -45,14 +46,16 @@ typedef struct iso_epoch {
     int64_t epoch, step, images;      /* from 1 (0: before training); steps and images since the beginning */
     double train[ISO_TERM_COUNT], valid[ISO_TERM_COUNT]; /* by iso_term */
     double sigma;
-    double seconds, images_per_second;
+    double seconds, images_per_second;                   /* with its validation; of training alone */
+    double left;                                         /* seconds that the epochs to come take at this run's pace; NaN: not known */
     bool best;
 } iso_epoch;
 
 /* After every step. */
 typedef struct iso_tick {
     int64_t epoch, epochs;
-    int64_t images_done, images_total; /* of this run: what a resumed run had done before is not counted */
+    int64_t images_done, images_total; /* of this run, those of its validations too: what a resumed run had done before is not counted */
+    double seconds;                    /* that these took */
     const double *term;                /* of the batch, by iso_term */
 } iso_tick;
 
@@ -61,6 +64,7 @@ typedef struct iso_watch {
     void *ctx;
     void (*say)(void *ctx, const char *line);         /* a notice, without newline */
     void (*tick)(void *ctx, const iso_tick *tick);
+    void (*part)(void *ctx, const char *what, int64_t done, int64_t total); /* "validating", "encoding": images; 0 as it begins */
     void (*epoch)(void *ctx, const iso_epoch *epoch);
     bool (*stop)(void *ctx);                          /* true: save and return ISO_E_INTERRUPTED */
 } iso_watch;
@@ -111,7 +115,7 @@ ISO_CHECK iso_status iso_flow_check(const iso_flow_spec *spec, iso_error *err);
 
 /* ISO_E_ARGUMENT: impossible options, or files that are there without resume or force, or resumed with other options (epochs
  * may change). ISO_E_NUMERIC: a NaN or infinity, naming the step and what; PATH keeps the last good model.
- * ISO_E_INTERRUPTED: stopped on request; PATH.state goes on from there. ISO_E_IO: PATH or its companions cannot be written. ISO_E_MEMORY: it would
+ * ISO_E_INTERRUPTED: stopped on request; PATH.state goes on from there, or the message says that there is nothing to go on with yet. ISO_E_IO: PATH or its companions cannot be written. ISO_E_MEMORY: it would
  * not fit, found before memory is taken for the model, or memory ran out all the same. */
 ISO_CHECK iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso_error *err);
 ISO_CHECK iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data, iso_error *err);

@@ -16,13 +16,15 @@ iso_status iso_encode_rows(const iso_model *m, const iso_train_data *data, const
     int latent = iso_model_dim(m);
     iso_status status = iso_encoder_create_on(m, BATCH, backend, &e, err);
     if (status == ISO_OK && !(pixels = iso_calloc(BATCH, (size_t)data->dim))) status = iso_fail_memory(err);
+    if (status == ISO_OK) iso_watch_part(watch, "encoding", 0, count);
     for (int64_t at = 0; at < count && status == ISO_OK; at += BATCH) {
         int64_t n = count - at < BATCH ? count - at : BATCH;
         for (int64_t i = 0; i < n; i++)
             memcpy(pixels + i * data->dim, data->pixels + rows[at + i] * data->dim, (size_t)data->dim);
         status = iso_encoder_run(e, pixels, n, codes + at * latent, err);
-        if (status == ISO_OK && watch->stop && watch->stop(watch->ctx))
-            status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted while encoding: nothing is lost, start again");
+        if (status == ISO_OK) iso_watch_part(watch, "encoding", at + n, count);
+        if (status == ISO_OK && iso_watch_stop(watch))
+            status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted while encoding: nothing is lost, start again with the same command");
     }
     iso_encoder_free(e);
     free(pixels);

@@ -39,8 +39,9 @@ typedef struct loop {
     int64_t *perm, *rows;             /* [batch] */
     const char **saved;               /* names of the vars in the state file */
     int saved_count;
-    int64_t done, total;              /* images of this run */
-    double resumed, last_save;        /* monotonic seconds: since when the epoch's clock runs; of the last state file */
+    int64_t done, total;              /* images of this run, those of validations too */
+    double began;                     /* monotonic seconds, as the next three: the run's first step */
+    double resumed, last_save;        /* since when the epoch's clock runs; of the last state file */
     char *state_path, *csv_path;
     bool has_state;                   /* the state file is of this training */
 } loop;
@@ -54,6 +55,16 @@ void iso_watch_say(const iso_watch *w, const char *fmt, ...)
     vsnprintf(line, sizeof line, fmt, list);
     va_end(list);
     w->say(w->ctx, line);
+}
+
+void iso_watch_part(const iso_watch *w, const char *what, int64_t done, int64_t total)
+{
+    if (w->part) w->part(w->ctx, what, done, total);
+}
+
+bool iso_watch_stop(const iso_watch *w)
+{
+    return w->stop && w->stop(w->ctx);
 }
 
 /* --- inputs */
@@ -192,14 +203,13 @@ static iso_status interrupted(loop *l, iso_error *err)
 {
     iso_status status = save_state(l, err);
     if (status != ISO_OK) return status;
-    return iso_fail(err, ISO_E_INTERRUPTED,
-                    "interrupted at step %" PRId64 " (epoch %" PRId64 "); %s is saved: the same command with %s goes on",
-                    l->at.step, l->at.epoch + 1, l->state_path, resume_text(l));
-}
-
-static bool stop(const loop *l)
-{
-    return l->run->watch.stop && l->run->watch.stop(l->run->watch.ctx);
+    char where[120];
+    if (l->at.position == 0)
+        snprintf(where, sizeof where, "after epoch %" PRId64 " (step %" PRId64 ")", l->at.epoch, l->at.step);
+    else
+        snprintf(where, sizeof where, "at step %" PRId64 " (epoch %" PRId64 "%s)", l->at.step, l->at.epoch + 1,
+                 l->at.position == l->steps ? ", still to be validated" : "");
+    return iso_fail(err, ISO_E_INTERRUPTED, "interrupted %s; %s is saved: the same command with %s goes on", where, l->state_path, resume_text(l));
 }
 
 /* Vars to the model, and the sigma that goes with the epoch. Adam's last step may have broken what no loss saw. */
@@ -296,8 +306,8 @@ static iso_status train_epoch(loop *l, iso_error *err)
         l->at.position++;
         l->done += l->batch;
         if (l->run->watch.tick)
-            l->run->watch.tick(l->run->watch.ctx, &(iso_tick){l->at.epoch + 1, l->run->epochs, l->done, l->total, term});
-        if (stop(l)) return interrupted(l, err);
+            l->run->watch.tick(l->run->watch.ctx, &(iso_tick){l->at.epoch + 1, l->run->epochs, l->done, l->total, iso_now() - l->began, term});
+        if (iso_watch_stop(&l->run->watch)) return interrupted(l, err);
         if (iso_now() - l->last_save > SAVE_EVERY && (status = save_state(l, err)) != ISO_OK) return status;
     }
     return ISO_OK;
@@ -310,7 +320,7 @@ static double pooled_flat(double trace, double trace2, double probe, double late
     return fmax(trace2 - 2 * c * trace + c * c * probe, 0); /* rounding must not make a square negative */
 }
 
-/* The terms over all validation images, pooled. */
+/* The terms over all validation images, pooled. ISO_E_INTERRUPTED, without a message: it was told to stop. */
 static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
 {
     double sum[ISO_TERM_COUNT] = {0}, n = (double)l->data->valid_count, probe = 0; /* probe: sum of |v|^2 */
@@ -318,6 +328,7 @@ static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
     int64_t batch = l->valid ? l->valid->batch : 1, k = 0;
     for (int t = 0; t < ISO_TERM_COUNT; t++) term[t] = NAN;
     if (!l->valid) return ISO_OK;
+    iso_watch_part(&l->run->watch, "validating", 0, l->data->valid_count);
     for (int64_t at = 0; at < l->data->valid_count; at += batch, k++) {
         const iso_train_step *s = at + batch <= l->data->valid_count ? l->valid : l->rest;
         memcpy(l->rows, l->data->valid + at, (size_t)s->batch * sizeof *l->rows);
@@ -331,6 +342,8 @@ static iso_status validate(loop *l, double term[ISO_TERM_COUNT], iso_error *err)
         if ((status = read_terms(s, batch_term, &bad, err)) != ISO_OK) return status;
         if (bad >= 0) return not_finite(l, (iso_term)bad, batch_term, " on the validation images", err);
         for (int t = 0; t < ISO_TERM_COUNT; t++) sum[t] += batch_term[t] * (double)s->batch;
+        iso_watch_part(&l->run->watch, "validating", at + s->batch, l->data->valid_count);
+        if (at + batch < l->data->valid_count && iso_watch_stop(&l->run->watch)) return ISO_E_INTERRUPTED;
     }
     for (int t = 0; t < ISO_TERM_COUNT; t++) term[t] = sum[t] / n; /* NaN where the goal has no such term */
 
@@ -364,13 +377,21 @@ static iso_status finish_epoch(loop *l, iso_error *err)
     iso_status status;
     double now = iso_now();
     iso_epoch e = {.epoch = l->at.epoch + 1, .step = l->at.step, .images = l->at.step * l->batch, .sigma = NAN};
-    e.seconds = l->at.seconds + now - l->resumed;
-    e.images_per_second = (double)(l->steps * l->batch) / fmax(e.seconds, 1e-9);
+    l->at.seconds += now - l->resumed;
+    l->resumed = now;
+    e.images_per_second = (double)(l->steps * l->batch) / fmax(l->at.seconds, 1e-9);
     for (int t = 0; t < ISO_TERM_COUNT; t++)
         e.train[t] = l->step->term[t] == ISO_NONE ? NAN : l->at.sum[t] / (double)l->steps;
     if ((status = collect(l, e.train, &e.sigma, err)) != ISO_OK) return status;
-    if ((status = validate(l, e.valid, err)) != ISO_OK) return status;
-    e.seconds += iso_now() - now;
+    if ((status = validate(l, e.valid, err)) == ISO_E_INTERRUPTED) {
+        l->resumed = iso_now(); /* it is done again from its beginning, and is to be counted once */
+        return interrupted(l, err);
+    }
+    if (status != ISO_OK) return status;
+    l->done += l->data->valid_count;
+    now = iso_now();
+    e.seconds = l->at.seconds + now - l->resumed;
+    e.left = l->done ? (now - l->began) / (double)l->done * (double)(l->total - l->done) : NAN;
 
     double loss = l->valid ? e.valid[ISO_TERM_LOSS] : e.train[ISO_TERM_LOSS];
     if (!isfinite(loss))
@@ -396,12 +417,13 @@ static iso_status finish_epoch(loop *l, iso_error *err)
 /* Epoch 0: what the start is worth. */
 static iso_status baseline(loop *l, iso_error *err)
 {
-    iso_epoch e = {.sigma = NAN};
+    iso_epoch e = {.sigma = NAN, .images_per_second = NAN, .left = NAN};
     double now = iso_now();
     for (int t = 0; t < ISO_TERM_COUNT; t++) e.train[t] = NAN;
     iso_status status = validate(l, e.valid, err);
+    if (status == ISO_E_INTERRUPTED)
+        return iso_fail(err, status, "interrupted before the first step: nothing is lost, start again with the same command");
     e.seconds = iso_now() - now;
-    e.images_per_second = NAN;
     return status == ISO_OK ? add_row(l, &e, err) : status;
 }
 
@@ -666,11 +688,13 @@ iso_status iso_loop(const iso_loop_spec *spec, iso_error *err)
     if ((status = build_plans(&l, err)) != ISO_OK) goto done;
     if ((status = tell_plan(&l, err)) != ISO_OK) goto done;
     if ((status = start(&l, err)) != ISO_OK) goto done;
-    if (l.at.epoch < l.run->epochs) l.total = ((l.run->epochs - l.at.epoch) * l.steps - l.at.position) * l.batch;
+    if (l.at.epoch < l.run->epochs)
+        l.total = ((l.run->epochs - l.at.epoch) * l.steps - l.at.position) * l.batch + (l.run->epochs - l.at.epoch) * l.data->valid_count;
+    l.began = iso_now();
     while (l.at.epoch < l.run->epochs) {
         if ((status = train_epoch(&l, err)) != ISO_OK) goto done;
         if ((status = finish_epoch(&l, err)) != ISO_OK) goto done;
-        if (l.at.epoch < l.run->epochs && stop(&l)) {
+        if (l.at.epoch < l.run->epochs && iso_watch_stop(&l.run->watch)) {
             status = interrupted(&l, err);
             goto done;
         }

@@ -51,6 +51,8 @@ ISO_CHECK iso_status iso_loop(const iso_loop_spec *spec, iso_error *err);
 /* The vectors of the listed rows, [count, latent], into `codes`. backend NULL: the CPU. ISO_E_INTERRUPTED: watch.stop said so. */
 ISO_CHECK iso_status iso_encode_rows(const iso_model *m, const iso_train_data *data, const int64_t *rows, int64_t count,
                                      const iso_watch *watch, const iso_backend *backend, float *codes, iso_error *err);
+void iso_watch_part(const iso_watch *w, const char *what, int64_t done, int64_t total);
+bool iso_watch_stop(const iso_watch *w);
 void iso_watch_say(const iso_watch *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -24,7 +24,7 @@ typedef struct iso_whiten_spec {
     double shrinkage;       /* a, 0 to 1 */
     const char *path;       /* of the new model's file; iso_whiten_fit leaves it alone */
     bool force;             /* replace it */
-    iso_watch watch;        /* say and stop are used */
+    iso_watch watch;        /* say, part and stop are used */
 } iso_whiten_spec;
 
 /* The whitened model, by data's training images (two or more, dim ISO_PIXELS, without labels), with all of the model's metadata

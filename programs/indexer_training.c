@@ -143,13 +143,10 @@ static int term_text(char *out, size_t room, const char *name, double value)
 static void tick(void *ctx, const iso_tick *k)
 {
     iso_training *t = ctx;
-    if (!t->started) {
-        t->started = true;
-        t->began = iso_now();
+    if (t->progress.what != t->line) { /* at first, and after a part */
         iso_progress_start(&t->progress, t->line, "images", k->images_total, t->quiet);
+        t->progress.started -= k->seconds;
     }
-    t->done = k->images_done;
-    t->total = k->images_total;
     int n = snprintf(t->line, sizeof t->line, "epoch %" PRId64 "/%" PRId64, k->epoch, k->epochs);
     n += term_text(t->line + n, sizeof t->line - (size_t)n, "loss", k->term[ISO_TERM_LOSS]);
     n += term_text(t->line + n, sizeof t->line - (size_t)n, "accuracy", k->term[ISO_TERM_ACCURACY]);
@@ -157,6 +154,14 @@ static void tick(void *ctx, const iso_tick *k)
     n += term_text(t->line + n, sizeof t->line - (size_t)n, "R", k->term[ISO_TERM_RATIO]);
     snprintf(t->line + n, sizeof t->line - (size_t)n, " ");
     iso_progress_step(&t->progress, k->images_done);
+}
+
+static void part(void *ctx, const char *what, int64_t done, int64_t total)
+{
+    iso_training *t = ctx;
+    if (done == 0) iso_progress_start(&t->progress, what, "images", total, t->quiet);
+    iso_progress_step(&t->progress, done);
+    if (done == total) iso_progress_end(&t->progress);
 }
 
 /* "  name train (valid)" where the method has the term. */
@@ -182,10 +187,7 @@ static void epoch(void *ctx, const iso_epoch *e)
     if (isfinite(e->sigma)) n += snprintf(line + n, sizeof line - (size_t)n, "  sigma %.3g", e->sigma);
     if (isfinite(e->images_per_second))
         n += snprintf(line + n, sizeof line - (size_t)n, "  %.3g images/s", e->images_per_second);
-    if (t->done > 0 && t->done < t->total) {
-        double seconds = (iso_now() - t->began) / (double)t->done * (double)(t->total - t->done);
-        n += snprintf(line + n, sizeof line - (size_t)n, "  %s left", iso_duration(seconds, left));
-    }
+    if (e->left > 0) n += snprintf(line + n, sizeof line - (size_t)n, "  %s left", iso_duration(e->left, left));
     if (!t->quiet) iso_progress_say(&t->progress, "%s%s", line, e->best ? "  best" : "");
     if (e->best) t->best = *e;
 }
@@ -198,7 +200,7 @@ static bool stop(void *ctx)
 
 iso_watch iso_training_watch(iso_training *t)
 {
-    return (iso_watch){.ctx = t, .say = say, .tick = tick, .epoch = epoch, .stop = stop};
+    return (iso_watch){.ctx = t, .say = say, .tick = tick, .part = part, .epoch = epoch, .stop = stop};
 }
 
 void iso_training_end(iso_training *t, const char *model_path, iso_status status)

@@ -18,10 +18,7 @@ typedef struct iso_training {
     iso_attributes *attributes;
     iso_labels labels;
     iso_progress progress;
-    bool started;
-    char line[160];           /* what the progress line says before its numbers */
-    int64_t done, total;
-    double began;
+    char line[160];           /* what the progress line says before its numbers, of steps */
     iso_epoch best;           /* best.epoch 0: none in this run */
 } iso_training;
 

@@ -185,6 +185,27 @@ has "$out" 'whitened	yes' 'info of a whitened model'
 has "$out" 'shrinkage	0.02' 'info of a whitened model'
 must "$bin/retrieve" --db "$work/white.db" --query "$faces/000002.jpg" -k 3
 
+# ---- on a terminal all that takes long is told, at a pace that is counted from its beginning
+shown() { TERM=xterm script -qec "stty cols 200; $(printf '%q ' "$bin/indexer" "$@")" /dev/null | tr '\r' '\n' >"$work/shown"; }
+if command -v script stty >/dev/null; then
+    new=(--output "$work/shown-model" --model "$work/model" --force)
+    shown train --images "$work/drawn" --model "$work/shown-model" --method vae --width 2 --latent 6 --epochs 1 --batch 10 --force
+    for what in 'epoch 1/1  loss ' 'validating 0/'; do has "$(<"$work/shown")" "$what" 'train on a terminal'; done
+    pace=$(<"$work/shown")
+    shown flatten --images "$work/drawn" "${new[@]}" --epochs 1 --batch 10 --length 8
+    for what in 'encoding 0/' 'validating 0/' 'epoch 1/1  loss '; do has "$(<"$work/shown")" "$what" 'flatten on a terminal'; done
+    pace+=$(<"$work/shown")
+    shown whiten --images "$work/drawn" "${new[@]}"
+    has "$(<"$work/shown")" 'encoding 0/' 'whiten on a terminal'
+    shown train --images "$work/drawn" --model "$work/shown-model" --method pca --latent 6 --force
+    has "$(<"$work/shown")" 'looking at 0/' 'pca on a terminal'
+    shown encode --images "$work/drawn" --model "$work/model" --db "$work/shown.db" --batch 4
+    has "$(<"$work/shown")" 'encoding 0/39 images' 'encode on a terminal'
+    pace+=$(<"$work/shown")
+    fast=$(grep -E 'epoch|encoding' <<<"$pace" | grep -oE '[0-9.e+]+/s' | awk '$1 + 0 > 2e5')
+    same "$fast" '' 'no images are that fast'
+fi
+
 # ---- what does not belong together
 must "$bin/indexer" train --images "$work/drawn" --model "$work/model2" --method vae --width 2 --latent 6 --epochs 1 --batch 10 --seed 1 --quiet
 indexer encode --images "$work/drawn" --model "$work/model2" --db "$db"

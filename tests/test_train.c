@@ -62,8 +62,12 @@ static iso_train_data mlp_data(void)
 
 typedef struct watcher {
     int ticks, stop_at; /* stop after that many steps; 0: never */
+    int stop_validation, stop_epoch; /* in the middle of that validation, after that many epochs; 0: never */
     bool fills_disk;    /* after the first step */
-    int epochs, rooms;
+    int epochs;
+    int parts, validations;          /* begun */
+    int64_t part_done, part_total, done, total;
+    double seconds;                  /* these three: of the last step */
     iso_epoch row[64];
     char said[2048];
 } watcher;
@@ -72,6 +76,7 @@ static void on_say(void *ctx, const char *line)
 {
     watcher *w = ctx;
     size_t used = strlen(w->said);
+    if (strncmp(line, "planned memory", 14) == 0) w->done = w->total = 0, w->seconds = 0; /* another run begins */
     snprintf(w->said + used, sizeof w->said - used, "%s\n", line);
 }
 
@@ -90,6 +95,19 @@ static void on_tick(void *ctx, const iso_tick *t)
     w->ticks++;
     if (w->fills_disk) limit_files(1000);
     assert_true(t->images_done <= t->images_total);
+    assert_true(t->images_done > w->done && (!w->total || t->images_total == w->total) && t->seconds > w->seconds);
+    w->done = t->images_done, w->total = t->images_total, w->seconds = t->seconds;
+}
+
+/* Images are told one batch after another, up to the last. */
+static void on_part(void *ctx, const char *what, int64_t done, int64_t total)
+{
+    watcher *w = ctx;
+    bool begins = done == 0;
+    assert_true(begins ? w->part_done == w->part_total : done > w->part_done && done <= total && total == w->part_total);
+    w->parts += begins;
+    w->validations += begins && strcmp(what, "validating") == 0;
+    w->part_done = done, w->part_total = total;
 }
 
 static void on_epoch(void *ctx, const iso_epoch *e)
@@ -101,13 +119,15 @@ static void on_epoch(void *ctx, const iso_epoch *e)
 static bool on_stop(void *ctx)
 {
     const watcher *w = ctx;
+    if (w->stop_validation && w->validations == w->stop_validation && w->part_done < w->part_total) return true;
+    if (w->stop_epoch && w->epochs == w->stop_epoch) return true;
     return w->stop_at && w->ticks >= w->stop_at;
 }
 
 static iso_watch watch(watcher *w)
 {
     *w = (watcher){0};
-    return (iso_watch){.ctx = w, .say = on_say, .tick = on_tick, .epoch = on_epoch, .stop = on_stop};
+    return (iso_watch){.ctx = w, .say = on_say, .tick = on_tick, .part = on_part, .epoch = on_epoch, .stop = on_stop};
 }
 
 static char *place(const char *name)
@@ -389,6 +409,70 @@ static void test_resume(void **unused)
     must_train(&spec, &data);
     assert_false(same_tensors(as, ds));
     free(a), free(b), free(c), free(d), free(as), free(bs), free(cs), free(ds);
+}
+
+/* The rows of a CSV file, less what they say of time. Free. */
+static char *timeless(const char *model)
+{
+    char *path = iso_format("%s.csv", model), *text = NULL;
+    size_t size = 0, used = 0;
+    assert_int_equal(iso_file_read(path, 1 << 20, &text, &size, NULL), ISO_OK);
+    for (int column = 0, i = 0; text[i]; i++) {
+        column = text[i] == '\n' ? 0 : column + (text[i] == ',');
+        if (column != 16 && column != 17) text[used++] = text[i];
+    }
+    text[used] = 0;
+    free(path);
+    return text;
+}
+
+/* Validation tells how far it is and can be stopped: what goes on then trains no step again, and validates as a whole. */
+static void test_stopped_validation(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_train_data data = image_data(); /* in batches of 2: 10 steps an epoch, and three batches of validation */
+    char *a = place("validated"), *b = place("unvalidated"), *as = iso_format("%s.state", a), *bs = iso_format("%s.state", b);
+    iso_train_spec spec = image_spec(a, &w);
+    spec.run.batch = 2;
+    must_train(&spec, &data);
+    assert_int_equal(w.validations, 4);
+    assert_int_equal(w.total, 4 * (20 + VALID));
+    assert_int_equal(w.done, w.total - VALID);
+    for (int i = 0; i < 4; i++) assert_true(i < 3 ? w.row[i].left > 0 : w.row[i].left == 0);
+
+    static const struct { int validation, epoch, ticks, rows; const char *said; } runs[] = {
+        {1, 0, 10, 0, "interrupted at step 10 (epoch 1, still to be validated); "}, {1, 0, 0, 0, "interrupted at step 10 (epoch 1, still to be validated); "},
+        {0, 1, 0, 1, "interrupted after epoch 1 (step 10); "}, {3, 0, 30, 2, "interrupted at step 40 (epoch 4, still to be validated); "}, {0, 0, 0, 1, NULL}};
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        spec.run.path = b;
+        spec.run.resume = i > 0;
+        spec.run.watch = watch(&w);
+        w.stop_validation = runs[i].validation, w.stop_epoch = runs[i].epoch;
+        if (runs[i].said) must_refuse(&spec, &data, ISO_E_INTERRUPTED, runs[i].said);
+        else must_train(&spec, &data);
+        assert_int_equal(w.ticks, runs[i].ticks);
+        assert_int_equal(w.epochs, runs[i].rows);
+    }
+    must_agree(a, b);
+    assert_true(same_tensors(as, bs));
+    char *one = timeless(a), *other = timeless(b);
+    assert_string_equal(one, other);
+    free(one), free(other), free(a), free(b), free(as), free(bs);
+}
+
+/* The clock of the steps runs from before the first of them. */
+static void test_pace(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_train_data data = image_data();
+    char *path = place("pace");
+    iso_train_spec spec = image_spec(path, &w);
+    w.stop_at = 1;
+    must_refuse(&spec, &data, ISO_E_INTERRUPTED, "interrupted at step 1 (epoch 1); ");
+    assert_true(w.seconds > 1e-4);
+    free(path);
 }
 
 /* What lies where the best model was is not taken for it: another model, something else, nothing. */
@@ -685,7 +769,7 @@ static void test_flow(void **unused)
     watcher w;
     iso_error err = {0};
     iso_train_data data = image_data();
-    char *base = place("base"), *a = place("flow-a"), *b = place("flow-b");
+    char *base = place("base"), *a = place("flow-a"), *b = place("flow-b"), *c = place("flow-c");
     char *as = iso_format("%s.state", a), *bs = iso_format("%s.state", b);
     iso_train_spec spec = image_spec(base, &w);
     spec.method = "vae";
@@ -699,6 +783,9 @@ static void test_flow(void **unused)
                                   .watch = watch(&w)}};
     must_flow(&flow, &data);
     assert_int_equal(w.epochs, 7); /* with epoch 0 */
+    assert_int_equal(w.validations, 7);
+    assert_int_equal(w.parts, 9); /* with the codes of either kind */
+    assert_int_equal(w.total, 6 * (16 + VALID));
     assert_int_equal(w.row[0].epoch, 0);
     assert_true(w.row[6].valid[ISO_TERM_LOSS] < w.row[0].valid[ISO_TERM_LOSS]);
 
@@ -725,12 +812,23 @@ static void test_flow(void **unused)
     must_agree(a, b);
     assert_true(same_tensors(as, bs));
 
+    flow.run.path = c; /* in batches of 2 the validation before the first step can be stopped: nothing is there then */
+    flow.run.batch = 2;
+    flow.run.resume = false;
+    flow.run.watch = watch(&w);
+    w.stop_validation = 1;
+    assert_int_equal(iso_train_flow(&flow, &data, &err), ISO_E_INTERRUPTED);
+    assert_string_equal(err.message, "interrupted before the first step: nothing is lost, start again with the same command");
+    assert_true(w.ticks == 0 && w.epochs == 0);
+    w.stop_validation = 0, w.part_done = w.part_total;
+    must_flow(&flow, &data);
+
     flow.model = flat;
     assert_int_equal(iso_train_flow(&flow, &data, &err), ISO_E_ARGUMENT);
     assert_non_null(strstr(err.message, "has a flow"));
     iso_model_free(model);
     iso_model_free(flat);
-    free(base), free(a), free(b), free(as), free(bs);
+    free(base), free(a), free(b), free(c), free(as), free(bs);
 }
 
 /* --- the folder */
@@ -763,7 +861,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loss_falls), cmocka_unit_test(test_flat_manifold),
         cmocka_unit_test(test_files),   cmocka_unit_test(test_older_state), cmocka_unit_test(test_counters),
-        cmocka_unit_test(test_resume),  cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_resume),  cmocka_unit_test(test_stopped_validation), cmocka_unit_test(test_pace), cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_full_disk), cmocka_unit_test(test_flow),
     };
     return cmocka_run_group_tests_name("train", tests, set_up, tear_down);
