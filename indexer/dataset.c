@@ -33,6 +33,8 @@ typedef struct loader {
     size_t count;
     int64_t rows;
     bool split;         /* some of the training images are held out by their content */
+    iso_dataset_fits *fits;
+    void *ctx;
     iso_error *err;
 } loader;
 
@@ -132,14 +134,19 @@ static iso_status assign_rows(loader *l, unsigned parts)
     unsigned wanted = parts;
     if (l->split && (parts & 1u << ISO_PART_VALID)) wanted |= 1u << ISO_PART_TRAIN;
     if (l->split && (parts & 1u << ISO_PART_TRAIN)) wanted |= 1u << ISO_PART_TRAIN;
+    int64_t of_part[ISO_PART_TEST + 1] = {0};
     for (size_t i = 0; i < l->count; i++) {
         item *it = &l->items[i];
-        if (!it->reason && it->part >= 0 && (wanted & 1u << it->part)) it->row = l->rows++;
+        if (it->reason || it->part < 0 || !(wanted & 1u << it->part)) continue;
+        it->row = l->rows++;
+        of_part[it->part]++;
     }
     const size_t bytes = (size_t)l->rows * ISO_PIXELS, room = iso_host_memory();
     if (bytes > room)
         return iso_fail(l->err, ISO_E_MEMORY, "out of memory: %lld images need %.2f GiB of memory, where %.2f are free; use fewer",
                         (long long)l->rows, (double)bytes / (1 << 30), (double)room / (1 << 30));
+    iso_status status = l->fits ? l->fits(l->ctx, of_part[ISO_PART_TRAIN], of_part[ISO_PART_VALID], l->err) : ISO_OK;
+    if (status) return status;
     l->set->pixels = iso_calloc((size_t)l->rows, ISO_PIXELS); /* untouched until written to: fresh pages cost nothing */
     return l->set->pixels ? ISO_OK : iso_fail_memory(l->err);
 }
@@ -276,13 +283,16 @@ static iso_status collect(loader *l, unsigned parts)
     return ISO_OK;
 }
 
-static iso_status check_any(const iso_dataset *d, size_t listed, iso_error *err)
+static iso_status check_any(const iso_dataset *d, size_t listed, unsigned parts, iso_error *err)
 {
     if (d->count) return ISO_OK;
     if (d->skipped)
         return iso_fail(err, ISO_E_ARGUMENT, "no usable image in %s: %lld skipped, the first: %s: %s", d->image_dir, (long long)d->skipped,
                         d->skip_path[0], d->skip_reason[0]);
-    if (listed) return iso_fail(err, ISO_E_ARGUMENT, "no image in %s belongs to the part asked for", d->image_dir);
+    if (listed)
+        return iso_fail(err, ISO_E_ARGUMENT, "no image in %s belongs to the part%s that %s needed of its partition file:%s%s%s", d->image_dir, (parts & (parts - 1)) ? "s" : "",
+                        (parts & (parts - 1)) ? "are" : "is", parts & 1u << ISO_PART_TRAIN ? " 0" : "", parts & 1u << ISO_PART_VALID ? " 1" : "",
+                        parts & 1u << ISO_PART_TEST ? " 2" : "");
     return iso_fail(err, ISO_E_ARGUMENT, "no images in %s: give a folder that holds JPEG or PNG files", d->image_dir);
 }
 
@@ -303,14 +313,20 @@ static iso_status load(loader *l, const char *dir, unsigned parts, int threads, 
     if (status) return status;
     if (l->split) hold_out(l);
     status = collect(l, parts);
-    return status ? status : check_any(d, l->count, l->err);
+    return status ? status : check_any(d, l->count, parts, l->err);
 }
 
 iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset **out, iso_error *err)
 {
+    return iso_dataset_load_if(dir, parts, threads, quiet, NULL, NULL, out, err);
+}
+
+iso_status iso_dataset_load_if(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset_fits *fits, void *ctx, iso_dataset **out,
+                               iso_error *err)
+{
     if (!dir[0]) return iso_fail(err, ISO_E_ARGUMENT, "the folder of images has an empty name");
     if (!(parts & 7u)) return iso_fail(err, ISO_E_ARGUMENT, "no part of the data set was asked for");
-    loader l = {.set = iso_calloc(1, sizeof *l.set), .err = err};
+    loader l = {.set = iso_calloc(1, sizeof *l.set), .fits = fits, .ctx = ctx, .err = err};
     if (!l.set) return iso_fail_memory(err);
     iso_status status = load(&l, dir, parts, threads, quiet);
     for (size_t i = 0; i < l.count; i++) {

@@ -159,7 +159,9 @@ static bool get_text(const iso_st *f, const char *key, char **out)
     return text && (*out = iso_strndup(text, strlen(text)));
 }
 
-static iso_status check_options(const char *path, const iso_st *f, int options, const iso_st_meta_pair *option,
+static bool is_of_data(const char *option) { return strcmp(option, "images") == 0 || strcmp(option, "labels") == 0; }
+
+static iso_status check_options(const char *path, const iso_st *f, int options, const iso_st_meta_pair *option, bool with_data,
                                 iso_error *err)
 {
     for (int i = 0; i < options; i++) {
@@ -190,7 +192,7 @@ static iso_status check_options(const char *path, const iso_st *f, int options, 
     /* Options that are named only where they are not the default. */
     for (int k = 0; k < iso_st_meta_count(f); k++) {
         const char *key = iso_st_meta_key(f, k);
-        bool known = strncmp(key, "option.", 7) != 0;
+        bool known = strncmp(key, "option.", 7) != 0 || (!with_data && is_of_data(key + 7));
         for (int i = 0; i < options && !known; i++) known = strcmp(key + 7, option[i].key) == 0;
         if (!known)
             return iso_fail(err, ISO_E_ARGUMENT,
@@ -239,7 +241,7 @@ iso_status iso_checkpoint_load(const char *path, iso_checkpoint *out, iso_vars *
         status = damaged(path, "of another version", err);
         goto done;
     }
-    if ((status = check_options(path, f, options, option, err)) != ISO_OK) goto done;
+    if ((status = check_options(path, f, options, option, vars != NULL, err)) != ISO_OK) goto done;
     bool good = get_int(f, "epoch", &c.epoch) && get_int(f, "position", &c.position) && get_int(f, "step", &c.step) &&
                 get_int(f, "best_epoch", &c.best_epoch) && get_real(f, "best", &c.best) &&
                 get_real(f, "seconds", &c.seconds) && get_text(f, "log", &c.log) && get_text(f, "history", &c.history);

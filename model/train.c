@@ -233,8 +233,7 @@ static void bound_options(iso_options *o, const iso_train_spec *spec, iso_goal g
     iso_options_real(o, "eta", spec->run.eta);
 }
 
-static iso_status train_options(iso_options *o, const iso_train_spec *spec, iso_goal goal, const iso_train_data *data,
-                                iso_error *err)
+static void train_options(iso_options *o, const iso_train_spec *spec, iso_goal goal)
 {
     iso_options_text(o, "method", spec->method);
     net_options(o, &spec->net);
@@ -244,8 +243,37 @@ static iso_status train_options(iso_options *o, const iso_train_spec *spec, iso_
     iso_options_schedule(o, &spec->run);
     iso_options_int(o, "seed", (int64_t)spec->run.seed);
     iso_options_text(o, "mirror", spec->mirror ? "on" : "off");
-    iso_status status = goal == ISO_GOAL_SUPERVISED ? iso_options_labels(o, data, err) : ISO_OK;
-    return status == ISO_OK ? iso_options_images(o, data, err) : status;
+}
+
+static iso_objective objective_of(const iso_train_spec *spec, iso_goal goal)
+{
+    return (iso_objective){
+        .goal = goal,
+        .sigma = spec->sigma_rule,
+        .sigma_ratio = spec->sigma_lr / spec->run.lr,
+        .kl_weight = spec->kl_weight,
+        .alpha = spec->alpha,
+    };
+}
+
+iso_status iso_train_check(const iso_train_spec *spec, iso_error *err)
+{
+    iso_goal goal = ISO_GOAL_VAE;
+    iso_status status = check_train(spec, &goal, err);
+    if (status == ISO_OK) status = iso_run_check(&spec->run, err);
+    if (status != ISO_OK || !spec->run.resume) return status;
+    iso_options options = {.count = 0};
+    train_options(&options, spec, goal);
+    return iso_loop_resumable(&spec->run, &options, err);
+}
+
+iso_status iso_train_fits(const iso_train_spec *spec, const iso_train_data *counts, iso_error *err)
+{
+    iso_goal goal = ISO_GOAL_VAE;
+    iso_status status = check_train(spec, &goal, err);
+    if (status != ISO_OK || counts->train_count < 1) return status;
+    const iso_objective objective = objective_of(spec, goal);
+    return iso_loop_fits(&spec->net, &objective, &spec->run, counts, err);
 }
 
 iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso_error *err)
@@ -259,19 +287,15 @@ iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso
     if (status == ISO_OK) status = iso_run_check(&spec->run, err);
     if (status != ISO_OK) return status;
 
-    iso_objective objective = {
-        .goal = goal,
-        .sigma = spec->sigma_rule,
-        .sigma_ratio = spec->sigma_lr / spec->run.lr,
-        .kl_weight = spec->kl_weight,
-        .alpha = spec->alpha,
-    };
+    const iso_objective objective = objective_of(spec, goal);
     if ((status = iso_loop_fits(&spec->net, &objective, &spec->run, data, err)) != ISO_OK) return status;
     if (!(options = iso_calloc(1, sizeof *options))) {
         status = iso_fail_memory(err);
         goto done;
     }
-    if ((status = train_options(options, spec, goal, data, err)) != ISO_OK) goto done;
+    train_options(options, spec, goal);
+    if (goal == ISO_GOAL_SUPERVISED && (status = iso_options_labels(options, data, err)) != ISO_OK) goto done;
+    if ((status = iso_options_images(options, data, err)) != ISO_OK) goto done;
     if ((status = iso_model_create(&spec->net, &model, err)) != ISO_OK) goto done;
     if ((status = iso_net_init(model, spec->run.seed, err)) != ISO_OK) goto done;
     if (goal == ISO_GOAL_SUPERVISED && (status = iso_model_set_meta(model, "attributes", data->attributes, err)) != ISO_OK) goto done;

@@ -110,8 +110,13 @@ typedef struct iso_flow_spec {
 /* Whether a run can begin: its numbers, whether PATH and its companions are there or missing as resume and force have it,
  * and whether all three can be written. Both trainings ask first; a caller may before it decodes images. */
 ISO_CHECK iso_status iso_run_check(const iso_run *run, iso_error *err);
-/* The same of a flow, whose options and model are looked at, too. */
+/* All of a training, or of a flow's and its model, that can be found wrong without images; with resume also what PATH.state has against it. */
+ISO_CHECK iso_status iso_train_check(const iso_train_spec *spec, iso_error *err);
 ISO_CHECK iso_status iso_flow_check(const iso_flow_spec *spec, iso_error *err);
+/* Whether it would fit with as many images, which are still to be taken into memory: of `counts` the counts and dim alone are looked at.
+ * ISO_E_MEMORY as below. */
+ISO_CHECK iso_status iso_train_fits(const iso_train_spec *spec, const iso_train_data *counts, iso_error *err);
+ISO_CHECK iso_status iso_flow_fits(const iso_flow_spec *spec, const iso_train_data *counts, iso_error *err);
 
 /* ISO_E_ARGUMENT: impossible options, or files that are there without resume or force, or resumed with other options (epochs
  * may change). ISO_E_NUMERIC: a NaN or infinity, naming the step and what; PATH keeps the last good model.

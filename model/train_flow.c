@@ -31,7 +31,7 @@ iso_status iso_encode_rows(const iso_model *m, const iso_train_data *data, const
     return status;
 }
 
-static iso_status flow_options(iso_options *o, const iso_flow_spec *spec, const iso_train_data *data, iso_error *err)
+static void flow_options(iso_options *o, const iso_flow_spec *spec)
 {
     iso_options_real(o, "beta", spec->beta);
     iso_options_int(o, "depth", spec->depth);
@@ -42,7 +42,6 @@ static iso_status flow_options(iso_options *o, const iso_flow_spec *spec, const 
     iso_options_schedule(o, &spec->run);
     iso_options_int(o, "seed", (int64_t)spec->run.seed);
     iso_options_text(o, "model", iso_model_digest(spec->model));
-    return iso_options_images(o, data, err);
 }
 
 /* data's rows, as rows of the codes: training images first. */
@@ -99,7 +98,19 @@ static iso_status check_data(const iso_train_data *data, iso_error *err)
 iso_status iso_flow_check(const iso_flow_spec *spec, iso_error *err)
 {
     iso_status status = check_flow(spec, err);
-    return status == ISO_OK ? iso_run_check(&spec->run, err) : status;
+    if (status == ISO_OK) status = iso_run_check(&spec->run, err);
+    if (status != ISO_OK || !spec->run.resume) return status;
+    iso_options options = {.count = 0};
+    flow_options(&options, spec);
+    return iso_loop_resumable(&spec->run, &options, err);
+}
+
+iso_status iso_flow_fits(const iso_flow_spec *spec, const iso_train_data *counts, iso_error *err)
+{
+    iso_status status = check_flow(spec, err);
+    if (status != ISO_OK || counts->train_count < 1) return status;
+    const iso_net net = flowed(spec);
+    return iso_loop_fits(&net, &(iso_objective){.goal = ISO_GOAL_FLOW, .beta = spec->beta}, &spec->run, counts, err);
 }
 
 iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data, iso_error *err)
@@ -126,7 +137,8 @@ iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data,
         status = iso_fail_memory(err);
         goto done;
     }
-    if ((status = flow_options(options, spec, data, err)) != ISO_OK) goto done;
+    flow_options(options, spec);
+    if ((status = iso_options_images(options, data, err)) != ISO_OK) goto done;
     iso_train_data own = renumber(data, rows);
     iso_loop_spec loop = {.model = model, .objective = &objective, .run = &spec->run, .data = &own, .codes = codes,
                           .baseline = true, .options = options};

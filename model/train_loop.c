@@ -469,6 +469,8 @@ static iso_status measure(void *ctx, int64_t batch, size_t *bytes, iso_error *er
     if (status == ISO_OK && count && l->data->valid_count % count)
         status = iso_train_step_measure(l->net, o, l->data->valid_count % count, false, l->backend, &rest, err);
     if (status == ISO_OK && !l->backend->device) status = count_beside(l, batch, &host, err);
+    if (status == ISO_OK && !l->backend->device && !l->spec && !l->data->pixels)
+        host.inputs += (size_t)(l->data->train_count + l->data->valid_count) * (size_t)l->data->dim;
     *bytes = train.arena + train.vars + valid.arena + rest.arena + host.saving + (l->spec ? 0 : host.model + host.inputs);
     return status;
 }
@@ -481,6 +483,24 @@ static void free_plans(loop *l)
     iso_vars_free(l->vars);
     l->step = l->valid = l->rest = NULL;
     l->vars = NULL;
+}
+
+static void close_loop(loop *l)
+{
+    free_plans(l);
+    iso_bytes_free(l->bytes);
+    free(l->mirrored);
+    iso_checkpoint_clear(&l->at);
+    free(l->order);
+    free(l->x);
+    free(l->normal);
+    free(l->delta);
+    free(l->labels);
+    free(l->perm);
+    free(l->rows);
+    free(l->saved);
+    free(l->state_path);
+    free(l->csv_path);
 }
 
 /* The images to the device. */
@@ -615,6 +635,25 @@ static iso_status look_at_model(const loop *l, const char **what, iso_error *err
     return status;
 }
 
+/* Of a state that was loaded. */
+static iso_status check_model(const loop *l, const char **what, iso_error *err)
+{
+    iso_status status = look_at_model(l, what, err);
+    if (status != ISO_OK || !*what || l->at.epoch < l->run->epochs) return status;
+    return iso_fail(err, ISO_E_MISMATCH, "--resume: %s, of epoch %" PRId64 ", %s, and all %" PRId64 " epochs are done: %sstart anew with --force",
+                    l->run->path, l->at.best_epoch, *what, l->at.epoch, l->run->schedule == ISO_SCHEDULE_COSINE ? "" : "raise --epochs, or ");
+}
+
+iso_status iso_loop_resumable(const iso_run *run, const iso_options *options, iso_error *err)
+{
+    const char *what;
+    loop l = {.run = run, .state_path = iso_format("%s.state", run->path)};
+    iso_status status = l.state_path ? iso_checkpoint_load(l.state_path, &l.at, NULL, 0, NULL, options->count, options->pair, err) : iso_fail_memory(err);
+    if (status == ISO_OK) status = check_model(&l, &what, err);
+    close_loop(&l);
+    return status;
+}
+
 /* The best epoch begins anew where its model is not there, as long as there are epochs to come. */
 static iso_status resume(loop *l, iso_error *err)
 {
@@ -625,18 +664,14 @@ static iso_status resume(loop *l, iso_error *err)
     if (!counters_agree(l))
         return iso_fail(err, ISO_E_FORMAT, "%s is no usable training state (counters): start anew with --force", l->state_path);
     l->has_state = true;
-    if ((status = look_at_model(l, &what, err)) != ISO_OK) return status;
-    const bool done = l->at.epoch >= l->run->epochs;
-    if (what && done)
-        return iso_fail(err, ISO_E_MISMATCH, "--resume: %s, of epoch %" PRId64 ", %s, and all %" PRId64 " epochs are done: %sstart anew with --force",
-                        l->run->path, l->at.best_epoch, what, l->at.epoch, l->run->schedule == ISO_SCHEDULE_COSINE ? "" : "raise --epochs, or ");
+    if ((status = check_model(l, &what, err)) != ISO_OK) return status;
     if (what) {
         iso_watch_say(&l->run->watch, "%s, of epoch %" PRId64 ", %s: the best epoch is looked for anew", l->run->path, l->at.best_epoch, what);
         l->at.best_epoch = 0;
         l->at.best = INFINITY;
         l->at.model[0] = 0;
     }
-    if (done)
+    if (l->at.epoch >= l->run->epochs)
         iso_watch_say(&l->run->watch, "nothing to do: %" PRId64 " epochs are done; --epochs can be raised", l->at.epoch);
     else
         iso_watch_say(&l->run->watch, "going on after epoch %" PRId64 ", step %" PRId64, l->at.epoch, l->at.step);
@@ -655,24 +690,6 @@ static iso_status start(loop *l, iso_error *err)
     if ((status = save_state(l, err)) != ISO_OK) return status;
     l->at.seconds = 0;
     return save_csv(l, err);
-}
-
-static void close_loop(loop *l)
-{
-    free_plans(l);
-    iso_bytes_free(l->bytes);
-    free(l->mirrored);
-    iso_checkpoint_clear(&l->at);
-    free(l->order);
-    free(l->x);
-    free(l->normal);
-    free(l->delta);
-    free(l->labels);
-    free(l->perm);
-    free(l->rows);
-    free(l->saved);
-    free(l->state_path);
-    free(l->csv_path);
 }
 
 iso_status iso_loop(const iso_loop_spec *spec, iso_error *err)

@@ -44,9 +44,12 @@ typedef struct iso_loop_spec {
 } iso_loop_spec;
 
 /* To be asked before memory is taken for what the loop is given. ISO_E_MEMORY: a training of the net does not fit with its model, its
- * inputs and what saving takes (iso_device_check); on a device its plans alone count. Needs the counts of the data only. */
+ * inputs and what saving takes (iso_device_check); on a device its plans alone count. Needs the counts of the data only: without pixels
+ * their memory is still to be taken, and counts, too. */
 ISO_CHECK iso_status iso_loop_fits(const iso_net *net, const iso_objective *objective, const iso_run *run, const iso_train_data *data,
                                    iso_error *err);
+/* Whether --resume can go on as far as that is known without data: all options but the data's own, the state file and its model. */
+ISO_CHECK iso_status iso_loop_resumable(const iso_run *run, const iso_options *options, iso_error *err);
 ISO_CHECK iso_status iso_loop(const iso_loop_spec *spec, iso_error *err);
 /* The vectors of the listed rows, [count, latent], into `codes`. backend NULL: the CPU. ISO_E_INTERRUPTED: watch.stop said so. */
 ISO_CHECK iso_status iso_encode_rows(const iso_model *m, const iso_train_data *data, const int64_t *rows, int64_t count,

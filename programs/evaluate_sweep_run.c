@@ -111,27 +111,6 @@ static iso_status make_spec(const iso_sweep_job *j, iso_training *t, iso_train_s
     return ISO_OK;
 }
 
-/* All that can be found wrong before images are decoded: the options before there is a folder, then the files in it. */
-static iso_status check_jobs(work *w, bool files, iso_error *err)
-{
-    iso_status status = ISO_OK;
-    for (size_t i = 0; i < w->plan->count && status == ISO_OK; i++) {
-        iso_sweep_job *j = &w->plan->job[i];
-        iso_train_spec train = {0};
-        iso_flow_spec flow = {0};
-        iso_run *run;
-        if (j->reference) continue;
-        status = make_spec(j, &w->training, &train, &flow, &run, err);
-        if (status == ISO_OK && !j->source) status = iso_net_check(&train.net, err);
-        if (status != ISO_OK || !files) continue;
-        if ((status = find_need(w->config, j, run->epochs, err)) != ISO_OK) break;
-        run->resume = j->need != ISO_SWEEP_TRAIN;
-        run->force = j->anew;
-        status = iso_run_check(run, err);
-    }
-    return status;
-}
-
 static iso_status train(work *w, iso_sweep_job *j, iso_error *err)
 {
     iso_training t = w->training; /* its images, with progress of its own */
@@ -166,6 +145,32 @@ static iso_status explain(const iso_sweep_job *j, iso_status status, bool forced
         size_t length = strlen(said.message), end = strlen(advice[i][0]);
         if (length > end && strcmp(said.message + length - end, advice[i][0]) == 0)
             return iso_fail(err, status, "%.*s%s", (int)(length - end), said.message, advice[i][1]);
+    }
+    return status;
+}
+
+/* All that can be found wrong before images are decoded: the options before there is a folder, then the files in it. */
+static iso_status check_jobs(work *w, bool files, iso_error *err)
+{
+    iso_status status = ISO_OK;
+    for (size_t i = 0; i < w->plan->count && status == ISO_OK; i++) {
+        iso_sweep_job *j = &w->plan->job[i];
+        iso_train_spec train = {0};
+        iso_flow_spec flow = {0};
+        iso_run *run;
+        if (j->reference) continue;
+        status = make_spec(j, &w->training, &train, &flow, &run, err);
+        if (status == ISO_OK && !j->source) status = iso_net_check(&train.net, err);
+        if (status != ISO_OK || !files) continue;
+        if ((status = find_need(w->config, j, run->epochs, err)) != ISO_OK) break;
+        run->resume = j->need != ISO_SWEEP_TRAIN;
+        run->force = j->anew;
+        iso_model *source = NULL;
+        if (j->source && (status = iso_model_load(j->source, &source, err)) != ISO_OK) break;
+        flow.model = source;
+        status = j->source ? iso_flow_check(&flow, err) : iso_train_check(&train, err);
+        iso_model_free(source);
+        if (status != ISO_OK) status = explain(j, status, w->config->force, err);
     }
     return status;
 }

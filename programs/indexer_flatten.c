@@ -78,11 +78,13 @@ static iso_status make_spec(const config *c, iso_training *t, iso_flow_spec *out
     return ISO_OK;
 }
 
+static iso_status fits(const void *spec, const iso_train_data *counts, iso_error *err) { return iso_flow_fits(spec, counts, err); }
+
 static iso_status flatten(const config *c, iso_error *err)
 {
     iso_model *model = NULL;
-    iso_training t = {.program = command.program, .quiet = c->quiet};
     iso_flow_spec spec;
+    iso_training t = {.program = command.program, .quiet = c->quiet, .fits = fits, .spec = &spec};
     iso_status status = check(c, err);
     if (status == ISO_OK) status = make_spec(c, &t, &spec, err);
     if (status != ISO_OK) return status;

@@ -148,17 +148,19 @@ static iso_status make_spec(const config *c, iso_training *t, iso_train_spec *ou
     return status;
 }
 
+static iso_status fits(const void *spec, const iso_train_data *counts, iso_error *err) { return iso_train_fits(spec, counts, err); }
+
 static iso_status train(const config *c, iso_error *err)
 {
-    iso_training t = {.program = command.program, .quiet = c->quiet};
     iso_train_spec spec;
+    iso_training t = {.program = command.program, .quiet = c->quiet, .fits = fits, .spec = &spec};
     iso_status status = make_spec(c, &t, &spec, err);
     if (status == ISO_OK) status = iso_run_check(&spec.run, err); /* before decoding, which may take long */
     if (status == ISO_OK && is_supervised(c)) {
         status = iso_training_attributes(&t, c->images, c->attributes, err);
         if (status == ISO_OK) spec.net.classes = iso_attributes_count(t.attributes);
     }
-    if (status == ISO_OK) status = iso_net_check(&spec.net, err);
+    if (status == ISO_OK) status = iso_train_check(&spec, err);
     if (status == ISO_OK) status = iso_training_load(&t, c->images, (int)c->threads, c->strict, err);
     if (status == ISO_OK) status = iso_train(&spec, &t.data, err);
     iso_training_end(&t, c->model, status);
@@ -168,7 +170,7 @@ static iso_status train(const config *c, iso_error *err)
 
 static iso_status find_components(const config *c, iso_error *err)
 {
-    iso_training t = {.program = command.program, .quiet = c->quiet};
+    iso_training t = {.program = command.program, .quiet = c->quiet, .train_only = true};
     iso_pca_spec spec = {.latent = (int)c->latent, .views = (int)c->views, .seed = (uint64_t)c->seed, .path = c->model, .force = c->force,
                          .watch = iso_training_watch(&t)};
     iso_status status = iso_pca_check(&spec, err); /* before decoding, which may take long */

@@ -98,10 +98,17 @@ static int64_t count_part(const iso_dataset *d, iso_part part)
     return count;
 }
 
+static iso_status fits(void *ctx, int64_t train, int64_t valid, iso_error *err)
+{
+    const iso_training *t = ctx;
+    const iso_train_data counts = {.dim = ISO_PIXELS, .train_count = train, .valid_count = valid};
+    return t->fits ? t->fits(t->spec, &counts, err) : ISO_OK;
+}
+
 iso_status iso_training_load(iso_training *t, const char *dir, int threads, bool strict, iso_error *err)
 {
-    unsigned parts = 1u << ISO_PART_TRAIN | 1u << ISO_PART_VALID;
-    iso_status status = iso_dataset_load(dir, parts, threads, t->quiet, &t->dataset, err);
+    unsigned parts = 1u << ISO_PART_TRAIN | (t->train_only ? 0 : 1u << ISO_PART_VALID);
+    iso_status status = iso_dataset_load_if(dir, parts, threads, t->quiet, fits, t, &t->dataset, err);
     if (status != ISO_OK) return status;
     iso_dataset *d = t->dataset;
     list_skipped(t);
@@ -118,7 +125,9 @@ iso_status iso_training_load(iso_training *t, const char *dir, int threads, bool
     t->data.valid_count = choose_rows(t, ISO_PART_VALID, t->data.train_count);
     if (t->data.train_count == 0)
         return iso_fail(err, ISO_E_ARGUMENT, "%s lists none of the training images of %s", t->attribute_file, dir);
-    if (!t->quiet)
+    if (!t->quiet && t->train_only)
+        iso_progress_say(&t->progress, "%" PRId64 " training images", t->data.train_count);
+    else if (!t->quiet)
         iso_progress_say(&t->progress, "%" PRId64 " training images, %" PRId64 " validation images", t->data.train_count,
                          t->data.valid_count);
     if (!t->quiet && t->attributes) {

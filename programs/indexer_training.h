@@ -11,6 +11,9 @@
 typedef struct iso_training {
     const char *program;      /* "indexer train" */
     bool quiet;
+    bool train_only;          /* nothing validates */
+    iso_status (*fits)(const void *spec, const iso_train_data *counts, iso_error *err); /* asked before images are decoded; NULL: nobody is */
+    const void *spec;
     iso_dataset *dataset;
     iso_train_data data;      /* into the dataset, the rows and the labels below */
     int64_t *rows;
@@ -25,7 +28,7 @@ typedef struct iso_training {
 /* For supervised training, before the images are loaded: the attributes to learn, of `file` or, where that is NULL, of
  * DIR/list_attr_celeba.txt. The data then have labels, and no images that the file does not list (fatal with strict). */
 ISO_CHECK iso_status iso_training_attributes(iso_training *t, const char *dir, const char *file, iso_error *err);
-/* Decodes DIR's training and validation images; lists what was skipped on stderr (fatal with strict). */
+/* Decodes DIR's training and, unless train_only, validation images; lists what was skipped on stderr (fatal with strict). */
 ISO_CHECK iso_status iso_training_load(iso_training *t, const char *dir, int threads, bool strict, iso_error *err);
 /* Callbacks that print on stderr and stop on SIGINT; t must outlive the run. */
 iso_watch iso_training_watch(iso_training *t);

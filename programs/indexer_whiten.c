@@ -59,7 +59,7 @@ static iso_status check(const config *c, iso_error *err)
 static iso_status whiten(const config *c, iso_error *err)
 {
     iso_model *model = NULL;
-    iso_training t = {.program = command.program, .quiet = c->quiet};
+    iso_training t = {.program = command.program, .quiet = c->quiet, .train_only = true};
     iso_status status = check(c, err);
     if (status == ISO_OK) status = iso_model_load(c->model, &model, err);
     iso_whiten_spec spec = {.model = model,

@@ -227,6 +227,7 @@ static void test_check(void **state)
     there_is = 50 * GiB;
     err = (iso_error){0};
     c.fails = true;
+    err = (iso_error){0};
     assert_int_equal(iso_device_full(&fake, "encoding", measure, &c, 2, &err), ISO_E_MEMORY);
     assert_string_equal(err.message, "");
     assert_int_equal(iso_device_check(&fake, "encoding", measure, &c, 2, &err), ISO_E_UNSUPPORTED);
@@ -316,6 +317,16 @@ static int limited(void)
     /* Found before the parameters themselves are made, which would not fit. */
     if (train_net(300, 0, 1, NULL, &err) != ISO_E_MEMORY || !strstr(err.message, "training with a batch of 1 needs ")) return 13;
     if (train_net(1 << 20, 2, 1, m, &err) != ISO_E_MEMORY || !strstr(err.message, "training with a batch of 1 needs ")) return 14;
+    /* And before images are decoded: what these still take counts. */
+    iso_train_data counts = {.dim = ISO_PIXELS, .train_count = IMAGES};
+    iso_train_spec spec = {.net = net, .method = "vae", .run = {.path = "m", .epochs = 1, .batch = 1, .lr = 1e-3, .eta = 0.2}};
+    const iso_flow_spec flow = {.model = m, .beta = 1, .depth = 2, .length = 8, .run = spec.run};
+    if (iso_train_fits(&spec, &counts, &err) != ISO_OK || iso_flow_fits(&flow, &counts, &err) != ISO_OK) return 15;
+    spec.run.batch = IMAGES;
+    if (iso_train_fits(&spec, &counts, &err) != ISO_E_MEMORY || proposed(err.message, "out of memory: training with a batch of 200 needs ") < 1) return 16;
+    spec.run.batch = 1;
+    counts.valid_count = (int64_t)LIMIT_MiB * (1 << 20) / ISO_PIXELS;
+    if (iso_train_fits(&spec, &counts, &err) != ISO_E_MEMORY || iso_flow_fits(&flow, &counts, &err) != ISO_E_MEMORY) return 17;
     iso_model_free(m);
     return 0;
 }

@@ -40,12 +40,34 @@ indexer info --db "$work/none.db"
 expect 'no such database' 1
 has "$said" 'indexer encode' 'what to do'
 
-# ---- encoding forty faces
+# ---- forty faces and a model
 must "$bin/drawfaces" --output "$work/drawn" --count 40 --quiet
 faces=$work/drawn/img_align_celeba
 printf 'no picture' >"$faces/"$'odd\n\xe9.jpg'
 must "$bin/indexer" train --images "$work/drawn" --model "$work/model" --method vae --width 2 --latent 6 --epochs 1 --batch 10 --quiet
 cp "$work/drawn/list_attr_celeba.txt" "$work/other"
+
+# ---- what can be known before images are decoded is told then
+again=(--images "$work/drawn" --model "$work/model" --resume --method vae --width 2 --latent 6 --batch 10)
+indexer train "${again[@]}" --epochs 1
+expect 'train --resume' 0
+has "$said" ' training images, ' 'what decoding says'
+indexer train "${again[@]}" --epochs 2 --lr 1e-3
+expect 'train --resume with another option' 2
+has "$said" '--lr 0.0001, now it is 0.001' 'another option'
+[[ $said != *'training images'* ]] || { echo '--resume: images were decoded in vain'; failed=1; }
+if ! grep -qa __asan_init "$bin/indexer"; then
+    for o in 'train --width 128 --model' "flatten --length 300000 --model $work/model --output"; do
+        # shellcheck disable=SC2086 # its words are plain
+        (ulimit -S -v 1500000 && OMP_NUM_THREADS=1 exec timeout 20 "$bin/indexer" $o "$work/none" --images "$work/drawn" --batch 30) >"$work/out" 2>"$work/said"
+        rc=$? said=$(<"$work/said")
+        expect "${o%% *}: a batch that does not fit" 1
+        has "$said" 'out of memory: training with a batch of ' "${o%% *}: a batch that does not fit"
+        [[ $said != *'training images'* ]] || { echo "${o%% *}: images were decoded in vain"; failed=1; }
+    done
+fi
+
+# ---- encoding forty faces
 db=$work/f.db
 indexer encode --images "$work/drawn" --model "$work/model" --db "$db"
 expect encode 0
@@ -87,6 +109,7 @@ rm "$db"/.isoface-*
 indexer train --images "$work/drawn" --model "$work/pca" --method pca --latent 6
 expect 'train --method pca' 0
 has "$said" '6 components explain ' 'the share of the variance'
+[[ $said != *validation* ]] || { echo 'pca reads validation images'; failed=1; }
 [[ ! -e $work/pca.state && ! -e $work/pca.csv ]] || { echo 'pca wrote more than its model'; failed=1; }
 for o in '--arch celeba' '--width 128' '--alpha 10' '--eta 0.2' '--kl-weight 0' '--sigma optimal' '--sigma-lr 0.01' '--epochs 100' \
     '--batch 100' '--lr 1e-4' '--schedule constant' '--warmup 0' '--warmup 10' --mirror --resume; do
@@ -115,6 +138,20 @@ expect whiten 0
 has "$said" 'vectors of 6 numbers' 'what whitening says'
 [[ -z $out && ! -e $work/white.state && ! -e $work/white.csv ]] || { echo 'whiten wrote more than its model'; failed=1; }
 cp "$work/white" "$work/white1"
+# validation images are not even opened
+cp -r "$work/drawn" "$work/some"
+for f in $(sed -n 's/ 1$//p' "$work/some/list_eval_partition.txt"); do echo damaged >"$work/some/img_align_celeba/$f"; done
+indexer whiten --images "$work/some" --model "$work/model" --output "$work/white" --force --strict
+expect 'whiten by the training images alone' 0
+cmp "$work/white" "$work/white1" || { echo 'whitened by other images'; failed=1; }
+indexer train --images "$work/some" --model "$work/pca-some" --method pca --latent 6 --strict
+expect 'pca of the training images alone' 0
+cmp "$work/pca" "$work/pca-some" || { echo 'components of other images'; failed=1; }
+sed -i 's/ 0$/ 2/' "$work/some/list_eval_partition.txt"
+indexer whiten --images "$work/some" --model "$work/model" --output "$work/white" --force
+expect 'whiten without training images' 2
+has "$said" 'of its partition file: 0' 'whiten without training images'
+rm -r "$work/some"
 indexer whiten --images "$work/drawn" --model "$work/model" --output "$work/white"
 expect 'a whitened model that is there' 2
 has "$said" '--force' 'a whitened model that is there'

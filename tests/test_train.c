@@ -514,6 +514,56 @@ static void test_replaced_model(void **unused)
     free(path), free(other);
 }
 
+/* What --resume cannot go on with is known before there are images, but for what is known of these alone. */
+static void must_not_go_on(const iso_train_spec *spec, iso_status status, const char *part)
+{
+    iso_error err = {0};
+    assert_int_equal(iso_train_check(spec, &err), status);
+    if (!strstr(err.message, part)) fail_msg("\"%s\" does not say \"%s\"", err.message, part);
+}
+
+static void test_checked_early(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_error err = {0};
+    iso_train_data data = image_data();
+    char *path = place("early"), *flat = place("early-flow"), *other = place("early-other"), *state = iso_format("%s.state", path);
+    iso_train_spec spec = image_spec(path, &w);
+    must_train(&spec, &data);
+    spec.run.resume = true;
+    assert_int_equal(iso_train_check(&spec, &err), ISO_OK);
+    spec.alpha = 20;
+    must_not_go_on(&spec, ISO_E_ARGUMENT, "--alpha 10, now it is 20");
+    spec.alpha = 10;
+    spec.run.warmup = 5;
+    must_not_go_on(&spec, ISO_E_ARGUMENT, "trained without --warmup 5");
+    spec.run.warmup = 0;
+    spec.method = "magic";
+    must_not_go_on(&spec, ISO_E_ARGUMENT, "magic");
+    spec.method = "isometric";
+
+    iso_model *model = NULL;
+    assert_int_equal(iso_model_load(path, &model, NULL), ISO_OK);
+    iso_flow_spec flow = {.model = model, .beta = 1, .depth = 2, .length = 4,
+                          .run = {.path = flat, .epochs = 1, .batch = 8, .lr = 1e-3, .eta = 0.2, .threads = 1, .watch = watch(&w)}};
+    must_flow(&flow, &data);
+    flow.run.resume = true;
+    assert_int_equal(iso_flow_check(&flow, &err), ISO_OK);
+    flow.beta = 2;
+    assert_int_equal(iso_flow_check(&flow, &err), ISO_E_ARGUMENT);
+    assert_non_null(strstr(err.message, "--beta 1, now it is 2"));
+    iso_model_free(model);
+
+    assert_int_equal(rename(path, other), 0);
+    must_not_go_on(&spec, ISO_E_MISMATCH, "is gone");
+    spec.run.epochs++; /* the best is looked for anew */
+    assert_int_equal(iso_train_check(&spec, &err), ISO_OK);
+    assert_int_equal(truncate(state, 1000), 0);
+    must_not_go_on(&spec, ISO_E_FORMAT, "early.state");
+    free(path), free(flat), free(other), free(state);
+}
+
 /* Gives one item of a state's metadata another value; NULL: takes it away. */
 static void change_state(const char *path, const char *key, const char *value)
 {
@@ -861,7 +911,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loss_falls), cmocka_unit_test(test_flat_manifold),
         cmocka_unit_test(test_files),   cmocka_unit_test(test_older_state), cmocka_unit_test(test_counters),
-        cmocka_unit_test(test_resume),  cmocka_unit_test(test_stopped_validation), cmocka_unit_test(test_pace), cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_resume),  cmocka_unit_test(test_stopped_validation), cmocka_unit_test(test_pace), cmocka_unit_test(test_checked_early), cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_full_disk), cmocka_unit_test(test_flow),
     };
     return cmocka_run_group_tests_name("train", tests, set_up, tear_down);
