@@ -2,6 +2,7 @@
 
 #include <cblas.h>
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 
 #include "base/blas.h"
@@ -39,7 +40,7 @@ iso_status iso_eigen(int n, double *A, double *value, iso_error *err)
     if (!status) {
         /* In a parallel region OpenBLAS uses one thread: on a small matrix several wait for one another longer than they
          * work, and on a busy machine a hundred times as long. */
-#pragma omp parallel num_threads(2) if (n < SMALL)
+#pragma omp parallel num_threads(2) if (n < SMALL && omp_get_max_threads() > 1)
 #pragma omp master
         dsyevd_("V", "L", &size, A, &size, value, work, &room, iwork, &ints, &info);
         if (info)

@@ -1,6 +1,9 @@
 /* test_scorer.c: eigenvalues, the shrinkage, and the query vector from moments; through databases: test_contrast.c. */
 #include "tests/scorer_common.h"
 
+#include <dirent.h>
+#include <omp.h>
+
 #include "base/eigen.h"
 
 static void test_eigen(void **s)
@@ -30,6 +33,29 @@ static void test_eigen(void **s)
     A[0] = 5;
     OK(iso_eigen(1, A, value, &err));
     assert_true(value[0] == 5 && fabs(A[0]) == 1);
+}
+
+static int threads(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    int count = -2; /* . and .. */
+    assert_non_null(d);
+    while (readdir(d)) count++;
+    closedir(d);
+    return count;
+}
+
+/* The first test of all, before anything else begins threads. */
+static void test_one_thread(void **s)
+{
+    (void)s;
+    double A[4] = {2, 1, 1, 2}, value[2];
+    const int before = threads();
+    omp_set_num_threads(1);
+    OK(iso_eigen(2, A, value, &err));
+    assert_true(fabs(value[0] - 1) < 1e-12 && fabs(value[1] - 3) < 1e-12);
+    assert_int_equal(threads(), before);
+    omp_set_num_threads(omp_get_num_procs());
 }
 
 static void test_names(void **s)
@@ -149,6 +175,7 @@ static void test_direction_without_variance(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_thread),
         cmocka_unit_test(test_eigen),       cmocka_unit_test(test_names),
         cmocka_unit_test(test_shrinkage),   cmocka_unit_test(test_bad_moments),
         cmocka_unit_test(test_direction_without_variance),
