@@ -185,6 +185,13 @@ static char *follow(const char *path)
     return NULL;
 }
 
+/* A container's bind mount of one file. Kernels before 5.8 do not tell: renaming then fails. */
+static bool is_mounted(const char *path)
+{
+    struct statx st;
+    return statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE, &st) == 0 && (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
 /* A link keeps being a link: the file it points to is replaced, or made. */
 static iso_status resolve(iso_file *f, const char *path, struct stat *target, bool *exists, iso_error *err)
 {
@@ -194,6 +201,8 @@ static iso_status resolve(iso_file *f, const char *path, struct stat *target, bo
         return iso_fail(err, ISO_E_IO, "cannot write %s: it is a folder", path);
     if (*exists && !S_ISREG(target->st_mode))
         return iso_fail(err, ISO_E_IO, "cannot write %s: it is not a regular file", path);
+    if (*exists && is_mounted(path))
+        return iso_fail(err, ISO_E_IO, "cannot write %s: it is mounted as a single file, which cannot be replaced; mount its folder", path);
     f->path = *exists ? realpath(path, NULL) : follow(path);
     if (!f->path) return iso_fail_errno(err, "cannot write %s", path);
     f->folder = folder_of(f->path);

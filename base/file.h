@@ -12,6 +12,7 @@
  * Until iso_file_commit nothing is visible under `path`. */
 typedef struct iso_file iso_file;
 
+/* ISO_E_IO also where there is something that could not be replaced: a folder, a device, a file that is itself a mount. */
 ISO_CHECK iso_status iso_file_create(const char *path, iso_file **out, iso_error *err);
 /* The stream to write to; owned by the file. Its descriptor can be read and mapped, too. */
 FILE *iso_file_stream(iso_file *f);

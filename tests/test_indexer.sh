@@ -105,6 +105,17 @@ must "$bin/indexer" encode --images "$work/drawn" --db "$db" --quiet
     && ! -e $db/.isoface-compact.tmp && ! -e $db/.isoface-import.tmp ]] || { echo 'temporary files'; failed=1; }
 rm "$db"/.isoface-*
 
+# ---- a file that is itself a mount cannot be replaced: found before the first epoch
+if unshare -rm true 2>>"$work/log"; then
+    touch "$work/mounted"
+    unshare -rm sh -c 'mount --bind "$1" "$2" && shift 2 && exec "$@"' sh "$work/other" "$work/mounted" \
+        "$bin/indexer" train --images "$work/missing" --model "$work/mounted" --force >"$work/out" 2>"$work/said"
+    rc=$? said=$(<"$work/said")
+    expect 'a model that is mounted' 1
+    has "$said" 'mount its folder' 'a model that is mounted'
+    rm "$work/mounted"
+fi
+
 # ---- principal components
 indexer train --images "$work/drawn" --model "$work/pca" --method pca --latent 6
 expect 'train --method pca' 0
