@@ -115,8 +115,8 @@ static iso_split *split_of(iso_evaluation *e, const listed *item)
 /* Two items may share a row (the same name in two folders): of these the first counts. */
 static iso_status count_items(iso_evaluation *e, const reading *r, iso_error *err)
 {
-    bool *met = iso_calloc((size_t)e->matches.rows, sizeof *met);
-    if (!met) return iso_fail_memory(err);
+    listed **of_row = iso_calloc((size_t)e->matches.rows, sizeof *of_row);
+    if (!of_row) return iso_fail_memory(err);
     e->matches.items = (int64_t)r->items;
     e->matches.rows_without_item = e->matches.rows;
     for (int64_t i = 0; i < e->matches.items; i++) {
@@ -124,13 +124,15 @@ static iso_status count_items(iso_evaluation *e, const reading *r, iso_error *er
         e->matches.items_without_row += item->row < 0;
         if (item->row < 0) continue;
         e->matches.items_without_part += item->part < 0;
-        e->matches.items_doubled += met[item->row];
-        iso_split *to = met[item->row] ? NULL : split_of(e, item);
-        if (to) item->place = to->count++;
-        e->matches.rows_without_item -= !met[item->row];
-        met[item->row] = true;
+        e->matches.items_doubled += of_row[item->row] != NULL;
+        e->matches.rows_without_item -= !of_row[item->row];
+        if (!of_row[item->row]) of_row[item->row] = item;
     }
-    free(met);
+    for (int64_t row = 0; row < e->matches.rows; row++) {
+        iso_split *to = of_row[row] ? split_of(e, of_row[row]) : NULL;
+        if (to) of_row[row]->place = to->count++;
+    }
+    free(of_row);
     return ISO_OK;
 }
 

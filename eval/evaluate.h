@@ -14,14 +14,14 @@
 #include "eval/precision.h"
 #include "indexer/store.h"
 
-/* The items of one part of the data set, in the order of their ids. */
+/* The items of one part of the data set, in the attribute file's order: what is drawn of them, or ties, is the same whatever ids they got. */
 typedef struct iso_split {
     int part;            /* 0 trains, 1 validates, 2 tests */
     int64_t count;
     const float **vector;/* [count] of dim numbers, as stored, not normalised: in the database's own pages, nothing is copied */
     uint8_t *attribute;  /* [count, attributes] 0 or 1 */
     uint64_t *id;        /* [count] of the items */
-    int64_t *row;        /* [count] which row of the attribute file an item belongs to, from 0 */
+    int64_t *row;        /* [count] which row of the attribute file an item belongs to, from 0; rising */
 } iso_split;
 
 /* What the database and the files share, and what they do not. */

@@ -92,6 +92,17 @@ if command -v python3 >/dev/null; then
         cp "$work/kept" "$work/out"
     done
 fi
+# a file that was encoded later than the rest has the last id, and the same part in all figures
+f=$(sed -n 's/ 0$//p' "$work/drawn/list_eval_partition.txt" | head -n 1)
+cp -r "$work/pca.db" "$work/later.db"
+must "$bin/indexer" remove --db "$work/later.db" --path "$f"
+must "$bin/indexer" encode --images "$work/drawn" --db "$work/later.db" --quiet
+for d in pca later; do
+    call evaluate precision --images "$work/drawn" --db "$work/$d.db" --examples 1,5,10 --draws 3 --per-attribute --quiet
+    expect "$d.db" 0
+    grep -v ^database "$work/out" >"$work/figures-$d"
+done
+cmp "$work/figures-pca" "$work/figures-later" || { echo 'figures depend on ids'; failed=1; }
 call evaluate precision --images "$work/drawn" --db "$work/pca.db" --scorer contrast
 has "$out" 'scorer contrast' 'the table names the scorer'
 

@@ -333,8 +333,8 @@ static char *file(const char *name, const char *text)
     return p;
 }
 
-/* The folder of a database. */
-static char *database_of(const char *name, int items)
+/* The folder of a database, which got its items in this order or the other one. */
+static char *database_in_order(const char *name, int items, bool backwards)
 {
     static const char *const path[] = {"000001.jpg", "a/000002.jpg", "000003.jpg", "000004.jpg", "not listed.jpg", "000005.jpg"};
     static const float vector[][2] = {{1, 0}, {0.9f, 0.1f}, {0, 1}, {2, 0.1f}, {1, 1}, {0.1f, 3}};
@@ -347,7 +347,8 @@ static char *database_of(const char *name, int items)
     iso_txn *t;
     OK(iso_store_open(dir, ISO_STORE_CREATE, &spec, &s, &err));
     OK(iso_txn_begin(s, true, &t, &err));
-    for (int i = 0; i < items; i++) {
+    for (int k = 0; k < items; k++) {
+        const int i = backwards ? items - 1 - k : k;
         iso_item item = {.path = path[i], .size = 1, .hash = {(uint64_t)i + 1, 0}, .width = 1, .height = 1};
         OK(iso_item_put(t, &item, vector[i], &err));
     }
@@ -355,6 +356,8 @@ static char *database_of(const char *name, int items)
     iso_store_close(s);
     return dir;
 }
+
+static char *database_of(const char *name, int items) { return database_in_order(name, items, false); }
 
 static const char attribute_text[] = "6\nOne Two \n000001.jpg  1 -1\n000002.jpg  1 -1\n000003.jpg -1  1\n000004.jpg  1 -1\n000005.jpg -1  1\n000006.jpg  1  1\n";
 static const char partition_text[] = "000001.jpg 0\n000002.jpg 0\n000003.jpg 0\n000004.jpg 2\n000005.jpg 2\n000006.jpg 2\n";
@@ -385,6 +388,21 @@ static void a_database_is_matched_by_path(void **unused)
     assert_int_equal(iso_evaluation_precision(e, ISO_CONTRAST, &p, &err), ISO_E_ARGUMENT); /* loaded without */
     assert_null(p);
     assert_true(e->query.row[0] == 0 && e->query.row[1] == 1 && e->query.row[2] == 2 && e->test.row[0] == 3 && e->test.row[1] == 4);
+    iso_evaluation_free(e);
+}
+
+/* Examples are drawn, and ties are broken, in the order of the files: ids come from when an image was encoded. */
+static void ids_change_nothing(void **unused)
+{
+    (void)unused;
+    const char *db = database_in_order("backwards", 6, true);
+    char *attributes = file("attr", attribute_text), *partition = file("part", partition_text);
+    iso_evaluation *e;
+    OK(iso_evaluation_open(db, attributes, partition, 0, 2, false, &e, &err));
+    assert_true(e->query.count == 3 && e->test.count == 2);
+    for (int i = 0; i < 3; i++) assert_true(e->query.row[i] == i && e->query.attribute[2 * i] == (i < 2) && e->query.id[i] == 6 - (uint64_t)i);
+    assert_true(e->test.row[0] == 3 && e->test.id[0] == 3 && e->test.row[1] == 4 && e->test.id[1] == 1);
+    assert_true(e->query.vector[1][0] == 0.9f && e->test.vector[1][1] == 3);
     iso_evaluation_free(e);
 }
 
@@ -644,7 +662,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_definition), cmocka_unit_test(a_wrong_answer_is_seen),     cmocka_unit_test(golden_values),
         cmocka_unit_test(ties_go_to_the_lower_row), cmocka_unit_test(pair_limits_are_strict),   cmocka_unit_test(threads_do_not_matter),
-        cmocka_unit_test(bad_vectors_and_empty_parts), cmocka_unit_test(a_database_is_matched_by_path), cmocka_unit_test(an_image_counts_once), cmocka_unit_test(what_does_not_fit_is_said),
+        cmocka_unit_test(bad_vectors_and_empty_parts), cmocka_unit_test(a_database_is_matched_by_path), cmocka_unit_test(ids_change_nothing), cmocka_unit_test(an_image_counts_once), cmocka_unit_test(what_does_not_fit_is_said),
         cmocka_unit_test(contrast_follows_the_definition), cmocka_unit_test(examples_without_direction_are_left_out),
         cmocka_unit_test(the_background_is_the_whole_database), cmocka_unit_test(splits_are_reduced_to_common_rows),
         cmocka_unit_test(sums_are_those_of_a_plain_loop), cmocka_unit_test(sums_in_pieces_change_nothing), cmocka_unit_test(kernels_agree), cmocka_unit_test(near_images_are_told_apart), cmocka_unit_test(lines_of_any_form_are_read),
