@@ -279,6 +279,9 @@ static iso_status measure(iso_comparison *c, iso_compared_model *m, const iso_ev
 {
     iso_precision *p = NULL;
     iso_few *f = NULL;
+    iso_progress progress = {0};
+    iso_few_options few = c->few;
+    if (!c->quiet) few.progress = iso_evaluate_asking, few.ctx = &progress;
     iso_status status = iso_evaluation_precision(e, c->scorer[s], &p, why);
     if (!status && p->singles == 0)
         status = iso_fail(why, ISO_E_MISMATCH,
@@ -286,7 +289,8 @@ static iso_status measure(iso_comparison *c, iso_compared_model *m, const iso_ev
                           iso_part_name[c->query_part], iso_part_name[c->test_part]);
     if (!status && p->single_sets == 0)
         status = iso_fail(why, ISO_E_NUMERIC, "no attribute's examples have a direction");
-    if (!status && c->with_few) status = iso_evaluation_few(e, c->scorer[s], &c->few, &f, why);
+    if (!status && c->with_few) status = iso_evaluation_few(e, c->scorer[s], &few, &f, why);
+    iso_progress_end(&progress);
     if (status)
         iso_few_free(f), iso_precision_free(p);
     else

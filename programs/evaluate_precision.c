@@ -8,6 +8,7 @@
 
 #include "base/args.h"
 #include "base/file.h"
+#include "base/progress.h"
 #include "eval/evaluate.h"
 #include "programs/evaluate.h"
 #include "programs/evaluate_print.h"
@@ -35,7 +36,7 @@ static const iso_option options[] = {
     {"per-attribute", 0, ISO_ARG_FLAG, offsetof(config, per_attribute), NULL, "also a line for each attribute", 0, 0},
     {"format", 0, ISO_ARG_CHOICE, offsetof(config, format), "table|json", "how to print (default: table)", 0, 0},
     {"threads", 0, ISO_ARG_INT, offsetof(config, threads), "N", "threads to use (default: all)", 1, 1024},
-    {"timing", 0, ISO_ARG_FLAG, offsetof(config, timing), NULL, "the seconds that reading and the table took, on stderr", 0, 0},
+    {"timing", 0, ISO_ARG_FLAG, offsetof(config, timing), NULL, "the seconds that reading, the table and the few examples took, on stderr", 0, 0},
     {"quiet", 'q', ISO_ARG_FLAG, offsetof(config, quiet), NULL, "no notes on stderr", 0, 0},
     {NULL, 0, 0, 0, NULL, NULL, 0, 0}};
 
@@ -96,6 +97,7 @@ static iso_status evaluate(config *c, iso_error *err)
     iso_precision *p = NULL;
     iso_few *f = NULL;
     iso_few_options few = {0};
+    iso_progress progress = {0};
     iso_status status = find_files(c, err);
     if (status) goto done;
     if ((status = few_options(c, &few, err))) goto done;
@@ -114,13 +116,17 @@ static iso_status evaluate(config *c, iso_error *err)
         status = iso_fail(err, ISO_E_NUMERIC, "no attribute's examples have a direction with --scorer %s", c->scorer);
         goto done;
     }
+    const double asking = omp_get_wtime();
+    if (!c->quiet) few.progress = iso_evaluate_asking, few.ctx = &progress;
     if (c->examples && (status = iso_evaluation_few(e, scoring, &few, &f, err))) goto done;
+    if (c->timing && f) fprintf(stderr, "%s: %.4f s for the few examples\n", program, omp_get_wtime() - asking);
     if (f && !c->quiet) iso_evaluate_few_short(program, e, f);
     if (f && !c->quiet) iso_evaluate_few_lost(program, NULL, e, f);
     if (strcmp(c->format, "json") == 0) iso_evaluate_json(c->db, c->scorer, e, p, f);
     else iso_evaluate_table(c->db, c->scorer, c->per_attribute, e, p, f);
     if (fflush(stdout) || ferror(stdout)) status = iso_fail_errno(err, "cannot write the results");
 done:
+    iso_progress_end(&progress);
     iso_few_free(f);
     iso_precision_free(p);
     iso_evaluation_free(e);

@@ -56,4 +56,12 @@ for scorer in sum contrast; do
     has "$said" 'Bald' "$scorer: left out"
     has "$said" 'left out with n = 200' "$scorer: too few"
 done
+
+# ---- on a terminal the few examples, which take longest, are told; and their seconds
+if command -v script >/dev/null; then
+    TERM=xterm script -qec "$(printf '%q ' "$bin/evaluate" precision --images "$work/drawn" --db "$work/p.db" --examples 1,5)" /dev/null >"$work/shown"
+    has "$(<"$work/shown")" 'asking with few examples 0/' 'on a terminal'
+fi
+precision --examples 1,5 --timing --quiet
+same "$(grep -cE ' [0-9.]+ s for the (table|few examples)$' "$work/said")" 2 '--timing'
 exit $failed

@@ -309,6 +309,38 @@ static void nothing_else_changes_a_figure(void **unused)
     drop(&d);
 }
 
+typedef struct heard {
+    int calls;
+    int64_t done, total;
+} heard;
+
+static void hear(void *ctx, int64_t done, int64_t total)
+{
+    heard *h = ctx;
+    assert_true(h->calls++ ? done >= h->done && total == h->total : done == 0);
+    h->done = done, h->total = total;
+}
+
+/* All that is asked is told, from nothing on. */
+static void progress_is_told(void **unused)
+{
+    (void)unused;
+    data d = make(5, 60, 50, 4);
+    heard h = {0};
+    iso_few_options o = options("1,2000,3", 200, 3);
+    o.progress = hear, o.ctx = &h;
+    iso_few *f;
+    OK(run(&d, &o, &f));
+    int64_t asked = 0;
+    for (int i = 0; i < f->singles; i++) asked += 200 * ((f->single[i].queries >= 1) + (f->single[i].queries >= 3));
+    for (int i = 0; i < f->doubles; i++) asked += 200 * ((f->dbl[i].queries >= 1) + (f->dbl[i].queries >= 3));
+    assert_true(asked > 1024 && h.calls > 2);
+    assert_true(h.done == asked && h.total == asked);
+    assert_null(f->options.progress);
+    iso_few_free(f);
+    drop(&d);
+}
+
 /* Every holder is drawn about equally often: with one example the answer is known from the example alone. */
 static void draws_are_uniform(void **unused)
 {
@@ -378,7 +410,7 @@ int main(void)
     begin_random(20221);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_definition),        cmocka_unit_test(a_wrong_answer_is_seen),
-        cmocka_unit_test(all_examples_are_the_whole_protocol), cmocka_unit_test(nothing_else_changes_a_figure),
+        cmocka_unit_test(all_examples_are_the_whole_protocol), cmocka_unit_test(progress_is_told), cmocka_unit_test(nothing_else_changes_a_figure),
         cmocka_unit_test(draws_are_uniform),             cmocka_unit_test(lists_are_checked),
         cmocka_unit_test(contrast_follows_the_definition), cmocka_unit_test(draws_without_direction_are_left_out),
     };
