@@ -282,6 +282,14 @@ static iso_status feed_step(loop *l, int64_t position, int64_t step, iso_error *
     return feed(l, l->step, true, (uint64_t)step, err);
 }
 
+/* What a device could not do as it should, once that is known: it costs time, and nothing else shows it. */
+static void tell_detour(const loop *l)
+{
+    char text[600];
+    iso_plan_tell(l->step->plan, text, sizeof text);
+    if (text[0]) iso_watch_say(&l->run->watch, "on the device: %s", text);
+}
+
 static iso_status train_epoch(loop *l, iso_error *err)
 {
     iso_status status = ISO_OK;
@@ -305,6 +313,7 @@ static iso_status train_epoch(loop *l, iso_error *err)
             if (!isnan(term[t])) l->at.sum[t] += term[t];
         l->at.position++;
         l->done += l->batch;
+        if (l->done == 3 * l->batch) tell_detour(l); /* a plan becomes a graph at its second run */
         if (l->run->watch.tick)
             l->run->watch.tick(l->run->watch.ctx, &(iso_tick){l->at.epoch + 1, l->run->epochs, l->done, l->total, iso_now() - l->began, term});
         if (iso_watch_stop(&l->run->watch)) return interrupted(l, err);
