@@ -130,9 +130,6 @@ ISO_CHECK iso_status iso_store_beside(const iso_store *s, const char *name, char
  * may have the store open. The store can only be closed then. */
 iso_status iso_store_replace(iso_store *s, const char *temporary, const char *data, iso_error *err);
 
-/* A vector by the transaction's places; NULL where LMDB has to look. */
-const float *iso_places_vector(const iso_txn *t, uint64_t id);
-
 /* Sums apart from a transaction, to be merged: one thread at a time each. account: how many of n
  * vectors were added; the next, if any, is not finite or has no direction. */
 iso_sums *iso_sums_new(int dim); /* NULL: no memory */

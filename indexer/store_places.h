@@ -20,5 +20,7 @@ void iso_places_free(iso_places *p);
 bool iso_txn_use_places(iso_txn *t, const iso_places *p);
 /* Asks the memory for an item's vector, where the transaction has places; does not wait. */
 void iso_item_vector_ahead(const iso_txn *t, uint64_t id);
+/* A vector by the transaction's places, until it ends; NULL where LMDB has to look. Unlike all else of a transaction, from any thread at any time. */
+const float *iso_places_vector(const iso_txn *t, uint64_t id);
 
 #endif

@@ -13,7 +13,26 @@
 #define INDEX_NAME "index.faiss"
 #define FLAT_BELOW 100000 /* items: an exact search takes a few milliseconds */
 
-/* ---- reading the store's vectors for a build ---- */
+/* ---- reading the store's vectors ---- */
+
+/* out = z / |z|; a vector of zeros stays as it is. */
+static bool to_unit(const float *z, int dim, float *out)
+{
+    double square = 0;
+    for (int j = 0; j < dim; j++) square += (double)z[j] * z[j];
+    if (!isfinite(square)) return false;
+    double scale = square > 0 ? 1 / sqrt(square) : 0;
+    for (int j = 0; j < dim; j++) out[j] = (float)(z[j] * scale);
+    return true;
+}
+
+static iso_status unit_of(const iso_store *store, uint64_t id, const float *z, int dim, float *out, iso_error *err)
+{
+    if (to_unit(z, dim, out)) return ISO_OK;
+    return iso_fail(err, ISO_E_FORMAT, "item %llu of %s has a vector that is not finite: see 'indexer verify'", (unsigned long long)id, iso_store_dir(store));
+}
+
+/* ---- for a build ---- */
 
 typedef struct reader {
     iso_store *store;
@@ -33,17 +52,6 @@ static iso_status reader_rewind(void *ctx, iso_error *err)
     return iso_cursor_open(r->txn, 0, &r->cursor, err);
 }
 
-/* out = z / |z|; a vector of zeros stays as it is. */
-static bool to_unit(const float *z, int dim, float *out)
-{
-    double square = 0;
-    for (int j = 0; j < dim; j++) square += (double)z[j] * z[j];
-    if (!isfinite(square)) return false;
-    double scale = square > 0 ? 1 / sqrt(square) : 0;
-    for (int j = 0; j < dim; j++) out[j] = (float)(z[j] * scale);
-    return true;
-}
-
 static iso_status reader_next(void *ctx, int64_t room, uint64_t *ids, float *unit, int64_t *got, iso_error *err)
 {
     reader *r = ctx;
@@ -53,9 +61,8 @@ static iso_status reader_next(void *ctx, int64_t room, uint64_t *ids, float *uni
     while (n < room) {
         iso_status st = iso_cursor_next(r->cursor, &item, &z, err);
         if (st == ISO_E_NOT_FOUND) break;
+        if (st == ISO_OK) st = unit_of(r->store, item.id, z, r->dim, unit + n * r->dim, err);
         if (st != ISO_OK) return st;
-        if (!to_unit(z, r->dim, unit + n * r->dim))
-            return iso_fail(err, ISO_E_FORMAT, "item %llu of %s has a vector that is not finite: see 'indexer verify'", (unsigned long long)item.id, iso_store_dir(r->store));
         ids[n++] = item.id;
     }
     r->done += n;
@@ -163,64 +170,101 @@ iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_e
 
 /* ---- what changed since the index was built ---- */
 
-typedef struct changes {
-    uint64_t *id;
-    float *vector;
-    size_t count, id_room, vector_room;
-    int64_t removed;
-} changes;
-
-static iso_status add_extra(changes *c, uint64_t id, const float *z, int dim, iso_error *err)
+/* Puts an item behind the extras; it counts when s->extras does. */
+static iso_status put_extra(iso_searcher *s, int64_t at, uint64_t id, const float *z, iso_error *err)
 {
-    if (!iso_grow(&c->id, &c->id_room, c->count + 1, sizeof *c->id) ||
-        !iso_grow(&c->vector, &c->vector_room, (c->count + 1) * (size_t)dim, sizeof *c->vector))
+    const size_t n = (size_t)at + 1, dim = (size_t)s->dim;
+    if (!iso_grow(&s->extra_id, &s->extra_id_room, n, sizeof *s->extra_id) || !iso_grow(&s->extra, &s->extra_room, n * dim, sizeof *s->extra))
         return iso_fail_memory(err);
-    c->id[c->count] = id;
-    memcpy(c->vector + c->count * (size_t)dim, z, sizeof *z * (size_t)dim);
-    c->count++;
-    return ISO_OK;
+    s->extra_id[at] = id;
+    return unit_of(s->store, id, z, s->dim, s->extra + (size_t)at * dim, err);
 }
 
-/* Ids are given out in order and never again (of one history: read_index): what the index lacks lies behind its last one, and what it has too many is
- * the difference in number. So the items that were there already are not read. */
-static iso_status find_changes(iso_txn *txn, const iso_store_info *info, const iso_vindex *index, changes *c, iso_error *err)
+/* The last id that is in the index or among the extras; 0: none is. */
+static uint64_t last_known(const iso_searcher *s)
 {
-    const int64_t count = iso_vindex_count(index);
+    const int64_t count = iso_vindex_count(s->index);
+    return s->extras ? s->extra_id[s->extras - 1] : count ? iso_vindex_id(s->index, count - 1) : 0;
+}
+
+/* Takes those of the extras out that are gone. */
+static iso_status drop_extras(iso_searcher *s, iso_txn *txn, iso_error *err)
+{
+    const size_t n = (size_t)s->extras, dim = (size_t)s->dim;
+    iso_cursor *cursor = NULL;
+    iso_item item = {0};
+    bool *there = iso_calloc(n, sizeof *there);
+    iso_status st = !there ? iso_fail_memory(err) : n ? iso_cursor_open(txn, s->extra_id[0], &cursor, err) : ISO_OK;
+    for (size_t i = 0; st == ISO_OK && i < n; i++) {
+        while (st == ISO_OK && item.id < s->extra_id[i]) st = iso_cursor_next(cursor, &item, NULL, err);
+        there[i] = st == ISO_OK && item.id == s->extra_id[i];
+    }
+    iso_cursor_close(cursor);
+    if (st == ISO_OK || st == ISO_E_NOT_FOUND) {
+        s->extras = 0;
+        for (size_t i = 0; i < n; i++) {
+            if (!there[i]) continue;
+            s->extra_id[s->extras] = s->extra_id[i];
+            memmove(s->extra + (size_t)s->extras++ * dim, s->extra + i * dim, sizeof *s->extra * dim);
+        }
+        st = ISO_OK;
+    }
+    free(there);
+    return st;
+}
+
+/* Brings the extras, which are those of an earlier state or none, to that of `info`. Ids are given out in order and never again (of one history:
+ * read_index): what is new lies behind the last one, and what is gone is the difference in number. So the items that were there already are not
+ * read, but for the extras where something is gone. After a failure the earlier state holds. */
+static iso_status take_changes(iso_searcher *s, iso_txn *txn, const iso_store_info *info, iso_error *err)
+{
+    const int64_t count = iso_vindex_count(s->index);
+    const uint64_t last = last_known(s);
     iso_cursor *cursor = NULL;
     iso_item item;
     const float *z;
-    iso_status st = iso_cursor_open(txn, count ? iso_vindex_id(index, count - 1) + 1 : 0, &cursor, err);
+    int64_t extras = s->extras;
+    uint64_t stamp;
+    if (s->generation == info->generation) return ISO_OK;
+    iso_status st = iso_store_stamp(txn, info->generation, &stamp, err);
+    if (st == ISO_OK) st = iso_cursor_open(txn, last ? last + 1 : 0, &cursor, err);
     while (st == ISO_OK) {
         st = iso_cursor_next(cursor, &item, &z, err);
-        if (st == ISO_OK) st = add_extra(c, item.id, z, info->dim, err);
+        if (st == ISO_OK) st = put_extra(s, extras++, item.id, z, err);
     }
     iso_cursor_close(cursor);
-    c->removed = count - ((int64_t)info->count - (int64_t)c->count);
-    return st == ISO_E_NOT_FOUND ? ISO_OK : st;
+    if (st != ISO_E_NOT_FOUND) return st;
+    const int64_t before = s->extras;
+    s->extras = extras;
+    const int64_t gone = count + extras - (int64_t)info->count;
+    st = gone > s->removed ? drop_extras(s, txn, err) : ISO_OK;
+    if (st != ISO_OK) {
+        s->extras = before;
+        return st;
+    }
+    s->removed = count + s->extras - (int64_t)info->count;
+    s->generation = info->generation;
+    s->stamp = stamp;
+    return ISO_OK;
 }
 
-/* Sets the searcher's extras to what `index` lacks. */
-static iso_status adopt_changes(iso_searcher *s, iso_txn *txn, const iso_store_info *info, iso_error *err)
+static void free_index(iso_searcher *s)
 {
-    changes c = {0};
-    iso_vindex_info have;
-    iso_vindex_info_get(s->index, &have);
-    if (have.source.generation != info->generation) {
-        iso_status st = find_changes(txn, info, s->index, &c, err);
-        if (st != ISO_OK) {
-            free(c.id);
-            free(c.vector);
-            return st;
-        }
-    }
+    iso_vindex_free(s->index);
     free(s->extra_id);
     free(s->extra);
-    s->extra_id = c.id;
-    s->extra = c.vector;
-    s->extras = (int64_t)c.count;
-    s->removed = c.removed;
-    s->generation = info->generation;
-    return ISO_OK;
+}
+
+/* Another index takes the place of that in memory, which may be NULL; what it lacks is still to be taken. */
+static void use_index(iso_searcher *s, iso_vindex *index)
+{
+    iso_vindex_info have;
+    iso_vindex_free(s->index);
+    s->index = index;
+    s->extras = s->removed = 0;
+    iso_vindex_info_get(index, &have);
+    s->generation = have.source.generation;
+    s->stamp = have.source.stamp;
 }
 
 /* ---- opening ---- */
@@ -232,12 +276,11 @@ static iso_status rebuild(iso_searcher *s, iso_txn *txn, const iso_store_info *i
     iso_vindex *fresh = NULL;
     iso_status st = build(s->store, txn, info, kind, NULL, path, &unsaved, &fresh, err);
     if (st != ISO_OK) return st;
-    iso_vindex_free(s->index);
-    s->index = fresh;
+    use_index(s, fresh);
     s->unsaved = unsaved.status != ISO_OK;
     if (!s->unsaved) snprintf(s->note, sizeof s->note, "%.900s: it was built anew", why);
     else snprintf(s->note, sizeof s->note, "%.700s: it was built for this run only (%.400s)", why, unsaved.message);
-    return adopt_changes(s, txn, info, err);
+    return ISO_OK;
 }
 
 /* Takes over what was seen of the index. */
@@ -250,10 +293,10 @@ static iso_status open_index(iso_searcher *s, seen *at, const char *path, iso_er
         return at->read;
     }
     if (at->read != ISO_OK) return rebuild(s, txn, info, at->kind[0] ? at->kind : NULL, path, at->why.message, err);
-    s->index = at->index;
+    use_index(s, at->index);
     at->index = NULL;
     const int64_t missing = (int64_t)info->count - iso_vindex_count(s->index); /* at least; so many are not read in first */
-    iso_status st = missing > (int64_t)(info->count / 5) ? ISO_OK : adopt_changes(s, txn, info, err);
+    iso_status st = missing > (int64_t)(info->count / 5) ? ISO_OK : take_changes(s, txn, info, err);
     if (st != ISO_OK) return st;
     const int64_t lacks = missing > s->extras ? missing : s->extras;
     if (lacks <= (int64_t)(info->count / 5) && s->removed <= iso_vindex_count(s->index) / 2) return ISO_OK;
@@ -286,9 +329,7 @@ iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *er
 void iso_searcher_free(iso_searcher *s)
 {
     if (!s) return;
-    iso_vindex_free(s->index);
-    free(s->extra_id);
-    free(s->extra);
+    free_index(s);
     iso_scorer_free(s->scorer);
     iso_places_free(s->places);
     pthread_mutex_destroy(&s->lock);
@@ -297,6 +338,8 @@ void iso_searcher_free(iso_searcher *s)
 
 const char *iso_searcher_note(const iso_searcher *s) { return s->note[0] ? s->note : NULL; }
 bool iso_searcher_unsaved(const iso_searcher *s) { return s->unsaved; }
+
+/* ---- keeping up ---- */
 
 iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
 {
@@ -307,14 +350,12 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
     if (st != ISO_OK) return st;
     st = iso_store_info_get(txn, &info, err);
     if (st == ISO_OK && info.generation != s->generation) {
-        iso_vindex_info have;
         uint64_t stamp;
-        iso_vindex_info_get(s->index, &have);
-        st = iso_store_stamp(txn, have.source.generation, &stamp, err);
-        if (st == ISO_OK && (have.source.generation > info.generation || (stamp && stamp != have.source.stamp))) /* 0: many changes ago */
+        st = iso_store_stamp(txn, s->generation, &stamp, err);
+        if (st == ISO_OK && (s->generation > info.generation || (stamp && stamp != s->stamp))) /* 0: many changes ago */
             st = iso_fail(err, ISO_E_MISMATCH, "%s is in another state than the one it was opened in came from: close it and open it again", iso_store_dir(s->store));
-        if (st == ISO_OK) st = adopt_changes(s, txn, &info, err);
     }
+    if (st == ISO_OK) st = take_changes(s, txn, &info, err);
     if (!iso_txn_use_places(txn, s->places)) {
         iso_places_free(s->places);
         s->places = NULL;

@@ -15,9 +15,11 @@ struct iso_searcher {
     int dim;
     iso_vindex *index;
     uint64_t generation;  /* of the store, as far as the following goes */
+    uint64_t stamp;       /* of that generation */
     int64_t extras;       /* items that the index lacks */
     uint64_t *extra_id;   /* [extras], ascending */
-    float *extra;         /* [extras, dim], as stored */
+    float *extra;         /* [extras, dim], of length 1 */
+    size_t extra_id_room, extra_room;
     int64_t removed;      /* positions of the index whose items are gone */
     char note[1200];
     bool unsaved;         /* the index is in memory only */

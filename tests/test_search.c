@@ -290,6 +290,7 @@ static void test_near_duplicates(void **state)
                     bool exact;
                     OK(iso_search(searcher, w, offset, ks[i], 0, NULL, got, &found, &exact, &err));
                     assert_true(exact);
+                    if (size == 1 && q == 0 && i == 0) assert_true(searcher->looked_up <= N / 8); /* it gives the index up soon */
                     if (!same_answer(got, found, want, ks[i]))
                         fail_msg("%s, noise %g, query %d: not the %d best", kinds[kind], noise[size], q, (int)ks[i]);
                 }
@@ -299,6 +300,183 @@ static void test_near_duplicates(void **state)
         }
         iso_store_close(s);
     }
+}
+
+/* The answers of one thread, of several, and of looking at everything are the same to the last bit, whatever the scores' order. */
+static void check_threads(iso_store *s, iso_searcher *searcher, const double *w, bool looks_at_all)
+{
+    enum { MOST = 20000 };
+    static const int64_t ks[] = {1, 10, 700, MOST};
+    static iso_hit got[2][MOST];
+    iso_hit *want;
+    const int64_t n = brute(s, w, 0, &want);
+    for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
+        int64_t found[2];
+        for (int several = 0; several < 2; several++) {
+            bool exact;
+            omp_set_num_threads(several ? 4 : 1);
+            OK(iso_search(searcher, w, 0, ks[i], 0, NULL, got[several], &found[several], &exact, &err));
+            assert_true(exact || !looks_at_all);
+        }
+        assert_int_equal(found[0], ks[i] < n ? ks[i] : n);
+        assert_int_equal(found[1], found[0]);
+        for (int64_t j = 0; j < found[0]; j++) assert_true(got[0][j].id == got[1][j].id && got[0][j].score == got[1][j].score);
+        if (looks_at_all && !same_answer(got[0], found[0], want, found[0])) fail_msg("not the %d best", (int)ks[i]);
+    }
+    omp_set_num_threads(1);
+    free(want);
+}
+
+/* Many items that the index lacks, most of them so close together that only their exact scores tell them apart; then some of them gone, before the
+ * searcher knows and when it does. */
+static void test_many_extras(void **state)
+{
+    (void)state;
+    enum { INDEXED = 12000, EXTRAS = 2300 };
+    float centre[DIM], v[DIM];
+    double w[2][DIM], offset;
+    iso_txn *t;
+    random_vector(centre);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i += 2) { /* flat, fp16, hnsw */
+        iso_searcher *searcher;
+        wipe();
+        iso_store *s = make(digest_a);
+        fill(s, 0, INDEXED);
+        OK(iso_index_build(s, kinds[i], true, &err));
+        OK(iso_searcher_open(s, &searcher, &err));
+        OK(iso_txn_begin(s, true, &t, &err));
+        for (int e = 0; e < EXTRAS; e++) {
+            char path[32];
+            random_vector(v);
+            for (int j = 0; j < DIM && e % 8; j++) v[j] = centre[j] + (e % 8 < 6 ? 1e-7f : 0) * v[j];
+            snprintf(path, sizeof path, "p/%d.jpg", INDEXED + e);
+            put(t, path, v, (uint64_t)(INDEXED + e + 1));
+        }
+        OK(iso_txn_commit(t, &err));
+        assert_int_equal(searcher->extras, 0);
+        OK(iso_searcher_refresh(searcher, &err));
+        assert_int_equal(searcher->extras, EXTRAS);
+        random_vector(v);
+        OK(iso_searcher_query(searcher, ISO_SUM, 1, centre, 0, NULL, 0, w[0], &offset, &err));
+        OK(iso_searcher_query(searcher, ISO_SUM, 1, v, 0, NULL, 0, w[1], &offset, &err));
+        for (int q = 0; q < 2; q++) check_threads(s, searcher, w[q], i < 3);
+        drop(s, 500, 40);
+        drop(s, INDEXED + 1000, 1100);
+        for (int q = 0; q < 2; q++) check_threads(s, searcher, w[q], i < 3);
+        fill(s, INDEXED + EXTRAS, 30); /* behind those that are gone */
+        OK(iso_searcher_refresh(searcher, &err));
+        assert_int_equal(searcher->extras, EXTRAS - 1100 + 30);
+        assert_int_equal(searcher->removed, 40);
+        for (int64_t e = 1; e < searcher->extras; e++) assert_true(searcher->extra_id[e] > searcher->extra_id[e - 1]);
+        for (int q = 0; q < 2; q++) check_threads(s, searcher, w[q], i < 3);
+        iso_searcher_free(searcher);
+        iso_store_close(s);
+    }
+}
+
+/* Vectors of which a page holds one: they have no places, and are walked through where all are scored. */
+static void test_large_vectors(void **state)
+{
+    (void)state;
+    enum { LARGE = 700, N = 2600 };
+    static float v[LARGE];
+    static double w[LARGE], dot[N];
+    static iso_hit got[N];
+    iso_txn *t;
+    iso_store *s;
+    iso_searcher *searcher;
+    wipe();
+    OK(iso_store_open(db, ISO_STORE_CREATE, &(iso_store_spec){.dim = LARGE, .digest = digest_a, .root = base}, &s, &err));
+    OK(iso_txn_begin(s, true, &t, &err));
+    for (int j = 0; j < LARGE; j++) w[j] = real();
+    for (int i = 0; i < N; i++) {
+        char path[32];
+        double square = 0;
+        dot[i] = 0;
+        for (int j = 0; j < LARGE; j++) {
+            v[j] = real();
+            dot[i] += w[j] * v[j];
+            square += (double)v[j] * v[j];
+        }
+        dot[i] /= sqrt(square);
+        snprintf(path, sizeof path, "p/%d.jpg", i);
+        assert_int_equal(put(t, path, v, (uint64_t)i + 1), i + 1);
+    }
+    OK(iso_txn_commit(t, &err));
+    OK(iso_index_build(s, "sq8", true, &err));
+    OK(iso_searcher_open(s, &searcher, &err));
+    drop(s, 100, 500);
+    for (int threads = 1; threads <= 4; threads++) {
+        int64_t found;
+        bool exact;
+        omp_set_num_threads(threads);
+        OK(iso_search(searcher, w, 0, N, 0, NULL, got, &found, &exact, &err));
+        assert_int_equal(found, N - 500);
+        for (int i = 0; i < found; i++) {
+            assert_true(got[i].id <= 100 || got[i].id > 600);
+            assert_true(fabs(got[i].score - dot[got[i].id - 1]) <= 1e-12 && (i == 0 || got[i - 1].score > got[i].score));
+        }
+    }
+    omp_set_num_threads(1);
+    iso_searcher_free(searcher);
+    iso_store_close(s);
+}
+
+/* Overwrites vectors in the file. */
+static void spoil(const float *v)
+{
+    char data[700], *bytes, *at;
+    const float nan[DIM] = {NAN};
+    size_t n;
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    OK(iso_file_read(data, 1 << 28, &bytes, &n, &err));
+    for (at = bytes; (at = memmem(at, (size_t)(bytes + n - at), v, sizeof nan)); at += sizeof nan) memcpy(at, nan, sizeof nan);
+    FILE *f = fopen(data, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+    free(bytes);
+}
+
+/* Whichever thread finds which of two damaged vectors first, the message names the first one. */
+static void test_damaged_vectors(void **state)
+{
+    (void)state;
+    static const double w[DIM] = {1, 2, 3};
+    static iso_hit got[6000];
+    const uint64_t skip[2] = {2001, 4001};
+    iso_searcher *searcher;
+    iso_txn *t;
+    float bad[DIM];
+    wipe();
+    iso_store *s = make(digest_a);
+    random_vector(bad);
+    fill(s, 0, 2000);
+    OK(iso_txn_begin(s, true, &t, &err));
+    assert_int_equal(put(t, "bad", bad, 77777), skip[0]);
+    OK(iso_txn_commit(t, &err));
+    fill(s, 2001, 1999);
+    OK(iso_txn_begin(s, true, &t, &err));
+    assert_int_equal(put(t, "worse", bad, 77778), skip[1]);
+    OK(iso_txn_commit(t, &err));
+    fill(s, 4001, 500);
+    OK(iso_index_build(s, "fp16", true, &err));
+    iso_store_close(s);
+    spoil(bad);
+    OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
+    OK(iso_searcher_open(s, &searcher, &err));
+    for (int i = 0; i < 40; i++) {
+        int64_t found;
+        bool exact;
+        omp_set_num_threads(1 + i % 4);
+        assert_int_equal(iso_search(searcher, w, 0, 6000, 0, NULL, got, &found, &exact, &err), ISO_E_FORMAT);
+        assert_non_null(strstr(err.message, "item 2001 "));
+        OK(iso_search(searcher, w, 0, 6000, 2, skip, got, &found, &exact, &err));
+        assert_int_equal(found, 4499);
+    }
+    omp_set_num_threads(1);
+    iso_searcher_free(searcher);
+    iso_store_close(s);
 }
 
 static void *search_once(void *ctx)
@@ -351,6 +529,9 @@ int main(void)
         cmocka_unit_test(test_empty_and_small),
         cmocka_unit_test(test_close_together),
         cmocka_unit_test(test_near_duplicates),
+        cmocka_unit_test(test_many_extras),
+        cmocka_unit_test(test_large_vectors),
+        cmocka_unit_test(test_damaged_vectors),
         cmocka_unit_test(test_busy_lock),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
