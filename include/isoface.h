@@ -77,7 +77,8 @@ typedef struct iso_answer iso_answer;
  * another name by then, and `dir`, where it is relative, need not lead to it any more. */
 iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err);
 void iso_db_close(iso_db *db);
-/* Takes in what other processes have added and removed since. ISO_E_MISMATCH: the database was moved, removed or replaced, or
+/* Takes in what other processes have added and removed since, and an index that they have built, where the one in use lacks more
+ * than a little; a failure leaves db as it was. ISO_E_MISMATCH: the database was moved, removed or replaced, or
  * put back to an earlier state: db answers from what it had all the same, and what is there now has to be opened. Without
  * it items that were added are not found; those that were removed vanish from answers at once, so that fewer may come back
  * than iso_db_count says. */

@@ -25,7 +25,8 @@ const char *iso_searcher_note(const iso_searcher *s);
 /* Whether opening built an index that could not be saved; the note says why. */
 bool iso_searcher_unsaved(const iso_searcher *s);
 
-/* Takes in what was added or removed since; cheap when nothing was. The next contrast query reads the background anew. */
+/* Takes in what was added or removed since; cheap when nothing was. Where the index lacks more than a little and the one on disk is newer, that takes
+ * its place; one that is of no use leaves it alone. After a failure all is as before. The next contrast query reads the background anew. */
 ISO_CHECK iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err);
 
 /* The query vector of a set, w [dim], and the offset of its scores: unit means of positives [n, dim], n >= 1, and negatives

@@ -255,7 +255,7 @@ static void free_index(iso_searcher *s)
     free(s->extra);
 }
 
-/* Another index takes the place of that in memory, which may be NULL; what it lacks is still to be taken. */
+/* Another index takes the place of that in memory, if there is one; what it lacks is still to be taken. */
 static void use_index(iso_searcher *s, iso_vindex *index)
 {
     iso_vindex_info have;
@@ -341,6 +341,44 @@ bool iso_searcher_unsaved(const iso_searcher *s) { return s->unsaved; }
 
 /* ---- keeping up ---- */
 
+/* About how many items the index in memory lacks, or holds though they are gone; nothing is read for it. */
+static int64_t behind(const iso_searcher *s, const iso_store_info *info)
+{
+    const int64_t count = iso_vindex_count(s->index), fewer = count - (int64_t)info->count;
+    const uint64_t last = count ? iso_vindex_id(s->index, count - 1) : 0;
+    return (int64_t)(info->next_id - 1 - last) + (fewer > 0 ? fewer : 0);
+}
+
+/* The index on disk, where another program has built it anew and ours lacks more than a little. Whatever is wrong with it: ours is still right. */
+static void adopt_newer(iso_searcher *s, iso_txn *txn, const iso_store_info *info)
+{
+    enum { SHARE = 64 }; /* fewer extras cost less than opening it */
+    iso_searcher next = {.store = s->store, .dim = s->dim};
+    iso_vindex_info ours, have;
+    iso_vindex *index;
+    char kind[8], *path;
+    if (behind(s, info) <= iso_vindex_count(s->index) / SHARE || !(path = iso_store_file(s->store, INDEX_NAME))) return;
+    iso_vindex_info_get(s->index, &ours);
+    iso_status st = iso_vindex_peek(path, &have, NULL);
+    if (st == ISO_OK && have.source.generation > ours.source.generation && read_index(txn, info, path, &index, kind, NULL) == ISO_OK) {
+        use_index(&next, index);
+        st = take_changes(&next, txn, info, NULL);
+        if (st == ISO_OK) {
+            free_index(s);
+            s->index = next.index;
+            s->generation = next.generation;
+            s->stamp = next.stamp;
+            s->extras = next.extras;
+            s->extra_id = next.extra_id;
+            s->extra = next.extra;
+            s->extra_id_room = next.extra_id_room;
+            s->extra_room = next.extra_room;
+            s->removed = next.removed;
+        } else free_index(&next);
+    }
+    free(path);
+}
+
 iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
 {
     iso_txn *txn = NULL;
@@ -355,7 +393,10 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
         if (st == ISO_OK && (s->generation > info.generation || (stamp && stamp != s->stamp))) /* 0: many changes ago */
             st = iso_fail(err, ISO_E_MISMATCH, "%s is in another state than the one it was opened in came from: close it and open it again", iso_store_dir(s->store));
     }
-    if (st == ISO_OK) st = take_changes(s, txn, &info, err);
+    if (st == ISO_OK) {
+        adopt_newer(s, txn, &info);
+        st = take_changes(s, txn, &info, err);
+    }
     if (!iso_txn_use_places(txn, s->places)) {
         iso_places_free(s->places);
         s->places = NULL;

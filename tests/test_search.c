@@ -374,6 +374,58 @@ static void test_many_extras(void **state)
     }
 }
 
+static void check_held(iso_store *s, iso_searcher *searcher, const char *kind, int64_t count, int64_t extras, int64_t removed)
+{
+    iso_vindex_info info;
+    OK(iso_searcher_refresh(searcher, &err));
+    iso_vindex_info_get(searcher->index, &info);
+    assert_string_equal(info.kind, kind);
+    assert_int_equal(info.count, count);
+    assert_int_equal(searcher->extras, extras);
+    assert_int_equal(searcher->removed, removed);
+    check_searches(s, searcher, info.approximate);
+}
+
+/* A refresh takes up an index that was built meanwhile, where the one in memory lacks more than a little; one that is of no use leaves it alone. */
+static void test_newer_index(void **state)
+{
+    (void)state;
+    char file[700];
+    iso_searcher *searcher;
+    wipe();
+    iso_store *s = make(digest_a);
+    snprintf(file, sizeof file, "%s/index.faiss", db);
+    fill(s, 0, 1000);
+    OK(iso_index_build(s, "flat", true, &err));
+    OK(iso_searcher_open(s, &searcher, &err));
+    fill(s, 1000, 200);
+    OK(iso_index_build(s, "sq8", true, &err));
+    check_held(s, searcher, "sq8", 1200, 0, 0);
+    fill(s, 1200, 5);
+    OK(iso_index_build(s, "flat", true, &err));
+    check_held(s, searcher, "sq8", 1200, 5, 0); /* not worth it */
+    fill(s, 1205, 100);
+    check_held(s, searcher, "flat", 1205, 100, 0);
+    OK(iso_index_build(s, "fp16", true, &err));
+    fill(s, 1305, 7);
+    drop(s, 1300, 10); /* of both */
+    check_held(s, searcher, "fp16", 1305, 2, 5);
+    drop(s, 0, 400);
+    check_held(s, searcher, "fp16", 1305, 2, 405);
+    OK(iso_index_build(s, "hnsw", true, &err)); /* of the state that the searcher knows already */
+    check_held(s, searcher, "hnsw", 902, 0, 0);
+    fill(s, 1400, 50);
+    OK(iso_index_build(s, "flat", true, &err)); /* a newer one, but damaged */
+    FILE *f = fopen(file, "r+b");
+    assert_true(f && !fseek(f, -3000, SEEK_END) && fputs("damage", f) >= 0 && !fclose(f));
+    check_held(s, searcher, "hnsw", 902, 50, 0);
+    fill(s, 1450, 50);
+    assert_int_equal(unlink(file), 0);
+    check_held(s, searcher, "hnsw", 902, 100, 0);
+    iso_searcher_free(searcher);
+    iso_store_close(s);
+}
+
 /* Vectors of which a page holds one: they have no places, and are walked through where all are scored. */
 static void test_large_vectors(void **state)
 {
@@ -530,6 +582,7 @@ int main(void)
         cmocka_unit_test(test_close_together),
         cmocka_unit_test(test_near_duplicates),
         cmocka_unit_test(test_many_extras),
+        cmocka_unit_test(test_newer_index),
         cmocka_unit_test(test_large_vectors),
         cmocka_unit_test(test_damaged_vectors),
         cmocka_unit_test(test_busy_lock),
