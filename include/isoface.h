@@ -72,7 +72,9 @@ typedef struct iso_query iso_query;
 typedef struct iso_answer iso_answer;
 
 /* Opens the database (a folder NAME.db) for reading. A missing, outdated or damaged search index is rebuilt, in the
- * database where it can be written and else in memory: iso_db_note tells. ISO_E_NOT_FOUND: there is no database;
+ * database where it can be written and else in memory: iso_db_note tells. That takes seconds from 100,000 items on and can take
+ * minutes; nothing is printed. One process builds at a time, where the file system has locks, and the others wait for its
+ * index: `indexer reindex` beforehand spares them that. ISO_E_NOT_FOUND: there is no database;
  * ISO_E_FORMAT: it is damaged. The model is loaded when the first image must be encoded, not before; the folder may have
  * another name by then, and `dir`, where it is relative, need not lead to it any more. */
 iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err);

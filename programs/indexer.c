@@ -35,12 +35,13 @@ iso_status iso_indexer_db(const char **db, iso_error *err)
 char *iso_indexer_model(const char *dir) { return iso_path_join(dir, "model.safetensors"); }
 
 /* A searcher brings the index along with it: it rebuilds what is missing or too old. */
-iso_status iso_indexer_index(const char *db, iso_error *err)
+iso_status iso_indexer_index(const char *db, bool quiet, iso_error *err)
 {
+    const iso_index_talk talk = {.program = "indexer"};
     iso_store *store = NULL;
     iso_searcher *searcher = NULL;
     iso_status status = iso_store_open(db, ISO_STORE_READ, NULL, &store, err);
-    if (!status) status = iso_searcher_open(store, &searcher, err);
+    if (!status) status = iso_searcher_open_telling(store, quiet ? NULL : &talk, &searcher, err);
     if (!status && iso_searcher_unsaved(searcher)) fprintf(stderr, "indexer: %s\n", iso_searcher_note(searcher));
     iso_searcher_free(searcher);
     iso_store_close(store);

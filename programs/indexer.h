@@ -3,6 +3,8 @@
 #ifndef ISO_PROGRAMS_INDEXER_H
 #define ISO_PROGRAMS_INDEXER_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 
 int iso_indexer_train(int argc, char **argv);
@@ -24,8 +26,8 @@ ISO_CHECK iso_status iso_indexer_db(const char **db, iso_error *err);
 char *iso_indexer_model(const char *dir);
 
 /* Brings the search index up to date with the items, where it is missing or lacks too many of them. Where it cannot be saved, stderr gets
- * a line that says so: every search builds it again then. */
-ISO_CHECK iso_status iso_indexer_index(const char *db, iso_error *err);
+ * a line that says so: every search builds it again then. Unless quiet, one also before a large one is built, and progress. */
+ISO_CHECK iso_status iso_indexer_index(const char *db, bool quiet, iso_error *err);
 
 /* Flushes stdout: a full disk behind a redirection is a failure, too. */
 ISO_CHECK iso_status iso_indexer_flush(iso_error *err);

@@ -116,7 +116,7 @@ int iso_indexer_encode(int argc, char **argv)
     iso_interrupt_install();
     iso_status status = run(&c, &counts, &err);
     if (!status || status == ISO_E_INTERRUPTED) summary(&c, &counts);
-    if (!status && (counts.added || counts.changed || counts.removed)) status = iso_indexer_index(c.db, &err);
+    if (!status && (counts.added || counts.changed || counts.removed)) status = iso_indexer_index(c.db, c.quiet, &err);
     if (!status) status = iso_indexer_flush(&err);
     if (!status && c.strict && counts.skipped)
         status = iso_fail(&err, ISO_E_FORMAT, "%lld file%s could not be used (--strict)", (long long)counts.skipped, counts.skipped == 1 ? "" : "s");

@@ -48,7 +48,7 @@ static iso_status run(config *c, iso_error *err)
     iso_import_spec spec = {.vectors = c->vectors, .paths = c->paths, .db = c->db, .root = root, .nul = c->nul};
     status = iso_import(&spec, &n, err);
     free(root);
-    if (!status && !c->no_index && (n.added || n.changed)) status = iso_indexer_index(c->db, err);
+    if (!status && !c->no_index && (n.added || n.changed)) status = iso_indexer_index(c->db, c->quiet, err);
     if (status) return status;
     if (!c->quiet) printf("added %lld, changed %lld, unchanged %lld\n", (long long)n.added, (long long)n.changed, (long long)n.unchanged);
     return iso_indexer_flush(err);

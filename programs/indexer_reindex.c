@@ -30,7 +30,8 @@ static const iso_command command = {
     "(what they propose is checked); ivf and hnsw are faster on large databases and find nearly all.\n"
     "The same database gives the same index, whatever --threads says; but hnsw's graph only with --threads 1.",
     options,
-    "`retrieve` rebuilds an index that is missing or damaged by itself; items added since are found without one.",
+    "`retrieve` rebuilds an index that is missing or damaged by itself; items added since are found without one. One\n"
+    "program builds at a time, the others wait.",
 };
 
 static iso_status run(config *c, iso_error *err)

@@ -13,6 +13,7 @@
 #include "base/progress.h"
 #include "base/text.h"
 #include "retriever/answer.h"
+#include "retriever/examples.h"
 #include "retriever/scorer.h"
 #include "retriever/sheet.h"
 
@@ -57,7 +58,9 @@ static const iso_command command = {
     "--scorer auto is contrast from 20 examples on (sum where contrast finds no direction), and sum below.\n"
     "Examples are JPEG or PNG, of up to 104 megapixels; others are skipped and listed on stderr. "
     "One that is in the database, under whatever name, is not encoded again. The examples are answers like any "
-    "other unless --exclude-query is given.",
+    "other unless --exclude-query is given.\n"
+    "A search index that is missing or far behind is built first, once: a large one takes minutes, and a line on stderr says so. "
+    "`indexer reindex` does it beforehand.",
     options,
     "Formats: table is for people. tsv prints rank, id, score and path, without a heading; tab, newline, carriage return and "
     "backslash in a path are written \\t, \\n, \\r and \\\\. json prints one object; a path that is not UTF-8 has its bytes "
@@ -199,7 +202,8 @@ static iso_status run(config *c, iso_error *err)
     iso_db *db = NULL;
     iso_query *q = NULL;
     iso_answer *a = NULL;
-    iso_status st = iso_db_open(c->db, &db, err);
+    const iso_index_talk talk = {program, "; `indexer reindex` does that beforehand"};
+    iso_status st = iso_db_open_telling(c->db, c->quiet ? NULL : &talk, &db, err);
     if (st != ISO_OK) return st;
     if (iso_db_note(db) && !c->quiet) fprintf(stderr, "%s: %s\n", program, iso_db_note(db));
     st = iso_query_create(db, &q, err);

@@ -1,4 +1,4 @@
-/* examples.h: the examples of a query: from paths, ids and vectors to vectors. Used by isoface.c. */
+/* examples.h: the examples of a query: from paths, ids and vectors to vectors. Used by isoface.c and `retrieve`. */
 #ifndef ISO_EXAMPLES_H
 #define ISO_EXAMPLES_H
 
@@ -16,6 +16,9 @@ struct iso_db {
     iso_model *model;       /* NULL until an image must be encoded */
     iso_encoder *encoder;
 };
+
+/* iso_db_open that says what takes long: iso_searcher_open_telling. */
+ISO_CHECK iso_status iso_db_open_telling(const char *dir, const iso_index_talk *talk, iso_db **out, iso_error *err);
 
 typedef struct iso_example {
     char *file;             /* NULL for a bare vector */

@@ -23,18 +23,20 @@ static iso_status read_info(iso_db *db, iso_error *err)
     return db->root ? ISO_OK : iso_fail_memory(err);
 }
 
-iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err)
+iso_status iso_db_open_telling(const char *dir, const iso_index_talk *talk, iso_db **out, iso_error *err)
 {
     iso_db *db = iso_calloc(1, sizeof *db);
     if (!db) return iso_fail_memory(err);
     pthread_mutex_init(&db->lock, NULL);
     iso_status st = iso_store_open(dir, ISO_STORE_READ, NULL, &db->store, err);
     if (st == ISO_OK) st = read_info(db, err);
-    if (st == ISO_OK) st = iso_searcher_open(db->store, &db->searcher, err);
+    if (st == ISO_OK) st = iso_searcher_open_telling(db->store, talk, &db->searcher, err);
     if (st == ISO_OK) *out = db;
     else iso_db_close(db);
     return iso_settle(err, st);
 }
+
+iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err) { return iso_db_open_telling(dir, NULL, out, err); }
 
 void iso_db_close(iso_db *db)
 {

@@ -15,8 +15,17 @@ typedef struct iso_hit { uint64_t id; double score; } iso_hit;
 
 /* The index is mapped, or rebuilt in memory (and, where the directory is writable, on disk) when it is missing,
  * damaged, of another model or database, or when more than a fifth of the items are not in it. None of these is an
- * error: iso_searcher_note tells. */
+ * error: iso_searcher_note tells. One process builds at a time, where the file system has locks (flock): the others wait, and then take its index.
+ * ISO_E_INTERRUPTED when iso_interrupted, while waiting or building. No transaction of this thread may be open. */
 ISO_CHECK iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *err);
+
+/* The same for a program that says on stderr what takes long: one line before it builds a large index, or waits for another program that does, and
+ * progress on a terminal. */
+typedef struct iso_index_talk {
+    const char *program; /* lines begin with it */
+    const char *hint;    /* what the line about building ends with; NULL: nothing */
+} iso_index_talk;
+ISO_CHECK iso_status iso_searcher_open_telling(iso_store *store, const iso_index_talk *talk /* NULL: silent */, iso_searcher **out, iso_error *err);
 void iso_searcher_free(iso_searcher *s);
 
 /* One line about what opening found and did ("index ... is damaged: ...; it was rebuilt"), NULL when all was well.
@@ -42,7 +51,7 @@ ISO_CHECK iso_status iso_searcher_query(iso_searcher *s, iso_scoring scoring, in
 ISO_CHECK iso_status iso_search(iso_searcher *s, const double *w, double offset, int64_t k, int64_t skips, const uint64_t *skip, iso_hit *hits, int64_t *found, bool *exact, iso_error *err);
 
 /* Builds NAME.db/index.faiss of the given kind: flat, sq8, fp16, ivf, hnsw; NULL: flat below 100,000 items, ivf from
- * there on. Written to a temporary file, synced and renamed. Progress on stderr unless quiet. */
+ * there on. Written to a temporary file, synced and renamed. Waits for another process that builds one, too. Progress on stderr unless quiet. */
 ISO_CHECK iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_error *err);
 
 typedef struct iso_index_info {

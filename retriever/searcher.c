@@ -1,10 +1,15 @@
 /* searcher.c: the index and its database: opening, keeping up, building, verifying. */
 #include "retriever/searcher.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -129,6 +134,8 @@ static iso_status make_scorer(iso_txn *txn, iso_scorer **out, iso_error *err)
     return st;
 }
 
+static const char *default_kind(const iso_store_info *info) { return info->count < FLAT_BELOW ? "flat" : "ivf"; }
+
 /* path, unsaved, out: as for iso_vindex_build. */
 static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *info, const char *kind, iso_progress *progress, const char *path, iso_error *unsaved, iso_vindex **out, iso_error *err)
 {
@@ -136,7 +143,6 @@ static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *in
     reader r = {.store = store, .txn = txn, .dim = info->dim, .count = (int64_t)info->count, .progress = progress};
     iso_vindex_source source;
     iso_status st = source_at(txn, info, info->generation, &source, err);
-    if (!kind) kind = info->count < FLAT_BELOW ? "flat" : "ivf";
     if (st == ISO_OK && iso_vindex_kind_approximate(kind) && info->dim <= ISO_MOMENTS_DIM_MAX) st = make_scorer(txn, &scorer, err);
     iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer};
     if (st == ISO_OK) st = iso_vindex_build(&source, kind, &rows, path, unsaved, out, err);
@@ -147,23 +153,63 @@ static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *in
 
 static char *index_path(const iso_store *store) { return iso_path_join(iso_store_dir(store), INDEX_NAME); }
 
+/* ---- one builds at a time ---- */
+
+static void say_waiting(const iso_index_talk *talk)
+{
+    if (talk) iso_progress_say(NULL, "%s: another program builds the index: waiting for it", talk->program);
+}
+
+/* Whoever builds an index has data.mdb locked by flock, which nobody else asks of it and LMDB does not know; so others wait, without a transaction, and
+ * take that index, instead of each building one of its own. Where there are no locks each does. *lock is for let_build. */
+static iso_status lock_build(const iso_store *store, const iso_index_talk *talk, int *lock, iso_error *err)
+{
+    char *path = iso_store_file(store, "data.mdb");
+    if (!path) return iso_fail_memory(err);
+    *lock = open(path, O_RDONLY | O_CLOEXEC);
+    free(path);
+    for (bool told = false; *lock >= 0 && flock(*lock, LOCK_EX | LOCK_NB);) {
+        if (errno == EINTR) continue;
+        if (errno != EWOULDBLOCK) break;
+        if (iso_interrupted()) {
+            close(*lock);
+            *lock = -1;
+            return iso_fail(err, ISO_E_INTERRUPTED, "interrupted while another program built the index of %s", iso_store_dir(store));
+        }
+        if (!told) say_waiting(talk);
+        told = true;
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+    return ISO_OK;
+}
+
+static void let_build(int lock)
+{
+    if (lock < 0) return;
+    (void)flock(lock, LOCK_UN); /* a child that was forked meanwhile has it open, too */
+    close(lock);
+}
+
 iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_error *err)
 {
+    const iso_index_talk talk = {.program = "indexer"};
     iso_txn *txn = NULL;
     iso_store_info info;
     iso_progress progress;
+    int lock = -1;
     if (kind && !iso_vindex_kind_known(kind))
         return iso_fail(err, ISO_E_ARGUMENT, "unknown kind of index '%s': use flat, sq8, fp16, ivf or hnsw", kind);
     char *path = index_path(store);
-    if (!path) return iso_fail_memory(err);
-    iso_status st = iso_txn_begin(store, false, &txn, err);
+    iso_status st = path ? lock_build(store, quiet ? NULL : &talk, &lock, err) : iso_fail_memory(err);
+    if (st == ISO_OK) st = iso_txn_begin(store, false, &txn, err);
     if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
     if (st == ISO_OK) {
         iso_progress_start(&progress, "indexing", "items", (int64_t)info.count, quiet);
-        st = build(store, txn, &info, kind, &progress, path, NULL, NULL, err);
+        st = build(store, txn, &info, kind ? kind : default_kind(&info), &progress, path, NULL, NULL, err);
         iso_progress_end(&progress);
     }
     if (txn) iso_txn_abort(txn);
+    let_build(lock);
     free(path);
     return st;
 }
@@ -269,12 +315,25 @@ static void use_index(iso_searcher *s, iso_vindex *index)
 
 /* ---- opening ---- */
 
-/* Replaces the index in memory and, if the folder lets us, on disk. `why`: what was wrong with the old one. */
-static iso_status rebuild(iso_searcher *s, iso_txn *txn, const iso_store_info *info, const char *kind, const char *path, const char *why, iso_error *err)
+/* Whether somebody at a terminal would wonder: building it takes a second or more. */
+static bool takes_long(const char *kind, const iso_store_info *info)
+{
+    return iso_vindex_kind_approximate(kind) ? info->count >= FLAT_BELOW : info->count * (uint64_t)info->dim >= UINT64_C(1) << 29;
+}
+
+/* Replaces the index in memory and, if the folder lets us, on disk. `at` says what was wrong with the old one. */
+static iso_status rebuild(iso_searcher *s, const seen *at, const iso_index_talk *talk, const char *path, iso_error *err)
 {
     iso_error unsaved;
     iso_vindex *fresh = NULL;
-    iso_status st = build(s->store, txn, info, kind, NULL, path, &unsaved, &fresh, err);
+    iso_progress progress;
+    const iso_store_info *info = &at->info;
+    const char *kind = at->kind[0] ? at->kind : default_kind(info), *why = at->why.message;
+    if (talk && takes_long(kind, info))
+        iso_progress_say(NULL, "%s: building the index of %llu items%s", talk->program, (unsigned long long)info->count, talk->hint ? talk->hint : "");
+    iso_progress_start(&progress, "indexing", "items", (int64_t)info->count, !talk);
+    iso_status st = build(s->store, at->txn, info, kind, &progress, path, &unsaved, &fresh, err);
+    iso_progress_end(&progress);
     if (st != ISO_OK) return st;
     use_index(s, fresh);
     s->unsaved = unsaved.status != ISO_OK;
@@ -283,48 +342,69 @@ static iso_status rebuild(iso_searcher *s, iso_txn *txn, const iso_store_info *i
     return ISO_OK;
 }
 
-/* Takes over what was seen of the index. */
-static iso_status open_index(iso_searcher *s, seen *at, const char *path, iso_error *err)
+/* Takes over what was seen of the index. Not *good: there has to be another, of which at->kind says the kind ("": the default one), and at->why the reason. */
+static iso_status take_index(iso_searcher *s, seen *at, const char *path, bool *good, iso_error *err)
 {
     const iso_store_info *info = &at->info;
-    iso_txn *txn = at->txn;
+    *good = false;
     if (at->read == ISO_E_MEMORY) { /* or files: what it was is said there */
         if (err) *err = at->why;
         return at->read;
     }
-    if (at->read != ISO_OK) return rebuild(s, txn, info, at->kind[0] ? at->kind : NULL, path, at->why.message, err);
+    if (at->read != ISO_OK) return ISO_OK;
     use_index(s, at->index);
     at->index = NULL;
     const int64_t missing = (int64_t)info->count - iso_vindex_count(s->index); /* at least; so many are not read in first */
-    iso_status st = missing > (int64_t)(info->count / 5) ? ISO_OK : take_changes(s, txn, info, err);
-    if (st != ISO_OK) return st;
+    iso_status st = missing > (int64_t)(info->count / 5) ? ISO_OK : take_changes(s, at->txn, info, err);
     const int64_t lacks = missing > s->extras ? missing : s->extras;
-    if (lacks <= (int64_t)(info->count / 5) && s->removed <= iso_vindex_count(s->index) / 2) return ISO_OK;
+    *good = lacks <= (int64_t)(info->count / 5) && s->removed <= iso_vindex_count(s->index) / 2;
+    if (st != ISO_OK || *good) return st;
     (void)iso_fail(&at->why, ISO_E_MISMATCH, "index %s lacks %lld of %llu items and holds %lld that are gone", path, (long long)lacks,
                    (unsigned long long)info->count, (long long)s->removed);
     /* a kind that was only the default for a smaller database need not be the right one now, but a chosen one stays */
-    const bool was_default = strcmp(at->kind, "flat") == 0 && iso_vindex_count(s->index) < FLAT_BELOW;
-    return rebuild(s, txn, info, was_default ? NULL : at->kind, path, at->why.message, err);
+    if (strcmp(at->kind, "flat") == 0 && iso_vindex_count(s->index) < FLAT_BELOW) at->kind[0] = 0;
+    return ISO_OK;
 }
 
-iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *err)
+/* Looks again once nobody else builds one: it may be there then. */
+static iso_status open_index(iso_searcher *s, const iso_index_talk *talk, const char *path, iso_error *err)
 {
     seen at = {0};
+    bool good = false, alone = false;
+    int lock = -1;
+    iso_status st;
+    for (;; alone = true) {
+        st = see(s->store, path, &at, err);
+        s->dim = at.info.dim;
+        if (st == ISO_OK) st = take_index(s, &at, path, &good, err);
+        if (st != ISO_OK || good || alone) break;
+        seen_free(&at);
+        st = lock_build(s->store, talk, &lock, err);
+        if (st != ISO_OK) break;
+    }
+    if (st == ISO_OK && !good) st = rebuild(s, &at, talk, path, err);
+    seen_free(&at);
+    if (alone) let_build(lock);
+    return st;
+}
+
+iso_status iso_searcher_open_telling(iso_store *store, const iso_index_talk *talk, iso_searcher **out, iso_error *err)
+{
     char *path = index_path(store);
     iso_searcher *s = iso_calloc(1, sizeof *s);
-    if (s) pthread_mutex_init(&s->lock, NULL);
-    iso_status st = s && path ? see(store, path, &at, err) : iso_fail_memory(err);
-    if (st == ISO_OK) {
+    iso_status st = s && path ? ISO_OK : iso_fail_memory(err);
+    if (s) {
+        pthread_mutex_init(&s->lock, NULL);
         s->store = store;
-        s->dim = at.info.dim;
-        st = open_index(s, &at, path, err);
     }
-    seen_free(&at);
+    if (st == ISO_OK) st = open_index(s, talk, path, err);
     free(path);
     if (st == ISO_OK) *out = s;
     else iso_searcher_free(s);
     return st;
 }
+
+iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *err) { return iso_searcher_open_telling(store, NULL, out, err); }
 
 void iso_searcher_free(iso_searcher *s)
 {

@@ -1,9 +1,16 @@
 /* test_search_index.c: which index file is believed: none that is damaged, of another version, of another database, or of a state that is gone. */
 #include "tests/search_common.h"
 
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <xxhash.h>
 
+#include "base/progress.h"
 #include "retriever/vindex.h"
 
 static char file[700];
@@ -280,6 +287,62 @@ static void test_history_lost(void **state)
     }
 }
 
+static void *open_searcher(void *store)
+{
+    static iso_error why; /* one thread at a time */
+    iso_searcher *searcher = NULL;
+    return iso_searcher_open(store, &searcher, &why) ? NULL : searcher;
+}
+
+/* Who finds no index while another builds it waits for that one and builds none; an interruption ends the waiting. */
+static void test_built_by_another(void **state)
+{
+    (void)state;
+    char data[700], aside[700];
+    pthread_t thread;
+    void *opened = NULL;
+    int status = -1;
+    wipe();
+    iso_store *s = make(digest_a);
+    fill(s, 0, 300);
+    snprintf(file, sizeof file, "%s/index.faiss", db);
+    snprintf(aside, sizeof aside, "%s/aside", base);
+    snprintf(data, sizeof data, "%s/data.mdb", db);
+    OK(iso_index_build(s, NULL, true, &err));
+    assert_int_equal(rename(file, aside), 0);
+    int lock = open(data, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(flock(lock, LOCK_EX), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        iso_store *own;
+        iso_searcher *searcher;
+        iso_interrupt_install();
+        raise(SIGINT);
+        _exit(iso_store_open(db, ISO_STORE_READ, NULL, &own, &err) || iso_searcher_open(own, &searcher, &err) != ISO_E_INTERRUPTED);
+    }
+    assert_true(child > 0 && waitpid(child, &status, 0) == child);
+    assert_int_equal(status, 0);
+    assert_int_equal(access(file, F_OK), -1);
+    assert_int_equal(pthread_create(&thread, NULL, open_searcher, s), 0);
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    assert_int_equal(access(file, F_OK), -1);
+    assert_int_equal(rename(aside, file), 0);
+    assert_int_equal(flock(lock, LOCK_UN), 0);
+    assert_int_equal(pthread_join(thread, &opened), 0);
+    assert_non_null(opened);
+    assert_null(iso_searcher_note(opened));
+    check_searches(s, opened, false);
+    iso_searcher_free(opened);
+    assert_int_equal(unlink(file), 0);
+    opened = open_searcher(s); /* nobody builds it now */
+    assert_non_null(opened);
+    assert_non_null(strstr(iso_searcher_note(opened), "built anew"));
+    iso_searcher_free(opened);
+    assert_int_equal(flock(lock, LOCK_EX | LOCK_NB), 0); /* and it has let others */
+    close(lock);
+    iso_store_close(s);
+}
+
 /* A sound file of other vectors under the right ids: only comparing them shows it. */
 typedef struct rows { uint64_t *id; float *v; int64_t n, at; } rows;
 
@@ -352,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_restored),
         cmocka_unit_test(test_many_writers),
         cmocka_unit_test(test_history_lost),
+        cmocka_unit_test(test_built_by_another),
         cmocka_unit_test(test_verify_sees_other_vectors),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
