@@ -367,7 +367,7 @@ static iso_status take_from_index(query *q, best *b, bool *exact, iso_error *err
     const int64_t wider = info.approximate ? 4 : 16, most = info.count / (info.approximate ? SHARE_APPROXIMATE : SHARE);
     for (int64_t before = 0; st == ISO_OK; before = want, want *= wider, widened++) {
         int64_t got;
-        if (before && before < most && want > most) want = most;
+        if (!info.approximate && before && before < most && want > most) want = most;
         if (want > (before ? most : info.count / 2) && want > 256) { /* as cheap without the index, and certain */
             *exact = true;
             st = take_all(q, b, err);

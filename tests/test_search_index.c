@@ -289,16 +289,18 @@ static void test_history_lost(void **state)
 
 static void *open_searcher(void *store)
 {
+    static const iso_index_talk talk = {.program = "the tester"};
     static iso_error why; /* one thread at a time */
     iso_searcher *searcher = NULL;
-    return iso_searcher_open(store, &searcher, &why) ? NULL : searcher;
+    return iso_searcher_open_telling(store, &talk, &searcher, &why) ? NULL : searcher;
 }
 
 /* Who finds no index while another builds it waits for that one and builds none; an interruption ends the waiting. */
 static void test_built_by_another(void **state)
 {
     (void)state;
-    char data[700], aside[700];
+    char data[700], aside[700], said[700];
+    size_t n;
     pthread_t thread;
     void *opened = NULL;
     int status = -1;
@@ -323,12 +325,19 @@ static void test_built_by_another(void **state)
     assert_true(child > 0 && waitpid(child, &status, 0) == child);
     assert_int_equal(status, 0);
     assert_int_equal(access(file, F_OK), -1);
+    snprintf(said, sizeof said, "%s/said", base);
+    int was = dup(STDERR_FILENO), into = open(said, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(was >= 0 && into >= 0 && dup2(into, STDERR_FILENO) >= 0);
     assert_int_equal(pthread_create(&thread, NULL, open_searcher, s), 0);
     nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
     assert_int_equal(access(file, F_OK), -1);
     assert_int_equal(rename(aside, file), 0);
     assert_int_equal(flock(lock, LOCK_UN), 0);
     assert_int_equal(pthread_join(thread, &opened), 0);
+    assert_true(dup2(was, STDERR_FILENO) >= 0 && !close(was) && !close(into));
+    char *line = slurp(said, &n);
+    assert_string_equal(line, "the tester: another program builds the index: waiting for it\n");
+    free(line);
     assert_non_null(opened);
     assert_null(iso_searcher_note(opened));
     check_searches(s, opened, false);
