@@ -137,6 +137,9 @@ static iso_status vector_index(printer *p, const config *c, iso_store *s, iso_er
             begin(p, "recall_at_10");
             iso_text_json_number(stdout, info.recall);
             end(p);
+            begin(p, "recall_least");
+            iso_text_json_number(stdout, info.least);
+            end(p);
         }
     } else if (status != ISO_E_NOT_FOUND && !c->quiet) fprintf(stderr, "%s: %s\n", command.program, err->message);
     return ISO_OK;

@@ -48,6 +48,8 @@ static iso_status run(config *c, iso_error *err)
     printf("%s index of %lld items", info.kind, (long long)info.count);
     if (info.approximate) printf(", recall@10 %.3f", info.recall);
     putchar('\n');
+    char line[200];
+    if (iso_index_shortfall(&info, line)) fprintf(stderr, "%s: %s\n", command.program, line);
     return iso_indexer_flush(err);
 }
 

@@ -281,7 +281,7 @@ static bool use_places(iso_searcher *s, iso_txn *txn)
 
 /* Some candidates, best first, `scores` their own, wrong by `slack` at most. Those that cannot be among the k best any more are not looked up.
  * The vectors of some are on their way from memory at a time. */
-static iso_status take_candidates(const query *q, best *b, int64_t n, const uint64_t *ids, const float *scores, double slack, iso_error *err)
+static iso_status take_candidates(const query *q, best *b, int64_t n, const uint64_t *ids, const double *scores, double slack, iso_error *err)
 {
     enum { BATCH = 16, BATCHES_AHEAD = 2 * BATCH };
     const size_t bytes = sizeof(float) * (size_t)q->s->dim;
@@ -313,7 +313,7 @@ static iso_status take_candidates(const query *q, best *b, int64_t n, const uint
 }
 
 /* Whether nothing that scored no better than `score`, but for the slack, can be among the k best. */
-static bool proved(const query *q, const best *b, float score, double slack)
+static bool proved(const query *q, const best *b, double score, double slack)
 {
     return b->count == b->k && b->hit[0].score > score * q->norm - q->offset + slack;
 }
@@ -330,10 +330,10 @@ static iso_status take_extras(query *q, best *b, iso_error *err)
     const double slack = iso_scan_slack(&scan, 1 + 1e-6) * q->norm + rounding(q);
     int64_t want = q->k < s->extras ? q->k + q->skips + 32 : s->extras, got = 0;
     if (want > s->extras) want = s->extras;
-    iso_ranked *ranked = iso_calloc((size_t)want, sizeof *ranked + sizeof(uint64_t) + sizeof(float));
+    iso_ranked *ranked = iso_calloc((size_t)want, sizeof *ranked + sizeof(uint64_t) + sizeof(double));
     if (!ranked) return iso_fail_memory(err);
     uint64_t *ids = (uint64_t *)(void *)(ranked + want);
-    float *scores = (float *)(void *)(ids + want);
+    double *scores = (double *)(void *)(ids + want);
     iso_status st = iso_scan_best(&scan, s->extra, s->extras, want, ranked, &got, err);
     for (int64_t i = 0; st == ISO_OK && i < got; i++) {
         ids[i] = s->extra_id[ranked[i].position];
@@ -357,7 +357,7 @@ static iso_status take_from_index(query *q, best *b, bool *exact, iso_error *err
     iso_vindex_info info;
     iso_vindex_info_get(q->s->index, &info);
     best extras = {.k = b->k};
-    const double slack = iso_vindex_slack(q->s->index, q->w_single) * q->norm + rounding(q);
+    const double more = info.approximate && info.error > 0 ? 0 : rounding(q); /* ivf knows that of its own */
     int64_t want = info.error > 1e-3 ? 4 * q->k + 64 : info.approximate ? q->k + q->k / 8 + 2 : info.error > 0 ? 2 * q->k + 64 : q->k + 32;
     uint64_t *ids = NULL; /* and behind them their scores */
     int widened = 0;
@@ -367,6 +367,7 @@ static iso_status take_from_index(query *q, best *b, bool *exact, iso_error *err
     const int64_t wider = info.approximate ? 4 : 16, most = info.count / (info.approximate ? SHARE_APPROXIMATE : SHARE);
     for (int64_t before = 0; st == ISO_OK; before = want, want *= wider, widened++) {
         int64_t got;
+        double slack;
         if (!info.approximate && before && before < most && want > most) want = most;
         if (want > (before ? most : info.count / 2) && want > 256) { /* as cheap without the index, and certain */
             *exact = true;
@@ -375,15 +376,16 @@ static iso_status take_from_index(query *q, best *b, bool *exact, iso_error *err
         }
         if (want > info.count) want = info.count;
         free(ids);
-        ids = iso_calloc((size_t)want, sizeof *ids + sizeof(float));
+        ids = iso_calloc((size_t)want, sizeof *ids + sizeof(double));
         if (!ids) {
             st = iso_fail_memory(err);
             break;
         }
-        float *scores = (float *)(void *)(ids + want);
+        double *scores = (double *)(void *)(ids + want);
         b->count = 0;
         st = keep_all(b, &extras, err);
-        if (st == ISO_OK) st = iso_vindex_search(q->s->index, q->w_single, want, ids, scores, &got, err);
+        if (st == ISO_OK) st = iso_vindex_search(q->s->index, q->w_single, want, ids, scores, &got, &slack, err);
+        if (st == ISO_OK) slack = slack * q->norm + more;
         if (st == ISO_OK) st = take_candidates(q, b, got, ids, scores, slack, err);
         if (st != ISO_OK || (want == info.count && !info.approximate)) break;
         const bool enough = b->count == b->k;

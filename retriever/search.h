@@ -60,8 +60,12 @@ typedef struct iso_index_info {
     int64_t count;    /* items in the index */
     int width;        /* ivf: lists that a search looks into on average; efSearch of hnsw; 0 otherwise */
     double recall;    /* recall@10 measured when it was built; 1 where the index is not approximate */
+    double least;     /* the worst of recall@1, @10 and @64 */
     bool current;     /* nothing was added or removed since it was built */
 } iso_index_info;
+
+/* What index.faiss is to reach, and does not: one line in `line`; false where all is well. */
+bool iso_index_shortfall(const iso_index_info *info, char line[200]);
 
 /* From the index's header. ISO_E_NOT_FOUND: there is none; ISO_E_FORMAT, ISO_E_MISMATCH: of no use, with the reason. */
 ISO_CHECK iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *err);

@@ -534,13 +534,21 @@ iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *
     if (st == ISO_OK) st = source_at(txn, &info, have.source.generation, &source, err);
     if (st == ISO_OK) st = iso_vindex_source_check(&have.source, &source, path, err);
     if (st == ISO_OK) {
-        *out = (iso_index_info){.approximate = have.approximate, .count = have.count, .width = have.width, .recall = have.recall,
+        *out = (iso_index_info){.approximate = have.approximate, .count = have.count, .width = have.width, .recall = have.recall, .least = have.least,
                                 .current = have.source.generation == info.generation};
         memcpy(out->kind, have.kind, sizeof out->kind);
     }
     iso_txn_abort(txn);
     free(path);
     return st;
+}
+
+bool iso_index_shortfall(const iso_index_info *info, char line[200])
+{
+    if (!(info->least < ISO_VINDEX_RECALL)) return false;
+    snprintf(line, 200, "the index of kind %s finds only %.3f of the answers of its hardest kind of queries (%.2f is wished for): flat, fp16 and sq8 find all", info->kind, info->least,
+             ISO_VINDEX_RECALL);
+    return true;
 }
 
 /* Every vector of the index beside the store's. */

@@ -121,7 +121,7 @@ iso_status iso_vindex_build(const iso_vindex_source *source, const char *kind, c
         return iso_fail(err, ISO_E_ARGUMENT, "unknown kind of index '%s': use flat, sq8, fp16, ivf or hnsw", kind);
     if (source->dim < 1 || source->dim > ISO_VINDEX_MAX_DIM)
         return iso_fail(err, ISO_E_ARGUMENT, "cannot index vectors of %d numbers", source->dim);
-    iso_vindex_info info = {.source = *source, .count = rows->count, .recall = 1};
+    iso_vindex_info info = {.source = *source, .count = rows->count, .recall = 1, .least = 1};
     strcpy(info.kind, kind);
     info.approximate = iso_vindex_kind_approximate(kind) && rows->count >= ISO_VINDEX_SMALL;
     iso_status st = build_at(&info, rows, path, &failed, out, path && unsaved ? unsaved : err);
@@ -133,24 +133,27 @@ iso_status iso_vindex_build(const iso_vindex_source *source, const char *kind, c
 
 /* ---- use ---- */
 
-iso_status iso_vindex_search(const iso_vindex *v, const float *w, int64_t k, uint64_t *ids, float *scores, int64_t *found, iso_error *err)
+iso_status iso_vindex_search(const iso_vindex *v, const float *w, int64_t k, uint64_t *ids, double *scores, int64_t *found, double *slack, iso_error *err)
 {
     enum { FEW = 64 };
     int64_t n = 0;
     iso_ranked few[FEW], *many = NULL, *best = few;
+    iso_vindex_scale scale = {0, iso_vindex_slack(v, w)};
+    if (slack) *slack = scale.slack;
     if (k > v->info.count) k = v->info.count;
     if (k <= 0) {
         *found = 0;
         return ISO_OK;
     }
     if (k > FEW && !(best = many = iso_calloc((size_t)k, sizeof *many))) return iso_fail_memory(err);
-    iso_status st = v->engine->search(v, w, k, best, &n, err);
+    iso_status st = v->engine->search(v, w, k, best, &n, &scale, err);
     for (int64_t i = 0; st == ISO_OK && i < n; i++) {
         ids[i] = iso_vindex_id(v, best[i].position);
-        scores[i] = best[i].score;
+        scores[i] = scale.base + (double)best[i].score;
     }
     free(many);
     if (st == ISO_OK) *found = n;
+    if (st == ISO_OK && slack) *slack = scale.slack;
     return st;
 }
 

@@ -13,7 +13,8 @@
  *
  * Kinds: flat (exact), fp16 and sq8 (2 bytes and 1 byte a number; the largest error of a vector is measured, so that a
  * search can widen until its answer is proved), ivf and hnsw (approximate; the width of their search is chosen while
- * building so that recall at 1, at 10 and at 64 is at least 0.95 on a seeded sample of each kind of queries).
+ * building so that recall at 1, at 10 and at 64 is at least 0.95 on a seeded sample of each kind of queries, when k + k / 8 + 2
+ * candidates are asked for; where that cannot be had, the index says so).
  */
 #ifndef ISO_VINDEX_H
 #define ISO_VINDEX_H
@@ -23,6 +24,7 @@
 
 #define ISO_VINDEX_HEADER 256
 #define ISO_VINDEX_MAX_DIM 65536
+#define ISO_VINDEX_RECALL 0.95 /* what every kind of query is to reach in an approximate index */
 
 typedef struct iso_vindex iso_vindex;
 
@@ -41,7 +43,8 @@ typedef struct iso_vindex_info {
     bool approximate;    /* true for ivf and hnsw */
     int64_t count;
     int width;           /* ivf: lists that a trial query searched on average; efSearch of hnsw; else 0 */
-    double recall;       /* measured recall@10 at that width; 1 where the index is not approximate */
+    double recall;       /* recall@10 of its worst kind of queries, measured at that width; 1 where the index is not approximate */
+    double least;        /* the worst of recall@1, @10 and @64, as well */
     double error;        /* no stored vector is farther than this from its unit vector */
 } iso_vindex_info;
 
@@ -82,9 +85,10 @@ void iso_vindex_info_get(const iso_vindex *v, iso_vindex_info *out);
 int64_t iso_vindex_count(const iso_vindex *v);
 uint64_t iso_vindex_id(const iso_vindex *v, int64_t position); /* ascending with the position, from 0 */
 
-/* The k best by inner product with w [dim], best first; k <= count. Scores are single-precision ones, see iso_vindex_slack.
- * ids and scores have room for k; *found may be less for approximate kinds. Thread-safe. */
-ISO_CHECK iso_status iso_vindex_search(const iso_vindex *v, const float *w, int64_t k, uint64_t *ids, float *scores, int64_t *found, iso_error *err);
+/* The k best by inner product with w [dim], best first; k <= count. ids and scores have room for k; *found may be less for
+ * approximate kinds. No score of these is farther than *slack (NULL: not wanted) from the exact inner product with the unit
+ * vector: at most what iso_vindex_slack says, of ivf often far less. Thread-safe. */
+ISO_CHECK iso_status iso_vindex_search(const iso_vindex *v, const float *w, int64_t k, uint64_t *ids, double *scores, int64_t *found, double *slack, iso_error *err);
 
 /* No score of w is farther than this from its exact inner product with the unit vector that was indexed. */
 double iso_vindex_slack(const iso_vindex *v, const float *w);

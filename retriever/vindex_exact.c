@@ -221,8 +221,9 @@ static iso_scan_query query_of(const iso_vindex *v, const float *w, float *weigh
 }
 
 static iso_status exact_search(const iso_vindex *v, const float *w, int64_t k, iso_ranked *out, int64_t *found,
-                               iso_error *err)
+                               iso_vindex_scale *scale, iso_error *err)
 {
+    (void)scale;
     const exact *x = v->state;
     float *weight = iso_calloc((size_t)v->info.source.dim, sizeof *weight);
     if (!weight) return iso_fail_memory(err);

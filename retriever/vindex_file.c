@@ -17,7 +17,7 @@
 #include "base/memory.h"
 
 enum {
-    VERSION = 2,
+    VERSION = 3,
     PAGE = 4096,
     PIECE = 1 << 20,    /* bytes under one checksum */
     HUGE_PAGE = 2 << 20 /* what is written in such blocks, Linux can keep and map in one piece: fewer, larger pages to scan */
@@ -29,7 +29,7 @@ static const uint64_t byte_order = 0x0102030405060708;
 enum {
     AT_MAGIC = 0, AT_VERSION = 8, AT_DIM = 12, AT_KIND = 16, AT_DIGEST = 24, AT_STAMP = 56, AT_GENERATION = 64, AT_COUNT = 72,
     AT_APPROXIMATE = 80, AT_WIDTH = 84, AT_RECALL = 88, AT_ERROR = 96, AT_PAYLOAD_AT = 104, AT_PAYLOAD = 112, AT_RUNS = 120,
-    AT_BODY_HASH = 128, AT_ORDER = 136, AT_HEADER_HASH = 248
+    AT_BODY_HASH = 128, AT_ORDER = 136, AT_LEAST = 144, AT_HEADER_HASH = 248
 };
 
 typedef struct header {
@@ -85,6 +85,7 @@ static void header_encode(const header *h, uint8_t out[ISO_VINDEX_HEADER])
     put(out + AT_APPROXIMATE, v->approximate, 4);
     put(out + AT_WIDTH, (uint64_t)v->width, 4);
     put_real(out + AT_RECALL, v->recall);
+    put_real(out + AT_LEAST, v->least);
     put_real(out + AT_ERROR, v->error);
     put(out + AT_PAYLOAD_AT, h->payload_at, 8);
     put(out + AT_PAYLOAD, h->payload, 8);
@@ -147,9 +148,10 @@ static iso_status header_decode(const uint8_t *in, uint64_t file_size, const cha
     v->approximate = get(in + AT_APPROXIMATE, 4) != 0;
     v->width = (int)width;
     v->recall = get_real(in + AT_RECALL);
+    v->least = get_real(in + AT_LEAST);
     v->error = get_real(in + AT_ERROR);
     h->hash = get(in + AT_BODY_HASH, 8);
-    if (!(v->error >= 0 && v->error < 4) || !(v->recall >= 0 && v->recall <= 1) || (v->approximate && !iso_vindex_kind_approximate(v->kind)))
+    if (!(v->error >= 0 && v->error < 4) || !(v->recall >= 0 && v->recall <= 1) || !(v->least >= 0 && v->least <= 1) || (v->approximate && !iso_vindex_kind_approximate(v->kind)))
         return damaged(err, path, "a field out of range");
     return header_sizes(in, file_size, path, h, err);
 }

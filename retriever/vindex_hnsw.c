@@ -4,6 +4,7 @@
 #include "retriever/vindex_faiss.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,8 +52,9 @@ static iso_status search(const FaissIndex *index, const float *w, int64_t k, iso
 }
 
 static iso_status hnsw_search(const iso_vindex *v, const float *w, int64_t k, iso_ranked *out, int64_t *found,
-                              iso_error *err)
+                              iso_vindex_scale *scale, iso_error *err)
 {
+    (void)scale;
     return search(v->state, w, k, out, found, err);
 }
 
@@ -96,17 +98,19 @@ static iso_status on_trial(void *ctx, const float *w, int64_t k, iso_ranked *out
 static iso_status choose_width(iso_vindex *v, FaissIndex *index, const iso_vindex_rows *rows, iso_error *err)
 {
     iso_vindex_trial *t = NULL;
-    double worst = 0, ten = 0;
+    double least[ISO_VINDEX_DEPTHS] = {0};
+    bool enough[ISO_VINDEX_DEPTHS] = {false};
     int width = LEAST_WIDTH;
     iso_status st = iso_vindex_trial_create(v, rows, &t, err);
     for (; st == ISO_OK; width *= 2) {
         st = set_width(index, width, err);
-        if (st == ISO_OK) st = iso_vindex_trial_recall(t, on_trial, index, 1e-5, &worst, &ten, err);
-        if (worst >= ISO_VINDEX_RECALL || width >= ISO_VINDEX_HNSW_MOST_WIDTH) break;
+        if (st == ISO_OK) st = iso_vindex_trial_recall(t, on_trial, index, least, enough, err);
+        if ((enough[0] && enough[1] && enough[2]) || width >= ISO_VINDEX_HNSW_MOST_WIDTH) break;
     }
     iso_vindex_trial_free(t);
     v->info.width = width;
-    v->info.recall = ten;
+    v->info.recall = least[1];
+    v->info.least = fmin(least[0], fmin(least[1], least[2]));
     return st;
 }
 

@@ -25,16 +25,16 @@ static size_t aligned(size_t size)
     return (size + ISO_VINDEX_IVF_ALIGN - 1) / ISO_VINDEX_IVF_ALIGN * ISO_VINDEX_IVF_ALIGN;
 }
 
-enum { LOW, STEP, CENTROID_LOW, CENTROID_STEP, COV, MIDDLE, OFFSET, RADIUS, CENTROID, POSITION, CODE, ROW, SECTIONS };
+enum { LOW, STEP, CENTROID_LOW, CENTROID_STEP, COV, MIDDLE, OFFSET, RADIUS, SCALE, BLUR, CENTER, TIGHT, CENTROID, POSITION, CODE, ROW, SECTIONS };
 
 /* Bytes of each part; false where a number overflows. */
-static bool sizes(int64_t count, int dim, int64_t lists, int cov_dim, int middle_dim, size_t out[SECTIONS], size_t *total)
+static bool sizes(int64_t count, int dim, int64_t lists, int cov_dim, size_t out[SECTIONS], size_t *total)
 {
-    const size_t n = (size_t)count, d = (size_t)dim, k = (size_t)lists, c = (size_t)cov_dim, m = (size_t)middle_dim;
-    const size_t items[SECTIONS] = {d, d, d, d, c * c, m, k + 1, k, k * d, n, 0, 0};
-    const size_t bytes[SECTIONS] = {4, 4, 4, 4, 4, 4, 4, 4, 1, 4, 1, 2};
+    const size_t n = (size_t)count, d = (size_t)dim, k = (size_t)lists, c = (size_t)cov_dim;
+    const size_t items[SECTIONS] = {d, d, d, d, c * c, d, k + 1, k, k, k, k * d, k, k * d, n, 0, 0};
+    const size_t bytes[SECTIONS] = {4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 1, 1, 4, 1, 2};
     *total = ISO_VINDEX_IVF_HEAD;
-    if (count < 0 || count > INT32_MAX || lists < 1 || lists > INT32_MAX || dim < 1 || cov_dim < 0 || middle_dim < 0) return false;
+    if (count < 0 || count > INT32_MAX || lists < 1 || lists > INT32_MAX || dim < 1 || cov_dim < 0) return false;
     for (int i = 0; i < SECTIONS; i++) {
         size_t size = i >= CODE ? n * d : items[i];
         if (size > SIZE_MAX / 8 || __builtin_add_overflow(*total, aligned(size * bytes[i]), total)) return false;
@@ -43,10 +43,10 @@ static bool sizes(int64_t count, int dim, int64_t lists, int cov_dim, int middle
     return true;
 }
 
-size_t iso_vindex_ivf_size(int64_t count, int dim, int64_t lists, int cov_dim, int middle_dim)
+size_t iso_vindex_ivf_size(int64_t count, int dim, int64_t lists, int cov_dim)
 {
     size_t parts[SECTIONS], total;
-    return sizes(count, dim, lists, cov_dim, middle_dim, parts, &total) ? total : 0;
+    return sizes(count, dim, lists, cov_dim, parts, &total) ? total : 0;
 }
 
 void iso_vindex_ivf_place(iso_vindex_ivf *x, const uint8_t *payload)
@@ -54,7 +54,7 @@ void iso_vindex_ivf_place(iso_vindex_ivf *x, const uint8_t *payload)
     size_t parts[SECTIONS], total;
     const void *at[SECTIONS];
     const uint8_t *p = payload + ISO_VINDEX_IVF_HEAD;
-    (void)sizes(x->count, x->dim, x->lists, x->cov_dim, x->middle_dim, parts, &total);
+    (void)sizes(x->count, x->dim, x->lists, x->cov_dim, parts, &total);
     for (int i = 0; i < SECTIONS; i++, p += aligned(parts[i - 1])) at[i] = p;
     x->low = at[LOW];
     x->step = at[STEP];
@@ -64,6 +64,10 @@ void iso_vindex_ivf_place(iso_vindex_ivf *x, const uint8_t *payload)
     x->middle = at[MIDDLE];
     x->offset = at[OFFSET];
     x->radius = at[RADIUS];
+    x->scale = at[SCALE];
+    x->blur = at[BLUR];
+    x->center = at[CENTER];
+    x->tight = at[TIGHT];
     x->centroid = at[CENTROID];
     x->position = at[POSITION];
     x->code = at[CODE];
@@ -81,7 +85,10 @@ const char *iso_vindex_ivf_check(iso_vindex_ivf *x)
 {
     double sum = 0;
     x->longest = 0;
-    if (!(x->tolerance >= 0 && x->tolerance < 1e6)) return "its tolerance is out of range";
+    x->any_tight = false;
+    if (x->pools < 1 || x->pools > ISO_VINDEX_IVF_POOLS_MOST) return "its candidates are too many or none";
+    for (int d = 0; d < ISO_VINDEX_DEPTHS; d++)
+        if (!(x->tolerance[d] >= 0 && x->tolerance[d] < 1e6)) return "its tolerance is out of range";
     if (x->offset[0] != 0 || x->offset[x->lists] != (uint64_t)x->count) return "its lists do not hold its vectors";
     for (int64_t l = 0; l < x->lists; l++) {
         if (x->offset[l + 1] < x->offset[l] || x->offset[l + 1] > (uint64_t)x->count)
@@ -89,11 +96,15 @@ const char *iso_vindex_ivf_check(iso_vindex_ivf *x)
         int64_t n = x->offset[l + 1] - x->offset[l];
         if (n > x->longest) x->longest = n;
         if (!(x->radius[l] >= 0 && x->radius[l] < 4)) return "the radius of a list is out of range";
+        if (!(x->scale[l] >= 0 && x->scale[l] < 1e20f) || !(x->blur[l] >= 0 && x->blur[l] < 4)) return "the scale of a list is out of range";
+        if (x->tight[l] > 1) return "a list is neither tight nor not";
+        x->any_tight = x->any_tight || x->tight[l];
         sum += (double)x->radius[l] * (double)n;
     }
     if (!all_finite(x->low, (size_t)x->dim) || !all_finite(x->step, (size_t)x->dim) ||
         !all_finite(x->centroid_low, (size_t)x->dim) || !all_finite(x->centroid_step, (size_t)x->dim) ||
-        !all_finite(x->cov, (size_t)x->cov_dim * (size_t)x->cov_dim) || !all_finite(x->middle, (size_t)x->middle_dim))
+        !all_finite(x->cov, (size_t)x->cov_dim * (size_t)x->cov_dim) || !all_finite(x->middle, (size_t)x->dim) ||
+        !all_finite(x->center, (size_t)x->lists * (size_t)x->dim))
         return "a number in it is not finite";
     x->radius_mean = x->count ? sum / (double)x->count : 0;
     for (int b = 0; b <= 2 * BUCKETS; b++)
@@ -111,11 +122,25 @@ void iso_vindex_ivf_free_parts(iso_vindex_ivf *x)
     x->slot = NULL;
 }
 
-iso_scan_query iso_vindex_ivf_rows(const iso_vindex_ivf *x, const float *w)
+int iso_vindex_ivf_depth(int64_t k) { return k <= 6 ? 0 : k <= 32 ? 1 : 2; }
+
+int64_t iso_vindex_ivf_list(const iso_vindex_ivf *x, int64_t slot)
 {
-    double bias = 0;
-    for (int j = 0; j < x->middle_dim; j++) bias += (double)w[j] * x->middle[j];
-    return (iso_scan_query){ISO_CODE_F16, x->dim, w, (float)bias};
+    int64_t low = 0, high = x->lists; /* the last list that begins at or before the slot: those before it may be empty */
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+        if (x->offset[middle] <= (uint64_t)slot) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+ISO_CLONES static double dot(int dim, const float *a, const float *b)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int j = 0; j < dim; j++) sum += (double)a[j] * b[j];
+    return sum;
 }
 
 /* ---- searching ---- */
@@ -125,7 +150,14 @@ typedef struct search {
     const iso_vindex_ivf *x;
     iso_ivf_query codes;  /* of the codes */
     double spread, least; /* deviation of a list of radius 1; what is added so that none is 0 */
-    float *mean;          /* [lists] <w, c>; -INFINITY: searched */
+    float *mean;          /* [lists] <w, c> - base; -INFINITY: searched */
+    float *known;         /* [lists] the same of those searched */
+    uint8_t *sharp;       /* [lists] of a tight list: mean is from c in full */
+    double base, doubt;   /* about the largest <w, c>; how far a mean can be off that is from the codes of c */
+    double square;        /* |w|^2 */
+    double tolerance;
+    float coarsest;       /* largest scale of a list searched */
+    const float *w;
     void *room;           /* of a query */
     void *block;          /* all of these */
     float *scores;        /* [max(lists, longest)] */
@@ -135,23 +167,29 @@ typedef struct search {
     int64_t visited;
 } search;
 
-static iso_status search_start(search *s, const iso_vindex_ivf *x, int64_t pool, iso_error *err)
+static iso_status search_start(search *s, const iso_vindex_ivf *x, const float *w, int64_t pool, iso_error *err)
 {
     size_t lists = (size_t)x->lists, longest = (size_t)(x->longest > x->lists ? x->longest : x->lists);
     memset(s, 0, sizeof *s);
     s->x = x;
+    s->w = w;
     if (pool > x->count) pool = x->count;
     const size_t room = aligned(iso_ivf_query_room(x->dim)), bucket = aligned(lists + 8),
-                 parts[] = {aligned(4 * lists), room, aligned(4 * longest), aligned(4 * lists), bucket},
+                 parts[] = {aligned(4 * lists), aligned(4 * lists), x->any_tight ? aligned(lists) : 0, room, aligned(4 * longest), aligned(4 * lists), bucket},
                  kept = aligned(iso_ivf_pool_room(pool));
-    uint8_t *at = aligned_alloc(ISO_VINDEX_IVF_ALIGN, parts[0] + parts[1] + parts[2] + parts[3] + parts[4] + kept);
+    size_t all = kept;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) all += parts[i];
+    uint8_t *at = aligned_alloc(ISO_VINDEX_IVF_ALIGN, all);
     if (!at) return iso_fail_memory(err);
     s->block = at;
     s->mean = (float *)(void *)at;
-    s->room = at += parts[0];
-    s->scores = (float *)(void *)(at += parts[1]);
-    s->order = (int32_t *)(void *)(at += parts[2]);
-    s->bucket = at += parts[3];
+    s->known = (float *)(void *)(at += parts[0]);
+    s->sharp = at += parts[1];
+    memset(s->sharp, 0, parts[2]);
+    s->room = at += parts[2];
+    s->scores = (float *)(void *)(at += parts[3]);
+    s->order = (int32_t *)(void *)(at += parts[4]);
+    s->bucket = at += parts[5];
     memset(s->bucket + lists, BUCKETS, bucket - lists);
     iso_ivf_pool_start(&s->pool, pool, at + bucket);
     return ISO_OK;
@@ -159,17 +197,33 @@ static iso_status search_start(search *s, const iso_vindex_ivf *x, int64_t pool,
 
 static void search_end(search *s) { free(s->block); }
 
+/* Scores are kept less the best list's mean: in single precision what is left is as exact as it is small. */
+ISO_CLONES static float take_base(int64_t lists, float *mean)
+{
+    float most = -INFINITY;
+#pragma omp simd reduction(max : most)
+    for (int64_t l = 0; l < lists; l++) most = mean[l] > most ? mean[l] : most;
+    if (!isfinite(most)) return 0;
+#pragma omp simd
+    for (int64_t l = 0; l < lists; l++) mean[l] -= most;
+    return most;
+}
+
 /* The lists' means, and how far the scores of one spread. */
-static void look_at_lists(search *s, const float *w)
+static void look_at_lists(search *s)
 {
     const iso_vindex_ivf *x = s->x;
+    const float *w = s->w;
     const iso_ivf_query centroids = iso_ivf_query_make(x->dim, w, x->centroid_low, x->centroid_step, s->room);
     const iso_scan_query rows = {ISO_CODE_F32, x->cov_dim, w, 0};
-    double square = 0, variance = 0;
+    double variance = 0, off = 0;
     iso_ivf_scores_packed(&centroids, x->packed, x->centroid, x->lists, s->mean);
+    s->base = take_base(x->lists, s->mean);
     s->codes = iso_ivf_query_make(x->dim, w, x->low, x->step, s->room);
-    for (int j = 0; j < x->dim; j++) square += (double)w[j] * w[j];
-    variance = square / x->dim;
+    for (int j = 0; j < x->dim; j++) s->square += (double)w[j] * w[j];
+    for (int j = 0; x->any_tight && j < x->dim; j++) off += (double)w[j] * w[j] * x->centroid_step[j] * x->centroid_step[j];
+    s->doubt = 5 * sqrt(off / 12); /* deviations of so many roundings */
+    variance = s->square / x->dim;
     if (x->cov_dim) {
         variance = 0;
         for (int first = 0; first < x->cov_dim; first += 256) {
@@ -180,7 +234,21 @@ static void look_at_lists(search *s, const float *w)
         }
     }
     s->spread = sqrt(variance > 0 ? variance : 0);
-    s->least = 1e-6 * sqrt(square) + 1e-30;
+    s->least = 1e-6 * sqrt(s->square) + 1e-30;
+}
+
+static void sharpen(search *s, int64_t list)
+{
+    s->mean[list] = (float)(dot(s->x->dim, s->w, s->x->center + (size_t)list * (size_t)s->x->dim) - s->base);
+    s->sharp[list] = 1;
+}
+
+/* The means of those tight lists that may hold a vector above t. */
+static void sharpen_above(search *s, double t)
+{
+    const iso_vindex_ivf *x = s->x;
+    for (int64_t l = 0; x->any_tight && l < x->lists; l++)
+        if (x->tight[l] && !s->sharp[l] && s->mean[l] + s->doubt + LOWEST * s->spread * x->radius[l] >= t) sharpen(s, l);
 }
 
 /* next: the list that comes after it, -1 where that is not known. */
@@ -189,9 +257,12 @@ static void search_list(search *s, int64_t list, int64_t next)
     const iso_vindex_ivf *x = s->x;
     const size_t dim = (size_t)x->dim;
     int64_t first = x->offset[list], n = x->offset[list + 1] - first;
-    iso_ivf_scores(&s->codes, s->mean[list], x->code + (size_t)first * dim, n, s->scores,
+    if (x->tight[list] && !s->sharp[list]) sharpen(s, list);
+    iso_ivf_scores(&s->codes, x->scale[list], s->mean[list], x->code + (size_t)first * dim, n, s->scores,
                    next >= 0 ? x->code + (size_t)x->offset[next] * dim : NULL);
     iso_ivf_pool_offer(&s->pool, s->scores, n, first);
+    if (x->scale[list] > s->coarsest) s->coarsest = x->scale[list];
+    s->known[list] = s->mean[list];
     s->mean[list] = -INFINITY;
     s->visited++;
 }
@@ -210,6 +281,7 @@ static iso_status search_first(search *s, iso_error *err)
 {
     enum { FEW = 1024 };
     const iso_vindex_ivf *x = s->x;
+    sharpen_above(s, -s->doubt);
     int64_t most = x->lists, need = FIRST_LISTS + s->pool.k * x->lists / x->count * 2;
     for (bool enough = false; !enough; need *= 4) {
         int64_t rows = 0;
@@ -286,7 +358,7 @@ static int sort_lists(search *s, double t, double allowed, int32_t first[BUCKETS
     int end = hopeless(x, allowed);
     memset(held, 0, sizeof *held * BUCKETS);
     find_buckets(s, (float)t, (float)end);
-    if (x->tolerance == 0) { /* none is hopeless */
+    if (s->tolerance == 0) { /* none is hopeless */
         end = BUCKETS;
         for (int64_t l = 0; l < x->lists; l++)
             if (s->bucket[l] == BUCKETS && s->mean[l] > -INFINITY) s->bucket[l] = BUCKETS - 1;
@@ -310,8 +382,9 @@ static int sort_lists(search *s, double t, double allowed, int32_t first[BUCKETS
 static void search_on(search *s)
 {
     const iso_vindex_ivf *x = s->x;
-    const double t = iso_ivf_pool_least(&s->pool), allowed = x->tolerance > 0 ? x->tolerance * (double)s->pool.k : -1;
+    const double t = iso_ivf_pool_least(&s->pool), allowed = s->tolerance > 0 ? s->tolerance * (double)s->pool.k : -1;
     const double unit = s->spread * x->radius_mean + s->least;
+    sharpen_above(s, t);
     int32_t first[BUCKETS + 1];
     int64_t held[BUCKETS];
     const int end = sort_lists(s, t, allowed, first, held);
@@ -329,12 +402,42 @@ static void search_on(search *s)
     }
 }
 
+/* How far the score of a vector of a list can be off. The error of a tight list is across c, where little of a query of its own is. */
+static double blur_of(const search *s, int64_t list)
+{
+    const iso_vindex_ivf *x = s->x;
+    const float *c = x->center + (size_t)list * (size_t)x->dim;
+    const double along = dot(x->dim, s->w, c), length = dot(x->dim, c, c), across = s->square - (length > 0 ? along * along / length : 0);
+    return x->blur[list] * (sqrt(across > 0 ? across : 0) + 1e-3 * sqrt(s->square));
+}
+
+/* How far the scores that are no lower than `least` can be off; where all are of tight lists, that is far less than what holds for all vectors. */
+static void slack_of_tight(const search *s, const int32_t *at, const float *scores, int64_t n, float least, double *slack)
+{
+    const iso_vindex_ivf *x = s->x;
+    const iso_scan_query rows = {ISO_CODE_F16, x->dim, s->w, 0};
+    const double reach = sqrt(dot(x->dim, x->low, x->low));
+    double blur = 0, length = 0, top = 0;
+    for (int64_t i = 0, last = -1; i < n; i++) {
+        const int64_t list = scores[i] >= least ? iso_vindex_ivf_list(x, at[i]) : last;
+        if (list == last) continue;
+        if (!x->tight[list]) return;
+        blur = fmax(blur, blur_of(s, list));
+        length = fmax(length, x->scale[list] * reach);
+        top = fmax(top, fabsf(s->known[list]) + x->scale[list] * reach * sqrt(s->square));
+        last = list;
+    }
+    /* the unit vectors themselves are rounded, too, each by itself */
+    *slack = fmin(*slack, blur + iso_scan_slack(&rows, length) + top * 0x1p-22 + 0x1p-27 * sqrt(s->square));
+}
+
 /* The pool's scores from the 16-bit rows, and their positions. */
-static iso_status finish(search *s, const float *w, int64_t k, iso_ranked *out, int64_t *found, iso_error *err)
+static iso_status finish(search *s, int64_t k, iso_ranked *out, int64_t *found, iso_vindex_scale *scale, iso_error *err)
 {
     enum { FEW = 64 };
     const iso_vindex_ivf *x = s->x;
-    const iso_scan_query rows = iso_vindex_ivf_rows(x, w);
+    const double middle = dot(x->dim, s->w, x->middle) - s->base;
+    const iso_scan_query rows = {ISO_CODE_F16, x->dim, s->w, x->any_tight ? 0 : (float)middle};
     const int64_t n = s->pool.count;
     iso_best best = {.k = k, .heap = out};
     int32_t few[3 * FEW], *many = NULL, *at = few;
@@ -345,6 +448,10 @@ static iso_status finish(search *s, const float *w, int64_t k, iso_ranked *out, 
     iso_ivf_pool_positions(&s->pool, at);
     for (int64_t i = 0; i < n; i++) __builtin_prefetch(x->position + at[i]);
     iso_scan_scores_at(&rows, x->row, at, n, scores);
+    for (int64_t i = 0; x->any_tight && i < n; i++) {
+        const int64_t list = iso_vindex_ivf_list(x, at[i]);
+        scores[i] += x->tight[list] ? s->known[list] : (float)middle;
+    }
     for (int64_t i = 0; st == ISO_OK && i < n; i++) {
         if (x->position[at[i]] >= (uint64_t)x->count)
             st = iso_fail(err, ISO_E_FORMAT, "the index names a position that it does not have: build it anew");
@@ -354,40 +461,44 @@ static iso_status finish(search *s, const float *w, int64_t k, iso_ranked *out, 
         iso_best_offer(&best, scores, n, 0, position);
         iso_best_sort(&best);
         *found = best.count;
+        scale->base = s->base;
     }
+    if (st == ISO_OK && x->any_tight && best.count) slack_of_tight(s, at, scores, n, out[best.count - 1].score, &scale->slack);
     free(many);
     return st;
 }
-
 /* Whether vectors outside of the pool, whose codes score no better than its worst, could be better than the k-th. Many equal
  * vectors share one rounding, and can crowd all others out. */
-static bool crowded(const search *s, const float *w, int64_t k, const iso_ranked *out, int64_t found)
+static bool crowded(const search *s, int64_t k, const iso_ranked *out, int64_t found)
 {
     const iso_vindex_ivf *x = s->x;
     double square = 0;
     if (s->pool.count < s->pool.k || s->pool.k == x->count || found < k) return false;
-    for (int j = 0; j < x->dim; j++) square += (double)w[j] * w[j] * x->step[j] * x->step[j];
-    return iso_ivf_pool_least(&s->pool) + 3 * sqrt(square / 12) > out[k - 1].score;
+    for (int j = 0; j < x->dim; j++) square += (double)s->w[j] * s->w[j] * x->step[j] * x->step[j];
+    return iso_ivf_pool_least(&s->pool) + 3 * s->coarsest * sqrt(square / 12) > out[k - 1].score;
 }
 
 iso_status iso_vindex_ivf_search(const iso_vindex_ivf *x, const float *w, int64_t k, iso_ranked *out, int64_t *found,
-                                 int64_t *visited, iso_error *err)
+                                 iso_vindex_scale *scale, int64_t *visited, iso_error *err)
 {
     enum { ROUNDS = 2 };
     search s;
     iso_status st = ISO_OK;
     bool more = true;
-    for (int64_t round = 0, pool = k + k / 4 + 8; st == ISO_OK && more && round < ROUNDS; round++, pool *= 4) {
-        st = search_start(&s, x, pool, err);
+    int64_t pool = k + k / 4 + 8;
+    pool = pool > x->count / x->pools ? x->count : pool * x->pools;
+    for (int round = 0; st == ISO_OK && more && round < ROUNDS; round++, pool *= 4) {
+        st = search_start(&s, x, w, pool, err);
         if (st == ISO_OK) {
-            look_at_lists(&s, w);
+            s.tolerance = x->tolerance[iso_vindex_ivf_depth(k)];
+            look_at_lists(&s);
             st = search_first(&s, err);
         }
         if (st == ISO_OK) {
             search_on(&s);
-            st = finish(&s, w, k, out, found, err);
+            st = finish(&s, k, out, found, scale, err);
         }
-        more = st == ISO_OK && crowded(&s, w, k, out, *found);
+        more = st == ISO_OK && crowded(&s, k, out, *found);
         if (st == ISO_OK && visited) *visited = s.visited;
         search_end(&s);
     }

@@ -291,21 +291,22 @@ TARGET static void scores_packed_avx2(const iso_ivf_query *q, const uint8_t *pac
 }
 #endif
 
-void iso_ivf_scores(const iso_ivf_query *q, float bias, const uint8_t *rows, int64_t n, float *scores,
+void iso_ivf_scores(const iso_ivf_query *q, float times, float bias, const uint8_t *rows, int64_t n, float *scores,
                     const uint8_t *next)
 {
-    bias += q->plain.bias;
 #if X86
     if (q->high) {
-        if (way_of_bytes() == VNNI) scores_vnni(q, bias, rows, n, scores, next);
-        else scores_avx2(q, bias, rows, n, scores, next);
+        iso_ivf_query own = *q;
+        own.scale *= times;
+        bias += times * q->plain.bias;
+        if (way_of_bytes() == VNNI) scores_vnni(&own, bias, rows, n, scores, next);
+        else scores_avx2(&own, bias, rows, n, scores, next);
         return;
     }
 #endif
-    iso_scan_query plain = q->plain;
-    plain.bias = bias;
     for (int i = 0; next && i < 16; i++) __builtin_prefetch(next + 64 * i); /* the processor finds the rest by itself */
-    iso_scan_scores(&plain, rows, n, scores);
+    iso_scan_scores(&q->plain, rows, n, scores);
+    for (int64_t i = 0; i < n; i++) scores[i] = scores[i] * times + bias;
 }
 
 uint8_t *iso_ivf_pack(const uint8_t *rows, int64_t n, int dim)
@@ -332,5 +333,5 @@ void iso_ivf_scores_packed(const iso_ivf_query *q, const uint8_t *packed, const 
     }
 #endif
     (void)packed;
-    iso_ivf_scores(q, 0, rows, n, scores, NULL);
+    iso_ivf_scores(q, 1, 0, rows, n, scores, NULL);
 }

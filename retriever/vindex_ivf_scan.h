@@ -16,9 +16,9 @@ typedef struct iso_ivf_query {
 size_t iso_ivf_query_room(int dim);
 /* score = <w, low + c * step>; `room` is the caller's, as long as the query is used. */
 iso_ivf_query iso_ivf_query_make(int dim, const float *w, const float *low, const float *step, void *room);
-/* scores[i] of rows [n, dim], plus `bias`. next (NULL: none): what will be read after these rows and is fetched meanwhile;
+/* scores[i] of rows [n, dim], times `times`, plus `bias`. next (NULL: none): what will be read after these rows and is fetched meanwhile;
  * it need not be as long, nor be there. */
-void iso_ivf_scores(const iso_ivf_query *q, float bias, const uint8_t *rows, int64_t n, float *scores,
+void iso_ivf_scores(const iso_ivf_query *q, float times, float bias, const uint8_t *rows, int64_t n, float *scores,
                     const uint8_t *next);
 
 /* A copy of rows [n, dim], 16 of them side by side, four numbers of each at a time: for rows that every query reads, which are

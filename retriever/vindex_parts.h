@@ -14,10 +14,14 @@
 
 enum {
     ISO_VINDEX_CHUNK = 4096, /* rows that a build holds at a time */
+    ISO_VINDEX_DEPTHS = 3,   /* numbers of answers that an approximate kind is tuned for: 1, 10, 64 */
     ISO_VINDEX_SMALL = 40    /* below this many items every kind is kept as flat */
 };
 
 typedef struct iso_vindex_engine iso_vindex_engine;
+
+/* What an answer's scores are: base + score is farther than slack from none of its exact inner products. */
+typedef struct iso_vindex_scale { double base, slack; } iso_vindex_scale;
 
 /* Ids first, first + 1, ... from position `at` on, up to the next run: ids are given out in order, so most databases are
  * one run. */
@@ -59,8 +63,8 @@ struct iso_vindex_engine {
      * the status is ISO_E_FORMAT and err is left to the caller. */
     iso_status (*open)(iso_vindex *v, const char **fault, iso_error *err);
     void (*close)(iso_vindex *v); /* frees v->state, which may be NULL */
-    /* The k best positions, best first, 1 <= k <= count. Thread-safe. */
-    iso_status (*search)(const iso_vindex *v, const float *w, int64_t k, iso_ranked *out, int64_t *found, iso_error *err);
+    /* The k best positions, best first, 1 <= k <= count. Thread-safe. *scale is set to base 0 and what iso_vindex_slack says before. */
+    iso_status (*search)(const iso_vindex *v, const float *w, int64_t k, iso_ranked *out, int64_t *found, iso_vindex_scale *scale, iso_error *err);
     iso_status (*vector)(iso_vindex *v, int64_t position, float *out, iso_error *err);
     /* No score is farther than this from the exact product of w with what the index keeps of the vector. */
     double (*slack)(const iso_vindex *v, const float *w);

@@ -4,12 +4,10 @@
 
 #include "retriever/vindex_parts.h"
 
-#define ISO_VINDEX_RECALL 0.95 /* what every kind of query is to reach */
-
-/* Seeded queries of each kind that people ask, with the scores of their exact answers. */
+/* Seeded queries of each kind that people ask, with their exact answers. */
 typedef struct iso_vindex_trial iso_vindex_trial;
 
-/* Two passes over the rows. Uses all threads. */
+/* Three passes over the rows, which stay the caller's, as v does, and must outlive the trial. Uses all threads. */
 ISO_CHECK iso_status iso_vindex_trial_create(iso_vindex *v, const iso_vindex_rows *rows, iso_vindex_trial **out,
                                              iso_error *err);
 void iso_vindex_trial_free(iso_vindex_trial *t);
@@ -18,9 +16,12 @@ void iso_vindex_trial_free(iso_vindex_trial *t);
 typedef iso_status iso_vindex_trial_search(void *ctx, const float *w, int64_t k, iso_ranked *out, int64_t *found,
                                            iso_error *err);
 
-/* The share of the best one, of the best 10 and of the best 64 that it finds, by score (duplicates count as one another; scores may be
- * wrong by `slack`): the worst over the kinds of queries and over the three. ten (NULL: not wanted): the worst of the best 10. */
-ISO_CHECK iso_status iso_vindex_trial_recall(const iso_vindex_trial *t, iso_vindex_trial_search *search, void *ctx,
-                                             double slack, double *worst, double *ten, iso_error *err);
+/* The share of the best one, of the best 10 and of the best 64 that is among the candidates which iso_search asks for first, so that it comes
+ * out: vectors count whose exact product is that of the last of the best, or more (of equal ones any will do). least: the worst over
+ * the kinds of queries, of each of the three; enough: that is ISO_VINDEX_RECALL, and for one answer somewhat more, as so few are counted there that
+ * the best of several tries may have been lucky. A pass over the rows where the
+ * exact products of what was found are not known. */
+ISO_CHECK iso_status iso_vindex_trial_recall(iso_vindex_trial *t, iso_vindex_trial_search *search, void *ctx, double least[ISO_VINDEX_DEPTHS],
+                                             bool enough[ISO_VINDEX_DEPTHS], iso_error *err);
 
 #endif

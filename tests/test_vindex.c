@@ -72,9 +72,9 @@ static iso_status build(const char *kind, int64_t n, const char *path, iso_error
 static bool answers(const iso_vindex *v, int64_t n, const float *w)
 {
     uint64_t id[K];
-    float score[K];
+    double score[K];
     int64_t found;
-    OK(iso_vindex_search(v, w, K, id, score, &found, &err));
+    OK(iso_vindex_search(v, w, K, id, score, &found, NULL, &err));
     if (found != (n < K ? n : K)) return false;
     const double slack = iso_vindex_slack(v, w);
     for (int64_t i = 0; i < found; i++) {
@@ -172,7 +172,8 @@ static void test_faiss_reads_it(void **unused)
         for (int64_t n = 30; n <= N; n += N - 30) {
             iso_vindex *v;
             FaissIndex *faiss = NULL;
-            float w[DIM], score[K], want[K], kept[DIM], ours[DIM];
+            double score[K];
+            float w[DIM], want[K], kept[DIM], ours[DIM];
             uint64_t id[K];
             idx_t label[K];
             int64_t found;
@@ -186,10 +187,10 @@ static void test_faiss_reads_it(void **unused)
             assert_true(faiss_Index_d(faiss) == DIM && faiss_Index_ntotal(faiss) == n && faiss_Index_is_trained(faiss));
             for (int q = 0; q < 10; q++) {
                 random_query(w);
-                OK(iso_vindex_search(v, w, K, id, score, &found, &err));
+                OK(iso_vindex_search(v, w, K, id, score, &found, NULL, &err));
                 assert_int_equal(faiss_Index_search(faiss, 1, w, found, want, label), 0);
                 for (int i = 0; i < found; i++) {
-                    assert_true(fabsf(score[i] - want[i]) <= 1e-5f);
+                    assert_true(fabs(score[i] - want[i]) <= 1e-5f);
                     if (i && i + 1 < found && score[i - 1] - score[i] > 1e-5f && score[i] - score[i + 1] > 1e-5f)
                         assert_int_equal(id[i], ids[label[i]]);
                 }
@@ -388,7 +389,7 @@ typedef struct asked {
     const iso_vindex *v;
     float w[8][DIM];
     uint64_t id[8][K];
-    float score[8][K];
+    double score[8][K];
     bool same;
 } asked;
 
@@ -398,11 +399,11 @@ static void *ask(void *ctx)
     a->same = true;
     for (int i = 0; i < 80; i++) {
         uint64_t id[K];
-        float score[K];
+        double score[K];
         int64_t found;
         iso_error e;
         omp_set_num_threads(1 + i % 3);
-        if (iso_vindex_search(a->v, a->w[i % 8], K, id, score, &found, &e) != ISO_OK || found != K)
+        if (iso_vindex_search(a->v, a->w[i % 8], K, id, score, &found, NULL, &e) != ISO_OK || found != K)
             a->same = false;
         else if (memcmp(id, a->id[i % 8], sizeof id) != 0 || memcmp(score, a->score[i % 8], sizeof score) != 0)
             a->same = false;
@@ -422,7 +423,7 @@ static void test_threads(void **unused)
         OK(build(kinds[kind], N, file, NULL, &v));
         for (int q = 0; q < 8; q++) {
             random_query(a[0].w[q]);
-            OK(iso_vindex_search(v, a[0].w[q], K, a[0].id[q], a[0].score[q], &found, &err));
+            OK(iso_vindex_search(v, a[0].w[q], K, a[0].id[q], a[0].score[q], &found, NULL, &err));
         }
         a[0].v = v;
         for (int t = 1; t < 4; t++) a[t] = a[0];

@@ -85,11 +85,12 @@ static iso_status read_back(uint8_t *data, size_t size, iso_vindex **v)
 static void ask(const iso_vindex *v)
 {
     uint64_t ids[N];
-    float w[DIM], scores[N];
+    float w[DIM];
+    double scores[N];
     int64_t found;
     for (int q = 0; q < 4; q++) {
         for (int j = 0; j < DIM; j++) w[j] = (float)(draw() % 2001) / 1000 - 1;
-        OK(iso_vindex_search(v, w, q ? 10 : N, ids, scores, &found, &err));
+        OK(iso_vindex_search(v, w, q ? 10 : N, ids, scores, &found, NULL, &err));
         assert_true(found <= (q ? 10 : N));
         for (int64_t i = 0; i < found; i++) assert_true(ids[i] >= 1 && ids[i] <= N);
     }

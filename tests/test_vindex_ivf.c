@@ -140,32 +140,37 @@ static double recall_of(const data *d, const float *w, int64_t k, const uint64_t
     double *all = iso_calloc((size_t)d->n, sizeof *all);
     for (int64_t i = 0; i < d->n; i++) all[i] = exact_score(d, w, i);
     qsort(all, (size_t)d->n, sizeof *all, descending);
-    for (int64_t i = 0; i < found; i++) hits += exact_score(d, w, (int64_t)((ids[i] - 7) / 3)) >= all[k - 1] - 1e-9;
+    for (int64_t i = 0; i < found; i++) hits += exact_score(d, w, (int64_t)((ids[i] - 7) / 3)) >= all[k - 1] - 1e-12;
     free(all);
     return (double)hits / (double)k;
 }
 
-/* The mean recall of queries of a kind; whatever is found must be in order, different, and scored right. */
+/* The mean recall of queries of a kind, of candidates as iso_search asks for them and scores them again; whatever is found must be in order,
+ * different, and scored right. */
 static double recall_at(const iso_vindex *v, const data *d, int kind, int64_t k, int queries)
 {
     double sum = 0;
-    float *w = iso_calloc((size_t)d->dim, sizeof *w), *scores = iso_calloc((size_t)k, sizeof *scores);
-    uint64_t *ids = iso_calloc((size_t)k, sizeof *ids);
+    const int64_t want = k + k / 8 + 2 < d->n ? k + k / 8 + 2 : d->n;
+    float *w = iso_calloc((size_t)d->dim, sizeof *w);
+    double *scores = iso_calloc((size_t)want, sizeof *scores), slack;
+    uint64_t *ids = iso_calloc((size_t)want, sizeof *ids);
     uint8_t *seen = iso_calloc((size_t)d->n, 1);
+    if (k > d->n) k = d->n;
     for (int q = 0; q < queries; q++) {
         int64_t found;
         make_query(d, kind, w);
-        OK(iso_vindex_search(v, w, k, ids, scores, &found, &err));
-        assert_int_equal(found, k < d->n ? k : d->n);
+        OK(iso_vindex_search(v, w, want, ids, scores, &found, &slack, &err));
+        assert_true(slack <= iso_vindex_slack(v, w));
+        assert_int_equal(found, want);
         memset(seen, 0, (size_t)d->n);
         for (int64_t i = 0; i < found; i++) {
             int64_t at = (int64_t)((ids[i] - 7) / 3);
             assert_true(at >= 0 && at < d->n && ids[i] % 3 == 1 && !seen[at]);
             seen[at] = 1;
             assert_true(i == 0 || scores[i - 1] >= scores[i]);
-            assert_true(fabs(scores[i] - exact_score(d, w, at)) <= iso_vindex_slack(v, w));
+            assert_true(fabs(scores[i] - exact_score(d, w, at)) <= slack);
         }
-        sum += recall_of(d, w, found, ids, found);
+        sum += fmin(recall_of(d, w, k, ids, found), 1); /* equal ones may be more than k */
     }
     free(w);
     free(scores);
@@ -242,6 +247,42 @@ static void test_few_and_equal(void **state)
     drop(&d);
 }
 
+/* Clusters far tighter than the rounding of their vectors, of their centroids, and of scores of about 1: neighbours are told apart all the same, and what the
+ * index states is so. */
+static void test_tight_clusters(void **state)
+{
+    (void)state;
+    enum { N = 6000, DIM = 64, CLUSTERS = 12, QUERIES = 60, K = 10, WANT = K + K / 8 + 2 };
+    data d = {.dim = DIM, .n = N, .x = iso_calloc(N, sizeof(float) * DIM)};
+    float center[CLUSTERS][DIM];
+    uint64_t ids[WANT];
+    double scores[WANT], slack, sum = 0;
+    int64_t found;
+    int own = 0;
+    iso_vindex_info info;
+    for (int i = 0; i < CLUSTERS * DIM; i++) center[i / DIM][i % DIM] = normal();
+    for (int64_t i = 0; i < N; i++) {
+        for (int j = 0; j < DIM; j++) d.x[i * DIM + j] = center[i % CLUSTERS][j] + normal() * 0.003f;
+        to_unit(d.x + i * DIM, DIM);
+    }
+    iso_vindex *v = build(&d, NULL);
+    iso_vindex_info_get(v, &info);
+    assert_true(info.least >= 0.95 && info.recall >= info.least);
+    for (int q = 0; q < QUERIES; q++) {
+        const int64_t item = (int64_t)(draw() % N);
+        const float *w = d.x + item * DIM;
+        OK(iso_vindex_search(v, w, WANT, ids, scores, &found, &slack, &err));
+        assert_int_equal(found, WANT);
+        for (int64_t i = 0; i < found; i++) assert_true(fabs(scores[i] - exact_score(&d, w, (int64_t)((ids[i] - 7) / 3))) <= slack);
+        assert_true(slack < 1e-6);
+        own += ids[0] == (uint64_t)item * 3 + 7;
+        sum += fmin(recall_of(&d, w, K, ids, found), 1);
+    }
+    if (own < QUERIES * 9 / 10 || !(sum / QUERIES >= 0.95)) fail_msg("own vector first: %d of %d; recall %.3f", own, QUERIES, sum / QUERIES);
+    iso_vindex_free(v);
+    drop(&d);
+}
+
 static void test_threads_agree(void **state)
 {
     (void)state;
@@ -253,18 +294,18 @@ static void test_threads_agree(void **state)
     uint64_t want[QUERIES][K], got[QUERIES][K];
     int wrong = 0;
     for (int q = 0; q < QUERIES; q++) {
-        float scores[K];
+        double scores[K];
         int64_t found;
         make_query(&d, q % 4, w[q]);
-        OK(iso_vindex_search(v, w[q], K, want[q], scores, &found, &err));
+        OK(iso_vindex_search(v, w[q], K, want[q], scores, &found, NULL, &err));
     }
     omp_set_num_threads(4);
 #pragma omp parallel for reduction(+ : wrong)
     for (int q = 0; q < QUERIES; q++) {
-        float scores[K];
+        double scores[K];
         int64_t found;
         iso_error mine;
-        wrong += iso_vindex_search(v, w[q], K, got[q], scores, &found, &mine) != ISO_OK ||
+        wrong += iso_vindex_search(v, w[q], K, got[q], scores, &found, NULL, &mine) != ISO_OK ||
                  memcmp(got[q], want[q], sizeof got[q]) != 0;
     }
     assert_int_equal(wrong, 0);
@@ -313,13 +354,15 @@ static void test_forged_payload(void **state)
     (void)state;
     data d = make(700, 12, 20);
     iso_vindex *v = build(&d, NULL);
-    size_t size = v->payload_size, small = iso_vindex_ivf_size(0, 12, 17, 12, 12);
+    size_t size = v->payload_size, small = iso_vindex_ivf_size(0, 12, 17, 12);
     uint8_t *copy = aligned_alloc(64, (size + 63) / 64 * 64);
     iso_vindex forged = {.info = v->info, .payload = copy, .payload_size = size};
     const iso_vindex_ivf *real = v->state;
     assert_int_equal(real->lists, 17);
     const size_t offset = (size_t)((const uint8_t *)real->offset - v->payload),
                  radius = (size_t)((const uint8_t *)real->radius - v->payload),
+                 scale = (size_t)((const uint8_t *)real->scale - v->payload),
+                 tight = (size_t)(real->tight - v->payload),
                  position = (size_t)((const uint8_t *)real->position - v->payload);
     const struct {
         size_t at;
@@ -329,13 +372,17 @@ static void test_forged_payload(void **state)
                      {0, 0xffffffff},
                      {4, 0},
                      {4, 13},
-                     {12, 0x7ff80000},
-                     {12, 0xbff00000},
+                     {20, 0x7ff80000},
+                     {36, 0xbff00000},
                      {offset, 1},
                      {offset + 4, 0xffffffff},
                      {offset + 4 * 17, 699},
                      {radius, 0x7fc00000},
                      {radius, 0xbf800000},
+                     {8, 0},
+                     {8, 0xffffffff},
+                     {scale, 0xbf800000},
+                     {tight, 2},
                      {64, 0x7f800000}};
     for (size_t i = 0; i < sizeof forgeries / sizeof *forgeries; i++) {
         const char *fault = NULL;
@@ -348,6 +395,7 @@ static void test_forged_payload(void **state)
     for (int i = 0; i < 300; i++) {
         const char *fault = NULL;
         iso_ranked out[30];
+        iso_vindex_scale known;
         int64_t found;
         float w[12], vector[12];
         memcpy(copy, v->payload, size);
@@ -359,7 +407,7 @@ static void test_forged_payload(void **state)
             continue;
         }
         make_query(&d, i % 3, w);
-        st = iso_vindex_inverted.search(&forged, w, 30, out, &found, &err);
+        st = iso_vindex_inverted.search(&forged, w, 30, out, &found, &known, &err);
         assert_true(st == ISO_E_FORMAT || (st == ISO_OK && found <= 30));
         OK(iso_vindex_inverted.vector(&forged, i, vector, &err));
         iso_vindex_inverted.close(&forged);
@@ -367,12 +415,13 @@ static void test_forged_payload(void **state)
     const char *fault = NULL;
     uint32_t far = 700;
     iso_ranked out[700];
+    iso_vindex_scale known;
     int64_t found;
     memcpy(copy, v->payload, size);
     memcpy(copy + position, &far, 4);
     forged.payload_size = size;
     OK(iso_vindex_inverted.open(&forged, &fault, &err));
-    assert_int_equal(iso_vindex_inverted.search(&forged, d.x, 700, out, &found, &err), ISO_E_FORMAT);
+    assert_int_equal(iso_vindex_inverted.search(&forged, d.x, 700, out, &found, &known, &err), ISO_E_FORMAT);
     iso_vindex_inverted.close(&forged);
     free(copy);
     iso_vindex_free(v);
@@ -403,8 +452,8 @@ static void scores_of_codes(void)
         slow.high = NULL;
         for (int n = 1; n <= ROWS; n++) {
             scores[n < ROWS ? n : 0] = -77;
-            iso_ivf_scores(&q, 0.25f, rows, n, scores, NULL);
-            iso_ivf_scores(&slow, 0.25f, rows, n, plain, NULL);
+            iso_ivf_scores(&q, 1, 0.25f, rows, n, scores, NULL);
+            iso_ivf_scores(&slow, 1, 0.25f, rows, n, plain, NULL);
             assert_true(n == ROWS || scores[n] == -77);
             for (int i = 0; i < n; i++) {
                 double want = 0.25, sum = 0;
@@ -447,14 +496,14 @@ static void packed_codes(void)
             uint8_t *packed = iso_ivf_pack(rows, n, dim);
             scores[n] = -77;
             iso_ivf_scores_packed(&q, packed, rows, n, scores);
-            iso_ivf_scores(&q, 0, rows, n, plain, NULL);
+            iso_ivf_scores(&q, 1, 0, rows, n, plain, NULL);
             assert_true(scores[n] == -77);
             assert_memory_equal(scores, plain, sizeof *plain * (size_t)n);
             iso_ivf_scores_packed(&q, NULL, rows, n, scores);
             assert_memory_equal(scores, plain, sizeof *plain * (size_t)n);
             if (packed && q.high) { /* another code is another score */
                 rows[0] ^= 128;
-                iso_ivf_scores(&q, 0, rows, n, plain, NULL);
+                iso_ivf_scores(&q, 1, 0, rows, n, plain, NULL);
                 iso_ivf_scores_packed(&q, packed, rows, n, scores);
                 assert_true(q.plain.weight[0] == 0 || plain[0] != scores[0]);
                 rows[0] ^= 128;
@@ -570,6 +619,7 @@ int main(void)
         cmocka_unit_test(test_clusters),
         cmocka_unit_test(test_the_check_itself),
         cmocka_unit_test(test_recall),
+        cmocka_unit_test(test_tight_clusters),
         cmocka_unit_test(test_few_and_equal),
         cmocka_unit_test(test_threads_agree),
         cmocka_unit_test(test_file),
