@@ -65,7 +65,9 @@ static inline __attribute__((always_inline)) void insert(size_t n, const int64_t
 static inline __attribute__((always_inline)) void keep(iso_ivf_pool *p, float score, int64_t position)
 {
     int64_t *const old = p->key;
-    insert(rounded(p->k), old, key_of(score, position), p->next);
+    const int64_t key = key_of(score, position);
+    if (key <= old[p->k - 1]) return; /* as good as the worst and behind it: of many equal ones nearly all are */
+    insert(rounded(p->k), old, key, p->next);
     p->key = p->next;
     p->next = old;
     if (p->count < p->k) p->count++;

@@ -17,10 +17,13 @@
 #include "retriever/vindex_faiss.h"
 
 enum {
-    ONE_LEVEL = 64, /* up to this many centroids are found at once */
+    ONE_LEVEL = 64,    /* up to this many centroids are found at once */
+    LATER_LEVEL = 256, /* within a cluster: they have about as many rows as they would have then */
+    LATER_TOPS = 16,
     ROWS_A_CENTROID = 256,
     ROUNDS = 10,
-    EXACTLY = 4096 /* up to this many centroids the nearest is found by looking at all */
+    DEEPEST = 8,       /* levels */
+    EXACTLY = 4096     /* up to this many centroids the nearest is found by looking at all */
 };
 
 static iso_status make_index(int dim, const char *text, FaissIndex **out, iso_error *err)
@@ -61,9 +64,17 @@ done:
     return st;
 }
 
+static iso_status find(int dim, int64_t n, const float *x, int64_t k, int depth, float *centroids, iso_error *err);
+
+static bool all_equal(int dim, int64_t n, const float *x)
+{
+    for (int64_t i = 1; i < n; i++)
+        if (memcmp(x + i * dim, x, sizeof *x * (size_t)dim) != 0) return false;
+    return true;
+}
+
 /* The rows of each cluster of the upper level, divided further: as many centroids as its share of the rows. */
-static iso_status divide(int dim, int64_t n, const float *x, const uint32_t *of, int64_t tops, int64_t k,
-                         float *centroids, iso_error *err)
+static iso_status divide(int dim, int64_t n, const float *x, const uint32_t *of, int64_t tops, int64_t k, int depth, float *centroids, iso_error *err)
 {
     int64_t before = 0;
     size_t row = sizeof(float) * (size_t)dim, room = 0;
@@ -76,10 +87,6 @@ static iso_status divide(int dim, int64_t n, const float *x, const uint32_t *of,
         int64_t first = (int64_t)((double)k * (double)before / (double)n), m = 0;
         before += size[t];
         int64_t parts = (before == n ? k : (int64_t)((double)k * (double)before / (double)n)) - first;
-        if (iso_interrupted()) {
-            st = iso_fail(err, ISO_E_INTERRUPTED, "interrupted while clusters were looked for: the next search builds the index");
-            break;
-        }
         if (parts == 0) continue;
         if (!iso_grow(&group, &room, (size_t)size[t] * (size_t)dim, sizeof *group)) {
             st = iso_fail_memory(err);
@@ -87,10 +94,38 @@ static iso_status divide(int dim, int64_t n, const float *x, const uint32_t *of,
         }
         for (int64_t i = 0; i < n; i++)
             if (of[i] == t) memcpy(group + m++ * dim, x + i * dim, row);
-        st = cluster(dim, m, group, parts, centroids + first * dim, err);
+        st = find(dim, m, group, parts, depth, centroids + first * dim, err);
     }
     free(group);
     free(size);
+    return st;
+}
+
+/* A cluster that has more than its share of the rows is divided by some, and these again. */
+static iso_status find(int dim, int64_t n, const float *x, int64_t k, int depth, float *centroids, iso_error *err)
+{
+    if (iso_interrupted()) return iso_fail(err, ISO_E_INTERRUPTED, "interrupted while clusters were looked for: the next search builds the index");
+    if (k > 1 && all_equal(dim, n, x)) {
+        for (int64_t i = 0; i < k; i++) memcpy(centroids + i * dim, x, sizeof *x * (size_t)dim);
+        return ISO_OK;
+    }
+    /* a cluster of the upper level may get one centroid more than its share, and needs as many rows */
+    if (k <= (depth ? LATER_LEVEL : ONE_LEVEL) || (k > n / 2 && k <= LATER_LEVEL)) return cluster(dim, n, x, k, centroids, err);
+    if (depth == DEEPEST || k > n / 2) { /* nearly all rows stay together: they hardly differ, and some will do */
+        for (int64_t i = 0; i < k; i++) memcpy(centroids + i * dim, x + i * n / k * dim, sizeof *x * (size_t)dim);
+        return ISO_OK;
+    }
+    const int64_t tops = depth ? LATER_TOPS : (int64_t)sqrt((double)k);
+    iso_vindex_nearest *nearest = NULL;
+    float *top = iso_calloc((size_t)tops, sizeof *top * (size_t)dim);
+    uint32_t *of = iso_calloc((size_t)n, sizeof *of);
+    iso_status st = top && of ? cluster(dim, n, x, tops, top, err) : iso_fail_memory(err);
+    if (st == ISO_OK) st = iso_vindex_nearest_create(dim, tops, top, &nearest, err);
+    if (st == ISO_OK) st = iso_vindex_nearest_find(nearest, n, x, of, err);
+    if (st == ISO_OK) st = divide(dim, n, x, of, tops, k, depth + 1, centroids, err);
+    iso_vindex_nearest_free(nearest);
+    free(top);
+    free(of);
     return st;
 }
 
@@ -99,20 +134,7 @@ iso_status iso_vindex_kmeans(int dim, int64_t n, const float *x, int64_t k, floa
     if (k < 1 || k > n)
         return iso_fail(err, ISO_E_ARGUMENT, "cannot find %lld clusters among %lld vectors", (long long)k,
                         (long long)n);
-    int64_t tops = (int64_t)sqrt((double)k);
-    /* a cluster of the upper level may get one centroid more than its share, and needs as many rows */
-    if (k <= ONE_LEVEL || k > n / 2) return cluster(dim, n, x, k, centroids, err);
-    iso_vindex_nearest *nearest = NULL;
-    float *top = iso_calloc((size_t)tops, sizeof *top * (size_t)dim);
-    uint32_t *of = iso_calloc((size_t)n, sizeof *of);
-    iso_status st = top && of ? cluster(dim, n, x, tops, top, err) : iso_fail_memory(err);
-    if (st == ISO_OK) st = iso_vindex_nearest_create(dim, tops, top, &nearest, err);
-    if (st == ISO_OK) st = iso_vindex_nearest_find(nearest, n, x, of, err);
-    if (st == ISO_OK) st = divide(dim, n, x, of, tops, k, centroids, err);
-    iso_vindex_nearest_free(nearest);
-    free(top);
-    free(of);
-    return st;
+    return find(dim, n, x, k, 0, centroids, err);
 }
 
 /* ---- the nearest centroid ---- */

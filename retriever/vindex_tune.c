@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/progress.h"
 #include "model/cpu/cpu.h"
 
 /* Kinds of queries, as people ask. A trait is what sets have in common: they are drawn from the items that lie farthest in some
@@ -352,6 +353,7 @@ static iso_status search_all(const iso_vindex_trial *t, iso_vindex_trial_search 
     for (int i = 0; i < DEPTHS * t->queries; i++) {
         const int64_t k = depth_of(t, i % DEPTHS), want = k + k / 8 + 2;
         iso_error mine;
+        if (iso_interrupted()) continue;
         const iso_status s = search(ctx, t->query + (int64_t)(i / DEPTHS) * t->dim, want < t->count ? want : t->count, a->got + (int64_t)i * WANTED, &a->found[i], &mine);
         if (s == ISO_OK) continue;
 #pragma omp critical(iso_vindex_trial)
@@ -360,7 +362,7 @@ static iso_status search_all(const iso_vindex_trial *t, iso_vindex_trial_search 
             st = s;
         }
     }
-    return st;
+    return st == ISO_OK && iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the index was tuned: the next search builds it") : st;
 }
 
 /* Counts what is known to be among the best; what is not known, and may be, becomes a pair. */

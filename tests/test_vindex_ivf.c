@@ -591,6 +591,9 @@ static void test_clusters(void **state)
     for (int c = 0; c < K; c++) used += has[c];
     assert_true(used >= K * 9 / 10);
     assert_true(inside < 0.4 * all);
+    for (int i = 0; i < N * DIM; i++) d.x[i] = i / DIM % 10 ? d.x[i % DIM] : d.x[i]; /* nine of ten are the same: one centroid would do for them */
+    OK(iso_vindex_kmeans(DIM, N, d.x, K, centroids, &err));
+    for (int i = 0; i < K * DIM; i++) assert_true(isfinite(centroids[i]));
     OK(iso_vindex_kmeans(DIM, 5, d.x, 5, centroids, &err));
     OK(iso_vindex_kmeans(DIM, N, d.x, 1, centroids, &err));
     assert_int_equal(iso_vindex_kmeans(DIM, 4, d.x, 5, centroids, &err), ISO_E_ARGUMENT);
