@@ -17,7 +17,7 @@ typedef struct config {
 #define AT(field) offsetof(config, field)
 static const iso_option options[] = {
     {"db", 0, ISO_ARG_TEXT, AT(db), "DB", "the database (default: $ISOFACE_DB)", 0, 0},
-    {"index", 0, ISO_ARG_CHOICE, AT(index), "flat|sq8|fp16|ivf|hnsw", "its kind (default: flat below 100,000 items, ivf from there on)", 0, 0},
+    {"index", 0, ISO_ARG_CHOICE, AT(index), "flat|sq8|fp16|ivf|hnsw", "its kind (default: flat below 100,000 items, ivf from there on where memory does for it)", 0, 0},
     {"threads", 0, ISO_ARG_INT, AT(threads), "N", "threads (default: all)", 1, 1024},
     {"quiet", 'q', ISO_ARG_FLAG, AT(quiet), NULL, "no progress", 0, 0},
     {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
@@ -49,7 +49,7 @@ static iso_status run(config *c, iso_error *err)
     if (info.approximate) printf(", recall@10 %.3f", info.recall);
     putchar('\n');
     char line[200];
-    if (iso_index_shortfall(&info, line)) fprintf(stderr, "%s: %s\n", command.program, line);
+    if (!(c->index && !info.approximate) && iso_index_shortfall(&info, line)) fprintf(stderr, "%s: %s\n", command.program, line);
     return iso_indexer_flush(err);
 }
 

@@ -51,7 +51,8 @@ ISO_CHECK iso_status iso_searcher_query(iso_searcher *s, iso_scoring scoring, in
 ISO_CHECK iso_status iso_search(iso_searcher *s, const double *w, double offset, int64_t k, int64_t skips, const uint64_t *skip, iso_hit *hits, int64_t *found, bool *exact, iso_error *err);
 
 /* Builds NAME.db/index.faiss of the given kind: flat, sq8, fp16, ivf, hnsw; NULL: flat below 100,000 items, ivf from
- * there on. Written to a temporary file, synced and renamed. Waits for another process that builds one, too. Progress on stderr unless quiet. */
+ * there on where memory does for it. Written to a temporary file, synced and renamed. Waits for another process that builds one, too. Progress on
+ * stderr unless quiet. */
 ISO_CHECK iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_error *err);
 
 typedef struct iso_index_info {
@@ -60,6 +61,7 @@ typedef struct iso_index_info {
     int64_t count;    /* items in the index */
     int width;        /* ivf: lists that a search looks into on average; efSearch of hnsw; 0 otherwise */
     double recall;    /* recall@10 measured when it was built; 1 where the index is not approximate */
+    int dim;
     double least;     /* the worst of recall@1, @10 and @64 */
     bool current;     /* nothing was added or removed since it was built */
 } iso_index_info;

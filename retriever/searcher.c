@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/host_memory.h"
 #include "base/memory.h"
 #include "base/progress.h"
 
@@ -134,10 +135,13 @@ static iso_status make_scorer(iso_txn *txn, iso_scorer **out, iso_error *err)
     return st;
 }
 
-static const char *default_kind(const iso_store_info *info) { return info->count < FLAT_BELOW ? "flat" : "ivf"; }
+static const char *default_kind(const iso_store_info *info)
+{
+    return info->count < FLAT_BELOW || iso_vindex_needs("ivf", (int64_t)info->count, info->dim) > iso_host_memory() ? "flat" : "ivf";
+}
 
-/* path, unsaved, out: as for iso_vindex_build. */
-static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *info, const char *kind, iso_progress *progress, const char *path, iso_error *unsaved, iso_vindex **out, iso_error *err)
+/* flat_else: the kind is nobody's wish, and flat will do where memory turns out to be short. path, unsaved, out: as for iso_vindex_build. */
+static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *info, const char *kind, bool flat_else, iso_progress *progress, const char *path, iso_error *unsaved, iso_vindex **out, iso_error *err)
 {
     iso_scorer *scorer = NULL;
     reader r = {.store = store, .txn = txn, .dim = info->dim, .count = (int64_t)info->count, .progress = progress};
@@ -146,6 +150,7 @@ static iso_status build(iso_store *store, iso_txn *txn, const iso_store_info *in
     if (st == ISO_OK && iso_vindex_kind_approximate(kind) && info->dim <= ISO_MOMENTS_DIM_MAX) st = make_scorer(txn, &scorer, err);
     iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer};
     if (st == ISO_OK) st = iso_vindex_build(&source, kind, &rows, path, unsaved, out, err);
+    if (st == ISO_E_MEMORY && flat_else && iso_vindex_kind_approximate(kind)) st = iso_vindex_build(&source, "flat", &rows, path, unsaved, out, err);
     iso_cursor_close(r.cursor);
     iso_scorer_free(scorer);
     return st;
@@ -205,7 +210,7 @@ iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_e
     if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
     if (st == ISO_OK) {
         iso_progress_start(&progress, "indexing", "items", (int64_t)info.count, quiet);
-        st = build(store, txn, &info, kind ? kind : default_kind(&info), &progress, path, NULL, NULL, err);
+        st = build(store, txn, &info, kind ? kind : default_kind(&info), kind == NULL, &progress, path, NULL, NULL, err);
         iso_progress_end(&progress);
     }
     if (txn) iso_txn_abort(txn);
@@ -332,7 +337,7 @@ static iso_status rebuild(iso_searcher *s, const seen *at, const iso_index_talk 
     if (talk && takes_long(kind, info))
         iso_progress_say(NULL, "%s: building the index of %llu items%s", talk->program, (unsigned long long)info->count, talk->hint ? talk->hint : "");
     iso_progress_start(&progress, "indexing", "items", (int64_t)info->count, !talk);
-    iso_status st = build(s->store, at->txn, info, kind, &progress, path, &unsaved, &fresh, err);
+    iso_status st = build(s->store, at->txn, info, kind, true, &progress, path, &unsaved, &fresh, err);
     iso_progress_end(&progress);
     if (st != ISO_OK) return st;
     use_index(s, fresh);
@@ -534,7 +539,7 @@ iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *
     if (st == ISO_OK) st = source_at(txn, &info, have.source.generation, &source, err);
     if (st == ISO_OK) st = iso_vindex_source_check(&have.source, &source, path, err);
     if (st == ISO_OK) {
-        *out = (iso_index_info){.approximate = have.approximate, .count = have.count, .width = have.width, .recall = have.recall, .least = have.least,
+        *out = (iso_index_info){.approximate = have.approximate, .count = have.count, .width = have.width, .recall = have.recall, .least = have.least, .dim = have.source.dim,
                                 .current = have.source.generation == info.generation};
         memcpy(out->kind, have.kind, sizeof out->kind);
     }
@@ -545,6 +550,10 @@ iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *
 
 bool iso_index_shortfall(const iso_index_info *info, char line[200])
 {
+    if (strcmp(info->kind, "flat") == 0 && info->count >= FLAT_BELOW && iso_vindex_needs("ivf", info->count, info->dim) > iso_host_memory()) {
+        snprintf(line, 200, "memory is short for an index of kind ivf, which is faster: this one is flat, and exact");
+        return true;
+    }
     if (!(info->least < ISO_VINDEX_RECALL)) return false;
     snprintf(line, 200, "the index of kind %s finds only %.3f of the answers of its hardest kind of queries (%.2f is wished for): flat, fp16 and sq8 find all", info->kind, info->least,
              ISO_VINDEX_RECALL);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/host_memory.h"
 #include "base/memory.h"
 #include "base/progress.h"
 
@@ -18,6 +19,15 @@ bool iso_vindex_kind_known(const char *kind)
 }
 
 bool iso_vindex_kind_approximate(const char *kind) { return strcmp(kind, "ivf") == 0 || strcmp(kind, "hnsw") == 0; }
+
+/* What is taken at a time at most, measured: ivf its payload, or the sample and a copy of some of it; hnsw vectors, links, and what its making takes. */
+size_t iso_vindex_needs(const char *kind, int64_t count, int dim)
+{
+    const size_t n = (size_t)count, d = (size_t)dim, fixed = (size_t)48 << 20;
+    if (!iso_vindex_kind_approximate(kind) || count < ISO_VINDEX_SMALL) return 0;
+    if (count > INT32_MAX) return SIZE_MAX;
+    return fixed + n * (strcmp(kind, "ivf") == 0 ? 4 * d + 8 : 4 * d + 320);
+}
 
 const iso_vindex_engine *iso_vindex_engine_of(const iso_vindex_info *info)
 {
@@ -121,6 +131,11 @@ iso_status iso_vindex_build(const iso_vindex_source *source, const char *kind, c
         return iso_fail(err, ISO_E_ARGUMENT, "unknown kind of index '%s': use flat, sq8, fp16, ivf or hnsw", kind);
     if (source->dim < 1 || source->dim > ISO_VINDEX_MAX_DIM)
         return iso_fail(err, ISO_E_ARGUMENT, "cannot index vectors of %d numbers", source->dim);
+    const size_t needs = iso_vindex_needs(kind, rows->count, source->dim), room = needs ? iso_host_memory() : 0;
+    if (needs && rows->count > INT32_MAX) return iso_fail(err, ISO_E_UNSUPPORTED, "an index of kind %s holds up to %d vectors", kind, INT32_MAX);
+    if (needs > room)
+        return iso_fail(err, ISO_E_MEMORY, "out of memory: an index of kind %s needs %zu MB of memory while it is built, where %zu are free; flat, fp16 and sq8 need little", kind,
+                        needs >> 20, room >> 20);
     iso_vindex_info info = {.source = *source, .count = rows->count, .recall = 1, .least = 1};
     strcpy(info.kind, kind);
     info.approximate = iso_vindex_kind_approximate(kind) && rows->count >= ISO_VINDEX_SMALL;

@@ -58,6 +58,9 @@ typedef struct iso_vindex_rows {
     const iso_scorer *scorer; /* of contrast, NULL: none. Approximate kinds: the width is to do for its queries as well */
 } iso_vindex_rows;
 
+/* Bytes that building such an index of `count` vectors of `dim` numbers takes, beside what the system can give up; 0: few, whatever their number. */
+size_t iso_vindex_needs(const char *kind, int64_t count, int dim);
+
 bool iso_vindex_kind_known(const char *kind);
 bool iso_vindex_kind_approximate(const char *kind); /* ivf and hnsw, once there are enough items for them */
 
@@ -65,7 +68,7 @@ bool iso_vindex_kind_approximate(const char *kind); /* ivf and hnsw, once there 
  * there are several. Where path is not NULL the index is written there while it is built (a temporary file,
  * synced and renamed) and then mapped; the vectors are in memory no more than once. Where that cannot be written: the
  * status of it (ISO_E_IO); but with `unsaved` the index is made in memory and *unsaved says why (its status is ISO_OK
- * where all went well). out may be NULL where only the file is wanted; not with `unsaved`. */
+ * where all went well). ISO_E_MEMORY, before anything is done, where iso_vindex_needs more than is free. out may be NULL where only the file is wanted; not with `unsaved`. */
 ISO_CHECK iso_status iso_vindex_build(const iso_vindex_source *source, const char *kind, const iso_vindex_rows *rows, const char *path, iso_error *unsaved, iso_vindex **out, iso_error *err);
 void iso_vindex_free(iso_vindex *v);
 
