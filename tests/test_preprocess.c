@@ -14,12 +14,13 @@ static double overlap(double a0, double a1, double b0, double b1)
     return to > from ? to - from : 0;
 }
 
-/* The mean over [x0, x1) x [y0, y1), pixel by pixel. */
+/* The mean over [x0, x1) x [y0, y1), pixel by pixel; of what rounding adds to an edge there may be no pixel. */
 static double mean(const uint8_t *rgb, int64_t stride, int c, double x0, double x1, double y0, double y1)
 {
+    const double rounding = 1e-9;
     double sum = 0;
-    for (int y = (int)y0; y < y1; y++)
-        for (int x = (int)x0; x < x1; x++) sum += overlap(x, x + 1, x0, x1) * overlap(y, y + 1, y0, y1) * rgb[y * stride + 3 * x + c];
+    for (int y = (int)y0; y < y1 - rounding; y++)
+        for (int x = (int)x0; x < x1 - rounding; x++) sum += overlap(x, x + 1, x0, x1) * overlap(y, y + 1, y0, y1) * rgb[y * stride + 3 * x + c];
     return sum / ((x1 - x0) * (y1 - y0));
 }
 
