@@ -368,7 +368,8 @@ static void test_disk_full_and_killed(void **state)
             iso_store_close(s);
             if (!count) OK(fill_db(db, N, &r, paths, &what));
         } else {
-            assert_int_equal(status, ISO_E_NOT_FOUND);
+            /* nothing yet, or what LMDB had begun */
+            assert_true(status == ISO_E_NOT_FOUND || (status == ISO_E_FORMAT && strstr(err.message, "was never completed")));
             OK(fill_db(db, N, &r, paths, &what));
         }
     }
