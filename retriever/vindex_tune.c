@@ -27,6 +27,7 @@ enum {
     AT = 10,
     DEEP = 64,
     WANTED = DEEP + DEEP / 8 + 2, /* candidates for so many answers, as in search.c */
+    SOME = 8,                     /* items on either side of a direction */
     KEPT = 256,                   /* best scores in single precision, among which the exact ones are found */
     POOL_MOST = 16384,            /* items that sets are drawn from */
     POOL_NUMBERS = 1 << 22
@@ -93,20 +94,27 @@ static float draw_normal(draws *d)
     return (float)(sum - 6);
 }
 
-/* A direction for a trait, and each pooled item's place in it: any, or what leads from an item to another, as what varies most does, or (half of
- * them) that as contrast sees it, so that what varies little has as much of it. room [3 dim]. */
+static void add_item(const iso_vindex_trial *t, int64_t item, double weight, double *mean)
+{
+    for (int j = 0; j < t->dim; j++) mean[j] += weight * t->pool[item * t->dim + j];
+}
+
+/* A direction for a trait, and each pooled item's place in it: what leads from an item to another, as what varies most does, or (three of four,
+ * as they are the hardest) from some items to some others, as contrast sees it: what varies little has as much of it. Which items have a trait is
+ * half a deviation of chance. room [3 dim]. */
 static void choose_trait(const iso_vindex_trial *t, int number, const iso_scorer *scorer, draws *d, double *room, float *direction, float *place, double *mean, double *deviation)
 {
     const int dim = t->dim;
-    const float *a = t->pool + draw(d, t->pool_count) * dim, *b = t->pool + draw(d, t->pool_count) * dim;
+    const int items = number % 4 ? SOME : 1;
     double *from = room, *to = room + dim, *w = room + 2 * dim, offset;
     iso_error why;
-    for (int j = 0; j < dim; j++) {
-        from[j] = b[j];
-        to[j] = a[j];
-        direction[j] = number % 4 ? a[j] - b[j] : draw_normal(d);
+    memset(room, 0, sizeof *room * 2 * (size_t)dim);
+    for (int i = 0; i < items; i++) {
+        add_item(t, draw(d, t->pool_count), 1.0 / items, from);
+        add_item(t, draw(d, t->pool_count), 1.0 / items, to);
     }
-    if (number % 4 > 1 && scorer && iso_scorer_query(scorer, dim, t->count, to, 1, from, 1, w, &offset, &why) == ISO_OK) {
+    for (int j = 0; j < dim; j++) direction[j] = (float)(to[j] - from[j]);
+    if (items > 1 && scorer && iso_scorer_query(scorer, dim, t->count, to, 1, from, 1, w, &offset, &why) == ISO_OK) {
         double most = 0;
         for (int j = 0; j < dim; j++) most = fmax(most, fabs(w[j]));
         for (int j = 0; j < dim && most > 0; j++) direction[j] = (float)(w[j] / most);
@@ -118,24 +126,20 @@ static void choose_trait(const iso_vindex_trial *t, int number, const iso_scorer
     *mean = sum / (double)t->pool_count;
     for (int64_t i = 0; i < t->pool_count; i++) square += (place[i] - *mean) * (place[i] - *mean);
     *deviation = sqrt(square / (double)t->pool_count);
+    for (int64_t i = 0; i < t->pool_count; i++) place[i] += 0.5f * (float)*deviation * draw_normal(d);
 }
 
 /* A pooled item with the trait, or with its opposite: one of about a quarter of all, or of a sixteenth. */
 static int64_t draw_with(const iso_vindex_trial *t, int number, draws *d, const float *place, double mean, double deviation, int sign)
 {
     enum { TRIES = 200 };
-    const double far = number / 4 % 2 ? 1.53 : 0.67;
+    const double far = number / 4 % 2 ? 1.71 : 0.75;
     int64_t item = 0;
     for (int i = 0; i < TRIES; i++) {
         item = draw(d, t->pool_count);
         if (sign * (place[item] - mean) >= far * deviation) break;
     }
     return item;
-}
-
-static void add_item(const iso_vindex_trial *t, int64_t item, double weight, double *mean)
-{
-    for (int j = 0; j < t->dim; j++) mean[j] += weight * t->pool[item * t->dim + j];
 }
 
 /* Query `number` of its kind. room: 3 dim doubles, floats of the pool and of dim. One that has no direction under contrast stays a mean. */
