@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "retriever/search.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/random.h"
 
 #define DIM 27
@@ -199,11 +200,9 @@ static void check_searches(iso_store *s, iso_searcher *searcher, bool approximat
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
     begin_random(20221);
     omp_set_num_threads(1); /* waiting threads cost more than they bring on so little data; test_kinds uses more */
-    snprintf(base, sizeof base, "%s/isoface-search-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return -1;
+    if (!make_folder(base, sizeof base, "search")) return -1;
     snprintf(db, sizeof db, "%s/test.db", base);
     return 0;
 }

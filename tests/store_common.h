@@ -13,6 +13,7 @@
 
 #include "indexer/store.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/random.h"
 
 #define DIM 5
@@ -111,12 +112,10 @@ __attribute__((unused)) static char *read_bytes(const char *path, size_t *n)
 /* Before the tests: the folder, the seed, this program's own path for tests that start it as another process. */
 static bool set_up(void)
 {
-    const char *tmp = getenv("TMPDIR");
     char self[512] = "";
     begin_random((uint64_t)time(NULL));
     if (readlink("/proc/self/exe", self, sizeof self - 1) < 0 || setenv("ISO_TEST_SELF", self, 1)) return false;
-    snprintf(base, sizeof base, "%s/isoface-store-XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return false;
+    if (!make_folder(base, sizeof base, "store")) return false;
     snprintf(db, sizeof db, "%s/x.db", base);
     return true;
 }

@@ -16,6 +16,7 @@
 #include "retriever/search.h"
 #include "retriever/sheet.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 #define DIM 5
 
@@ -416,9 +417,7 @@ static void test_sheets(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(base, sizeof base, "%s/isoface-answer-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return -1;
+    if (!make_folder(base, sizeof base, "answer")) return -1;
     snprintf(db, sizeof db, "%s/test.db", base);
     return 0;
 }

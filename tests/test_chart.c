@@ -13,6 +13,7 @@
 #include "eval/chart.h"
 #include "eval/chart_parts.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/random.h"
 
 static char base[512], file[600];
@@ -706,10 +707,8 @@ static void test_threads(void **unused)
 
 int main(void)
 {
-    const char *tmp = getenv("TMPDIR");
     begin_random(20240);
-    snprintf(base, sizeof base, "%s/isoface-test.XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return perror(base), 1;
+    if (!make_folder(base, sizeof base, "chart")) return perror(base), 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_axes),    cmocka_unit_test(test_bars),       cmocka_unit_test(test_many_bars),
         cmocka_unit_test(test_curves),  cmocka_unit_test(test_ellipses),   cmocka_unit_test(test_scatter),

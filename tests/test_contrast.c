@@ -1,5 +1,6 @@
 /* test_contrast.c: the scorers through the public API beside a plain computation: where matrices are singular, while the
  * database changes, on all kinds of index and from several threads. */
+#include "tests/folder.h"
 #include "tests/scorer_common.h"
 
 #include <omp.h>
@@ -513,9 +514,7 @@ static void test_too_many_numbers(void **s)
 static int set_up(void **s)
 {
     (void)s;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(base, sizeof base, "%s/isoface-contrast-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return -1;
+    if (!make_folder(base, sizeof base, "contrast")) return -1;
     snprintf(db, sizeof db, "%s/test.db", base);
     return 0;
 }

@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "indexer/dataset.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 static char base[512];
 static iso_error err;
@@ -636,9 +637,7 @@ static void useless_folders_are_refused(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(base, sizeof base, "%s/isoface-dataset-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    return mkdtemp(base) ? 0 : -1;
+    return make_folder(base, sizeof base, "dataset") ? 0 : -1;
 }
 
 static int tear_down(void **state)

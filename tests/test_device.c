@@ -18,6 +18,7 @@
 #include "model/net/net.h"
 #include "model/train.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZED true /* takes more address space than any limit leaves */
@@ -383,9 +384,7 @@ static int remove_all(void **state)
 
 int main(void)
 {
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%.400s/isoface-device.XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return 1;
+    if (!make_folder(folder, sizeof folder, "device")) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names), cmocka_unit_test(test_host_memory), cmocka_unit_test(test_host_threads), cmocka_unit_test(test_fit),
         cmocka_unit_test(test_check), cmocka_unit_test(test_limit),  cmocka_unit_test(test_saved),

@@ -18,6 +18,7 @@
 #include "model/model.h"
 #include "model/net/net.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 enum { DIM = 4 };
 static char base[512], images[600], db[600];
@@ -483,9 +484,7 @@ static void test_small_stack(void **state)
 
 int main(void)
 {
-    const char *tmp = getenv("TMPDIR");
-    snprintf(base, sizeof base, "%s/isoface-encode-XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return 1;
+    if (!make_folder(base, sizeof base, "encode")) return 1;
     snprintf(images, sizeof images, "%s/faces", base);
     snprintf(db, sizeof db, "%s/faces.db", base);
     const struct CMUnitTest tests[] = {

@@ -14,6 +14,7 @@
 #include "indexer/dataset.h"
 #include "model/preprocess.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 static char base[512];
 static iso_error err;
@@ -207,9 +208,7 @@ static void folders_in_use_are_kept(void **unused)
 
 int main(void)
 {
-    const char *tmp = getenv("TMPDIR");
-    snprintf(base, sizeof base, "%s/test_faces.XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return 1;
+    if (!make_folder(base, sizeof base, "faces")) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(labels_agree_and_vary), cmocka_unit_test(attributes_are_visible),  cmocka_unit_test(people_differ),
         cmocka_unit_test(a_data_set_is_written_and_read), cmocka_unit_test(folders_in_use_are_kept),

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/folder.h"
 #include "tests/pictures.h"
 
 static char base[512];
@@ -352,9 +353,7 @@ static void threads_decode_the_same(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(base, sizeof base, "%s/isoface-image-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    return mkdtemp(base) ? 0 : -1;
+    return make_folder(base, sizeof base, "image") ? 0 : -1;
 }
 
 static int tear_down(void **state)

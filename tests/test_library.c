@@ -9,6 +9,7 @@
 #include "indexer/encode.h"
 #include "tests/models.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 enum { IMAGES = 6 };
 static char base[512];
@@ -222,9 +223,7 @@ static void test_messages_name_no_option(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(base, sizeof base, "%s/isoface-library-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return -1;
+    if (!make_folder(base, sizeof base, "library")) return -1;
     go(".");
     shell("mkdir images one one/asked two mine");
     for (int i = 0; i < IMAGES; i++) {

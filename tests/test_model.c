@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "model/safetensors.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/models.h"
 
 static const uint64_t seed = 31;
@@ -19,9 +20,7 @@ static char folder[256], path[320];
 static int setup(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/isoface-model-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return -1;
+    if (!make_folder(folder, sizeof folder, "model")) return -1;
     snprintf(path, sizeof path, "%s/a model.safetensors", folder);
     return 0;
 }

@@ -10,6 +10,7 @@
 #include "indexer/exchange.h"
 #include "indexer/npy.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/random.h"
 
 static char base[512], file[600], paths[600], db[600];
@@ -289,10 +290,8 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const char *tmp = getenv("TMPDIR");
     begin_random(20221);
-    snprintf(base, sizeof base, "%s/isoface-npy-XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return 1;
+    if (!make_folder(base, sizeof base, "npy")) return 1;
     snprintf(file, sizeof file, "%s/v.npy", base);
     snprintf(paths, sizeof paths, "%s/p.txt", base);
     snprintf(db, sizeof db, "%s/x.db", base);

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "model/pca.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/models.h"
 
 enum { COUNT = 70, OTHERS = 5, SIDES = 40 }; /* training images, ones that do not train, directions in them */
@@ -31,9 +32,7 @@ static void *numbers(size_t n, size_t size)
 static int make_images(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/isoface-pca-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return -1;
+    if (!make_folder(folder, sizeof folder, "pca")) return -1;
     snprintf(path, sizeof path, "%s/m.safetensors", folder);
     pixels = numbers(COUNT + OTHERS, ISO_PIXELS);
     float *picture = numbers(SIDES, ISO_PIXELS * sizeof *picture), mix[SIDES];

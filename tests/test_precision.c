@@ -13,6 +13,7 @@
 #include "indexer/dataset.h"
 #include "model/safetensors.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/naive_contrast.h"
 #include "tests/random.h"
 
@@ -655,10 +656,8 @@ static void lines_of_any_form_are_read(void **unused)
 
 int main(void)
 {
-    const char *tmp = getenv("TMPDIR");
     begin_random(20221);
-    snprintf(base, sizeof base, "%s/test_precision.XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(base)) return 1;
+    if (!make_folder(base, sizeof base, "precision")) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_definition), cmocka_unit_test(a_wrong_answer_is_seen),     cmocka_unit_test(golden_values),
         cmocka_unit_test(ties_go_to_the_lower_row), cmocka_unit_test(pair_limits_are_strict),   cmocka_unit_test(threads_do_not_matter),

@@ -12,6 +12,7 @@
 #include "model/philox.h"
 #include "model/safetensors.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 static const uint64_t seed = 4711;
 static char folder[256], path[320];
@@ -19,9 +20,7 @@ static char folder[256], path[320];
 static int setup(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/isoface-safetensors-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return -1;
+    if (!make_folder(folder, sizeof folder, "safetensors")) return -1;
     snprintf(path, sizeof path, "%s/file with space.safetensors", folder);
     return 0;
 }

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "model/safetensors.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 static char folder[256], path[320];
 
@@ -173,10 +174,8 @@ static void loading(void **state)
 static int setup(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
     memset(long_value, 'x', sizeof long_value - 1);
-    snprintf(folder, sizeof folder, "%s/isoface-safetensors-memory-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return -1;
+    if (!make_folder(folder, sizeof folder, "safetensors-memory")) return -1;
     snprintf(path, sizeof path, "%s/m.safetensors", folder);
     return 0;
 }

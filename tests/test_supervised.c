@@ -15,6 +15,7 @@
 #include "model/philox.h"
 #include "model/train.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 enum { IMAGES = 30, VALID = 9, CLASSES = 3 };
 
@@ -43,9 +44,7 @@ static int set_up(void **unused)
         labels[i * CLASSES + 2] = 0;
         rows[i] = i;
     }
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/isoface-supervised-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    return mkdtemp(folder) ? 0 : -1;
+    return make_folder(folder, sizeof folder, "supervised") ? 0 : -1;
 }
 
 static int tear_down(void **unused)

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "eval/sweep.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 static char folder[256], path[300];
 static iso_error err;
@@ -16,9 +17,7 @@ static iso_error err;
 static int setup(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/isoface-sweep.XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return -1;
+    if (!make_folder(folder, sizeof folder, "sweep")) return -1;
     snprintf(path, sizeof path, "%s/sweep.csv", folder);
     return 0;
 }

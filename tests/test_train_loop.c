@@ -11,6 +11,7 @@
 #include "model/preprocess.h"
 #include "model/train_loop.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/models.h"
 
 enum { TRAIN = 9, VALID = 5, IMAGES = TRAIN + VALID, BATCH = 4, STEPS = TRAIN / BATCH, EPOCHS = 3, MOST = 6 /* of latent */ };
@@ -244,13 +245,11 @@ static void test_the_check_itself(void **unused)
 static int set_up(void **unused)
 {
     (void)unused;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/isoface-loop-XXXXXX", tmp && *tmp ? tmp : "/tmp");
     for (int i = 0; i < IMAGES * ISO_PIXELS; i++) pixels[i] = (uint8_t)iso_draw_below((iso_draw){5, 1, 0}, (uint64_t)i, 256);
     iso_draw_normal((iso_draw){5, 2, 0}, IMAGES * MOST, codes);
     for (int i = 0; i < TRAIN; i++) train[i] = IMAGES - 1 - i;
     for (int i = 0; i < VALID; i++) valid[i] = VALID - 1 - i;
-    if (!mkdtemp(folder)) return -1;
+    if (!make_folder(folder, sizeof folder, "loop")) return -1;
     snprintf(path, sizeof path, "%s/model", folder), snprintf(state, sizeof state, "%s.state", path), snprintf(csv, sizeof csv, "%s.csv", path);
     return 0;
 }

@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "model/train.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/models.h"
 
 /* The linker leads Isoface's calls here (Makefile). */
@@ -154,9 +155,7 @@ static void test_train(void **unused)
 static int set_up(void **unused)
 {
     (void)unused;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%.400s/isoface-memory-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return -1;
+    if (!make_folder(folder, sizeof folder, "memory")) return -1;
     model = iso_format("%s/m", folder), state = iso_format("%s/m.state", folder), csv = iso_format("%s/m.csv", folder);
     return model && state && csv ? 0 : -1;
 }

@@ -14,6 +14,7 @@
 #include "model/philox.h"
 #include "model/train.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 enum { IMAGES = 14, LATENT = 5, BATCH = 4 };
 
@@ -220,10 +221,8 @@ static void test_warmup(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/isoface-views.XXXXXX", tmp && *tmp ? tmp : "/tmp");
     draw_images();
-    return mkdtemp(folder) ? 0 : -1;
+    return make_folder(folder, sizeof folder, "views") ? 0 : -1;
 }
 
 static int tear_down(void **state)

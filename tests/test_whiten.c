@@ -12,6 +12,7 @@
 #include "model/safetensors.h"
 #include "model/whiten.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/models.h"
 
 enum {
@@ -38,9 +39,7 @@ static void *numbers(size_t n, size_t size)
 static int make_images(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/isoface-whiten-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return -1;
+    if (!make_folder(folder, sizeof folder, "whiten")) return -1;
     snprintf(path, sizeof path, "%s/m.safetensors", folder);
     pixels = numbers(COUNT + OTHERS, ISO_PIXELS);
     float *picture = numbers(SIDES, ISO_PIXELS * sizeof *picture), mix[SIDES];

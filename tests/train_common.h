@@ -21,6 +21,7 @@
 #include "model/philox.h"
 #include "model/train.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 enum { IMAGES = 26, VALID = 5, MLP_DIM = 12 };
 
@@ -215,10 +216,8 @@ static inline bool same_tensors(const char *a, const char *b)
 static inline int set_up(void **unused)
 {
     (void)unused;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/isoface-train-XXXXXX", tmp && *tmp ? tmp : "/tmp");
     draw_images();
-    return mkdtemp(folder) ? 0 : -1;
+    return make_folder(folder, sizeof folder, "train") ? 0 : -1;
 }
 
 static inline int tear_down(void **unused)

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "tests/check.h"
+#include "tests/folder.h"
 #include "tests/random.h"
 
 static char base[512], file[600];
@@ -17,10 +18,8 @@ static iso_error err;
 /* Of a test's set-up and tear-down. */
 static int begin(const char *name, uint64_t own_seed)
 {
-    const char *tmp = getenv("TMPDIR");
     begin_random(own_seed);
-    snprintf(base, sizeof base, "%s/isoface-%s-XXXXXX", tmp && *tmp ? tmp : "/tmp", name); /* mkdtemp's template */
-    if (!mkdtemp(base)) return -1;
+    if (!make_folder(base, sizeof base, name)) return -1;
     snprintf(file, sizeof file, "%s/index.faiss", base);
     return 0;
 }
