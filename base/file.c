@@ -277,9 +277,28 @@ static iso_status replace(const iso_file *f, iso_error *err)
     return rename(f->temporary, f->path) == 0 ? ISO_OK : iso_fail_errno(err, "cannot replace %s", f->path);
 }
 
-static iso_status settle(const iso_file *f, iso_error *err)
+static iso_status settle(const char *folder, iso_error *err)
 {
-    return sync_folder(f->folder) == 0 ? ISO_OK : iso_fail_errno(err, "cannot sync the folder %s", f->folder);
+    return sync_folder(folder) == 0 ? ISO_OK : iso_fail_errno(err, "cannot sync the folder %s", folder);
+}
+
+static iso_status settle_in(char *folder, iso_error *err)
+{
+    iso_status status = folder ? settle(folder, err) : iso_fail_memory(err);
+    free(folder);
+    return status;
+}
+
+iso_status iso_file_settle(const char *path, iso_error *err)
+{
+    struct stat st;
+    iso_status status = settle_in(folder_of(path), err);
+    if (status || lstat(path, &st) || !S_ISLNK(st.st_mode)) return status;
+    char *target = realpath(path, NULL);
+    if (!target) return iso_fail_errno(err, "cannot tell where %s leads to", path);
+    status = settle_in(folder_of(target), err);
+    free(target);
+    return status;
 }
 
 iso_status iso_file_commit(iso_file *f, iso_error *err)
@@ -287,7 +306,7 @@ iso_status iso_file_commit(iso_file *f, iso_error *err)
     iso_status status = finish(f, err);
     if (!status) status = replace(f, err);
     if (status) unlink(f->temporary);
-    else status = settle(f, err);
+    else status = settle(f->folder, err);
     file_free(f);
     return status;
 }
@@ -318,8 +337,8 @@ iso_status iso_file_commit_both(iso_file *a, iso_file *b, iso_error *err)
         unlink(a->temporary);
         unlink(b->temporary);
     } else {
-        status = settle(a, err);
-        if (!status) status = settle(b, err);
+        status = settle(a->folder, err);
+        if (!status) status = settle(b->folder, err);
     }
     free(old);
     file_free(a);

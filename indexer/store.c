@@ -657,6 +657,7 @@ iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_
     if ((status = open_data(s, fresh, err))) goto fail;
     if (fresh && spec->model && (status = copy_model(spec->model, dir, err))) goto fail;
     if ((status = open_env(s, mode, err))) goto fail;
+    if (fresh && (status = iso_file_settle(s->data, err))) goto fail; /* no commit returns before data.mdb has its name on disk */
     if ((status = check_pages(s, err))) goto fail;
     status = mode == ISO_STORE_CREATE ? open_create(s, fresh, spec, err) : open_existing(s, err);
     if (status) goto fail;

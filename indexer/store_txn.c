@@ -283,8 +283,7 @@ iso_status iso_store_replace(iso_store *s, const char *temporary, const char *da
     }
     if (unlinkat(s->dir_fd, "lock.mdb", 0) && errno != ENOENT) return iso_fail_errno(err, "cannot remove %s/lock.mdb: remove it by hand", s->dir);
     (void)iso_lock_make(s); /* the next opening says whether there is room */
-    fsync(s->dir_fd); /* best effort: some file systems cannot */
-    return ISO_OK;
+    return iso_file_settle(s->data, err);
 }
 
 /* LMDB copies without asking anybody. Who stands by takes its file away on an interruption: the next write fails. */

@@ -15,6 +15,7 @@ int fcntl(int fd, int what, ...);
 int fallocate(int fd, int mode, off_t from, off_t bytes);
 void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t from);
 int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*start)(void *), void *ctx);
+int fsync(int fd);
 
 static int no_flock, no_fcntl, no_shared_map, no_thread, no_room; /* the error, or 0 */
 static size_t map_most = SIZE_MAX;                                /* bytes of a file in one map */
@@ -54,6 +55,28 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*start)(
     if (no_thread) return no_thread;
     *(void **)&make_thread = dlsym(RTLD_NEXT, "pthread_create");
     return make_thread(thread, how, start, ctx);
+}
+
+/* What was in a folder when it was last synced. */
+static struct names { dev_t dev; ino_t folder, data; } synced[16];
+static size_t syncs;
+
+int fsync(int fd)
+{
+    struct stat st, data;
+    if (!fstat(fd, &st) && S_ISDIR(st.st_mode) && (!fstatat(fd, "data.mdb", &data, AT_SYMLINK_NOFOLLOW) || !fstatat(fd, "data", &data, 0)))
+        synced[syncs++ % 16] = (struct names){st.st_dev, st.st_ino, data.st_ino};
+    return (int)syscall(SYS_fsync, fd);
+}
+
+/* Whether a folder was synced with this file in it. */
+static bool on_disk(const char *folder, const char *file)
+{
+    struct stat st, data;
+    if (stat(folder, &st) || lstat(file, &data)) return false;
+    for (size_t i = 0; i < 16; i++)
+        if (synced[i].dev == st.st_dev && synced[i].folder == st.st_ino && synced[i].data == data.st_ino) return true;
+    return false;
 }
 
 static const char *in(const char *name)
@@ -246,10 +269,28 @@ static void test_link(void **state)
         assert_true(S_ISLNK(st.st_mode));
         assert_int_equal(stat(data, &st), 0);
         assert_int_not_equal(st.st_ino, old.st_ino);
+        assert_true(on_disk(place, data)); /* a power cut does not bring the old one back */
         OK(try(ISO_STORE_READ, filled ? 2 : 20));
         snprintf(command, sizeof command, "test \"$(ls -A '%s')\" = data", place);
         assert_int_equal(system(command), 0);
     }
+}
+
+/* What a commit put into a new database is not lost for want of a name. */
+static void test_named(void **state)
+{
+    (void)state;
+    char place[700], data[800];
+    made(0);
+    assert_true(on_disk(db, in("data.mdb")));
+    wipe();
+    snprintf(place, sizeof place, "%s/elsewhere", base);
+    snprintf(data, sizeof data, "%s/data", place);
+    assert_int_equal(mkdir(db, 0777), 0);
+    assert_int_equal(mkdir(place, 0777), 0);
+    assert_int_equal(symlink(data, in("data.mdb")), 0); /* to nothing yet */
+    iso_store_close(make(NULL));
+    assert_true(on_disk(place, data));
 }
 
 /* What a killed filling or compaction has left goes with the next opening for writing, unless another has the folder alone. */
@@ -277,6 +318,7 @@ static int nothing_refused(void **state)
     (void)state;
     no_flock = no_fcntl = no_shared_map = no_thread = no_room = 0;
     map_most = SIZE_MAX;
+    memset(synced, 0, sizeof synced);
     return 0;
 }
 
@@ -286,6 +328,6 @@ int main(void)
 {
     if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {TEST(test_lock_room), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses),
-                                       TEST(test_no_thread), TEST(test_link),     TEST(test_left)};
+                                       TEST(test_no_thread), TEST(test_link),     TEST(test_named), TEST(test_left)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
