@@ -209,6 +209,15 @@ static iso_status resolve(iso_file *f, const char *path, struct stat *target, bo
     return f->folder ? ISO_OK : iso_fail_memory(err);
 }
 
+/* All of it best effort: on a foreign file system neither may be ours to set. */
+void iso_file_like(int fd, const struct stat *other)
+{
+    struct stat st;
+    const bool foreign = !fstat(fd, &st) && (st.st_uid != other->st_uid || st.st_gid != other->st_gid);
+    if (foreign && fchown(fd, other->st_uid, other->st_gid) && fchown(fd, (uid_t)-1, other->st_gid)) errno = 0;
+    if (fchmod(fd, other->st_mode & 0777)) errno = 0;
+}
+
 iso_status iso_file_create(const char *path, iso_file **out, iso_error *err)
 {
     iso_file *f = iso_calloc(1, sizeof *f);
@@ -224,9 +233,8 @@ iso_status iso_file_create(const char *path, iso_file **out, iso_error *err)
         status = iso_fail_errno(err, "cannot write %s", path);
         goto fail;
     }
-    /* Best effort: not every file system has locks; on a foreign one the mode may not be ours to set. */
-    if (flock(fd, LOCK_SH | LOCK_NB) != 0) errno = 0;
-    if (exists && fchmod(fd, target.st_mode & 0777) != 0) errno = 0;
+    if (flock(fd, LOCK_SH | LOCK_NB) != 0) errno = 0; /* best effort: not every file system has locks */
+    if (exists) iso_file_like(fd, &target);
     f->stream = fdopen(fd, "wb");
     if (!f->stream) {
         status = iso_fail_errno(err, "cannot write %s", path);

@@ -36,6 +36,9 @@ ISO_CHECK iso_status iso_file_read(const char *path, size_t limit, char **data, 
 /* The same of a large regular file, by all threads into memory of iso_huge_alloc(*size), without a NUL: a tenth of the page faults. */
 ISO_CHECK iso_status iso_file_read_huge(const char *path, size_t limit, char **data, size_t *size, iso_error *err);
 
+/* Gives a file that is to take the place of another its permissions and, where the system allows it, as it does root, its owner and group. */
+void iso_file_like(int fd, const struct stat *other);
+
 /* After a file got its name by other means: syncs the folder that it is in and, where it is a link, the one that the link leads into, which may be on another
  * disk. ISO_E_IO where that disk fails; what a file system cannot sync counts as synced. */
 ISO_CHECK iso_status iso_file_settle(const char *path, iso_error *err);

@@ -420,8 +420,10 @@ int iso_lock_make(const iso_store *s)
     if (fd < 0) return 0; /* LMDB says why it cannot be */
     if (!fstat(fd, &lock)) {
         const off_t bytes = lock.st_size > LOCK_BYTES ? lock.st_size : LOCK_BYTES;
-        mode_t readers = (fstatat(s->dir_fd, "data.mdb", &data, 0) ? lock.st_mode : data.st_mode) & 0444;
-        if (made && fchmod(fd, (lock.st_mode & 0777) | readers | readers >> 1)) errno = 0; /* best effort */
+        if (fstatat(s->dir_fd, "data.mdb", &data, 0)) data = lock;
+        const mode_t readers = data.st_mode & 0444;
+        data.st_mode = lock.st_mode | readers | readers >> 1;
+        if (made) iso_file_like(fd, &data); /* of the database's owner, whoever opens it first */
         if (lock.st_blocks * 512 < bytes && S_ISREG(lock.st_mode)) /* leaves length and content, which others may be using */
             do rc = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) ? errno : 0;
             while (rc == EINTR);

@@ -515,7 +515,7 @@ static iso_status fill_file(filling *f, iso_error *err)
     if (f->fd < 0) return iso_fail_errno(err, "cannot write %s", f->temporary);
     int flags = fcntl(f->fd, F_GETFL);
     if (flags >= 0 && fcntl(f->fd, F_SETFL, flags | O_DIRECT)) errno = 0; /* through the page cache, then */
-    if (!fstat(f->store->data_fd, &st) && fchmod(f->fd, st.st_mode & 0777)) errno = 0; /* best effort */
+    if (!fstat(f->store->data_fd, &st)) iso_file_like(f->fd, &st);
     plan_vectors(f);
     status = reserve(f, err);
     if (!status) status = fill_pages(f, err);

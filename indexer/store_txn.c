@@ -318,7 +318,7 @@ static iso_status compact_into(iso_store *s, const char *temporary, const char *
     int fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return iso_fail_errno(err, "cannot write %s", temporary);
     struct stat st;
-    if (!fstat(s->data_fd, &st) && fchmod(fd, st.st_mode & 0777)) errno = 0; /* best effort */
+    if (!fstat(s->data_fd, &st)) iso_file_like(fd, &st);
     int rc = copy_to(s, fd);
     close(fd);
     const bool stopped = iso_interrupted();

@@ -293,6 +293,34 @@ static void test_named(void **state)
     assert_true(on_disk(place, data));
 }
 
+/* Root's compaction or import takes a database away from nobody. */
+static void test_owner(void **state)
+{
+    (void)state;
+    enum { OWNER = 12345 };
+    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    uint64_t before, after;
+    struct stat st;
+    if (geteuid() != 0) skip();
+    for (int filled = 0; filled < 2; filled++) {
+        made(filled ? 0 : 20);
+        assert_int_equal(unlink(in("lock.mdb")), 0);
+        assert_int_equal(chmod(in("data.mdb"), 0600), 0);
+        assert_int_equal(chown(in("data.mdb"), OWNER, OWNER), 0);
+        if (filled) {
+            char *paths[] = {(char[]){"a"}};
+            OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 1, .paths = paths, .read = read_rows}, &err));
+        } else {
+            OK(iso_store_compact(db, &before, &after, &err));
+        }
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(stat(in(files[i]), &st), 0);
+            assert_int_equal(st.st_uid, OWNER);
+            assert_int_equal(st.st_gid, OWNER);
+        }
+    }
+}
+
 /* What a killed filling or compaction has left goes with the next opening for writing, unless another has the folder alone. */
 static void test_left(void **state)
 {
@@ -328,6 +356,6 @@ int main(void)
 {
     if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {TEST(test_lock_room), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses),
-                                       TEST(test_no_thread), TEST(test_link),     TEST(test_named), TEST(test_left)};
+                                       TEST(test_no_thread), TEST(test_link),     TEST(test_named), TEST(test_owner), TEST(test_left)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
