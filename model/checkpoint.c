@@ -168,6 +168,7 @@ static iso_status check_options(const char *path, const iso_st *f, int options, 
         char key[TEXT];
         snprintf(key, sizeof key, "option.%s", option[i].key);
         const char *was = iso_st_meta(f, key);
+        if (!was && strcmp(option[i].key, "views") == 0) was = "1"; /* named only where there are two, which has become the default */
         if (!was)
             return iso_fail(err, ISO_E_ARGUMENT,
                             "--resume: %s was trained without --%s %s; do the same, or start anew with --force", path,
@@ -237,8 +238,13 @@ iso_status iso_checkpoint_load(const char *path, iso_checkpoint *out, iso_vars *
         status = damaged(path, "another kind of file", err);
         goto done;
     }
-    if (!version || strcmp(version, VERSION) != 0) {
-        status = damaged(path, "of another version", err);
+    if (version && strcmp(version, VERSION) != 0) {
+        status = iso_fail(err, ISO_E_UNSUPPORTED, "%s was written by another Isoface (format %.20s, this one reads " VERSION "): go on with that one, or start anew "
+                          "with --force", path, version);
+        goto done;
+    }
+    if (!version) {
+        status = damaged(path, "no version", err);
         goto done;
     }
     if ((status = check_options(path, f, options, option, vars != NULL, err)) != ISO_OK) goto done;

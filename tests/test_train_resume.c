@@ -192,6 +192,9 @@ static void test_checked_early(void **unused)
     spec.run.warmup = 5;
     must_not_go_on(&spec, ISO_E_ARGUMENT, "trained without --warmup 5");
     spec.run.warmup = 0;
+    spec.net.views = 2; /* the program's default, of which a state from before it says nothing */
+    must_not_go_on(&spec, ISO_E_ARGUMENT, "trained with --views 1, now it is 2");
+    spec.net.views = 1;
     spec.method = "magic";
     must_not_go_on(&spec, ISO_E_ARGUMENT, "magic");
     spec.method = "isometric";
@@ -280,6 +283,8 @@ static void test_older_state(void **unused)
     spec.run.resume = true;
     must_train(&spec, &data);
     must_agree(a, b);
+    change_state(bs, "version", "2");
+    must_not_go_on(&spec, ISO_E_UNSUPPORTED, "another Isoface (format 2");
     free(a), free(b), free(as), free(bs);
 }
 
