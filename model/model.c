@@ -219,8 +219,8 @@ static iso_status read_format(const iso_st *f, const char *path, iso_error *err)
     if (!format || strcmp(format, FORMAT) != 0)
         return iso_fail(err, ISO_E_FORMAT, "%s is not an Isoface model: no isoface metadata", path);
     if (!version || strcmp(version, FORMAT_VERSION) != 0)
-        return iso_fail(err, ISO_E_UNSUPPORTED, "%s is a model of format version %.20s; this program reads " FORMAT_VERSION, path,
-                        version ? version : "(none)");
+        return iso_fail(err, ISO_E_UNSUPPORTED, "%s is a model of format version %.20s, this program reads " FORMAT_VERSION ": use the Isoface that wrote it",
+                        path, version ? version : "(none)");
     const char *preprocessing = iso_st_meta(f, "preprocessing");
     if (!preprocessing || strcmp(preprocessing, ISO_PREPROCESSING) != 0)
         return iso_fail(err, ISO_E_UNSUPPORTED, "%s wants its images prepared in a way this program does not know: %.80s", path,
