@@ -145,8 +145,8 @@ static iso_status read_terms(const iso_train_step *s, double term[ISO_TERM_COUNT
     return ISO_OK;
 }
 
-/* `what` as a whole clause: "the KL term is NaN". */
-static iso_status broken(loop *l, const char *what, iso_error *err)
+/* `what` as a whole clause: "the KL term is NaN"; `advice` as what is to be tried. */
+static iso_status broken(loop *l, const char *what, const char *advice, iso_error *err)
 {
     char kept[256];
     if (l->at.best_epoch)
@@ -156,8 +156,17 @@ static iso_status broken(loop *l, const char *what, iso_error *err)
     else
         snprintf(kept, sizeof kept, "no epoch was finished, so there is no model yet");
     return iso_fail(err, ISO_E_NUMERIC,
-                    "training stopped at step %" PRId64 " (epoch %" PRId64 "): %s; %s (%s); try a smaller --lr",
-                    l->at.step, l->at.epoch + 1, what, kept, l->run->path);
+                    "training stopped at step %" PRId64 " (epoch %" PRId64 "): %s; %s (%s); try %s",
+                    l->at.step, l->at.epoch + 1, what, kept, l->run->path, advice);
+}
+
+static const char slower[] = "a smaller --lr";
+
+/* Where the decoder's image does not depend on the code: a flow has no width, and its decoder was dead before the first step or is not to blame. */
+static const char *try_alive(const loop *l)
+{
+    if (l->objective->goal != ISO_GOAL_FLOW) return "a larger --width, another --seed or a smaller --lr";
+    return l->at.step == 0 ? "another --model" : slower;
 }
 
 static iso_status not_finite(loop *l, iso_term bad, const double *term, const char *where, iso_error *err)
@@ -165,8 +174,8 @@ static iso_status not_finite(loop *l, iso_term bad, const double *term, const ch
     char what[160];
     bool dead = bad == ISO_TERM_RATIO && term[ISO_TERM_TRACE] == 0;
     snprintf(what, sizeof what, "%s%s is %s%s", iso_term_text(bad), where, isnan(term[bad]) ? "NaN" : "infinite",
-             dead ? ", for the decoder's Jacobian is zero: a larger --width or another --seed avoids it" : "");
-    return broken(l, what, err);
+             dead ? ", for the decoder's Jacobian is zero" : "");
+    return broken(l, what, dead ? try_alive(l) : slower, err);
 }
 
 /* --- files */
@@ -193,7 +202,7 @@ static iso_status save_state(loop *l, iso_error *err)
     iso_error local = {0};
     iso_status status = iso_checkpoint_save(l->state_path, &l->at, l->vars, l->saved_count, l->saved,
                                             l->spec->options->count, l->spec->options->pair, &local);
-    if (status == ISO_E_NUMERIC) return broken(l, local.message, err);
+    if (status == ISO_E_NUMERIC) return broken(l, local.message, slower, err);
     if (status != ISO_OK) return not_saved(l, status, local.message, err);
     l->has_state = true;
     return ISO_OK;
@@ -219,7 +228,7 @@ static iso_status collect(loop *l, const double term[ISO_TERM_COUNT], double *si
     bool optimal = l->objective->sigma == ISO_SIGMA_OPTIMAL && l->objective->goal != ISO_GOAL_FLOW;
     iso_error local = {0};
     iso_status status = iso_model_from_vars(m, l->vars, &local);
-    if (status == ISO_E_NUMERIC) return broken(l, local.message, err);
+    if (status == ISO_E_NUMERIC) return broken(l, local.message, slower, err);
     if (status != ISO_OK) return iso_fail(err, status, "%s", local.message);
     int i = iso_model_find(m, "sigma");
     if (i < 0) return ISO_OK;

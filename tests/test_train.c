@@ -282,6 +282,43 @@ static void test_not_finite(void **unused)
     free(path), free(kept), free(one);
 }
 
+/* A decoder whose image does not depend on the code has no R. What helps depends on who made it so. */
+static void test_dead(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_error err = {0};
+    iso_train_data data = image_data();
+    char *path = place("dead"), *base = place("living"), *flat = place("dead-flow");
+    iso_train_spec spec = image_spec(path, &w);
+    spec.run.seed = 5;
+    must_refuse(&spec, &data, ISO_E_NUMERIC, "Jacobian is zero; no epoch was finished, so there is no model yet (");
+    spec.run.force = true;
+    must_refuse(&spec, &data, ISO_E_NUMERIC, "; try a larger --width, another --seed or a smaller --lr");
+
+    spec = image_spec(base, &w);
+    must_train(&spec, &data);
+    iso_model *model = NULL;
+    assert_int_equal(iso_model_load(base, &model, NULL), ISO_OK);
+    iso_flow_spec flow = {.model = model, .beta = 0.1, .depth = 4, .length = 8,
+                          .run = {.path = flat, .epochs = 6, .batch = 8, .lr = 100, .eta = 0.2, .seed = 3, .threads = 1, .watch = watch(&w)}};
+    assert_int_equal(iso_train_flow(&flow, &data, &err), ISO_E_NUMERIC); /* the flow leads out of where the decoder changes */
+    assert_non_null(strstr(err.message, "Jacobian is zero"));
+    assert_non_null(strstr(err.message, "; try a smaller --lr"));
+    assert_null(strstr(err.message, "--width"));
+    int last = iso_model_find(model, "decoder.9.weight");
+    iso_shape shape = iso_model_shape(model, last);
+    memset(iso_model_data(model, last), 0, (size_t)iso_shape_count(&shape) * sizeof(float));
+    flow.run.lr = 1e-3;
+    flow.run.force = true;
+    flow.run.watch = watch(&w);
+    assert_int_equal(iso_train_flow(&flow, &data, &err), ISO_E_NUMERIC);
+    assert_non_null(strstr(err.message, "Jacobian is zero"));
+    assert_non_null(strstr(err.message, "; try another --model"));
+    iso_model_free(model);
+    free(path), free(base), free(flat);
+}
+
 /* --- the flow */
 
 static void test_flow(void **unused)
@@ -357,6 +394,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loss_falls), cmocka_unit_test(test_flat_manifold), cmocka_unit_test(test_files),
         cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_finite),    cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_dead),
         cmocka_unit_test(test_flow),
     };
     return cmocka_run_group_tests_name("train", tests, set_up, tear_down);
