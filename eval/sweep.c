@@ -11,6 +11,9 @@
 #include "base/memory.h"
 #include "model/philox.h"
 
+/* Of what iso_sweep_set takes over: another number has rows of earlier programs measured anew. */
+#define FIGURES "2"
+
 /* Training numbers its streams from 0, initialisation from ISO_STREAM_INIT, few.c has 0x30000, pullback.c and sample.c 0x4000x. */
 enum { STREAM_SAMPLE = 0x30100, CSV_LIMIT = 1 << 26, COLUMNS_MAX = 64 };
 
@@ -151,7 +154,7 @@ void iso_sweep_set(iso_sweep_row *row, const iso_pullback *p)
     row->mse = p->mse;
     row->vor = g->vor, row->vor_median = g->vor_median;
     row->mcn = g->mcn, row->mcn_median = g->mcn_median;
-    row->cn = g->cn, row->vpres = g->vpres, row->iso = g->iso;
+    row->cn = g->cn, row->vpres = g->vpres, row->iso = g->iso, row->ratio = p->ratio;
     row->metrics = (double)p->metrics, row->left_out = (double)p->left_out;
 }
 
@@ -162,7 +165,7 @@ iso_status iso_sweep_digest(const iso_model *m, const uint8_t *pixels, int64_t n
     if (!state) return iso_fail_memory(err);
     const char *model = iso_model_digest(m);
     XXH3_128bits_reset(state);
-    XXH3_128bits_update(state, ISO_VERSION, sizeof ISO_VERSION);
+    XXH3_128bits_update(state, ISO_VERSION FIGURES, sizeof ISO_VERSION FIGURES);
     XXH3_128bits_update(state, model, strlen(model));
     XXH3_128bits_update(state, &n, sizeof n);
     XXH3_128bits_update(state, pixels, (size_t)n * ISO_PIXELS);
@@ -319,15 +322,14 @@ iso_status iso_sweep_training(const char *csv, double best_epoch, iso_sweep_row 
 {
     char *data = NULL, *field[COLUMNS_MAX];
     size_t size;
-    row->epochs = row->images = row->loss = row->ratio = NAN;
+    row->epochs = row->images = row->loss = NAN;
     row->best_epoch = best_epoch;
     iso_error none;
     if (iso_file_read(csv, CSV_LIMIT, &data, &size, &none) != ISO_OK) return ISO_OK; /* a model from elsewhere */
     char *at = data;
     int n = next_record(&at, field);
-    int epoch = find(field, n, "epoch"), images = find(field, n, "images"), loss[2], ratio[2];
+    int epoch = find(field, n, "epoch"), images = find(field, n, "images"), loss[2];
     loss[0] = find(field, n, "val_loss"), loss[1] = find(field, n, "loss");
-    ratio[0] = find(field, n, "val_R"), ratio[1] = find(field, n, "R");
     iso_status status = epoch < 0 ? iso_fail(err, ISO_E_FORMAT, "%s is not the log of a training", csv) : ISO_OK;
     while (status == ISO_OK && (n = next_record(&at, field)) > 0) {
         double e = value_at(field, n, epoch);
@@ -335,8 +337,7 @@ iso_status iso_sweep_training(const char *csv, double best_epoch, iso_sweep_row 
         row->images = value_at(field, n, images);
         if (e != best_epoch) continue;
         row->loss = value_at(field, n, loss[0]);
-        row->ratio = value_at(field, n, ratio[0]);
-        if (isnan(row->loss)) row->loss = value_at(field, n, loss[1]), row->ratio = value_at(field, n, ratio[1]);
+        if (isnan(row->loss)) row->loss = value_at(field, n, loss[1]);
     }
     free(data);
     return status;

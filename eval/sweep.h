@@ -14,8 +14,8 @@ typedef struct iso_sweep_row {
     char *method;
     double alpha, beta, seed;       /* beta NaN: no flow of this sweep */
     double epochs, images;          /* that the training has done and seen */
-    double best_epoch, loss, ratio; /* the one the model holds; its validation loss and R */
-    double mse, vor, vor_median, mcn, mcn_median, cn, vpres, iso; /* pullback.h */
+    double best_epoch, loss;        /* the one the model holds; its validation loss */
+    double mse, vor, vor_median, mcn, mcn_median, cn, vpres, iso, ratio; /* pullback.h */
     double metrics, left_out;
     char *measured; /* iso_sweep_digest of what the line above was found from; NULL: not measured */
     char *command;  /* what makes the same model */
@@ -36,7 +36,7 @@ const char *iso_sweep_number(double value, char text[32]);
 ISO_CHECK iso_status iso_sweep_sample(int64_t count, int64_t n, uint64_t seed, int64_t *row, iso_error *err);
 
 /* The training figures, from the CSV file beside the model; `best_epoch` is what the model says. Without such a file, or such
- * an epoch in it, they become NaN. Without validation images the training's loss and R stand for theirs. */
+ * an epoch in it, they become NaN. Without validation images the training's loss stands for theirs. */
 ISO_CHECK iso_status iso_sweep_training(const char *csv, double best_epoch, iso_sweep_row *row, iso_error *err);
 
 void iso_sweep_set(iso_sweep_row *row, const iso_pullback *p); /* all but `measured` */

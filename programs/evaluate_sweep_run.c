@@ -193,7 +193,7 @@ static bool stop(void *ctx)
 
 static void forget_figures(iso_sweep_row *row)
 {
-    row->mse = row->vor = row->vor_median = row->mcn = row->mcn_median = row->cn = row->vpres = row->iso = NAN;
+    row->mse = row->vor = row->vor_median = row->mcn = row->mcn_median = row->cn = row->vpres = row->iso = row->ratio = NAN;
     row->metrics = row->left_out = NAN;
     free(row->measured);
     row->measured = NULL;

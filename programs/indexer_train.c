@@ -68,8 +68,8 @@ static const iso_command command = {
     "--latent (at most the training images less one), --views, --seed, --force, --strict, --device, --threads and --quiet.",
     options,
     "An epoch's line gives training figures and, in parentheses, those of the validation images: the loss,\n"
-    "the squared error per pixel and channel (images in [-1, 1]), the isometric term R (1/latent is the least it can be; reported for\n"
-    "every method with a decoder), the KL. Of supervised: the loss, and the share of the attributes told right.",
+    "the squared error per pixel and channel (images in [-1, 1]), the isometric term R (1/latent of an isometry, but for the noise\n"
+    "of its probes; reported for every method with a decoder), the KL. Of supervised: the loss, and the share of the attributes told right.",
 };
 
 /* What only training by steps has. Numbers below every option's least, and NULL, mean that it was not given. */

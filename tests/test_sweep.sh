@@ -71,7 +71,7 @@ call evaluate geometry --model a/isometric-a100-s0.safetensors --images drawn --
 expect 'evaluate geometry' 0
 cp out geometry.json
 sweep --out a --alpha 100 "${small[@]}" --epochs 1
-for column in mse vor mcn_median cn; do has "$(<geometry.json)" "$(row a isometric-a100-s0 $column)" "$column of evaluate geometry"; done
+for column in mse vor mcn_median cn R; do has "$(<geometry.json)" "$(row a isometric-a100-s0 $column)" "$column of evaluate geometry"; done
 
 # ---- what does not fit what is there
 sweep --out a --alpha 100 "${small[@]}" --epochs 1 --lr 1e-3
