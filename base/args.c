@@ -144,24 +144,38 @@ static iso_status set_value(cursor *c, const iso_option *o, const char *text)
     return iso_fail(&c->err, ISO_E_INTERNAL, "%s has no kind", spelled(o, name));
 }
 
+/* The words of a list up to the next option, or behind "--" all that are left, whatever they begin with: a file may be called as an option is. */
+static iso_status take_list(cursor *c, const iso_option *o)
+{
+    char name[64];
+    bool plain = false, any = false;
+    iso_status status = ISO_OK;
+    for (; !status && c->at < c->count; c->at++) {
+        const char *word = c->word[c->at];
+        if (!plain && strcmp(word, "--") == 0) {
+            plain = true;
+            continue;
+        }
+        if (!plain && is_option(word)) break;
+        status = set_value(c, o, word);
+        any = true;
+    }
+    return any ? status : iso_fail(&c->err, ISO_E_ARGUMENT, "%s needs a value", spelled(o, name));
+}
+
 /* `value` is what was glued to the option ("=10", "-k10") or NULL. A word that
  * names an option is not taken for a forgotten value; "--db=--odd" still says it. */
 static iso_status take_value(cursor *c, const iso_option *o, const char *value)
 {
     char name[64];
     bool number = o->kind == ISO_ARG_INT || o->kind == ISO_ARG_REAL;
-    bool glued = value != NULL;
-    if (!glued) {
-        const char *next = c->at < c->count ? c->word[c->at] : NULL;
-        if (!next || (is_option(next) && !(number && strchr("0123456789.", next[1]))))
-            return iso_fail(&c->err, ISO_E_ARGUMENT, "%s needs a value", spelled(o, name));
-        value = next;
-        c->at++;
-    }
-    iso_status status = set_value(c, o, value);
-    if (o->kind != ISO_ARG_LIST || glued) return status;
-    while (!status && c->at < c->count && !is_option(c->word[c->at])) status = set_value(c, o, c->word[c->at++]);
-    return status;
+    if (value) return set_value(c, o, value);
+    if (o->kind == ISO_ARG_LIST) return take_list(c, o);
+    const char *next = c->at < c->count ? c->word[c->at] : NULL;
+    if (!next || (is_option(next) && !(number && strchr("0123456789.", next[1]))))
+        return iso_fail(&c->err, ISO_E_ARGUMENT, "%s needs a value", spelled(o, name));
+    c->at++;
+    return set_value(c, o, next);
 }
 
 static void print_wrapped(FILE *out, const char *text, int indent, int column)

@@ -17,7 +17,7 @@ typedef enum iso_arg_kind {
     ISO_ARG_TEXT,   /* const char *, points into argv */
     ISO_ARG_INT,    /* int64_t within [min, max] */
     ISO_ARG_REAL,   /* double, finite, within [min, max] */
-    ISO_ARG_LIST,   /* iso_list: the value and every following word up to the next option; may be given again */
+    ISO_ARG_LIST,   /* iso_list: the value and every following word up to the next option, or behind "--" to the end; may be given again */
     ISO_ARG_CHOICE  /* const char *, one of metavar's words, which are separated by '|' */
 } iso_arg_kind;
 
@@ -48,7 +48,8 @@ typedef struct iso_command {
 #define ISO_ARGS_RUN (-1)
 
 /* Fills `config` (defaults already in it) from argv[first ...]. Long options take "--name value" and "--name=value".
- * "--" ends options; words that belong to no option go to `rest` (an error if rest is NULL).
+ * "--" ends options; the words behind it belong to the list that it stands in, and else, as those that belong to no option, to `rest` (an error if
+ * rest is NULL).
  * --help and --version print on stdout and give 0; a usage error prints one line and the usage on stderr and gives 2.
  * Every command has --help, --version. An option given as "" where a value is needed is an error. */
 int iso_args_parse(const iso_command *command, int argc, char **argv, int first, void *config, iso_list *rest);

@@ -37,7 +37,9 @@ static const iso_command command = {
     "Removes items and their vectors, all of those named or, when one is not there, none. Files are left alone: the\n"
     "next `indexer encode` adds those that still exist.",
     options,
-    "`indexer compact` gives the room back to the disk.",
+    "`indexer compact` gives the room back to the disk.\n"
+    "Paths that another program lists go behind --path --, which ends options: a file may be called as an option is.\n"
+    "Example: retrieve --query blurred/ -k 100 --db faces.db -0 --relative | xargs -0 indexer remove --db faces.db --path --",
 };
 
 typedef struct ids { uint64_t *id; size_t count, capacity; } ids;

@@ -65,6 +65,7 @@ static const iso_command command = {
     "Formats: table is for people. tsv prints rank, id, score and path, without a heading; tab, newline, carriage return and "
     "backslash in a path are written \\t, \\n, \\r and \\\\. json prints one object; a path that is not UTF-8 has its bytes "
     "in base64 as path_bytes. paths prints one path a line.\n"
+    "Behind --query -- (or --not, ...) options have ended: what follows are paths, whatever they begin with.\n"
     "Exit codes: 0 done, also when examples were skipped (they are listed on stderr) or the database has fewer than K "
     "images; 1 failed; 2 wrong usage.\n"
     "Example: retrieve --query smiling/ --not glasses/ -k 20 --db faces.db --sheet answer.png"};

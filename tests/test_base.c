@@ -538,6 +538,24 @@ static void test_args_all_kinds(void **state)
     iso_list_free(NULL);
 }
 
+/* A file may be called as an option is. */
+static void test_args_list_behind_dashes(void **state)
+{
+    (void)state;
+    static const char *const want[] = {"a", "-b", "--quiet", "--", "c"};
+    for (int first = 0; first < 2; first++) { /* "--" behind a value, or behind the option */
+        config c = {.k = 10};
+        char said[8192];
+        const char *words[] = {"-k", "5", "--query", "a", "--", "-b", "--quiet", "--", "c", NULL}, *begun[] = {"-k", "5", "--query", "--", "a", "-b", "--quiet", "--", "c", NULL};
+        assert_int_equal(parse_caught(&c, NULL, said, first ? begun : words), ISO_ARGS_RUN);
+        assert_string_equal(said, "");
+        assert_false(c.quiet);
+        assert_int_equal(c.query.count, 5);
+        for (int i = 0; i < 5; i++) assert_string_equal(c.query.item[i], want[i]);
+        iso_list_free(&c.query);
+    }
+}
+
 static void test_args_usage_errors(void **state)
 {
     (void)state;
@@ -558,6 +576,9 @@ static void test_args_usage_errors(void **state)
         {{"--db", ""}, "--db needs a value, not an empty word"},
         {{"--db="}, "--db needs a value, not an empty word"},
         {{"--query"}, "--query needs a value"},
+        {{"--query", "--"}, "--query needs a value"},
+        {{"--query", "--", ""}, "--query needs a value, not an empty word"},
+        {{"--query=a", "--", "b"}, "'b' belongs to no option"},
         {{"--alpha", "nan"}, "--alpha needs a finite number"},
         {{"--alpha", "inf"}, "--alpha needs a finite number"},
         {{"--alpha", "1,5"}, "--alpha needs a finite number"},
@@ -772,6 +793,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_file_read_huge, folder_make, folder_remove),
         cmocka_unit_test(test_path_join),
         cmocka_unit_test(test_args_all_kinds),
+        cmocka_unit_test(test_args_list_behind_dashes),
         cmocka_unit_test(test_args_usage_errors),
         cmocka_unit_test(test_args_help),
         cmocka_unit_test(test_progress),
