@@ -79,8 +79,8 @@ typedef struct iso_answer iso_answer;
  * another name by then, and `dir`, where it is relative, need not lead to it any more. */
 iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err);
 void iso_db_close(iso_db *db);
-/* Takes in what other processes have added and removed since, and an index that they have built, where the one in use lacks more
- * than a little; a failure leaves db as it was. ISO_E_MISMATCH: the database was moved, removed or replaced, or
+/* Takes in what other processes have added and removed since, the folder of images where that has moved, and an index that they have built, where the
+ * one in use lacks more than a little; a failure leaves db as it was. ISO_E_MISMATCH: the database was moved, removed or replaced, or
  * put back to an earlier state: db answers from what it had all the same, and what is there now has to be opened. Without
  * it items that were added are not found; those that were removed vanish from answers at once, so that fewer may come back
  * than iso_db_count says. */
@@ -89,7 +89,7 @@ iso_status iso_db_refresh(iso_db *db, iso_error *err);
 uint64_t iso_db_count(const iso_db *db);      /* items, when it was opened or refreshed */
 int iso_db_dim(const iso_db *db);             /* numbers in a vector */
 const char *iso_db_digest(const iso_db *db);  /* 32 hexadecimal digits that identify the model */
-const char *iso_db_root(const iso_db *db);    /* the folder that stored paths are relative to */
+const char *iso_db_root(const iso_db *db);    /* the folder that stored paths are relative to, when it was opened or refreshed */
 const char *iso_db_note(const iso_db *db);    /* one line fit for a user about the index, NULL when all was well */
 
 typedef enum iso_sign {

@@ -74,7 +74,15 @@ iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err)
     return ISO_OK;
 }
 
-iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err)
+/* What a head record says. */
+typedef struct head {
+    uint32_t dim;
+    uint64_t created;
+    const char *digest, *model, *root; /* [32], [model_length], [root_length], in LMDB's map */
+    size_t model_length, root_length;
+} head;
+
+static iso_status parse_head(const iso_store *s, MDB_txn *txn, head *out, iso_error *err)
 {
     MDB_val key = {4, "head"}, v;
     int rc = mdb_get(txn, s->meta, &key, &v);
@@ -89,16 +97,37 @@ iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err)
     if (version != ISO_STORE_VERSION || dim < 1 || dim > ISO_STORE_DIM_MAX || nm >= sizeof s->model || !nr || 56 + nm + nr != v.mv_size
         || memchr(p + 56, 0, (size_t)(nm + nr)) || strspn((const char *)p + 8, "0123456789abcdef") < 32)
         return iso_fail(err, ISO_E_FORMAT, "%s is damaged (its head record is wrong): restore it, or remove it and encode again", s->dir);
-    char *root = iso_strndup((const char *)p + 56 + nm, (size_t)nr);
+    *out = (head){.dim = dim, .created = iso_get_u64(p + 40), .digest = (const char *)p + 8, .model = (const char *)p + 56, .model_length = (size_t)nm,
+                  .root = (const char *)p + 56 + nm, .root_length = (size_t)nr};
+    return ISO_OK;
+}
+
+iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err)
+{
+    head h;
+    iso_status status = parse_head(s, txn, &h, err);
+    if (status) return status;
+    char *root = iso_strndup(h.root, h.root_length);
     if (!root) return iso_fail_memory(err);
     free(s->root);
     s->root = root;
-    s->dim = (int)dim;
-    memcpy(s->digest, p + 8, 32);
+    s->dim = (int)h.dim;
+    memcpy(s->digest, h.digest, 32);
     s->digest[32] = 0;
-    s->created = iso_get_u64(p + 40);
-    memcpy(s->model, p + 56, (size_t)nm);
-    s->model[nm] = 0;
+    s->created = h.created;
+    memcpy(s->model, h.model, h.model_length);
+    s->model[h.model_length] = 0;
+    return ISO_OK;
+}
+
+iso_status iso_head_root(const iso_store *s, MDB_txn *txn, char **out, iso_error *err)
+{
+    head h;
+    iso_status status = parse_head(s, txn, &h, err);
+    if (status) return status;
+    char *root = iso_strndup(h.root, h.root_length);
+    if (!root) return iso_fail_memory(err);
+    *out = root;
     return ISO_OK;
 }
 

@@ -100,6 +100,7 @@ static inline uint64_t iso_get_u64(const uint8_t *p)
 /* Records of `meta`: head never changes (but for root), state with every commit, history with the first change by an opening. */
 iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err);
 iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err); /* fills s; ISO_E_NOT_FOUND: there is none */
+iso_status iso_head_root(const iso_store *s, MDB_txn *txn, char **out, iso_error *err); /* what it says now; fresh memory */
 iso_status iso_state_write(iso_store *s, MDB_txn *txn, const iso_state *state, iso_error *err);
 iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_error *err);
 

@@ -198,6 +198,8 @@ iso_status iso_store_info_get(iso_txn *t, iso_store_info *out, iso_error *err)
     return ISO_OK;
 }
 
+iso_status iso_store_root(const iso_txn *t, char **out, iso_error *err) { return iso_head_root(t->store, t->txn, out, err); }
+
 iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error *err)
 {
     uint64_t used, now;

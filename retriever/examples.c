@@ -15,8 +15,9 @@ enum { BATCH = 16 }; /* images in memory at a time, and in one run of the encode
 
 char *iso_db_file(const iso_db *db, const char *path)
 {
-    if (path[0] == '/' || !db->root || !db->root[0]) return iso_strndup(path, strlen(path));
-    return iso_path_join(db->root, path);
+    const char *root = iso_db_root(db);
+    if (path[0] == '/' || !root[0]) return iso_strndup(path, strlen(path));
+    return iso_path_join(root, path);
 }
 
 iso_status iso_examples_add(iso_query *q, iso_sign sign, const iso_example *example, const float *vector, iso_error *err)

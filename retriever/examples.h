@@ -11,7 +11,8 @@ struct iso_db {
     iso_store *store;
     iso_searcher *searcher;
     iso_store_info info;
-    char *root;
+    char **root;            /* [roots], the newest last: those before it were handed out */
+    size_t roots, root_room;
     pthread_mutex_t lock;   /* over the two below */
     iso_model *model;       /* NULL until an image must be encoded */
     iso_encoder *encoder;

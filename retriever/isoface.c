@@ -13,14 +13,18 @@ static iso_status read_info(iso_db *db, iso_error *err)
 {
     iso_txn *txn = NULL;
     iso_store_info info;
+    char *root = NULL;
+    if (!iso_grow(&db->root, &db->root_room, db->roots + 1, sizeof *db->root)) return iso_fail_memory(err);
     iso_status st = iso_txn_begin(db->store, false, &txn, err);
     if (st != ISO_OK) return st;
     st = iso_store_info_get(txn, &info, err);
+    if (st == ISO_OK) st = iso_store_root(txn, &root, err);
     iso_txn_abort(txn);
     if (st != ISO_OK) return st;
     db->info = info;
-    if (!db->root) db->root = iso_strndup(info.root ? info.root : "", info.root ? strlen(info.root) : 0); /* as it was when the database was opened */
-    return db->root ? ISO_OK : iso_fail_memory(err);
+    if (db->roots && strcmp(iso_db_root(db), root) == 0) free(root);
+    else db->root[db->roots++] = root;
+    return ISO_OK;
 }
 
 iso_status iso_db_open_telling(const char *dir, const iso_index_talk *talk, iso_db **out, iso_error *err)
@@ -45,6 +49,7 @@ void iso_db_close(iso_db *db)
     iso_model_free(db->model);
     iso_searcher_free(db->searcher);
     if (db->store) iso_store_close(db->store);
+    for (size_t i = 0; i < db->roots; i++) free(db->root[i]);
     free(db->root);
     pthread_mutex_destroy(&db->lock);
     free(db);
@@ -60,7 +65,7 @@ iso_status iso_db_refresh(iso_db *db, iso_error *err)
 uint64_t iso_db_count(const iso_db *db) { return db->info.count; }
 int iso_db_dim(const iso_db *db) { return db->info.dim; }
 const char *iso_db_digest(const iso_db *db) { return db->info.digest; }
-const char *iso_db_root(const iso_db *db) { return db->root; }
+const char *iso_db_root(const iso_db *db) { return db->root[db->roots - 1]; }
 const char *iso_db_note(const iso_db *db) { return iso_searcher_note(db->searcher); }
 
 /* ---- queries ---- */

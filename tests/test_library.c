@@ -111,6 +111,45 @@ static void remove_elsewhere(uint64_t id)
     assert_int_equal(code, 0);
 }
 
+/* Another program says where the folder of images is by now. What was handed out before stays what it was. */
+static void test_moved_images(void **state)
+{
+    (void)state;
+    static const char *const roots[] = {"/moved", "/moved/again"};
+    iso_db *d;
+    iso_query *q;
+    iso_answer *a;
+    int code;
+    go("mine");
+    OK(iso_db_open("f.db", &d, &err));
+    OK(iso_query_create(d, &q, &err));
+    OK(iso_query_add_id(q, ISO_LIKE, 1, &err));
+    const char *before = iso_db_root(d);
+    char copy[600];
+    snprintf(copy, sizeof copy, "%s", before);
+    for (size_t i = 0; i < sizeof roots / sizeof *roots; i++) {
+        const pid_t child = fork();
+        if (!child) {
+            iso_store *s;
+            _exit(iso_store_open("f.db", ISO_STORE_WRITE, NULL, &s, NULL) || iso_store_relocate(s, roots[i], NULL));
+        }
+        assert_int_equal(waitpid(child, &code, 0), child);
+        assert_int_equal(code, 0);
+        OK(iso_db_refresh(d, &err));
+        OK(iso_db_refresh(d, &err));
+        assert_string_equal(iso_db_root(d), roots[i]);
+        assert_string_equal(before, copy);
+        OK(iso_query_run(q, &(iso_query_options){.k = 1}, &a, &err));
+        const iso_result *r = iso_answer_result(a, 0);
+        char want[600];
+        snprintf(want, sizeof want, "%s/%s", roots[i], r->path);
+        assert_string_equal(r->file, want);
+        iso_answer_free(a);
+    }
+    iso_query_free(q);
+    iso_db_close(d);
+}
+
 /* After ISO_OK err says so, whatever it held and whatever was tried on the way. */
 #define CLEAN(call) do { \
     err = (iso_error){ISO_E_IO, "of an earlier call"}; \
@@ -254,6 +293,7 @@ int main(void)
         cmocka_unit_test(test_success_leaves_no_error),
         cmocka_unit_test(test_impossible),
         cmocka_unit_test(test_messages_name_no_option),
+        cmocka_unit_test(test_moved_images),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
