@@ -1,5 +1,6 @@
 /* indexer info: what a database holds. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,20 @@ static void number(printer *p, const char *name, uint64_t value)
     end(p);
 }
 
+/* What the model's file says as text: a number to JSON where it is one. */
+static void quantity(printer *p, const char *name, const char *value)
+{
+    char *rest;
+    const double x = strtod(value, &rest);
+    if (p->format != 'j' || rest == value || *rest || !isfinite(x)) {
+        text(p, name, value);
+        return;
+    }
+    begin(p, name);
+    iso_text_json_number(stdout, x);
+    end(p);
+}
+
 static void moment(printer *p, const char *name, uint64_t seconds)
 {
     char buf[64] = "?";
@@ -100,7 +115,7 @@ static iso_status size_of(printer *p, const char *db, iso_error *err)
 /* How the model came to be, as far as its file says. */
 static iso_status model(printer *p, const config *c, const iso_store_info *info, iso_error *err)
 {
-    static const char *const keys[] = {"method", "alpha", "attributes"};
+    static const char *const keys[] = {"method", "attributes"};
     iso_model *m = NULL;
     if (!info->model[0]) {
         text(p, "vectors", "imported");
@@ -115,9 +130,10 @@ static iso_status model(printer *p, const config *c, const iso_store_info *info,
         if (net->classes) number(p, "classes", (uint64_t)net->classes);
         number(p, "flow_depth", (uint64_t)net->flow_depth);
         if (net->whitened) text(p, "whitened", "yes");
-        if (iso_model_meta(m, "whiten.shrinkage")) text(p, "shrinkage", iso_model_meta(m, "whiten.shrinkage"));
+        if (iso_model_meta(m, "whiten.shrinkage")) quantity(p, "shrinkage", iso_model_meta(m, "whiten.shrinkage"));
         for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
             if (iso_model_meta(m, keys[i])) text(p, keys[i], iso_model_meta(m, keys[i]));
+        if (iso_model_meta(m, "alpha")) quantity(p, "alpha", iso_model_meta(m, "alpha"));
     } else if (status != ISO_E_MEMORY && !c->quiet) fprintf(stderr, "%s: the database's copy of its model is of no use: %s\n", command.program, err->message);
     iso_model_free(m);
     free(file);

@@ -231,6 +231,9 @@ expect 'the model without its whitening' 1
 indexer info --db "$work/white.db" --format tsv
 has "$out" 'whitened	yes' 'info of a whitened model'
 has "$out" 'shrinkage	0.02' 'info of a whitened model'
+indexer info --db "$work/white.db" --format json
+has "$out" '"shrinkage": 0.02,' 'a number in JSON'
+has "$out" '"alpha": 0,' 'a number in JSON'
 must "$bin/retrieve" --db "$work/white.db" --query "$faces/000002.jpg" -k 3
 
 # ---- on a terminal all that takes long is told, at a pace that is counted from its beginning
