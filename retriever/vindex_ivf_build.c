@@ -478,7 +478,9 @@ static iso_status make(build *b, iso_vindex *v, const iso_vindex_rows *rows, iso
     fault = iso_vindex_ivf_check(&b->x);
     if (fault) return iso_fail(err, ISO_E_INTERNAL, "the index that was built is not sound: %s", fault);
     iso_vindex_ivf_pack(&b->x);
-    for (int64_t l = 0; l < b->x.lists; l++) v->info.error = fmax(v->info.error, (double)b->blur[l] * (1 + 1e-6) + 0x1p-23); /* and adding c or m rounds */
+    float blur = 0; /* the largest first: gcc 12 for arm64 dies of an internal error where a loop takes fmax of a widened number */
+    for (int64_t l = 0; l < b->x.lists; l++) blur = fmaxf(blur, b->blur[l]);
+    v->info.error = fmax(v->info.error, (double)blur * (1 + 1e-6) + 0x1p-23); /* and adding c or m rounds */
     v->info.approximate = true;
     return tune(b, v, rows, err);
 }
