@@ -154,7 +154,10 @@ $(BUILD)/exports: include/isoface.h
 	@mkdir -p $(@D)
 	@{ echo '{ global:'; grep -oE '\biso_[a-z0-9_]+ *\(' $< | sed 's/ *(/;/' | sort -u; echo 'local: *; };'; } >$@
 
-$(shared).$(version): $(shared_objects) $(BUILD)/exports
+# Of a library that has FAISS for AVX2 in it the dynamic linker is told so: it refuses it on an older processor, with a line or through dlopen,
+# where FAISS's own constructors would end the host by an illegal instruction.
+$(shared).$(version): private link += $(if $(filter AVX2,$(FAISS_NEEDS)),-Wl$(comma)-z$(comma)x86-64-v3)
+$(shared).$(version): $(shared_objects) $(BUILD)/exports build/config.mk
 	$(call quiet,LD,$(CC) -shared -Wl$(comma)-soname$(comma)libisoface.so.$(soversion) \
 	    -Wl$(comma)--version-script=$(BUILD)/exports -Wl$(comma)-z$(comma)defs -Wl$(comma)-z$(comma)nodelete $(link) $(LDFLAGS) $(shared_objects) $(libraries) -o $@)
 
