@@ -3,6 +3,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,7 +99,7 @@ void iso_progress_say(iso_progress *p, const char *fmt, ...)
     if (live) p->shown = 0; /* the next step draws at once */
 }
 
-static volatile sig_atomic_t interrupted;
+static atomic_bool interrupted; /* without a lock, so that signal handlers may, too */
 
 static void on_signal(int number)
 {
@@ -106,7 +107,7 @@ static void on_signal(int number)
         signal(number, SIG_DFL);
         raise(number); /* delivered when this handler returns */
     }
-    interrupted = 1;
+    interrupted = true;
 }
 
 static void install(int number)
@@ -125,7 +126,12 @@ void iso_interrupt_install(void)
     install(SIGHUP);
 }
 
+void iso_interrupt_set(bool on)
+{
+    interrupted = on;
+}
+
 bool iso_interrupted(void)
 {
-    return interrupted != 0;
+    return interrupted;
 }

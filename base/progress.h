@@ -28,6 +28,7 @@ const char *iso_duration(double seconds, char buf[32]);
 
 /* SIGINT, SIGTERM and SIGHUP (the terminal is gone) set a flag instead of killing; a second one, of the first two, kills. */
 void iso_interrupt_install(void);
+void iso_interrupt_set(bool on); /* the same flag, by hand; from any thread or signal handler */
 bool iso_interrupted(void);
 
 #endif

@@ -65,7 +65,9 @@ const char *iso_status_text(iso_status status);
  * A process opens a database once (ISO_E_ARGUMENT the second time). After fork() the child opens it for itself: with what the parent had open
  * it can ask nothing (ISO_E_ARGUMENT), only free it. From the first opening on, fork() ends the threads that OpenMP keeps for the thread that
  * calls it; its next parallel region starts them again. A child that is forked within a parallel region must not leave that.
- * Strings handed out belong to the object they came from and live as long as it does. Free functions take NULL. */
+ * A thread must not be cancelled within a call: iso_interrupt ends those that take long.
+ * Strings handed out belong to the object they came from and live as long as it does. Free functions take NULL; other handles, and where results go,
+ * must not be NULL. */
 
 typedef struct iso_db iso_db;
 typedef struct iso_query iso_query;
@@ -91,6 +93,11 @@ int iso_db_dim(const iso_db *db);             /* numbers in a vector */
 const char *iso_db_digest(const iso_db *db);  /* 32 hexadecimal digits that identify the model */
 const char *iso_db_root(const iso_db *db);    /* the folder that stored paths are relative to, when it was opened or refreshed */
 const char *iso_db_note(const iso_db *db);    /* one line fit for a user about the index, NULL when all was well */
+
+/* While it is on (not 0), what takes long ends soon with ISO_E_INTERRUPTED, in all threads: iso_db_open and iso_db_refresh where they build an index
+ * or wait for another process that does, iso_query_read and iso_query_run where they read images. With 0 such calls work again, and
+ * a query that was stopped goes on from the images that it had read. May be called by any thread and from a signal handler. */
+void iso_interrupt(int on);
 
 typedef enum iso_sign {
     ISO_LIKE = 0,   /* an example of what to find */

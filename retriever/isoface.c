@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/progress.h"
 #include "retriever/examples.h"
 #include "retriever/scorer.h"
 
@@ -68,6 +69,8 @@ const char *iso_db_digest(const iso_db *db) { return db->info.digest; }
 const char *iso_db_root(const iso_db *db) { return db->root[db->roots - 1]; }
 const char *iso_db_note(const iso_db *db) { return iso_searcher_note(db->searcher); }
 
+void iso_interrupt(int on) { iso_interrupt_set(on != 0); }
+
 /* ---- queries ---- */
 
 iso_status iso_query_create(iso_db *db, iso_query **out, iso_error *err)
@@ -98,11 +101,14 @@ void iso_query_free(iso_query *q)
     free(q);
 }
 
-int64_t iso_query_count(const iso_query *q, iso_sign sign) { return (int64_t)q->set[sign == ISO_UNLIKE].count; }
+int64_t iso_query_count(const iso_query *q, iso_sign sign)
+{
+    return sign == ISO_LIKE || sign == ISO_UNLIKE ? (int64_t)q->set[sign].count : 0;
+}
 
 const char *iso_query_file(const iso_query *q, iso_sign sign, int64_t i)
 {
-    return i >= 0 && i < iso_query_count(q, sign) ? q->set[sign == ISO_UNLIKE].item[i].file : NULL;
+    return i >= 0 && i < iso_query_count(q, sign) ? q->set[sign].item[i].file : NULL;
 }
 
 int64_t iso_query_skipped(const iso_query *q) { return (int64_t)q->skips; }

@@ -1,7 +1,10 @@
 /* test_library.c: the public API as a program uses it that knows only include/isoface.h: databases of real models, paths, what it is told. */
+#include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <turbojpeg.h>
 #include <unistd.h>
@@ -150,6 +153,51 @@ static void test_moved_images(void **state)
     iso_db_close(d);
 }
 
+static void *open_waiting(void *out)
+{
+    iso_db *d = NULL;
+    *(iso_status *)out = iso_db_open("f.db", &d, NULL);
+    iso_db_close(d);
+    return NULL;
+}
+
+/* What takes long can be ended, and goes on afterwards. */
+static void test_interrupt(void **state)
+{
+    (void)state;
+    iso_db *d;
+    iso_query *q;
+    pthread_t thread;
+    iso_status st = ISO_OK;
+    go("mine");
+    OK(iso_db_open("f.db", &d, &err));
+    OK(iso_query_create(d, &q, &err));
+    OK(iso_query_add_path(q, ISO_LIKE, "../images", &err));
+    iso_interrupt(1);
+    assert_int_equal(iso_query_read(q, &err), ISO_E_INTERRUPTED);
+    assert_int_equal(iso_query_count(q, ISO_LIKE), 0);
+    iso_interrupt(0);
+    OK(iso_query_read(q, &err));
+    assert_int_equal(iso_query_count(q, ISO_LIKE), IMAGES);
+    assert_int_equal(iso_query_count(q, (iso_sign)9), 0);
+    iso_query_free(q);
+    iso_db_close(d);
+
+    const int lock = open("f.db/data.mdb", O_RDONLY); /* as another process has it that builds the index */
+    assert_true(lock >= 0);
+    assert_int_equal(flock(lock, LOCK_EX), 0);
+    assert_int_equal(unlink("f.db/index.faiss"), 0);
+    assert_int_equal(pthread_create(&thread, NULL, open_waiting, &st), 0);
+    usleep(100000);
+    iso_interrupt(1);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(st, ISO_E_INTERRUPTED);
+    iso_interrupt(0);
+    close(lock);
+    OK(iso_db_open("f.db", &d, &err));
+    iso_db_close(d);
+}
+
 /* After ISO_OK err says so, whatever it held and whatever was tried on the way. */
 #define CLEAN(call) do { \
     err = (iso_error){ISO_E_IO, "of an earlier call"}; \
@@ -294,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_impossible),
         cmocka_unit_test(test_messages_name_no_option),
         cmocka_unit_test(test_moved_images),
+        cmocka_unit_test(test_interrupt),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
