@@ -154,9 +154,10 @@ $(BUILD)/exports: include/isoface.h
 	@mkdir -p $(@D)
 	@{ echo '{ global:'; grep -oE '\biso_[a-z0-9_]+ *\(' $< | sed 's/ *(/;/' | sort -u; echo 'local: *; };'; } >$@
 
-# Of a library that has FAISS for AVX2 in it the dynamic linker is told so: it refuses it on an older processor, with a line or through dlopen,
+# Of what has FAISS for AVX2 in it the dynamic linker is told so: it refuses it on an older processor, with a line or through dlopen,
 # where FAISS's own constructors would end the host by an illegal instruction.
-$(shared).$(version): private link += $(if $(filter AVX2,$(FAISS_NEEDS)),-Wl$(comma)-z$(comma)x86-64-v3)
+marked := $(if $(filter AVX2,$(FAISS_NEEDS)),-Wl$(comma)-z$(comma)x86-64-v3)
+$(shared).$(version): private link += $(marked)
 $(shared).$(version): $(shared_objects) $(BUILD)/exports build/config.mk
 	$(call quiet,LD,$(CC) -shared -Wl$(comma)-soname$(comma)libisoface.so.$(soversion) \
 	    -Wl$(comma)--version-script=$(BUILD)/exports -Wl$(comma)-z$(comma)defs -Wl$(comma)-z$(comma)nodelete $(link) $(LDFLAGS) $(shared_objects) $(libraries) -o $@)
@@ -263,7 +264,7 @@ install: all
 	ln -sf libisoface.so.$(version) '$(libdir)/libisoface.so'
 	printf '%s\n' 'prefix=$(PREFIX)' 'exec_prefix=$${prefix}' 'libdir=$${exec_prefix}/lib' 'includedir=$${prefix}/include' '' \
 	    'Name: isoface' 'Description: image retrieval by example' 'Version: $(version)' 'Libs: -L"$${libdir}" -lisoface' \
-	    'Libs.private: -Wl,-rpath,$(OPENBLAS_LIBDIR) $(needed) -lgomp' 'Cflags: -I"$${includedir}"' >'$(libdir)/pkgconfig/isoface.pc'
+	    'Libs.private: $(strip $(marked) -Wl,-rpath,$(OPENBLAS_LIBDIR) $(needed) -lgomp)' 'Cflags: -I"$${includedir}"' >'$(libdir)/pkgconfig/isoface.pc'
 	chmod 644 '$(libdir)/pkgconfig/isoface.pc'
 	@setup/ldconfig.sh '$(PREFIX)/lib' '$(DESTDIR)'
 

@@ -57,12 +57,13 @@ install_packages() {
 
 # ---------------------------------------------------------------- FAISS
 
-# Debian's own build is for plain x86-64; these are the flags FAISS gives its AVX2 variant.
+# Debian's own build is for plain x86-64; these are the flags FAISS gives its AVX2 variant. All of x86-64-v3 is wanted for them: that is what the dynamic
+# linker can be told that a library needs.
 cpu_flags() {
     local have=' ' want
     [[ $(uname -m) == x86_64 && -r /proc/cpuinfo ]] || return 0
     have=" $(grep -m1 '^flags' /proc/cpuinfo | cut -d: -f2) "
-    for want in avx2 fma f16c popcnt; do
+    for want in avx2 fma f16c popcnt bmi1 bmi2 abm movbe; do
         [[ $have == *" $want "* ]] || return 0
     done
     echo '-mavx2 -mfma -mf16c -mpopcnt'
@@ -161,6 +162,8 @@ if [[ $output == --packages ]]; then
 fi
 install_packages
 multiarch=$(gcc -print-multiarch)
+[[ $(gcc -dM -E - </dev/null | grep -cE ' (__SIZEOF_POINTER__ 8|__BYTE_ORDER__ __ORDER_LITTLE_ENDIAN__)$') == 2 ]] ||
+    die "Isoface is for 64-bit little-endian processors, and gcc here makes programs for $multiarch"
 blas=/usr/lib/$multiarch/openblas-openmp
 [[ -e $blas/libopenblas.so ]] || die "OpenBLAS's OpenMP flavour is not in $blas, though its package is installed"
 faiss='' flags=''
