@@ -36,7 +36,7 @@ static const iso_option options[] = {
     {"sigma-lr", 0, ISO_ARG_REAL, AT(sigma_lr), "R", "learning rate of log sigma where learned (default: 0.01)", 1e-12, 10},
     {"epochs", 0, ISO_ARG_INT, AT(epochs), "N", "passes over the training images (default: 100)", 1, 1e9},
     {"batch", 0, ISO_ARG_INT, AT(batch), "B", "images a step (default: 100)", 1, 1 << 20},
-    {"lr", 0, ISO_ARG_REAL, AT(lr), "R", "Adam's learning rate (default: 1e-4; supervised: 1e-3)", 1e-300, 1e300},
+    {"lr", 0, ISO_ARG_REAL, AT(lr), "R", "Adam's learning rate (default: 1e-4; supervised: 1e-3)", 1e-30, 1e300},
     {"schedule", 0, ISO_ARG_CHOICE, AT(schedule), "constant|cosine", "how the learning rate goes (default: constant); cosine: falling to 0 over all epochs", 0, 0},
     {"warmup", 0, ISO_ARG_INT, AT(warmup), "N", "steps over which the learning rate rises to --lr (default: 0)", 0, 1e12},
     {"seed", 0, ISO_ARG_INT, AT(seed), "S", "of every random number (default: 0)", 0, 9007199254740992.0},
