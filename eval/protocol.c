@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clones.h"
 #include "base/memory.h"
-#include "model/cpu/cpu.h"
 
 const char *iso_vector_fault(int dim, const float *x)
 {

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clones.h"
 #include "base/memory.h"
 #include "eval/protocol.h"
-#include "model/cpu/cpu.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>

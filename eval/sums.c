@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clones.h"
 #include "base/memory.h"
 #include "eval/protocol.h"
-#include "model/cpu/cpu.h"
 
 enum { LANES = 8, SLICE_MAX = 8, COMMON_MAX = 10, BLOCK = 16384, AHEAD = 8, LINE = 64 }; /* a slice: at most SLICE_MAX vectors of LANES numbers */
 

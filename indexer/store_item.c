@@ -1,14 +1,13 @@
 /* store_item.c: items and their vectors: looking up, adding, removing. */
 #include <endian.h>
 #include <errno.h>
-#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-#include "base/memory.h"
+#include "base/clones.h"
 #include "indexer/store_internal.h"
 
 _Static_assert(sizeof(size_t) == 8, "LMDB's integer keys are size_t; ids have 64 bits");
@@ -42,6 +41,19 @@ uint64_t iso_index_id(const uint8_t key[ISO_STORE_KEY])
     uint64_t id;
     memcpy(&id, key + 16, sizeof id);
     return be64toh(id);
+}
+
+/* Plain loops: gcc takes its own vectors of that many doubles apart through the stack where registers are shorter. */
+ISO_CLONES double iso_vector_squares(int dim, const float *v)
+{
+    enum { LANES = 8 };
+    double part[LANES] = {0};
+    int j = 0;
+    for (; j + LANES <= dim; j += LANES)
+        for (int l = 0; l < LANES; l++) part[l] += (double)v[j + l] * v[j + l];
+    double sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+    for (; j < dim; j++) sum += (double)v[j] * v[j];
+    return sum;
 }
 
 bool iso_vector_ok(const float *v, int dim, const char **why)

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clones.h"
 #include "base/memory.h"
-#include "model/cpu/cpu.h"
 #include "retriever/vindex_ivf_pool.h"
 #include "retriever/vindex_ivf_scan.h"
 

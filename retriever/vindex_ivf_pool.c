@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "model/cpu/cpu.h"
+#include "base/clones.h"
 
 enum {
     SORTED = 128, /* largest k that is kept sorted */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/cpu/cpu.h"
+#include "base/clones.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clones.h"
 #include "base/memory.h"
 #include "base/progress.h"
-#include "model/cpu/cpu.h"
 
 /* Kinds of queries, as people ask. A trait is what sets have in common: they are drawn from the items that lie farthest in some
  * direction, their counter-examples from those that lie farthest the other way. The best items of a trait, in the direction

@@ -7,16 +7,8 @@
 #include <xmmintrin.h>
 #endif
 
+#include "base/clones.h"
 #include "model/graph/backend.h"
-
-/* Plain loops are compiled three times and the processor picks one when the program starts. Not with the
- * sanitizers (their runtime is not ready when the choice is made) and not where the compiler lacks it. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(ISO_NO_CLONES)
-#define ISO_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define ISO_CLONES
-#endif
 
 /* Threads for work of that many bytes touched: small tensors are done before a second thread would have woken up. */
 static inline int iso_cpu_threads(int threads, int64_t bytes)
