@@ -69,11 +69,15 @@ iso_sweep_row iso_sweep_row_empty(void)
     return row;
 }
 
+void iso_sweep_row_clear(iso_sweep_row *row)
+{
+    for (int i = 0; i < COLUMNS; i++)
+        if (columns[i].text) free(*text_of(row, &columns[i]));
+}
+
 void iso_sweep_rows_free(iso_sweep_row *rows, int64_t count)
 {
-    for (int64_t r = 0; rows && r < count; r++)
-        for (int i = 0; i < COLUMNS; i++)
-            if (columns[i].text) free(*text_of(&rows[r], &columns[i]));
+    for (int64_t r = 0; rows && r < count; r++) iso_sweep_row_clear(&rows[r]);
     free(rows);
 }
 

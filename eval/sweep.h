@@ -22,6 +22,7 @@ typedef struct iso_sweep_row {
 } iso_sweep_row;
 
 iso_sweep_row iso_sweep_row_empty(void);
+void iso_sweep_row_clear(iso_sweep_row *row); /* frees its texts */
 void iso_sweep_rows_free(iso_sweep_row *rows, int64_t count); /* with the array itself; NULL is fine */
 
 /* "1,10,1e3": numbers >= 0, different from one another, in the order given; `zero` (may be NULL) is a word for 0. With `whole`

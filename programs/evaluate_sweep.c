@@ -426,8 +426,7 @@ static void plan_free(plan *p)
 {
     for (size_t i = 0; i < p->count; i++) {
         job *j = &p->job[i];
-        iso_sweep_row *row = iso_calloc(1, sizeof *row);
-        if (row) *row = j->row, iso_sweep_rows_free(row, 1);
+        iso_sweep_row_clear(&j->row);
         for (int w = 0; w < j->words; w++) free(j->word[w]);
         free(j->word), free(j->path), free(j->source);
     }
