@@ -328,7 +328,7 @@ static iso_status measure(run *r, iso_error *err)
     }
     const double most = peak();
     if (status == ISO_OK && r->c->read) {
-        if (!(memory = benchsearch_pages(bytes))) return iso_fail_memory(err);
+        if (!(memory = iso_huge_alloc(bytes))) return iso_fail_memory(err);
         memset(memory, 1, bytes);
     }
     for (int64_t t = 0; status == ISO_OK && t < rounds; t++) {
@@ -345,7 +345,7 @@ static iso_status measure(run *r, iso_error *err)
         status = ask_all(r, err);
         r->batches[t] = (iso_now() - start) / (double)n;
     }
-    benchsearch_pages_free(memory, bytes);
+    iso_huge_free(memory, bytes);
     if (status == ISO_OK) status = write_answers(r, err);
     if (status == ISO_OK) status = write_vectors(r, err);
     if (status != ISO_OK) return status;

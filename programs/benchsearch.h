@@ -21,16 +21,12 @@ ISO_CHECK iso_status benchsearch_make(const benchsearch_vectors *v, const char *
 
 /* ---- reading ---- */
 
-/* Memory in huge pages, where the system has them. NULL: out of memory. Free with benchsearch_pages_free. */
-void *benchsearch_pages(size_t bytes);
-void benchsearch_pages_free(void *p, size_t bytes);
-
 /* Reads `bytes` at p once, by all threads of OpenMP, with the widest loads there are; in one of several ways (how < BENCHSEARCH_WAYS),
  * since which is the fastest differs between processors. Returns seconds. */
 enum { BENCHSEARCH_WAYS = 6 };
 double benchsearch_read(const void *p, size_t bytes, int how);
 
-/* Reads a file into fresh memory (benchsearch_pages) by all threads, then the memory once as above: seconds of both, and its size. */
+/* Reads a file into fresh memory in huge pages by all threads, then the memory once as above: seconds of both, and its size. */
 ISO_CHECK iso_status benchsearch_read_file(const char *path, int how, double *seconds, int64_t *bytes, iso_error *err);
 
 #endif

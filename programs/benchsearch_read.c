@@ -4,40 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <omp.h>
-#include <stdio.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
+#include "base/memory.h"
 #include "base/progress.h"
-
-#define HUGE_PAGE ((size_t)2 << 20)
-
-/* ---- memory ---- */
-
-static size_t mapped(size_t bytes) { return (bytes + 2 * HUGE_PAGE) / HUGE_PAGE * HUGE_PAGE; }
-
-/* Maps one huge page more than asked for, and gives back what lies before the first boundary. */
-void *benchsearch_pages(size_t bytes)
-{
-    if (bytes > SIZE_MAX / 2) return NULL;
-    size_t n = mapped(bytes);
-    char *p = mmap(NULL, n + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    size_t before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
-    if (before) munmap(p, before);
-    if (HUGE_PAGE - before) munmap(p + before + n, HUGE_PAGE - before);
-    madvise(p + before, n, MADV_HUGEPAGE); /* a wish: small pages do as well */
-    return p + before;
-}
-
-void benchsearch_pages_free(void *p, size_t bytes)
-{
-    if (p) munmap(p, mapped(bytes));
-}
 
 /* ---- reading it ---- */
 
@@ -130,7 +104,7 @@ double benchsearch_read(const void *p, size_t bytes, int how)
 static int fetch(int fd, char *p, size_t from, size_t to)
 {
     while (from < to) {
-        size_t piece = to - from < HUGE_PAGE ? to - from : HUGE_PAGE;
+        size_t piece = to - from < ISO_HUGE_PAGE ? to - from : ISO_HUGE_PAGE;
         ssize_t got = pread(fd, p + from, piece, (off_t)from);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return errno;
@@ -152,7 +126,7 @@ iso_status benchsearch_read_file(const char *path, int how, double *seconds, int
     }
     size_t size = (size_t)about.st_size;
     double start = iso_now();
-    char *p = benchsearch_pages(size);
+    char *p = iso_huge_alloc(size);
     if (!p) {
         close(fd);
         return iso_fail_memory(err);
@@ -160,15 +134,15 @@ iso_status benchsearch_read_file(const char *path, int how, double *seconds, int
 #pragma omp parallel reduction(max : failed)
     {
         size_t n = (size_t)omp_get_num_threads(), me = (size_t)omp_get_thread_num();
-        size_t from = size / n * me / HUGE_PAGE * HUGE_PAGE,
-               to = me + 1 == n ? size : size / n * (me + 1) / HUGE_PAGE * HUGE_PAGE;
+        size_t from = size / n * me / ISO_HUGE_PAGE * ISO_HUGE_PAGE,
+               to = me + 1 == n ? size : size / n * (me + 1) / ISO_HUGE_PAGE * ISO_HUGE_PAGE;
         failed = fetch(fd, p, from, to);
     }
     close(fd);
     benchsearch_read(p, size, how);
     *seconds = iso_now() - start;
     *bytes = (int64_t)size;
-    benchsearch_pages_free(p, size);
+    iso_huge_free(p, size);
     errno = failed;
     return failed ? iso_fail_errno(err, "cannot read %s", path) : ISO_OK;
 }
