@@ -212,9 +212,7 @@ static iso_status get_tensors(const char *path, const iso_st *f, iso_vars *vars,
         int v = iso_vars_find(vars, name[i]);
         if (v < 0) return iso_fail(err, ISO_E_INTERNAL, "no variable %s to load", name[i]);
         iso_shape shape = iso_vars_shape(vars, v);
-        bool fits = t && t->dtype == ISO_ST_F32 && t->ndim == shape.ndim;
-        for (int d = 0; fits && d < shape.ndim; d++) fits = t->dim[d] == shape.dim[d];
-        if (!fits) return damaged(path, name[i], err);
+        if (!t || t->dtype != ISO_ST_F32 || !iso_st_is_shape(t, &shape)) return damaged(path, name[i], err);
         float *data = iso_calloc((size_t)t->count, sizeof *data);
         if (!data) return iso_fail_memory(err);
         status = iso_st_f32(t, data, err);

@@ -279,7 +279,7 @@ iso_status iso_train_fits(const iso_train_spec *spec, const iso_train_data *coun
 iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso_error *err)
 {
     iso_model *model = NULL;
-    iso_options *options = NULL;
+    iso_options options = {.count = 0};
     iso_goal goal = ISO_GOAL_VAE;
     iso_status status = check_train(spec, &goal, err);
     if (status == ISO_OK) status = check_data(data, &spec->net, err);
@@ -289,23 +289,18 @@ iso_status iso_train(const iso_train_spec *spec, const iso_train_data *data, iso
 
     const iso_objective objective = objective_of(spec, goal);
     if ((status = iso_loop_fits(&spec->net, &objective, &spec->run, data, err)) != ISO_OK) return status;
-    if (!(options = iso_calloc(1, sizeof *options))) {
-        status = iso_fail_memory(err);
-        goto done;
-    }
-    train_options(options, spec, goal);
-    if (goal == ISO_GOAL_SUPERVISED && (status = iso_options_labels(options, data, err)) != ISO_OK) goto done;
-    if ((status = iso_options_images(options, data, err)) != ISO_OK) goto done;
+    train_options(&options, spec, goal);
+    if (goal == ISO_GOAL_SUPERVISED && (status = iso_options_labels(&options, data, err)) != ISO_OK) return status;
+    if ((status = iso_options_images(&options, data, err)) != ISO_OK) return status;
     if ((status = iso_model_create(&spec->net, &model, err)) != ISO_OK) goto done;
     if ((status = iso_net_init(model, spec->run.seed, err)) != ISO_OK) goto done;
     if (goal == ISO_GOAL_SUPERVISED && (status = iso_model_set_meta(model, "attributes", data->attributes, err)) != ISO_OK) goto done;
     int sigma = iso_model_find(model, "sigma");
     if (sigma >= 0 && spec->sigma_rule != ISO_SIGMA_OPTIMAL) *iso_model_data(model, sigma) = (float)spec->sigma;
     iso_loop_spec loop = {.model = model, .objective = &objective, .run = &spec->run, .data = data,
-                          .mirror = spec->mirror, .options = options};
+                          .mirror = spec->mirror, .options = &options};
     status = iso_loop(&loop, err);
 done:
     iso_model_free(model);
-    free(options);
     return status;
 }

@@ -116,7 +116,7 @@ iso_status iso_flow_fits(const iso_flow_spec *spec, const iso_train_data *counts
 iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data, iso_error *err)
 {
     iso_model *model = NULL;
-    iso_options *options = NULL;
+    iso_options options = {.count = 0};
     float *codes = NULL;
     int64_t *rows = NULL;
     int64_t count = data->train_count + data->valid_count;
@@ -130,23 +130,21 @@ iso_status iso_train_flow(const iso_flow_spec *spec, const iso_train_data *data,
     if ((status = iso_model_with_flow(spec->model, spec->depth, spec->length, &model, err)) != ISO_OK) goto done;
     if ((status = iso_flow_init(model, spec->run.seed, err)) != ISO_OK) goto done;
 
-    options = iso_calloc(1, sizeof *options);
     codes = iso_calloc((size_t)count, (size_t)iso_model_dim(model) * sizeof *codes);
     rows = iso_calloc((size_t)count, sizeof *rows);
-    if (!options || !codes || !rows) {
+    if (!codes || !rows) {
         status = iso_fail_memory(err);
         goto done;
     }
-    flow_options(options, spec);
-    if ((status = iso_options_images(options, data, err)) != ISO_OK) goto done;
+    flow_options(&options, spec);
+    if ((status = iso_options_images(&options, data, err)) != ISO_OK) goto done;
     iso_train_data own = renumber(data, rows);
     iso_loop_spec loop = {.model = model, .objective = &objective, .run = &spec->run, .data = &own, .codes = codes,
-                          .baseline = true, .options = options};
+                          .baseline = true, .options = &options};
     if ((status = compute_codes(spec, data, codes, err)) != ISO_OK) goto done;
     status = iso_loop(&loop, err);
 done:
     iso_model_free(model);
-    free(options);
     free(codes);
     free(rows);
     return status;
