@@ -96,8 +96,9 @@ typedef struct iso_fill {
 ISO_CHECK iso_status iso_store_fill(const char *dir, const iso_store_spec *spec, iso_fill *what, iso_error *err);
 
 /* A transaction. A read transaction is used by one thread at a time; a write transaction by the thread that began it, and
- * a thread has at most one. Close all before iso_store_close. After a failed put, touch or remove a write transaction
- * can only be aborted (commit does that, and fails). Long-lived read transactions make the file grow. */
+ * a thread has at most one. Close all before iso_store_close. A put, touch or remove that was refused (ISO_E_ARGUMENT, ISO_E_NUMERIC,
+ * ISO_E_NOT_FOUND) has changed nothing, and the transaction goes on; after one that failed on writing it can only be aborted
+ * (commit does that, and fails). Long-lived read transactions make the file grow. */
 typedef struct iso_txn iso_txn;
 ISO_CHECK iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_error *err);
 ISO_CHECK iso_status iso_txn_commit(iso_txn *t, iso_error *err); /* frees t in every case */

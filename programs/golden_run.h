@@ -25,7 +25,6 @@ const golden_case *golden_case_find(const char *name);
 
 #define GOLDEN_INPUTS 16
 
-
 struct golden {
     const iso_st *file;
     iso_graph *graph;

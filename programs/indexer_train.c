@@ -121,7 +121,6 @@ static iso_status parse_sigma(const config *c, iso_train_spec *spec, iso_error *
     } else {
         char *end;
         spec->sigma_rule = ISO_SIGMA_FIXED;
-        if (strcmp(c->sigma, "fixed") == 0) return ISO_OK;
         spec->sigma = strtod(c->sigma, &end);
         if (!*c->sigma || *end || !(spec->sigma >= ISO_SIGMA_LEAST && spec->sigma <= ISO_SIGMA_MOST))
             return iso_fail(err, ISO_E_ARGUMENT, "--sigma is optimal, learned or a number from %g to %g, not %s", ISO_SIGMA_LEAST, ISO_SIGMA_MOST, c->sigma);

@@ -5,7 +5,6 @@
 #include <cairo.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdio.h>
 #include "retriever/sheet.h"
 
 /* side x side pictures of images [n] into out [n]; NULL where a file is missing or no picture. On all threads. Free with

@@ -4,10 +4,9 @@
  * rest and lays all intermediates in one arena by liveness. A plan allocates
  * nothing while it runs; its peak memory and FLOPs are known before it starts.
  *
- *     iso_vars *vars = iso_vars_create(backend);
- *     iso_vars_add(vars, "w", shape, err); iso_vars_write(vars, "w", data, count, err);
+ *     iso_vars_create(backend, &vars, err); iso_vars_add_states(vars, g, 1, &loss, err); iso_vars_write(vars, "w", data, count, err);
  *     iso_plan_create(g, &(iso_plan_spec){.vars = vars, .outputs = &loss, .output_count = 1}, &plan, err);
- *     iso_plan_write(plan, x, images, count); iso_plan_run(plan); iso_plan_read(plan, loss, &value, 1);
+ *     iso_plan_write(plan, x, images, count, err); iso_plan_run(plan); iso_plan_read(plan, loss, &value, 1, err);
  *
  * Plans over the same vars share parameters; run them one at a time.
  */
@@ -72,7 +71,6 @@ void iso_plan_run(iso_plan *p);
 /* Only outputs can be read. Tells also what failed on a device since it was opened. */
 ISO_CHECK iso_status iso_plan_read(const iso_plan *p, iso_node output, float *data, int64_t count, iso_error *err);
 ISO_CHECK iso_status iso_plan_read_f64(const iso_plan *p, iso_node output, double *data, int64_t count, iso_error *err);
-
 
 /* Rows of bytes that become an input on a device: all of them in its memory where they do not change and fit, else those of a
  * batch at a time, sent without waiting. Only for a backend with a device. */
