@@ -8,7 +8,6 @@
 #include <string.h>
 #include <turbojpeg.h>
 
-#include "base/memory.h"
 #include "indexer/image_codec.h"
 
 #define MARK_SOI 0xD8

@@ -10,11 +10,9 @@
  * they are missing, and are not taken for the stamps before them.
  *
  * Only the index needs it: a record that is wrong counts as none at all, and the next change, or a compaction, begins it anew. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
-#include "base/memory.h"
 #include "indexer/store_internal.h"
 
 enum { ENTRY = 16, KEPT = 128, MOVED = 64, OLDER = 4096 }; /* bytes; stamps in the record; in one of older ones; such records */

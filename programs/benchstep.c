@@ -1,6 +1,5 @@
 /* benchstep: one training step, timed beside OpenBLAS's own sgemm in the same run, and its memory before and after. */
 #include <inttypes.h>
-#include <math.h>
 #include <omp.h>
 #include <stddef.h>
 #include <stdio.h>

@@ -1,5 +1,4 @@
 /* Parameters and inputs for benchstep, and a file of them for whoever computes the same step. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

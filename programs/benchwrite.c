@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "base/args.h"
-#include "base/memory.h"
 #include "base/progress.h"
 
 typedef struct config {

@@ -2,7 +2,6 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/args.h"
 #include "base/progress.h"

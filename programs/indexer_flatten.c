@@ -1,7 +1,6 @@
 /* indexer flatten: a trained model to one with a flattening flow. */
 #include <omp.h>
 #include <stddef.h>
-#include <string.h>
 
 #include "base/args.h"
 #include "base/file.h"

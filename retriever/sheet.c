@@ -6,7 +6,6 @@
 #include <strings.h>
 
 #include "base/file.h"
-#include "base/memory.h"
 #include "base/progress.h"
 #include "indexer/image.h"
 

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/memory.h"
 #include "base/text.h"
 
 enum { RESULT = 160, EXAMPLE = 96, BATCH = 64 /* pictures in memory at a time */ };

@@ -3,7 +3,6 @@
  * A convolution whose output is one pixel and whose kernel covers the image, and a 1 x 1 convolution of stride 1, have the
  * image itself as their patch matrix: then the plain packers serve. */
 #include <math.h>
-#include <string.h>
 
 #include "model/cpu/conv.h"
 #include "model/cpu/direct.h"

@@ -3,7 +3,6 @@
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 

@@ -10,7 +10,6 @@
 #include <math.h>
 #include <omp.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 
 #include "model/cpu/fused.h"
 #include "model/cpu/gemm.h"

@@ -10,9 +10,7 @@
  * Small products start units that elementwise nodes may join behind them, so that what a product gives is still in the
  * cache: two that multiply by the same matrix (a primal and its tangent) in one unit, and all those whose sum is the
  * gradient of a weight. What joins must not make a product wait for what it did not wait for before. */
-#include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/memory.h"
 #include "model/graph/plan_internal.h"

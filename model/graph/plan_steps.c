@@ -1,5 +1,4 @@
 /* plan_steps.c: from units with addresses to the steps of a plan: kernels, fused chains, products and their parts. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
