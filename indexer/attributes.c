@@ -296,20 +296,16 @@ int64_t iso_attributes_files(const iso_attributes *a)
     return (int64_t)a->files.count;
 }
 
-static int64_t row_near(const iso_attributes *a, const char *name, size_t near)
+int64_t iso_attributes_row_near(const iso_attributes *a, const char *name, int64_t near)
 {
     size_t number;
-    return iso_names_find(&a->files, name, near, &number) ? (int64_t)number : -1;
+    return iso_names_find(&a->files, name, (size_t)near, &number) ? (int64_t)number : -1;
 }
-
-int64_t iso_attributes_row(const iso_attributes *a, const char *name) { return row_near(a, name, SIZE_MAX); }
-
-int64_t iso_attributes_row_near(const iso_attributes *a, const char *name, int64_t near) { return row_near(a, name, (size_t)near); }
 
 const uint8_t *iso_attributes_at(const iso_attributes *a, int64_t row) { return a->rows + (size_t)row * a->attributes.count; }
 
 const uint8_t *iso_attributes_find(const iso_attributes *a, const char *name)
 {
-    int64_t row = iso_attributes_row(a, name);
+    int64_t row = iso_attributes_row_near(a, name, -1);
     return row < 0 ? NULL : iso_attributes_at(a, row);
 }

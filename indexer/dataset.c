@@ -316,13 +316,8 @@ static iso_status load(loader *l, const char *dir, unsigned parts, int threads, 
     return status ? status : check_any(d, l->count, parts, l->err);
 }
 
-iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset **out, iso_error *err)
-{
-    return iso_dataset_load_if(dir, parts, threads, quiet, NULL, NULL, out, err);
-}
-
-iso_status iso_dataset_load_if(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset_fits *fits, void *ctx, iso_dataset **out,
-                               iso_error *err)
+iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset_fits *fits, void *ctx, iso_dataset **out,
+                            iso_error *err)
 {
     if (!dir[0]) return iso_fail(err, ISO_E_ARGUMENT, "the folder of images has an empty name");
     if (!(parts & 7u)) return iso_fail(err, ISO_E_ARGUMENT, "no part of the data set was asked for");

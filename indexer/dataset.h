@@ -49,8 +49,8 @@ const char *iso_attributes_name(const iso_attributes *a, int i);
 int64_t iso_attributes_files(const iso_attributes *a);
 /* The row of a file, one byte (0 or 1) per attribute; NULL when it is not listed. */
 const uint8_t *iso_attributes_find(const iso_attributes *a, const char *name);
-int64_t iso_attributes_row(const iso_attributes *a, const char *name); /* its number, from 0 in the file's order; -1 when it is not listed */
-int64_t iso_attributes_row_near(const iso_attributes *a, const char *name, int64_t near); /* the same; near as above */
+/* Its number, from 0 in the file's order; -1 when it is not listed. near as above. */
+int64_t iso_attributes_row_near(const iso_attributes *a, const char *name, int64_t near);
 const uint8_t *iso_attributes_at(const iso_attributes *a, int64_t row); /* of that number */
 
 /* A set of decoded images in memory, for training. */
@@ -70,13 +70,12 @@ typedef struct iso_dataset {
 /* Decodes in parallel on `threads` (0: all). Only the parts in the bit set `parts` (1 << part) are kept: the others'
  * images are not in the set. The result does not depend on the number of threads. Files that cannot be used are skipped
  * and listed; no usable image at all is ISO_E_ARGUMENT. Stops with ISO_E_INTERRUPTED when iso_interrupted() says so.
- * Progress is drawn by the calling thread only. */
-ISO_CHECK iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset **out, iso_error *err);
-/* The same; `fits` is asked when the images have been listed and before any is decoded, and what it returns but ISO_OK ends the loading. It is
- * told how many are to be decoded to train and to validate: where their contents decide about that, all to train. */
+ * Progress is drawn by the calling thread only.
+ * `fits` (NULL: nobody) is asked when the images have been listed and before any is decoded, and what it returns but ISO_OK ends the loading. It
+ * is told how many are to be decoded to train and to validate: where their contents decide about that, all to train. */
 typedef iso_status iso_dataset_fits(void *ctx, int64_t train, int64_t valid, iso_error *err);
-ISO_CHECK iso_status iso_dataset_load_if(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset_fits *fits, void *ctx, iso_dataset **out,
-                                         iso_error *err);
+ISO_CHECK iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset_fits *fits, void *ctx, iso_dataset **out,
+                                      iso_error *err);
 void iso_dataset_free(iso_dataset *d);
 
 /* What the attribute file says of the images of a set, for supervised training. */

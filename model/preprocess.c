@@ -229,11 +229,6 @@ static void resample(const uint8_t *rgb, int64_t stride, int q, int64_t x, int64
     else resample_wide(rgb, stride, ax, ay, n, out);
 }
 
-void iso_resample(const uint8_t *rgb, int64_t stride, int x, int y, int side, uint8_t out[ISO_PIXELS])
-{
-    resample(rgb, stride, 1, x, y, side, ISO_SIDE, out);
-}
-
 void iso_resample_eighths(const uint8_t *rgb, int64_t stride, int64_t x8, int64_t y8, int64_t side8, int n, uint8_t *out)
 {
     if ((x8 | y8 | side8) % 8 == 0)

@@ -14,12 +14,10 @@
  * Where the remainder is odd the square lies half a pixel to the left (or up). */
 void iso_crop(int width, int height, int *x, int *y, int *side);
 
-/* Area-resamples the square [x, x+side) x [y, y+side) of an RGB picture (rows of `stride` bytes, interleaved) to
- * ISO_SIDE x ISO_SIDE RGB: each output pixel is the mean over the area it covers, exact for any side >= 1, rounded half up. */
-void iso_resample(const uint8_t *rgb, int64_t stride, int x, int y, int side, uint8_t out[ISO_PIXELS]);
-
-/* The same to n x n, with the square given in 1/8 pixels: how a crop of the full picture lies in a picture that was
- * decoded at num/8 of its size (x8 = x * num). side8 >= 1, side8 and n at most 2^19. */
+/* Area-resamples the square [x8, x8+side8) x [y8, y8+side8), in 1/8 pixels, of an RGB picture (rows of `stride` bytes, interleaved) to
+ * n x n RGB: each output pixel is the mean over the area it covers, exact for any side, rounded half up. In eighths a crop of the
+ * full picture is told as it lies in a picture that was decoded at num/8 of its size (x8 = x * num). side8 >= 1, side8 and n at
+ * most 2^19. */
 void iso_resample_eighths(const uint8_t *rgb, int64_t stride, int64_t x8, int64_t y8, int64_t side8, int n, uint8_t *out);
 
 /* bytes to [-1, 1]: x / 127.5 - 1. */

@@ -108,7 +108,7 @@ static iso_status fits(void *ctx, int64_t train, int64_t valid, iso_error *err)
 iso_status iso_training_load(iso_training *t, const char *dir, int threads, bool strict, iso_error *err)
 {
     unsigned parts = 1u << ISO_PART_TRAIN | (t->train_only ? 0 : 1u << ISO_PART_VALID);
-    iso_status status = iso_dataset_load_if(dir, parts, threads, t->quiet, fits, t, &t->dataset, err);
+    iso_status status = iso_dataset_load(dir, parts, threads, t->quiet, fits, t, &t->dataset, err);
     if (status != ISO_OK) return status;
     iso_dataset *d = t->dataset;
     list_skipped(t);

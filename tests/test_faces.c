@@ -65,7 +65,7 @@ static void small(uint64_t seed, int64_t number, const uint8_t *has, uint8_t out
     int x, y, side;
     OK(iso_face_draw(seed, number, has, rgb, &err));
     iso_crop(ISO_FACE_WIDTH, ISO_FACE_HEIGHT, &x, &y, &side);
-    iso_resample(rgb, ISO_FACE_WIDTH * 3, x, y, side, out);
+    iso_resample_eighths(rgb, ISO_FACE_WIDTH * 3, 8 * x, 8 * y, 8 * side, ISO_SIDE, out);
 }
 
 /* Pixels of two 64 x 64 pictures that differ by more than a glance would miss. */
@@ -149,7 +149,7 @@ static void a_data_set_is_written_and_read(void **unused)
     same_file(a, b, "img_align_celeba/000017.jpg");
 
     iso_dataset *d;
-    OK(iso_dataset_load(a, 7, 2, true, &d, &err));
+    OK(iso_dataset_load(a, 7, 2, true, NULL, NULL, &d, &err));
     assert_int_equal(d->count, 40);
     assert_int_equal(d->skipped, 0);
     int64_t part[3] = {0};

@@ -69,10 +69,10 @@ static void resampling_is_the_area_mean(void **state)
         int side = sides[i], x = (int)(draw() % 5), y = (int)(draw() % 5);
         int64_t stride = 3 * (side + 5) + 7; /* rows need not be packed */
         uint8_t *p = noise(side + 5, side + 5, stride);
-        iso_resample(p, stride, x, y, side, out);
+        iso_resample_eighths(p, stride, 8 * x, 8 * y, 8 * side, ISO_SIDE, out);
         double d = worst(p, stride, x, y, side, ISO_SIDE, out);
         if (!(d <= 0.5 + 1e-9)) fail_msg("side %d: off by %g", side, d);
-        iso_resample(p, stride, x + 1, y, side, out); /* deliberately another square */
+        iso_resample_eighths(p, stride, 8 * (x + 1), 8 * y, 8 * side, ISO_SIDE, out); /* deliberately another square */
         if (side > 1) assert_true(worst(p, stride, x, y, side, ISO_SIDE, out) > 1);
         free(p);
     }
@@ -100,10 +100,10 @@ static void halves_are_rounded_up(void **state)
     uint8_t p[128 * 128 * 3], out[ISO_PIXELS];
     for (int y = 0; y < 128; y++)
         for (int x = 0; x < 128 * 3; x++) p[y * 384 + x] = (uint8_t)(100 + (y & 1)); /* means of 100.5 */
-    iso_resample(p, 384, 0, 0, 128, out);
+    iso_resample_eighths(p, 384, 0, 0, 8 * 128, ISO_SIDE, out);
     for (int i = 0; i < ISO_PIXELS; i++) assert_int_equal(out[i], 101);
     memset(p, 255, sizeof p);
-    iso_resample(p, 384, 0, 0, 127, out);
+    iso_resample_eighths(p, 384, 0, 0, 8 * 127, ISO_SIDE, out);
     for (int i = 0; i < ISO_PIXELS; i++) assert_int_equal(out[i], 255);
 }
 
@@ -115,7 +115,7 @@ static void large_squares_stay_exact(void **state)
     uint8_t *p = malloc((size_t)stride * (size_t)side), out[ISO_PIXELS];
     assert_non_null(p);
     memset(p, 255, (size_t)stride * (size_t)side);
-    iso_resample(p, stride, 0, 0, side, out);
+    iso_resample_eighths(p, stride, 0, 0, 8 * side, ISO_SIDE, out);
     for (int i = 0; i < ISO_PIXELS; i++) assert_int_equal(out[i], 255);
     iso_resample_eighths(p, stride, 1, 3, 8 * (int64_t)side - 5, ISO_SIDE, out);
     for (int i = 0; i < ISO_PIXELS; i++) assert_int_equal(out[i], 255);
