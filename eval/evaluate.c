@@ -53,7 +53,7 @@ static iso_status read_database(iso_evaluation *e, const char *db, reading *r, i
     iso_store_info info;
     iso_status status = iso_store_open(db, ISO_STORE_READ, NULL, &e->store, err);
     if (!status) status = iso_txn_begin(e->store, false, &e->txn, err);
-    if (!status) status = iso_store_info_get(e->txn, &info, err);
+    if (!status) info = iso_store_info_get(e->txn);
     if (status) return status;
     e->dim = info.dim;
     memcpy(e->digest, info.digest, sizeof e->digest);

@@ -93,9 +93,7 @@ static iso_status scan(run *r, iso_error *err)
     iso_txn *t;
     iso_status status = iso_txn_begin(r->store, false, &t, err);
     if (status) return status;
-    iso_store_info info;
-    status = iso_store_info_get(t, &info, err);
-    r->encoded_once = !status && info.count > 0;
+    r->encoded_once = iso_store_info_get(t).count > 0;
     for (size_t i = 0; i < r->listing.count && !status; i++) {
         status = scan_file(r, t, i, err);
         if (!status && i % 1024 == 0 && iso_interrupted()) status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted while looking through the folder; nothing was changed");

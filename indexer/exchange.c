@@ -60,7 +60,7 @@ iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool
     const char *own = iso_store_owns(s, vectors) ? vectors : iso_store_owns(s, paths) ? paths : NULL;
     if (own) return iso_fail(err, ISO_E_ARGUMENT, "%s is a file of the database itself: name another", own);
     iso_status status = iso_txn_begin(s, false, &t, err);
-    if (!status) status = iso_store_info_get(t, &info, err);
+    if (!status) info = iso_store_info_get(t);
     if (!status) status = iso_npy_create(vectors, (int64_t)info.count, info.dim, &w, err);
     if (!status) status = iso_file_create(paths, &f, err);
     if (!status) status = export_rows(t, w, iso_file_stream(f), paths, nul, &n, err);

@@ -104,7 +104,7 @@ ISO_CHECK iso_status iso_txn_begin(iso_store *s, bool write, iso_txn **out, iso_
 ISO_CHECK iso_status iso_txn_commit(iso_txn *t, iso_error *err); /* frees t in every case */
 void iso_txn_abort(iso_txn *t);
 
-ISO_CHECK iso_status iso_store_info_get(iso_txn *t, iso_store_info *out, iso_error *err);
+iso_store_info iso_store_info_get(const iso_txn *t);
 /* The folder that paths are relative to by now: another process may have moved it (iso_store_relocate). Fresh memory. */
 ISO_CHECK iso_status iso_store_root(const iso_txn *t, char **out, iso_error *err);
 /* What tells a generation of this database from the same one of another, or of this one before a backup was put back: two with the same

@@ -186,16 +186,14 @@ iso_status iso_txn_commit(iso_txn *t, iso_error *err)
     return rc ? iso_lmdb_fail(err, rc, s->dir, "write") : ISO_OK;
 }
 
-iso_status iso_store_info_get(iso_txn *t, iso_store_info *out, iso_error *err)
+iso_store_info iso_store_info_get(const iso_txn *t)
 {
     const iso_store *s = t->store;
-    (void)err;
     iso_store_info info = {.count = t->state.count, .next_id = t->state.next_id, .generation = t->state.generation,
                            .dim = s->dim, .root = s->root, .created = s->created, .updated = t->state.updated};
     memcpy(info.digest, s->digest, sizeof info.digest);
     memcpy(info.model, s->model, sizeof info.model);
-    *out = info;
-    return ISO_OK;
+    return info;
 }
 
 iso_status iso_store_root(const iso_txn *t, char **out, iso_error *err) { return iso_head_root(t->store, t->txn, out, err); }

@@ -148,11 +148,10 @@ typedef struct queries {
 static iso_status choose_sets(iso_store *store, int64_t seed, queries *q, iso_error *err)
 {
     iso_txn *txn = NULL;
-    iso_store_info info;
     iso_status status = iso_txn_begin(store, false, &txn, err);
     if (status != ISO_OK) return status;
-    status = iso_store_info_get(txn, &info, err);
-    if (status == ISO_OK && info.count == 0)
+    const iso_store_info info = iso_store_info_get(txn);
+    if (info.count == 0)
         status = iso_fail(err, ISO_E_ARGUMENT, "%s has no items", iso_store_dir(store));
     q->dim = info.dim;
     if (status == ISO_OK && !(q->vector = iso_calloc((size_t)(q->count * q->examples), sizeof(float) * (size_t)q->dim)))
@@ -237,7 +236,7 @@ static iso_status prepare(run *r, iso_error *err)
     iso_status status = open_database(c->db, &r->store, &r->searcher, err);
     if (status == ISO_OK) status = iso_index_info_get(r->store, &r->index, err);
     if (status == ISO_OK) status = iso_txn_begin(r->store, false, &txn, err);
-    if (status == ISO_OK) status = iso_store_info_get(txn, &info, err);
+    if (status == ISO_OK) info = iso_store_info_get(txn);
     if (txn) iso_txn_abort(txn);
     if (status != ISO_OK) return status;
     r->q = (queries){.count = c->sets, .examples = c->examples};

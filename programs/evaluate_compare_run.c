@@ -92,7 +92,7 @@ static iso_status check_database(const char *db, const char *name, const char *d
     if (!status && !root) status = iso_fail_errno(err, "cannot open the folder %s", folder);
     if (!status) status = iso_store_open(db, ISO_STORE_READ, NULL, &store, err);
     if (!status) status = iso_txn_begin(store, false, &txn, err);
-    if (!status) status = iso_store_info_get(txn, &info, err);
+    if (!status) info = iso_store_info_get(txn);
     if (!status && strcmp(info.digest, digest) != 0)
         status = iso_fail(
             err, ISO_E_MISMATCH,

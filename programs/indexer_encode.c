@@ -66,7 +66,7 @@ static iso_status load_own(const char *db, iso_model **m, iso_error *err)
         return status;
     }
     status = iso_txn_begin(s, false, &t, err);
-    if (!status) status = iso_store_info_get(t, &info, err);
+    if (!status) info = iso_store_info_get(t);
     if (!status && !info.model[0])
         status = iso_fail(err, ISO_E_UNSUPPORTED, "%s holds imported vectors and no model to encode images with: name another database", db);
     if (!status) status = iso_model_copy_load(s, &info, m, err);

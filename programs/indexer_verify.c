@@ -73,7 +73,7 @@ static iso_status run(config *c, iso_error *err)
     iso_status status = iso_indexer_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, ISO_STORE_READ, NULL, &s, err);
     if (!status) status = iso_txn_begin(s, false, &t, err);
-    if (!status) status = iso_store_info_get(t, &info, err);
+    if (!status) info = iso_store_info_get(t);
     iso_txn_abort(t);
     if (!status) status = iso_store_verify(s, say, NULL, &store_faults, err);
     if (!status) status = check_model(c->db, &info, &model_faults, err);

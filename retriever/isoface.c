@@ -13,16 +13,14 @@
 static iso_status read_info(iso_db *db, iso_error *err)
 {
     iso_txn *txn = NULL;
-    iso_store_info info;
     char *root = NULL;
     if (!iso_grow(&db->root, &db->root_room, db->roots + 1, sizeof *db->root)) return iso_fail_memory(err);
     iso_status st = iso_txn_begin(db->store, false, &txn, err);
     if (st != ISO_OK) return st;
-    st = iso_store_info_get(txn, &info, err);
-    if (st == ISO_OK) st = iso_store_root(txn, &root, err);
+    st = iso_store_root(txn, &root, err);
+    if (st == ISO_OK) db->info = iso_store_info_get(txn);
     iso_txn_abort(txn);
     if (st != ISO_OK) return st;
-    db->info = info;
     if (db->roots && strcmp(iso_db_root(db), root) == 0) free(root);
     else db->root[db->roots++] = root;
     return ISO_OK;

@@ -118,7 +118,7 @@ static iso_status see(iso_store *store, const char *path, seen *s, iso_error *er
     for (int attempt = 0;; attempt++) {
         *s = (seen){0};
         iso_status st = iso_txn_begin(store, false, &s->txn, err);
-        if (st == ISO_OK) st = iso_store_info_get(s->txn, &s->info, err);
+        if (st == ISO_OK) s->info = iso_store_info_get(s->txn);
         if (st != ISO_OK) return st;
         s->read = read_index(s->txn, &s->info, path, &s->index, s->kind, &s->why);
         if (s->read != ISO_E_MISMATCH || attempt) return ISO_OK;
@@ -207,7 +207,7 @@ iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_e
     char *path = index_path(store);
     iso_status st = path ? lock_build(store, quiet ? NULL : &talk, &lock, err) : iso_fail_memory(err);
     if (st == ISO_OK) st = iso_txn_begin(store, false, &txn, err);
-    if (st == ISO_OK) st = iso_store_info_get(txn, &info, err);
+    if (st == ISO_OK) info = iso_store_info_get(txn);
     if (st == ISO_OK) {
         iso_progress_start(&progress, "indexing", "items", (int64_t)info.count, quiet);
         st = build(store, txn, &info, kind ? kind : default_kind(&info), kind == NULL, &progress, path, NULL, NULL, err);
@@ -467,12 +467,11 @@ static void adopt_newer(iso_searcher *s, iso_txn *txn, const iso_store_info *inf
 iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
 {
     iso_txn *txn = NULL;
-    iso_store_info info;
     iso_status st = iso_store_still_there(s->store, err);
     if (st == ISO_OK) st = iso_txn_begin(s->store, false, &txn, err);
     if (st != ISO_OK) return st;
-    st = iso_store_info_get(txn, &info, err);
-    if (st == ISO_OK && info.generation != s->generation) {
+    const iso_store_info info = iso_store_info_get(txn);
+    if (info.generation != s->generation) {
         uint64_t stamp;
         st = iso_store_stamp(txn, s->generation, &stamp, err);
         if (st == ISO_OK && (s->generation > info.generation || (stamp && stamp != s->stamp))) /* 0: many changes ago */
@@ -500,15 +499,13 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
 static iso_status read_scorer(iso_searcher *s, iso_error *err)
 {
     iso_txn *txn = NULL;
-    iso_store_info info;
     if (s->dim > ISO_MOMENTS_DIM_MAX)
         return iso_fail(err, ISO_E_UNSUPPORTED, "the scorer contrast takes vectors of up to %d numbers, and those of %s have %d: use the scorer sum",
                         ISO_MOMENTS_DIM_MAX, iso_store_dir(s->store), s->dim);
     iso_status st = iso_txn_begin(s->store, false, &txn, err);
     if (st != ISO_OK) return st;
-    st = iso_store_info_get(txn, &info, err);
-    if (st == ISO_OK) st = make_scorer(txn, &s->scorer, err);
-    if (st == ISO_OK) s->scored = info.generation;
+    st = make_scorer(txn, &s->scorer, err);
+    if (st == ISO_OK) s->scored = iso_store_info_get(txn).generation;
     iso_txn_abort(txn);
     return st;
 }
@@ -527,15 +524,13 @@ iso_status iso_searcher_scorer(iso_searcher *s, const iso_scorer **out, iso_erro
 iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *err)
 {
     iso_txn *txn = NULL;
-    iso_store_info info;
     iso_vindex_info have;
     iso_vindex_source source;
     iso_status st = iso_txn_begin(store, false, &txn, err);
     if (st != ISO_OK) return st;
-    st = iso_store_info_get(txn, &info, err);
-    char *path = st == ISO_OK ? index_path(store) : NULL;
-    if (st == ISO_OK && !path) st = iso_fail_memory(err);
-    if (st == ISO_OK) st = iso_vindex_peek(path, &have, err);
+    const iso_store_info info = iso_store_info_get(txn);
+    char *path = index_path(store);
+    st = path ? iso_vindex_peek(path, &have, err) : iso_fail_memory(err);
     if (st == ISO_OK) st = source_at(txn, &info, have.source.generation, &source, err);
     if (st == ISO_OK) st = iso_vindex_source_check(&have.source, &source, path, err);
     if (st == ISO_OK) {

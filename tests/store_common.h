@@ -68,7 +68,7 @@ static iso_store_info info_of(iso_store *s)
     iso_txn *t;
     iso_store_info info;
     OK(iso_txn_begin(s, false, &t, &err));
-    OK(iso_store_info_get(t, &info, &err));
+    info = iso_store_info_get(t);
     iso_txn_abort(t);
     return info;
 }

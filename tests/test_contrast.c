@@ -343,7 +343,7 @@ static int other_process(const char *dir)
     snprintf(db, sizeof db, "%s", dir);
     OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
     OK(iso_txn_begin(s, false, &t, &err));
-    OK(iso_store_info_get(t, &info, &err));
+    info = iso_store_info_get(t);
     iso_txn_abort(t);
     float *v = random_vectors(info.dim, 70);
     for (int i = 0; i < 70; i++) v[i * info.dim] += 3;

@@ -138,7 +138,7 @@ static iso_store_info info_of(void)
     iso_store_info info;
     OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
     OK(iso_txn_begin(s, false, &t, &err));
-    OK(iso_store_info_get(t, &info, &err));
+    info = iso_store_info_get(t);
     iso_txn_abort(t);
     iso_store_close(s);
     info.root = NULL;
