@@ -26,6 +26,7 @@ struct iso_model {
     meta *meta;
     size_t metas, meta_capacity;
     bool touched;      /* someone may write parameters: the digest is computed at every call */
+    XXH3_state_t *hash; /* for the digest, which cannot fail therefore */
     char digest[33];
 };
 
@@ -279,6 +280,7 @@ void iso_model_free(iso_model *m)
     free(m->data);
     free(m->param);
     free(m->meta);
+    XXH3_freeState(m->hash);
     free(m);
 }
 
@@ -303,7 +305,8 @@ static iso_status create_empty(const iso_net *net, iso_model **out, iso_error *e
     m->net = *net;
     s = list_params(net, &m->param, &m->params, err);
     if (!s) m->data = iso_calloc((size_t)m->params, sizeof *m->data);
-    if (!s && !m->data) s = iso_fail_memory(err);
+    m->hash = XXH3_createState();
+    if (!s && (!m->data || !m->hash)) s = iso_fail_memory(err);
     if (!s) s = describe_net(m, err);
     if (s) {
         iso_model_free(m);
@@ -472,58 +475,48 @@ int iso_model_find(const iso_model *m, const char *name)
     return -1;
 }
 
-char *iso_net_text(const iso_net *net)
+void iso_net_text(const iso_net *net, char out[ISO_NET_TEXT])
 {
     char sizes[16 * 12];
     /* What came later is told where it is there only: the digests of older models stay. */
     const char *views = net->views > 1 ? " views=2" : "", *white = net->whitened ? " whiten=1" : "";
+    const int flow_length = net->flow_depth ? net->flow_length : 0;
+    const size_t room = ISO_NET_TEXT;
     sizes_text(net, sizes);
     if (net->classes)
-        return iso_format("arch=celeba width=%d latent=%d classes=%d%s%s preprocessing=" ISO_PREPROCESSING, net->width, net->latent,
-                          net->classes, views, white);
-    if (net->arch == ISO_ARCH_CELEBA)
-        return iso_format("arch=celeba width=%d latent=%d flow=%dx%d%s%s preprocessing=" ISO_PREPROCESSING, net->width, net->latent,
-                          net->flow_depth, net->flow_depth ? net->flow_length : 0, views, white);
-    if (net->arch == ISO_ARCH_PCA)
-        return iso_format("arch=pca latent=%d%s%s preprocessing=" ISO_PREPROCESSING, net->latent, views, white);
-    return iso_format("arch=mlp sizes=%s act=%s out=%s flow=%dx%d%s%s preprocessing=" ISO_PREPROCESSING, sizes, net->act, net->out,
-                      net->flow_depth, net->flow_depth ? net->flow_length : 0, views, white);
+        snprintf(out, room, "arch=celeba width=%d latent=%d classes=%d%s%s preprocessing=" ISO_PREPROCESSING, net->width, net->latent,
+                 net->classes, views, white);
+    else if (net->arch == ISO_ARCH_CELEBA)
+        snprintf(out, room, "arch=celeba width=%d latent=%d flow=%dx%d%s%s preprocessing=" ISO_PREPROCESSING, net->width, net->latent,
+                 net->flow_depth, flow_length, views, white);
+    else if (net->arch == ISO_ARCH_PCA)
+        snprintf(out, room, "arch=pca latent=%d%s%s preprocessing=" ISO_PREPROCESSING, net->latent, views, white);
+    else
+        snprintf(out, room, "arch=mlp sizes=%s act=%s out=%s flow=%dx%d%s%s preprocessing=" ISO_PREPROCESSING, sizes, net->act, net->out,
+                 net->flow_depth, flow_length, views, white);
 }
 
 /* The digest's bytes are fixed by the file format: the line of iso_net_text, then name, shape and data of every tensor. */
 static void compute_digest(iso_model *m)
 {
-    XXH3_state_t *state = XXH3_createState();
-    char *text = iso_net_text(&m->net);
-    if (!state || !text) { /* out of memory: no digest matches this */
-        snprintf(m->digest, sizeof m->digest, "%032d", 0);
-        goto out;
-    }
-    XXH3_128bits_reset(state);
-    XXH3_128bits_update(state, text, strlen(text) + 1);
+    char text[ISO_NET_TEXT];
+    iso_net_text(&m->net, text);
+    XXH3_128bits_reset(m->hash);
+    XXH3_128bits_update(m->hash, text, strlen(text) + 1);
     for (int i = 0; i < m->params; i++) {
         const iso_param *p = &m->param[i];
-        XXH3_128bits_update(state, p->name, strlen(p->name) + 1);
-        XXH3_128bits_update(state, p->shape.dim, (size_t)p->shape.ndim * sizeof p->shape.dim[0]);
-        XXH3_128bits_update(state, m->data[i], (size_t)iso_shape_count(&p->shape) * sizeof(float));
+        XXH3_128bits_update(m->hash, p->name, strlen(p->name) + 1);
+        XXH3_128bits_update(m->hash, p->shape.dim, (size_t)p->shape.ndim * sizeof p->shape.dim[0]);
+        XXH3_128bits_update(m->hash, m->data[i], (size_t)iso_shape_count(&p->shape) * sizeof(float));
     }
-    XXH128_hash_t h = XXH3_128bits_digest(state);
+    XXH128_hash_t h = XXH3_128bits_digest(m->hash);
     snprintf(m->digest, sizeof m->digest, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
-out:
-    XXH3_freeState(state);
-    free(text);
 }
 
 const char *iso_model_digest(const iso_model *m)
 {
     if (m->touched || !m->digest[0]) compute_digest((iso_model *)m); /* a cache: every model is made writable */
     return m->digest;
-}
-
-iso_status iso_model_digest_get(const iso_model *m, char out[33], iso_error *err)
-{
-    snprintf(out, 33, "%s", iso_model_digest(m));
-    return strspn(out, "0") == 32 ? iso_fail_memory(err) : ISO_OK;
 }
 
 /* --- moving parameters */

@@ -44,8 +44,6 @@ const iso_net *iso_model_net(const iso_model *m);
 int iso_model_dim(const iso_model *m); /* length of its vectors: the latent dimension */
 /* 32 hexadecimal digits over the tensors and everything that affects vectors. Owned by the model; valid until the next call. */
 const char *iso_model_digest(const iso_model *m);
-/* The same, or ISO_E_MEMORY where that is all zeros because memory is out: for who takes another digest for another model. */
-ISO_CHECK iso_status iso_model_digest_get(const iso_model *m, char out[33], iso_error *err);
 
 /* Metadata: "method", "alpha", "seed", "history", ... NULL when absent. UTF-8. What describes the net and the file ("format",
  * "format_version", "version", "preprocessing", "arch", "width", "latent", "sizes", "act", "out", "flow_depth",
@@ -62,8 +60,9 @@ ISO_CHECK iso_status iso_model_with_whitening(const iso_model *m, iso_model **ou
 /* ISO_OK: the net has a decoder, of its vectors as they are. Else ISO_E_UNSUPPORTED, "principal components have no decoder" or the
  * like, for a caller to prefix. */
 ISO_CHECK iso_status iso_net_check_decoder(const iso_net *net, iso_error *err);
-/* Everything that affects vectors but the tensors, on one line: "arch=celeba width=128 ...". Fresh memory. */
-char *iso_net_text(const iso_net *net);
+enum { ISO_NET_TEXT = 512 };
+/* Everything that affects vectors but the tensors, on one line: "arch=celeba width=128 ...". */
+void iso_net_text(const iso_net *net, char out[ISO_NET_TEXT]);
 /* "4,7,7,9" to numbers; returns how many, 0 when the text is anything else or has more than 16. */
 int iso_sizes_parse(const char *text, int sizes[16]);
 /* The architecture's preprocessing, as recorded in the file. */

@@ -258,9 +258,9 @@ static iso_status save_model(loop *l, iso_error *err)
     if (!history) return iso_fail_memory(err);
     if (status == ISO_OK) status = iso_model_set_meta(m, flow ? "flow.history" : "history", history, err);
     free(history);
-    if (status == ISO_OK) status = iso_model_digest_get(m, l->at.model, err);
-    if (status == ISO_OK) status = iso_model_save(m, l->run->path, err);
-    return status;
+    if (status) return status;
+    snprintf(l->at.model, sizeof l->at.model, "%s", iso_model_digest(m));
+    return iso_model_save(m, l->run->path, err);
 }
 
 static iso_status save_csv(loop *l, iso_error *err)
@@ -644,11 +644,9 @@ static iso_status look_at_model(const loop *l, const char **what, iso_error *err
         return ISO_OK;
     }
     if (!l->at.model[0]) return ISO_OK;
-    char digest[33] = "";
     iso_status status = iso_model_load(l->run->path, &m, err);
-    if (status == ISO_OK) status = iso_model_digest_get(m, digest, err);
     if (status == ISO_E_FORMAT || status == ISO_E_NUMERIC) status = ISO_OK;
-    if (status == ISO_OK && strcmp(digest, l->at.model) != 0) *what = "was replaced by another file";
+    if (status == ISO_OK && (!m || strcmp(iso_model_digest(m), l->at.model) != 0)) *what = "was replaced by another file";
     iso_model_free(m);
     return status;
 }

@@ -47,9 +47,7 @@ static iso_status check_model(const char *db, const iso_store_info *info, int64_
     *faults = 0;
     if (!info->model[0]) return ISO_OK; /* imported vectors */
     char *file = iso_indexer_model(db);
-    char digest[33];
     iso_status status = file ? iso_model_load(file, &m, err) : iso_fail_memory(err);
-    if (!status) status = iso_model_digest_get(m, digest, err);
     free(file);
     if (status == ISO_E_MEMORY) {
         iso_model_free(m);
@@ -57,7 +55,8 @@ static iso_status check_model(const char *db, const iso_store_info *info, int64_
     }
     *faults = 1;
     if (status) printf("the copy of the model is of no use: %s\n", err->message);
-    else if (strcmp(digest, info->digest)) printf("the copy of the model is %s, the vectors are of %s\n", digest, info->digest);
+    else if (strcmp(iso_model_digest(m), info->digest))
+        printf("the copy of the model is %s, the vectors are of %s\n", iso_model_digest(m), info->digest);
     else if (iso_model_dim(m) != info->dim) printf("the model's vectors have %d numbers, the database's %d\n", iso_model_dim(m), info->dim);
     else *faults = 0;
     iso_model_free(m);

@@ -1,5 +1,5 @@
 /* test_safetensors_memory.c: memory that runs out at every allocation in turn, those of the libraries below among them: a file is written and read
- * whole, or ISO_E_MEMORY is said, the old file stands, and nothing is leaked. */
+ * whole, or ISO_E_MEMORY is said, the old file stands, and nothing is leaked; a model that was loaded has its digest. */
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "model/model.h"
 #include "model/safetensors.h"
 #include "tests/check.h"
 #include "tests/folder.h"
@@ -171,6 +172,34 @@ static void loading(void **state)
     assert_true(last && (!REFUSES || failed > 2 * PAIRS));
 }
 
+/* A model of which memory is left to be loaded has its digest: another would be taken for another model's. */
+static void digest(void **state)
+{
+    (void)state;
+    const iso_net net = {.arch = ISO_ARCH_MLP, .layers = 3, .size = {2, 4, 4}, .act = "tanh", .out = "linear", .latent = 2, .views = 1};
+    iso_error err = {0};
+    iso_model *m = NULL;
+    char want[33];
+    assert_int_equal(iso_model_create(&net, &m, &err), ISO_OK);
+    strcpy(want, iso_model_digest(m));
+    assert_int_equal(iso_model_save(m, path, &err), ISO_OK);
+    iso_model_free(m);
+    long n = 0, failed = 0;
+    for (bool more = REFUSES; more; n++) {
+        char got[33] = "";
+        m = NULL;
+        begin(n);
+        const iso_status status = iso_model_load(path, &m, &err);
+        if (status == ISO_OK) snprintf(got, sizeof got, "%s", iso_model_digest(m));
+        else failed++;
+        more = end(n);
+        if (status == ISO_OK) assert_string_equal(got, want);
+        else assert_int_equal(status, ISO_E_MEMORY);
+        iso_model_free(m);
+    }
+    assert_true(!REFUSES || (failed > 0 && failed == n - 1));
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -189,6 +218,6 @@ static int teardown(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(saving), cmocka_unit_test(loading)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(saving), cmocka_unit_test(loading), cmocka_unit_test(digest)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
