@@ -58,15 +58,14 @@ static void line_free(line *l)
     *l = (line){0};
 }
 
-static iso_status line_make(line *l, const iso_sweep_row *rows, int64_t count, bool flow, bool start, bool rest,
-                            iso_error *err)
+static iso_status line_make(line *l, const iso_sweep_row *rows, int64_t count, bool flow, bool rest, iso_error *err)
 {
     size_t room = (size_t)count + 1;
     l->value = iso_calloc(room, sizeof *l->value), l->mse = iso_calloc(room, sizeof *l->mse);
     l->x[0] = iso_calloc(room, sizeof *l->mse), l->x[1] = iso_calloc(room, sizeof *l->mse);
     l->text = iso_calloc(room, sizeof *l->text), l->label = iso_calloc(room, sizeof *l->label);
     if (!l->value || !l->mse || !l->x[0] || !l->x[1] || !l->text || !l->label) return iso_fail_memory(err);
-    if (start) add_mean(l, rows, count, flow, true, NAN);
+    add_mean(l, rows, count, flow, true, NAN);
     double done = -1; /* values in ascending order, each once */
     while (rest) {
         double next = INFINITY;
@@ -93,12 +92,12 @@ static iso_status make_lines(line lines[CURVES], int *n, const iso_sweep_row *ro
         line *l = &lines[(*n)++];
         l->method = flow ? NULL : rows[i].method;
         l->name = flow ? "flattened" : rows[i].method;
-        status = line_make(l, rows, count, flow, true, true, err);
+        status = line_make(l, rows, count, flow, true, err);
     }
     if (status != ISO_OK) return status;
     line *l = &lines[*n];
     l->name = flow ? "without a flow" : "vae";
-    status = line_make(l, rows, count, flow, true, false, err);
+    status = line_make(l, rows, count, flow, false, err);
     *n += 1;
     if (status == ISO_OK && l->count == 0) line_free(&lines[--*n]);
     return status;

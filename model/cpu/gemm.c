@@ -320,10 +320,10 @@ static bool find_a(const iso_gemm *g, int64_t m0, int ni, int64_t k0, int nk, in
 }
 
 /* What lies at nk depths, numbers i ... i+n-1 of each, to be asked for. */
-static int lines_of(iso_gemm_find find, const void *operand, int64_t i, int n, int64_t k0, int nk, const float **rows, iso_gemm_lines *lines)
+static int lines_of(iso_gemm_find find, const void *operand, int64_t i, int n, int nk, const float **rows, iso_gemm_lines *lines)
 {
     int count = 0;
-    if (n <= 0 || !find || find(operand, i, n, k0, nk, rows) < n) return 0;
+    if (n <= 0 || !find || find(operand, i, n, 0, nk, rows) < n) return 0;
     for (int k = 0; k < nk; k++)
         if (!rows[k]) return 0;
     for (int k = 0, same; k < nk && count < MAX_LINES; k += same) {
@@ -406,8 +406,8 @@ static void multiply_range(const iso_gemm *g, const iso_gemm_isa *isa, range r, 
     block_a a = {.together = together, .height = height};
     asking own = {0}, callers = {.list = g->ahead, .end = g->ahead + g->ahead_count};
     int lines = 0;
-    if (a_stays && !g->b_by_columns && !g->b_packed && block_n < columns) lines = lines_of(g->find_b, g->b, r.n0, (int)block_n, 0, (int)g->k, w->b_rows, w->lines);
-    if (b_stays && block_m < rows) lines = lines_of(g->find_a, g->a, r.m0, (int)block_m, 0, (int)g->k, w->b_rows, w->lines);
+    if (a_stays && !g->b_by_columns && !g->b_packed && block_n < columns) lines = lines_of(g->find_b, g->b, r.n0, (int)block_n, (int)g->k, w->b_rows, w->lines);
+    if (b_stays && block_m < rows) lines = lines_of(g->find_a, g->a, r.m0, (int)block_m, (int)g->k, w->b_rows, w->lines);
     for (int64_t n0 = r.n0; n0 < r.n1; n0 += block_n) {
         int nj = (int)iso_min64(block_n, r.n1 - n0);
         for (int64_t k0 = 0; k0 < g->k; k0 += ISO_GEMM_KC) {

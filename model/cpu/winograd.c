@@ -547,7 +547,7 @@ static void join_block(const job *j, const block *b, bool add, float *out, doubl
 }
 
 /* A thread's own strips. */
-static void sum_weights(const job *j, const iso_call *call, const crew *c, range strips, float *out, double *sum)
+static void sum_weights(const job *j, const iso_call *call, const crew *c, range strips, double *sum)
 {
     const iso_winograd_grid *g = &j->grid;
     int64_t size;
@@ -563,7 +563,7 @@ static void sum_weights(const job *j, const iso_call *call, const crew *c, range
             for (int64_t k = 0; k < blocks; k++) {
                 const block b = block_of(j, k, x.first, end, c->product);
                 for (int q = 0; q < g->points; q++) multiply_block(j, q, count * g->tiles_w, &y, &x, &b, !first);
-                if (last) join_block(j, &b, call->add || chunks >= j->kept, out, sum);
+                if (last) join_block(j, &b, call->add || chunks >= j->kept, NULL, sum);
             }
         }
     }
@@ -753,7 +753,7 @@ void iso_winograd_run(iso_op op, const iso_call *call)
             double *sums = j.wide ? call->out.data : (double *)shared;
 #pragma omp for schedule(dynamic, 1)
             for (int set = 0; set < j.sets; set++)
-                sum_weights(&j, call, &c, (range){set * j.strips / j.sets, (set + 1) * j.strips / j.sets}, NULL, sums + set * results);
+                sum_weights(&j, call, &c, (range){set * j.strips / j.sets, (set + 1) * j.strips / j.sets}, sums + set * results);
             if (!j.wide) add_sets(&j, sums, results, call->out.data);
         } else {
             sum_together(&j, call, &c);
