@@ -420,7 +420,7 @@ static iso_status choose_tolerance(build *b, iso_vindex *v, iso_vindex_trial *t,
             b->x.tolerance[d] = tolerance_of(step[d]);
         }
         st = try_out(b, v, t, enough, err);
-        for (int d = 0; d < DEPTHS; d++) {
+        for (int d = 0; st == ISO_OK && d < DEPTHS; d++) {
             if (enough[d]) high[d] = step[d];
             else if (low[d] < high[d]) low[d] = step[d] + 1;
         }
