@@ -206,7 +206,7 @@ typedef struct run {
     const config *c;
     iso_store *store;
     iso_searcher *searcher;
-    iso_index_info index;
+    iso_vindex_info index;
     queries q;
     answer *answers;         /* [q.count] */
     iso_hit *hits;           /* [q.count, k] */
@@ -234,7 +234,7 @@ static iso_status prepare(run *r, iso_error *err)
     iso_txn *txn = NULL;
     iso_store_info info;
     iso_status status = open_database(c->db, &r->store, &r->searcher, err);
-    if (status == ISO_OK) status = iso_index_info_get(r->store, &r->index, err);
+    if (status == ISO_OK) status = iso_index_info_get(r->store, &r->index, NULL, err);
     if (status == ISO_OK) status = iso_txn_begin(r->store, false, &txn, err);
     if (status == ISO_OK) info = iso_store_info_get(txn);
     if (txn) iso_txn_abort(txn);

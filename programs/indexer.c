@@ -43,9 +43,9 @@ iso_status iso_indexer_index(const char *db, bool quiet, iso_error *err)
     iso_status status = iso_store_open(db, ISO_STORE_READ, NULL, &store, err);
     if (!status) status = iso_searcher_open_telling(store, quiet ? NULL : &talk, &searcher, err);
     if (!status && iso_searcher_unsaved(searcher)) fprintf(stderr, "indexer: %s\n", iso_searcher_note(searcher));
-    iso_index_info info;
+    iso_vindex_info info;
     char line[200];
-    if (!status && iso_index_info_get(store, &info, NULL) == ISO_OK && iso_index_shortfall(&info, line)) fprintf(stderr, "indexer: %s\n", line);
+    if (!status && iso_index_info_get(store, &info, NULL, NULL) == ISO_OK && iso_index_shortfall(&info, line)) fprintf(stderr, "indexer: %s\n", line);
     iso_searcher_free(searcher);
     iso_store_close(store);
     return status;

@@ -142,13 +142,14 @@ static iso_status model(printer *p, const config *c, const iso_store_info *info,
 
 static iso_status vector_index(printer *p, const config *c, iso_store *s, iso_error *err)
 {
-    iso_index_info info;
-    iso_status status = iso_index_info_get(s, &info, err);
+    iso_vindex_info info;
+    bool current;
+    iso_status status = iso_index_info_get(s, &info, &current, err);
     if (status == ISO_E_MEMORY) return status;
     text(p, "index", status == ISO_OK ? info.kind : status == ISO_E_NOT_FOUND ? "none yet" : "unusable");
     if (!status) {
         number(p, "indexed", (uint64_t)info.count);
-        text(p, "index_state", info.current ? "current" : "older than the last change");
+        text(p, "index_state", current ? "current" : "older than the last change");
         if (info.approximate) {
             begin(p, "recall_at_10");
             iso_text_json_number(stdout, info.recall);

@@ -37,12 +37,12 @@ static const iso_command command = {
 static iso_status run(config *c, iso_error *err)
 {
     iso_store *s = NULL;
-    iso_index_info info;
+    iso_vindex_info info;
     iso_status status = iso_indexer_db(&c->db, err);
     if (c->threads) omp_set_num_threads((int)c->threads);
     if (!status) status = iso_store_open(c->db, ISO_STORE_READ, NULL, &s, err);
     if (!status) status = iso_index_build(s, c->index, c->quiet, err);
-    if (!status) status = iso_index_info_get(s, &info, err);
+    if (!status) status = iso_index_info_get(s, &info, NULL, err);
     iso_store_close(s);
     if (status) return status;
     printf("%s index of %lld items", info.kind, (long long)info.count);

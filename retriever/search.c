@@ -150,8 +150,8 @@ enum { BLOCK = 256, AHEAD = 16 };
 
 static uint64_t id_at(const iso_searcher *s, int64_t position)
 {
-    const int64_t count = iso_vindex_count(s->index);
-    return position < count ? iso_vindex_id(s->index, position) : s->extra_id[position - count];
+    const int64_t count = iso_vindex_count(s->known.index);
+    return position < count ? iso_vindex_id(s->known.index, position) : s->known.extra_id[position - count];
 }
 
 static void fail_at(walk *w, int64_t position, const iso_error *why)
@@ -239,7 +239,7 @@ static void take_blocks(const query *q, walk *w, best *b)
 static iso_status take_items(query *q, best *b, int64_t from, iso_error *err)
 {
     enum { EACH = 4 * BLOCK }; /* items worth waking up a thread for */
-    walk w = {.lock = PTHREAD_MUTEX_INITIALIZER, .at = from, .end = iso_vindex_count(q->s->index) + q->s->extras, .failed = -1};
+    walk w = {.lock = PTHREAD_MUTEX_INITIALIZER, .at = from, .end = iso_vindex_count(q->s->known.index) + q->s->known.extras, .failed = -1};
     const int64_t most = 1 + (w.end - from) / EACH, threads = omp_get_max_threads();
     iso_status st = ISO_OK;
     if (from >= w.end) return ISO_OK;
@@ -267,7 +267,7 @@ static iso_status take_all(query *q, best *b, iso_error *err)
 static bool use_places(iso_searcher *s, iso_txn *txn)
 {
     enum { SHARE = 256 };
-    if (!s->places && s->looked_up < iso_vindex_count(s->index) / SHARE) return false;
+    if (!s->places && s->looked_up < iso_vindex_count(s->known.index) / SHARE) return false;
     if (!s->places && !pthread_mutex_trylock(&s->lock)) {
         iso_places *found = NULL;
         if (!s->places && s->looked_up >= 0) {
@@ -325,24 +325,24 @@ static double rounding(const query *q) { return q->norm * 0x1p-22; }
 static iso_status take_extras(query *q, best *b, iso_error *err)
 {
     const iso_searcher *s = q->s;
-    if (s->extras == 0) return ISO_OK;
+    if (s->known.extras == 0) return ISO_OK;
     const iso_scan_query scan = {ISO_CODE_F32, s->dim, q->w_single, 0};
     const double slack = iso_scan_slack(&scan, 1 + 1e-6) * q->norm + rounding(q);
-    int64_t want = q->k < s->extras ? q->k + q->skips + 32 : s->extras, got = 0;
-    if (want > s->extras) want = s->extras;
+    int64_t want = q->k < s->known.extras ? q->k + q->skips + 32 : s->known.extras, got = 0;
+    if (want > s->known.extras) want = s->known.extras;
     iso_ranked *ranked = iso_calloc((size_t)want, sizeof *ranked + sizeof(uint64_t) + sizeof(double));
     if (!ranked) return iso_fail_memory(err);
     uint64_t *ids = (uint64_t *)(void *)(ranked + want);
     double *scores = (double *)(void *)(ids + want);
-    iso_status st = iso_scan_best(&scan, s->extra, s->extras, want, ranked, &got, err);
+    iso_status st = iso_scan_best(&scan, s->known.extra, s->known.extras, want, ranked, &got, err);
     for (int64_t i = 0; st == ISO_OK && i < got; i++) {
-        ids[i] = s->extra_id[ranked[i].position];
+        ids[i] = s->known.extra_id[ranked[i].position];
         scores[i] = ranked[i].score;
     }
     if (st == ISO_OK) st = take_candidates(q, b, got, ids, scores, slack, err);
-    if (st == ISO_OK && got < s->extras && !proved(q, b, scores[got - 1], slack)) {
+    if (st == ISO_OK && got < s->known.extras && !proved(q, b, scores[got - 1], slack)) {
         b->count = 0;
-        st = take_items(q, b, iso_vindex_count(s->index), err);
+        st = take_items(q, b, iso_vindex_count(s->known.index), err);
     }
     free(ranked);
     return st;
@@ -355,14 +355,14 @@ static iso_status take_from_index(query *q, best *b, bool *exact, iso_error *err
 {
     enum { WIDENED_MOST = 4 /* times 4 */, SHARE = 64, SHARE_APPROXIMATE = 16 };
     iso_vindex_info info;
-    iso_vindex_info_get(q->s->index, &info);
+    iso_vindex_info_get(q->s->known.index, &info);
     best extras = {.k = b->k};
     const double more = info.approximate && info.error > 0 ? 0 : rounding(q); /* ivf knows that of its own */
     int64_t want = info.error > 1e-3 ? 4 * q->k + 64 : info.approximate ? q->k + q->k / 8 + 2 : info.error > 0 ? 2 * q->k + 64 : q->k + 32;
     uint64_t *ids = NULL; /* and behind them their scores */
     int widened = 0;
     iso_status st = keep_all(&extras, b, err);
-    want += q->skips + (q->s->removed < 1024 ? q->s->removed : 1024);
+    want += q->skips + (q->s->known.removed < 1024 ? q->s->known.removed : 1024);
     *exact = !info.approximate;
     const int64_t wider = info.approximate ? 4 : 16, most = info.count / (info.approximate ? SHARE_APPROXIMATE : SHARE);
     for (int64_t before = 0; st == ISO_OK; before = want, want *= wider, widened++) {
@@ -384,7 +384,7 @@ static iso_status take_from_index(query *q, best *b, bool *exact, iso_error *err
         double *scores = (double *)(void *)(ids + want);
         b->count = 0;
         st = keep_all(b, &extras, err);
-        if (st == ISO_OK) st = iso_vindex_search(q->s->index, q->w_single, want, ids, scores, &got, &slack, err);
+        if (st == ISO_OK) st = iso_vindex_search(q->s->known.index, q->w_single, want, ids, scores, &got, &slack, err);
         if (st == ISO_OK) slack = slack * q->norm + more;
         if (st == ISO_OK) st = take_candidates(q, b, got, ids, scores, slack, err);
         if (st != ISO_OK || (want == info.count && !info.approximate)) break;
@@ -424,7 +424,7 @@ iso_status iso_search(iso_searcher *s, const double *w, double offset, int64_t k
     const bool many = k > INT64_MAX / 32;
     if (many) st = take_all(&q, &b, err);
     else st = take_extras(&q, &b, err);
-    if (st == ISO_OK && !many && iso_vindex_count(s->index) > 0) st = take_from_index(&q, &b, &certain, err);
+    if (st == ISO_OK && !many && iso_vindex_count(s->known.index) > 0) st = take_from_index(&q, &b, &certain, err);
     iso_txn_abort(q.txn);
     iso_places_free(q.places);
     if (st == ISO_OK) {

@@ -6,6 +6,7 @@
 #define ISO_SEARCH_H
 
 #include "indexer/store.h"
+#include "retriever/vindex.h"
 
 /* An open database ready for queries: the index and the items added or removed after it was built. The store must
  * outlive it. Any number of threads may search at a time; iso_searcher_refresh and _free need to be alone. */
@@ -55,22 +56,11 @@ ISO_CHECK iso_status iso_search(iso_searcher *s, const double *w, double offset,
  * stderr unless quiet. */
 ISO_CHECK iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_error *err);
 
-typedef struct iso_index_info {
-    char kind[8];
-    bool approximate;
-    int64_t count;    /* items in the index */
-    int width;        /* ivf: lists that a search looks into on average; efSearch of hnsw; 0 otherwise */
-    double recall;    /* recall@10 measured when it was built; 1 where the index is not approximate */
-    int dim;
-    double least;     /* the worst of recall@1, @10 and @64 */
-    bool current;     /* nothing was added or removed since it was built */
-} iso_index_info;
-
-/* What index.faiss is to reach, and does not: one line in `line`; false where all is well. */
-bool iso_index_shortfall(const iso_index_info *info, char line[200]);
-
-/* From the index's header. ISO_E_NOT_FOUND: there is none; ISO_E_FORMAT, ISO_E_MISMATCH: of no use, with the reason. */
-ISO_CHECK iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *err);
+/* From the header of index.faiss. *current (NULL: not wanted): nothing was added or removed since it was built. ISO_E_NOT_FOUND: there is none;
+ * ISO_E_FORMAT, ISO_E_MISMATCH: of no use, with the reason. */
+ISO_CHECK iso_status iso_index_info_get(iso_store *store, iso_vindex_info *out, bool *current, iso_error *err);
+/* What it is to reach, and does not: one line in `line`; false where all is well. */
+bool iso_index_shortfall(const iso_vindex_info *info, char line[200]);
 
 /* Checksums of the index file, that it belongs to the store, and that each vector in it is the store's, as exactly as
  * its kind keeps it. Faults are told to `say` one by one and counted. An index that is missing or older than the last

@@ -221,42 +221,43 @@ iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_e
 
 /* ---- what changed since the index was built ---- */
 
-/* Puts an item behind the extras; it counts when s->extras does. */
+/* Puts an item behind the extras; it counts when k->extras does. */
 static iso_status put_extra(iso_searcher *s, int64_t at, uint64_t id, const float *z, iso_error *err)
 {
+    iso_known *k = &s->known;
     const size_t n = (size_t)at + 1, dim = (size_t)s->dim;
-    if (!iso_grow(&s->extra_id, &s->extra_id_room, n, sizeof *s->extra_id) || !iso_grow(&s->extra, &s->extra_room, n * dim, sizeof *s->extra))
+    if (!iso_grow(&k->extra_id, &k->extra_id_room, n, sizeof *k->extra_id) || !iso_grow(&k->extra, &k->extra_room, n * dim, sizeof *k->extra))
         return iso_fail_memory(err);
-    s->extra_id[at] = id;
-    return unit_of(s->store, id, z, s->dim, s->extra + (size_t)at * dim, err);
+    k->extra_id[at] = id;
+    return unit_of(s->store, id, z, s->dim, k->extra + (size_t)at * dim, err);
 }
 
 /* The last id that is in the index or among the extras; 0: none is. */
-static uint64_t last_known(const iso_searcher *s)
+static uint64_t last_known(const iso_known *k)
 {
-    const int64_t count = iso_vindex_count(s->index);
-    return s->extras ? s->extra_id[s->extras - 1] : count ? iso_vindex_id(s->index, count - 1) : 0;
+    const int64_t count = iso_vindex_count(k->index);
+    return k->extras ? k->extra_id[k->extras - 1] : count ? iso_vindex_id(k->index, count - 1) : 0;
 }
 
 /* Takes those of the extras out that are gone. */
-static iso_status drop_extras(iso_searcher *s, iso_txn *txn, iso_error *err)
+static iso_status drop_extras(iso_known *k, size_t dim, iso_txn *txn, iso_error *err)
 {
-    const size_t n = (size_t)s->extras, dim = (size_t)s->dim;
+    const size_t n = (size_t)k->extras;
     iso_cursor *cursor = NULL;
     iso_item item = {0};
     bool *there = iso_calloc(n, sizeof *there);
-    iso_status st = !there ? iso_fail_memory(err) : n ? iso_cursor_open(txn, s->extra_id[0], &cursor, err) : ISO_OK;
+    iso_status st = !there ? iso_fail_memory(err) : n ? iso_cursor_open(txn, k->extra_id[0], &cursor, err) : ISO_OK;
     for (size_t i = 0; st == ISO_OK && i < n; i++) {
-        while (st == ISO_OK && item.id < s->extra_id[i]) st = iso_cursor_next(cursor, &item, NULL, err);
-        there[i] = st == ISO_OK && item.id == s->extra_id[i];
+        while (st == ISO_OK && item.id < k->extra_id[i]) st = iso_cursor_next(cursor, &item, NULL, err);
+        there[i] = st == ISO_OK && item.id == k->extra_id[i];
     }
     iso_cursor_close(cursor);
     if (st == ISO_OK || st == ISO_E_NOT_FOUND) {
-        s->extras = 0;
+        k->extras = 0;
         for (size_t i = 0; i < n; i++) {
             if (!there[i]) continue;
-            s->extra_id[s->extras] = s->extra_id[i];
-            memmove(s->extra + (size_t)s->extras++ * dim, s->extra + i * dim, sizeof *s->extra * dim);
+            k->extra_id[k->extras] = k->extra_id[i];
+            memmove(k->extra + (size_t)k->extras++ * dim, k->extra + i * dim, sizeof *k->extra * dim);
         }
         st = ISO_OK;
     }
@@ -269,14 +270,15 @@ static iso_status drop_extras(iso_searcher *s, iso_txn *txn, iso_error *err)
  * read, but for the extras where something is gone. After a failure the earlier state holds. */
 static iso_status take_changes(iso_searcher *s, iso_txn *txn, const iso_store_info *info, iso_error *err)
 {
-    const int64_t count = iso_vindex_count(s->index);
-    const uint64_t last = last_known(s);
+    iso_known *k = &s->known;
+    const int64_t count = iso_vindex_count(k->index), before = k->extras;
+    const uint64_t last = last_known(k);
     iso_cursor *cursor = NULL;
     iso_item item;
     const float *z;
-    int64_t extras = s->extras;
+    int64_t extras = before;
     uint64_t stamp;
-    if (s->generation == info->generation) return ISO_OK;
+    if (k->generation == info->generation) return ISO_OK;
     iso_status st = iso_store_stamp(txn, info->generation, &stamp, err);
     if (st == ISO_OK) st = iso_cursor_open(txn, last ? last + 1 : 0, &cursor, err);
     while (st == ISO_OK) {
@@ -285,37 +287,36 @@ static iso_status take_changes(iso_searcher *s, iso_txn *txn, const iso_store_in
     }
     iso_cursor_close(cursor);
     if (st != ISO_E_NOT_FOUND) return st;
-    const int64_t before = s->extras;
-    s->extras = extras;
+    k->extras = extras;
     const int64_t gone = count + extras - (int64_t)info->count;
-    st = gone > s->removed ? drop_extras(s, txn, err) : ISO_OK;
+    st = gone > k->removed ? drop_extras(k, (size_t)s->dim, txn, err) : ISO_OK;
     if (st != ISO_OK) {
-        s->extras = before;
+        k->extras = before;
         return st;
     }
-    s->removed = count + s->extras - (int64_t)info->count;
-    s->generation = info->generation;
-    s->stamp = stamp;
+    k->removed = count + k->extras - (int64_t)info->count;
+    k->generation = info->generation;
+    k->stamp = stamp;
     return ISO_OK;
 }
 
-static void free_index(iso_searcher *s)
+static void free_known(iso_known *k)
 {
-    iso_vindex_free(s->index);
-    free(s->extra_id);
-    free(s->extra);
+    iso_vindex_free(k->index);
+    free(k->extra_id);
+    free(k->extra);
 }
 
 /* Another index takes the place of that in memory, if there is one; what it lacks is still to be taken. */
-static void use_index(iso_searcher *s, iso_vindex *index)
+static void use_index(iso_known *k, iso_vindex *index)
 {
     iso_vindex_info have;
-    iso_vindex_free(s->index);
-    s->index = index;
-    s->extras = s->removed = 0;
+    iso_vindex_free(k->index);
+    k->index = index;
+    k->extras = k->removed = 0;
     iso_vindex_info_get(index, &have);
-    s->generation = have.source.generation;
-    s->stamp = have.source.stamp;
+    k->generation = have.source.generation;
+    k->stamp = have.source.stamp;
 }
 
 /* ---- opening ---- */
@@ -340,7 +341,7 @@ static iso_status rebuild(iso_searcher *s, const seen *at, const iso_index_talk 
     iso_status st = build(s->store, at->txn, info, kind, true, &progress, path, &unsaved, &fresh, err);
     iso_progress_end(&progress);
     if (st != ISO_OK) return st;
-    use_index(s, fresh);
+    use_index(&s->known, fresh);
     s->unsaved = unsaved.status != ISO_OK;
     if (!s->unsaved) snprintf(s->note, sizeof s->note, "%.900s: it was built anew", why);
     else snprintf(s->note, sizeof s->note, "%.700s: it was built for this run only (%.400s)", why, unsaved.message);
@@ -351,23 +352,24 @@ static iso_status rebuild(iso_searcher *s, const seen *at, const iso_index_talk 
 static iso_status take_index(iso_searcher *s, seen *at, const char *path, bool *good, iso_error *err)
 {
     const iso_store_info *info = &at->info;
+    iso_known *k = &s->known;
     *good = false;
     if (at->read == ISO_E_MEMORY) { /* or files: what it was is said there */
         if (err) *err = at->why;
         return at->read;
     }
     if (at->read != ISO_OK) return ISO_OK;
-    use_index(s, at->index);
+    use_index(k, at->index);
     at->index = NULL;
-    const int64_t missing = (int64_t)info->count - iso_vindex_count(s->index); /* at least; so many are not read in first */
+    const int64_t missing = (int64_t)info->count - iso_vindex_count(k->index); /* at least; so many are not read in first */
     iso_status st = missing > (int64_t)(info->count / 5) ? ISO_OK : take_changes(s, at->txn, info, err);
-    const int64_t lacks = missing > s->extras ? missing : s->extras;
-    *good = lacks <= (int64_t)(info->count / 5) && s->removed <= iso_vindex_count(s->index) / 2;
+    const int64_t lacks = missing > k->extras ? missing : k->extras;
+    *good = lacks <= (int64_t)(info->count / 5) && k->removed <= iso_vindex_count(k->index) / 2;
     if (st != ISO_OK || *good) return st;
     (void)iso_fail(&at->why, ISO_E_MISMATCH, "index %s lacks %lld of %llu items and holds %lld that are gone", path, (long long)lacks,
-                   (unsigned long long)info->count, (long long)s->removed);
+                   (unsigned long long)info->count, (long long)k->removed);
     /* a kind that was only the default for a smaller database need not be the right one now, but a chosen one stays */
-    if (strcmp(at->kind, "flat") == 0 && iso_vindex_count(s->index) < FLAT_BELOW) at->kind[0] = 0;
+    if (strcmp(at->kind, "flat") == 0 && iso_vindex_count(k->index) < FLAT_BELOW) at->kind[0] = 0;
     return ISO_OK;
 }
 
@@ -414,7 +416,7 @@ iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *er
 void iso_searcher_free(iso_searcher *s)
 {
     if (!s) return;
-    free_index(s);
+    free_known(&s->known);
     iso_scorer_free(s->scorer);
     iso_places_free(s->places);
     pthread_mutex_destroy(&s->lock);
@@ -429,8 +431,8 @@ bool iso_searcher_unsaved(const iso_searcher *s) { return s->unsaved; }
 /* About how many items the index in memory lacks, or holds though they are gone; nothing is read for it. */
 static int64_t behind(const iso_searcher *s, const iso_store_info *info)
 {
-    const int64_t count = iso_vindex_count(s->index), fewer = count - (int64_t)info->count;
-    const uint64_t last = count ? iso_vindex_id(s->index, count - 1) : 0;
+    const int64_t count = iso_vindex_count(s->known.index), fewer = count - (int64_t)info->count;
+    const uint64_t last = count ? iso_vindex_id(s->known.index, count - 1) : 0;
     return (int64_t)(info->next_id - 1 - last) + (fewer > 0 ? fewer : 0);
 }
 
@@ -442,24 +444,13 @@ static void adopt_newer(iso_searcher *s, iso_txn *txn, const iso_store_info *inf
     iso_vindex_info ours, have;
     iso_vindex *index;
     char kind[8], *path;
-    if (behind(s, info) <= iso_vindex_count(s->index) / SHARE || !(path = iso_store_file(s->store, INDEX_NAME))) return;
-    iso_vindex_info_get(s->index, &ours);
-    iso_status st = iso_vindex_peek(path, &have, NULL);
-    if (st == ISO_OK && have.source.generation > ours.source.generation && read_index(txn, info, path, &index, kind, NULL) == ISO_OK) {
-        use_index(&next, index);
-        st = take_changes(&next, txn, info, NULL);
-        if (st == ISO_OK) {
-            free_index(s);
-            s->index = next.index;
-            s->generation = next.generation;
-            s->stamp = next.stamp;
-            s->extras = next.extras;
-            s->extra_id = next.extra_id;
-            s->extra = next.extra;
-            s->extra_id_room = next.extra_id_room;
-            s->extra_room = next.extra_room;
-            s->removed = next.removed;
-        } else free_index(&next);
+    if (behind(s, info) <= iso_vindex_count(s->known.index) / SHARE || !(path = iso_store_file(s->store, INDEX_NAME))) return;
+    iso_vindex_info_get(s->known.index, &ours);
+    if (iso_vindex_peek(path, &have, NULL) == ISO_OK && have.source.generation > ours.source.generation && read_index(txn, info, path, &index, kind, NULL) == ISO_OK) {
+        use_index(&next.known, index);
+        const bool took = take_changes(&next, txn, info, NULL) == ISO_OK;
+        free_known(took ? &s->known : &next.known);
+        if (took) s->known = next.known;
     }
     free(path);
 }
@@ -471,10 +462,10 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
     if (st == ISO_OK) st = iso_txn_begin(s->store, false, &txn, err);
     if (st != ISO_OK) return st;
     const iso_store_info info = iso_store_info_get(txn);
-    if (info.generation != s->generation) {
+    if (info.generation != s->known.generation) {
         uint64_t stamp;
-        st = iso_store_stamp(txn, s->generation, &stamp, err);
-        if (st == ISO_OK && (s->generation > info.generation || (stamp && stamp != s->stamp))) /* 0: many changes ago */
+        st = iso_store_stamp(txn, s->known.generation, &stamp, err);
+        if (st == ISO_OK && (s->known.generation > info.generation || (stamp && stamp != s->known.stamp))) /* 0: many changes ago */
             st = iso_fail(err, ISO_E_MISMATCH, "%s is in another state than the one it was opened in came from: close it and open it again", iso_store_dir(s->store));
     }
     if (st == ISO_OK) {
@@ -521,7 +512,7 @@ iso_status iso_searcher_scorer(iso_searcher *s, const iso_scorer **out, iso_erro
 
 /* ---- looking at an index without searching ---- */
 
-iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *err)
+iso_status iso_index_info_get(iso_store *store, iso_vindex_info *out, bool *current, iso_error *err)
 {
     iso_txn *txn = NULL;
     iso_vindex_info have;
@@ -533,19 +524,16 @@ iso_status iso_index_info_get(iso_store *store, iso_index_info *out, iso_error *
     st = path ? iso_vindex_peek(path, &have, err) : iso_fail_memory(err);
     if (st == ISO_OK) st = source_at(txn, &info, have.source.generation, &source, err);
     if (st == ISO_OK) st = iso_vindex_source_check(&have.source, &source, path, err);
-    if (st == ISO_OK) {
-        *out = (iso_index_info){.approximate = have.approximate, .count = have.count, .width = have.width, .recall = have.recall, .least = have.least, .dim = have.source.dim,
-                                .current = have.source.generation == info.generation};
-        memcpy(out->kind, have.kind, sizeof out->kind);
-    }
+    if (st == ISO_OK) *out = have;
+    if (st == ISO_OK && current) *current = have.source.generation == info.generation;
     iso_txn_abort(txn);
     free(path);
     return st;
 }
 
-bool iso_index_shortfall(const iso_index_info *info, char line[200])
+bool iso_index_shortfall(const iso_vindex_info *info, char line[200])
 {
-    if (strcmp(info->kind, "flat") == 0 && info->count >= FLAT_BELOW && iso_vindex_needs("ivf", info->count, info->dim) > iso_host_memory()) {
+    if (strcmp(info->kind, "flat") == 0 && info->count >= FLAT_BELOW && iso_vindex_needs("ivf", info->count, info->source.dim) > iso_host_memory()) {
         snprintf(line, 200, "memory is short for an index of kind ivf, which is faster: this one is flat, and exact");
         return true;
     }

@@ -10,9 +10,8 @@
 #include "retriever/search.h"
 #include "retriever/vindex.h"
 
-struct iso_searcher {
-    iso_store *store;
-    int dim;
+/* A state of the database as a searcher knows it: an index, and what changed since that was built. */
+typedef struct iso_known {
     iso_vindex *index;
     uint64_t generation;  /* of the store, as far as the following goes */
     uint64_t stamp;       /* of that generation */
@@ -21,6 +20,12 @@ struct iso_searcher {
     float *extra;         /* [extras, dim], of length 1 */
     size_t extra_id_room, extra_room;
     int64_t removed;      /* positions of the index whose items are gone */
+} iso_known;
+
+struct iso_searcher {
+    iso_store *store;
+    int dim;
+    iso_known known;
     char note[1200];
     bool unsaved;         /* the index is in memory only */
     pthread_mutex_t lock; /* over the four below; never waited for within a transaction, as one is begun under it */

@@ -63,15 +63,16 @@ static void test_kinds(void **state)
     fill(s, 0, 2500);
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         iso_searcher *searcher;
-        iso_index_info info;
+        iso_vindex_info info;
+        bool current;
         int64_t faults = -1;
         bool approximate = i >= 3;
         omp_set_num_threads(approximate ? 1 : omp_get_num_procs());
         OK(iso_index_build(s, kinds[i], true, &err));
-        OK(iso_index_info_get(s, &info, &err));
+        OK(iso_index_info_get(s, &info, &current, &err));
         assert_string_equal(info.kind, kinds[i]);
         assert_int_equal(info.count, 2500);
-        assert_true(info.current && info.approximate == approximate && info.recall >= 0.95);
+        assert_true(current && info.approximate == approximate && info.recall >= 0.95);
         assert_true(approximate == (info.width > 0));
         OK(iso_searcher_open(s, &searcher, &err));
         assert_null(iso_searcher_note(searcher));
@@ -134,7 +135,8 @@ static void test_changes(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         iso_searcher *searcher, *old;
-        iso_index_info info;
+        iso_vindex_info info;
+        bool current;
         float v[DIM];
         double w[DIM], offset;
         iso_txn *t;
@@ -154,8 +156,8 @@ static void test_changes(void **state)
         OK(iso_txn_commit(t, &err));
         OK(iso_searcher_open(s, &searcher, &err));
         assert_null(iso_searcher_note(searcher)); /* completed, not rebuilt */
-        OK(iso_index_info_get(s, &info, &err));
-        assert_false(info.current);
+        OK(iso_index_info_get(s, &info, &current, &err));
+        assert_false(current);
         check_searches(s, searcher, i >= 3);
         OK(iso_searcher_query(searcher, ISO_SUM, 1, v, 0, NULL, 0, w, &offset, &err));
         OK(iso_search(searcher, w, offset, 1, 0, NULL, hit, &found, &exact, &err));
@@ -176,8 +178,8 @@ static void test_changes(void **state)
         assert_non_null(iso_searcher_note(searcher));
         check_searches(s, searcher, i >= 3);
         iso_searcher_free(searcher);
-        OK(iso_index_info_get(s, &info, &err));
-        assert_true(info.current);
+        OK(iso_index_info_get(s, &info, &current, &err));
+        assert_true(current);
         assert_string_equal(info.kind, kinds[i]);
         iso_store_close(s);
     }
@@ -353,9 +355,9 @@ static void test_many_extras(void **state)
             put(t, path, v, (uint64_t)(INDEXED + e + 1));
         }
         OK(iso_txn_commit(t, &err));
-        assert_int_equal(searcher->extras, 0);
+        assert_int_equal(searcher->known.extras, 0);
         OK(iso_searcher_refresh(searcher, &err));
-        assert_int_equal(searcher->extras, EXTRAS);
+        assert_int_equal(searcher->known.extras, EXTRAS);
         random_vector(v);
         OK(iso_searcher_query(searcher, ISO_SUM, 1, centre, 0, NULL, 0, w[0], &offset, &err));
         OK(iso_searcher_query(searcher, ISO_SUM, 1, v, 0, NULL, 0, w[1], &offset, &err));
@@ -365,9 +367,9 @@ static void test_many_extras(void **state)
         for (int q = 0; q < 2; q++) check_threads(s, searcher, w[q], i < 3);
         fill(s, INDEXED + EXTRAS, 30); /* behind those that are gone */
         OK(iso_searcher_refresh(searcher, &err));
-        assert_int_equal(searcher->extras, EXTRAS - 1100 + 30);
-        assert_int_equal(searcher->removed, 40);
-        for (int64_t e = 1; e < searcher->extras; e++) assert_true(searcher->extra_id[e] > searcher->extra_id[e - 1]);
+        assert_int_equal(searcher->known.extras, EXTRAS - 1100 + 30);
+        assert_int_equal(searcher->known.removed, 40);
+        for (int64_t e = 1; e < searcher->known.extras; e++) assert_true(searcher->known.extra_id[e] > searcher->known.extra_id[e - 1]);
         for (int q = 0; q < 2; q++) check_threads(s, searcher, w[q], i < 3);
         iso_searcher_free(searcher);
         iso_store_close(s);
@@ -378,11 +380,11 @@ static void check_held(iso_store *s, iso_searcher *searcher, const char *kind, i
 {
     iso_vindex_info info;
     OK(iso_searcher_refresh(searcher, &err));
-    iso_vindex_info_get(searcher->index, &info);
+    iso_vindex_info_get(searcher->known.index, &info);
     assert_string_equal(info.kind, kind);
     assert_int_equal(info.count, count);
-    assert_int_equal(searcher->extras, extras);
-    assert_int_equal(searcher->removed, removed);
+    assert_int_equal(searcher->known.extras, extras);
+    assert_int_equal(searcher->known.removed, removed);
     check_searches(s, searcher, info.approximate);
 }
 

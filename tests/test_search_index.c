@@ -85,7 +85,7 @@ static void test_of_another_version(void **state)
     snprintf(file, sizeof file, "%s/index.faiss", db);
     for (int order = 0; order < 2; order++) {
         iso_searcher *searcher;
-        iso_index_info info;
+        iso_vindex_info info;
         size_t n;
         OK(iso_index_build(s, "fp16", true, &err));
         char *data = slurp(file, &n);
@@ -100,7 +100,7 @@ static void test_of_another_version(void **state)
         assert_null(strchr(iso_searcher_note(searcher), '\n'));
         check_searches(s, searcher, false);
         iso_searcher_free(searcher);
-        OK(iso_index_info_get(s, &info, &err));
+        OK(iso_index_info_get(s, &info, NULL, &err));
         assert_string_equal(info.kind, "fp16");
         OK(iso_searcher_open(s, &searcher, &err));
         assert_null(iso_searcher_note(searcher));
@@ -129,8 +129,8 @@ static void test_of_another(void **state)
     fill(s, 0, 200);
     snprintf(command, sizeof command, "cp '%s' '%s/index.faiss'", other, db);
     if (system(command)) fail();
-    iso_index_info info;
-    assert_int_equal(iso_index_info_get(s, &info, &err), ISO_E_MISMATCH);
+    iso_vindex_info info;
+    assert_int_equal(iso_index_info_get(s, &info, NULL, &err), ISO_E_MISMATCH);
     OK(iso_index_verify(s, count_lines, &lines, &faults, &err));
     assert_int_equal(faults, 1);
     OK(iso_searcher_open(s, &searcher, &err));
