@@ -103,6 +103,15 @@ iso_status iso_scorer_create(const iso_moments *b, iso_scorer **out, iso_error *
     return status;
 }
 
+iso_status iso_scorer_read(iso_txn *txn, iso_scorer **out, iso_error *err)
+{
+    iso_moments moments = {0};
+    iso_status st = iso_store_moments(txn, &moments, err);
+    if (st == ISO_OK) st = iso_scorer_create(&moments, out, err);
+    iso_moments_free(&moments);
+    return st;
+}
+
 void iso_scorer_free(iso_scorer *s)
 {
     if (!s) return;

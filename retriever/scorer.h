@@ -28,6 +28,8 @@ typedef struct iso_scorer iso_scorer;
 /* O(dim^3). No items at all give the scorer of m = 0, S_a = I. ISO_E_UNSUPPORTED: dim above ISO_MOMENTS_DIM_MAX;
  * ISO_E_NUMERIC: moments that are not finite. */
 ISO_CHECK iso_status iso_scorer_create(const iso_moments *background, iso_scorer **out, iso_error *err);
+/* That of a database, as the transaction sees it. */
+ISO_CHECK iso_status iso_scorer_read(iso_txn *txn, iso_scorer **out, iso_error *err);
 void iso_scorer_free(iso_scorer *s);
 
 /* The names of the scorers, "sum", "contrast" and "auto", as in include/isoface.h's enum; NULL beyond. The other way round: -1
