@@ -184,15 +184,6 @@ static iso_status check_matches(const iso_evaluation *e, const char *attribute_f
     return ISO_OK;
 }
 
-static iso_status take_background(iso_evaluation *e, iso_txn *txn, iso_error *err)
-{
-    iso_moments background = {0};
-    iso_status status = iso_store_moments(txn, &background, err);
-    if (!status) status = iso_scorer_create(&background, &e->scorer, err);
-    iso_moments_free(&background);
-    return status;
-}
-
 iso_status iso_evaluation_open(const char *db, const char *attribute_file, const char *partition_file, int query_part, int test_part,
                                bool contrast, iso_evaluation **out, iso_error *err)
 {
@@ -208,7 +199,7 @@ iso_status iso_evaluation_open(const char *db, const char *attribute_file, const
     if ((status = copy_names(e, r.attributes, err))) goto done;
     if ((status = match_items(e, &r, err))) goto done;
     if ((status = check_matches(e, attribute_file, partition_file, err))) goto done;
-    if (contrast && (status = take_background(e, e->txn, err))) goto done;
+    if (contrast && (status = iso_scorer_read(e->txn, &e->scorer, err))) goto done;
     *out = e;
     e = NULL;
 done:
