@@ -120,8 +120,6 @@ iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_e
     iso_store_info info;
     iso_progress progress;
     int lock = -1;
-    if (kind && !iso_vindex_kind_known(kind))
-        return iso_fail(err, ISO_E_ARGUMENT, "unknown kind of index '%s': use flat, sq8, fp16, ivf or hnsw", kind);
     char *path = iso_index_path(store);
     iso_status st = path ? iso_index_lock(store, quiet ? NULL : &talk, &lock, err) : iso_fail_memory(err);
     if (st == ISO_OK) st = iso_txn_begin(store, false, &txn, err);

@@ -358,7 +358,7 @@ static iso_status take_from_index(query *q, best *b, bool *exact, iso_error *err
     iso_vindex_info_get(q->s->known.index, &info);
     best extras = {.k = b->k};
     const double more = info.approximate && info.error > 0 ? 0 : rounding(q); /* ivf knows that of its own */
-    int64_t want = info.error > 1e-3 ? 4 * q->k + 64 : info.approximate ? q->k + q->k / 8 + 2 : info.error > 0 ? 2 * q->k + 64 : q->k + 32;
+    int64_t want = iso_vindex_want(q->s->known.index, q->k);
     uint64_t *ids = NULL; /* and behind them their scores */
     int widened = 0;
     iso_status st = keep_all(&extras, b, err);

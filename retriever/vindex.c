@@ -179,6 +179,8 @@ double iso_vindex_slack(const iso_vindex *v, const float *w)
     return v->engine->slack(v, w) + sqrt(square) * v->info.error;
 }
 
+int64_t iso_vindex_want(const iso_vindex *v, int64_t k) { return v->engine->want(v, k); }
+
 iso_status iso_vindex_vector(iso_vindex *v, int64_t position, float *out, iso_error *err)
 {
     if (position < 0 || position >= v->info.count) return iso_fail(err, ISO_E_ARGUMENT, "the index has no position %lld", (long long)position);

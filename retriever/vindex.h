@@ -14,7 +14,7 @@
  * Kinds: flat (exact), fp16 and sq8 (2 bytes and 1 byte a number; the largest error of a vector is measured, so that a
  * search can widen until its answer is proved), ivf and hnsw (approximate; the width of their search is chosen while
  * building so that recall at 1, at 10 and at 64 is at least 0.95 on a seeded sample of each kind of queries, when k + k / 8 + 2
- * candidates are asked for; where that cannot be had, the index says so).
+ * candidates (iso_vindex_want) are asked for; where that cannot be had, the index says so).
  */
 #ifndef ISO_VINDEX_H
 #define ISO_VINDEX_H
@@ -61,7 +61,6 @@ typedef struct iso_vindex_rows {
 /* Bytes that building such an index of `count` vectors of `dim` numbers takes, beside what the system can give up; 0: few, whatever their number. */
 size_t iso_vindex_needs(const char *kind, int64_t count, int dim);
 
-bool iso_vindex_kind_known(const char *kind);
 bool iso_vindex_kind_approximate(const char *kind); /* ivf and hnsw, once there are enough items for them */
 
 /* kind as above. Uses all threads; the same rows give the same index, whatever their number, but for hnsw, whose graph is a matter of timing where
@@ -92,6 +91,9 @@ uint64_t iso_vindex_id(const iso_vindex *v, int64_t position); /* ascending with
  * approximate kinds. No score of these is farther than *slack (NULL: not wanted) from the exact inner product with the unit
  * vector: at most what iso_vindex_slack says, of ivf often far less. Thread-safe. */
 ISO_CHECK iso_status iso_vindex_search(const iso_vindex *v, const float *w, int64_t k, uint64_t *ids, double *scores, int64_t *found, double *slack, iso_error *err);
+
+/* How many candidates a search for the k best begins with. */
+int64_t iso_vindex_want(const iso_vindex *v, int64_t k);
 
 /* No score of w is farther than this from its exact inner product with the unit vector that was indexed. */
 double iso_vindex_slack(const iso_vindex *v, const float *w);

@@ -256,5 +256,11 @@ static double exact_slack(const iso_vindex *v, const float *w)
     return slack;
 }
 
-const iso_vindex_engine iso_vindex_exact = {exact_build,  exact_open,   exact_close,
-                                            exact_search, exact_vector, exact_slack};
+/* The coarser the rows, the more of them until the answer is proved. */
+static int64_t exact_want(const iso_vindex *v, int64_t k)
+{
+    const exact *x = v->state;
+    return x->code == ISO_CODE_U8 ? 4 * k + 64 : x->code == ISO_CODE_F16 ? 2 * k + 64 : k + 32;
+}
+
+const iso_vindex_engine iso_vindex_exact = {exact_build, exact_open, exact_close, exact_search, exact_vector, exact_slack, exact_want};

@@ -178,4 +178,10 @@ static iso_status hnsw_open(iso_vindex *v, const char **fault, iso_error *err)
     return ISO_OK;
 }
 
-const iso_vindex_engine iso_vindex_graph = {hnsw_build, hnsw_open, hnsw_close, hnsw_search, hnsw_vector, hnsw_slack};
+static int64_t hnsw_want(const iso_vindex *v, int64_t k)
+{
+    (void)v;
+    return ISO_VINDEX_WANT(k);
+}
+
+const iso_vindex_engine iso_vindex_graph = {hnsw_build, hnsw_open, hnsw_close, hnsw_search, hnsw_vector, hnsw_slack, hnsw_want};

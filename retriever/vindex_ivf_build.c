@@ -585,4 +585,10 @@ static double ivf_slack(const iso_vindex *v, const float *w)
     return iso_scan_slack(&rows, 1.01);
 }
 
-const iso_vindex_engine iso_vindex_inverted = {ivf_build, ivf_open, ivf_close, ivf_search, ivf_vector, ivf_slack};
+static int64_t ivf_want(const iso_vindex *v, int64_t k)
+{
+    (void)v;
+    return ISO_VINDEX_WANT(k);
+}
+
+const iso_vindex_engine iso_vindex_inverted = {ivf_build, ivf_open, ivf_close, ivf_search, ivf_vector, ivf_slack, ivf_want};

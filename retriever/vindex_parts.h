@@ -17,6 +17,7 @@ enum {
     ISO_VINDEX_DEPTHS = 3,   /* numbers of answers that an approximate kind is tuned for: 1, 10, 64 */
     ISO_VINDEX_SMALL = 40    /* below this many items every kind is kept as flat */
 };
+#define ISO_VINDEX_WANT(k) ((k) + (k) / 8 + 2) /* candidates that an approximate kind is tuned and searched with, for k answers */
 
 typedef struct iso_vindex_engine iso_vindex_engine;
 
@@ -68,9 +69,11 @@ struct iso_vindex_engine {
     iso_status (*vector)(iso_vindex *v, int64_t position, float *out, iso_error *err);
     /* No score is farther than this from the exact product of w with what the index keeps of the vector. */
     double (*slack)(const iso_vindex *v, const float *w);
+    int64_t (*want)(const iso_vindex *v, int64_t k); /* as iso_vindex_want */
 };
 
 extern const iso_vindex_engine iso_vindex_exact, iso_vindex_inverted, iso_vindex_graph;
+bool iso_vindex_kind_known(const char *kind);
 /* By kind and approximate. */
 const iso_vindex_engine *iso_vindex_engine_of(const iso_vindex_info *info);
 

@@ -26,7 +26,7 @@ enum {
     DEPTHS = ISO_VINDEX_DEPTHS,
     AT = 10,
     DEEP = 64,
-    WANTED = DEEP + DEEP / 8 + 2, /* candidates for so many answers, as in search.c */
+    WANTED = ISO_VINDEX_WANT(DEEP),
     SOME = 8,                     /* items on either side of a direction */
     KEPT = 256,                   /* best scores in single precision, among which the exact ones are found */
     POOL_MOST = 16384,            /* items that sets are drawn from */
@@ -355,7 +355,7 @@ static iso_status search_all(const iso_vindex_trial *t, iso_vindex_trial_search 
     iso_status st = ISO_OK;
 #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < DEPTHS * t->queries; i++) {
-        const int64_t k = depth_of(t, i % DEPTHS), want = k + k / 8 + 2;
+        const int64_t k = depth_of(t, i % DEPTHS), want = ISO_VINDEX_WANT(k);
         iso_error mine;
         if (iso_interrupted()) continue;
         const iso_status s = search(ctx, t->query + (int64_t)(i / DEPTHS) * t->dim, want < t->count ? want : t->count, a->got + (int64_t)i * WANTED, &a->found[i], &mine);
