@@ -1,12 +1,10 @@
-/* store.c: opening, making and closing a database; its head and state records; what LMDB's codes mean to a person. */
+/* store.c: the folder of a database; opening, making and closing it. */
 #include "indexer/store.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,194 +20,6 @@
 
 #define MODEL_NAME "model.safetensors"
 #define MAP_STEP (UINT64_C(4) << 30)
-
-iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing)
-{
-    switch (code) {
-    case ENOMEM:
-        return iso_fail(err, ISO_E_MEMORY, "cannot %s %s: out of memory or address space (see ulimit -v)", doing, dir);
-    case ENOSPC: case EDQUOT: case EFBIG:
-        return iso_fail(err, ISO_E_IO, "cannot %s %s: %s: make room and run again; what was committed before is kept", doing, dir, strerror(code));
-    case EIO: /* LMDB's code for a short write, too */
-        return iso_fail(err, ISO_E_IO, "cannot %s %s: the disk is full or failing; what was committed before is kept", doing, dir);
-    case EACCES: case EROFS: case EPERM:
-        return iso_fail(err, ISO_E_IO, "cannot %s %s: %s", doing, dir, strerror(code));
-    case ENODEV:
-        return iso_fail(err, ISO_E_IO, "cannot %s %s: its file system cannot share a file that is mapped into memory (%s), as LMDB needs it: put the database on another",
-                        doing, dir, strerror(code));
-    case MDB_MAP_FULL: case MDB_TXN_FULL:
-        return iso_fail(err, ISO_E_IO, "cannot %s %s: one transaction is too large: nothing of it was stored; commit more often", doing, dir);
-    case MDB_READERS_FULL:
-        return iso_fail(err, ISO_E_IO, "cannot %s %s: too many readers at once: close some", doing, dir);
-    case MDB_MAP_RESIZED:
-        return iso_fail(err, ISO_E_IO, "cannot %s %s: it has grown while other transactions here are open: close them and try again", doing, dir);
-    case MDB_PANIC:
-        return iso_fail(err, ISO_E_IO, "cannot %s %s: it was given up after an earlier failure (of the disk, or for want of address space): close it and open it again", doing, dir);
-    default:
-        if (code > 0) return iso_fail(err, ISO_E_IO, "cannot %s %s: %s", doing, dir, strerror(code));
-        return iso_fail(err, ISO_E_FORMAT, "cannot %s %s: the database is damaged (%s): restore it, or remove it and encode again",
-                        doing, dir, mdb_strerror(code));
-    }
-}
-
-/* ---- meta records ---- */
-
-/* u32 version, u32 dim, 32 digest, u64 created, u32 length and bytes of model and of root */
-iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err)
-{
-    size_t nm = strlen(s->model), nr = strlen(s->root);
-    MDB_val key = {4, "head"}, v = {56 + nm + nr, NULL};
-    int rc = mdb_put(txn, s->meta, &key, &v, MDB_RESERVE);
-    if (rc) return iso_lmdb_fail(err, rc, s->dir, "write");
-    uint8_t *p = v.mv_data;
-    iso_put_u32(p, ISO_STORE_VERSION);
-    iso_put_u32(p + 4, (uint32_t)s->dim);
-    memcpy(p + 8, s->digest, 32);
-    iso_put_u64(p + 40, s->created);
-    iso_put_u32(p + 48, (uint32_t)nm);
-    iso_put_u32(p + 52, (uint32_t)nr);
-    memcpy(p + 56, s->model, nm);
-    memcpy(p + 56 + nm, s->root, nr);
-    return ISO_OK;
-}
-
-/* What a head record says. */
-typedef struct head {
-    uint32_t dim;
-    uint64_t created;
-    const char *digest, *model, *root; /* [32], [model_length], [root_length], in LMDB's map */
-    size_t model_length, root_length;
-} head;
-
-static iso_status parse_head(const iso_store *s, MDB_txn *txn, head *out, iso_error *err)
-{
-    MDB_val key = {4, "head"}, v;
-    int rc = mdb_get(txn, s->meta, &key, &v);
-    if (rc == MDB_NOTFOUND) return iso_fail(err, ISO_E_NOT_FOUND, "%s is damaged or of another program (it has no head record): restore it, or name another", s->dir);
-    if (rc) return iso_lmdb_fail(err, rc, s->dir, "read");
-    const uint8_t *p = v.mv_data;
-    uint32_t version = v.mv_size >= 56 ? iso_get_u32(p) : 0;
-    if (v.mv_size >= 4 && iso_get_u32(p) > ISO_STORE_VERSION)
-        return iso_fail(err, ISO_E_UNSUPPORTED, "%s was written by a newer Isoface (format %u): use that one", s->dir, iso_get_u32(p));
-    uint32_t dim = version ? iso_get_u32(p + 4) : 0;
-    uint64_t nm = version ? iso_get_u32(p + 48) : 0, nr = version ? iso_get_u32(p + 52) : 0;
-    if (version != ISO_STORE_VERSION || dim < 1 || dim > ISO_STORE_DIM_MAX || nm >= sizeof s->model || !nr || 56 + nm + nr != v.mv_size
-        || memchr(p + 56, 0, (size_t)(nm + nr)) || strspn((const char *)p + 8, "0123456789abcdef") < 32)
-        return iso_fail(err, ISO_E_FORMAT, "%s is damaged (its head record is wrong): restore it, or remove it and encode again", s->dir);
-    *out = (head){.dim = dim, .created = iso_get_u64(p + 40), .digest = (const char *)p + 8, .model = (const char *)p + 56, .model_length = (size_t)nm,
-                  .root = (const char *)p + 56 + nm, .root_length = (size_t)nr};
-    return ISO_OK;
-}
-
-iso_status iso_head_read(iso_store *s, MDB_txn *txn, iso_error *err)
-{
-    head h;
-    iso_status status = parse_head(s, txn, &h, err);
-    if (status) return status;
-    char *root = iso_strndup(h.root, h.root_length);
-    if (!root) return iso_fail_memory(err);
-    free(s->root);
-    s->root = root;
-    s->dim = (int)h.dim;
-    memcpy(s->digest, h.digest, 32);
-    s->digest[32] = 0;
-    s->created = h.created;
-    memcpy(s->model, h.model, h.model_length);
-    s->model[h.model_length] = 0;
-    return ISO_OK;
-}
-
-iso_status iso_head_root(const iso_store *s, MDB_txn *txn, char **out, iso_error *err)
-{
-    head h;
-    iso_status status = parse_head(s, txn, &h, err);
-    if (status) return status;
-    char *root = iso_strndup(h.root, h.root_length);
-    if (!root) return iso_fail_memory(err);
-    *out = root;
-    return ISO_OK;
-}
-
-iso_status iso_state_write(iso_store *s, MDB_txn *txn, const iso_state *state, iso_error *err)
-{
-    uint8_t p[36];
-    iso_put_u32(p, ISO_STORE_VERSION);
-    iso_put_u64(p + 4, state->count);
-    iso_put_u64(p + 12, state->next_id);
-    iso_put_u64(p + 20, state->generation);
-    iso_put_u64(p + 28, state->updated);
-    MDB_val key = {5, "state"}, v = {sizeof p, p};
-    int rc = mdb_put(txn, s->meta, &key, &v, 0);
-    return rc ? iso_lmdb_fail(err, rc, s->dir, "write") : ISO_OK;
-}
-
-iso_status iso_state_read(iso_store *s, MDB_txn *txn, iso_state *state, iso_error *err)
-{
-    MDB_val key = {5, "state"}, v;
-    int rc = mdb_get(txn, s->meta, &key, &v);
-    if (rc && rc != MDB_NOTFOUND) return iso_lmdb_fail(err, rc, s->dir, "read");
-    if (rc || v.mv_size != 36 || iso_get_u32(v.mv_data) != ISO_STORE_VERSION)
-        return iso_fail(err, ISO_E_FORMAT, "%s is damaged (its state record is wrong): restore it, or remove it and encode again", s->dir);
-    const uint8_t *p = v.mv_data;
-    *state = (iso_state){iso_get_u64(p + 4), iso_get_u64(p + 12), iso_get_u64(p + 20), iso_get_u64(p + 28)};
-    MDB_stat items;
-    rc = mdb_stat(txn, s->items, &items);
-    if (rc) return iso_lmdb_fail(err, rc, s->dir, "read");
-    if (items.ms_entries != state->count)
-        return iso_fail(err, ISO_E_FORMAT, "%s is damaged (its state record counts %" PRIu64 " items, but it has %zu): restore it, or remove it and encode again",
-                        s->dir, state->count, items.ms_entries);
-    return ISO_OK;
-}
-
-/* ---- one process opens a database once: LMDB's locks are the process's ---- */
-
-static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
-static iso_store *open_stores;
-
-/* A child has none of GNU OpenMP's threads, and would wait for them: those of the thread that forks end, and start again when they are needed.
- * Within a parallel region they stay (-1); there the child has no others to wait for. LLVM's OpenMP sees to it by itself, and does not
- * survive to be paused before. */
-extern void kmp_set_blocktime(int) __attribute__((weak)); /* a function of LLVM's own; GNU's it has, too */
-static void before_fork(void)
-{
-    if (!kmp_set_blocktime) (void)omp_pause_resource_all(omp_pause_hard);
-    pthread_mutex_lock(&open_mutex);
-}
-
-static void after_fork(void) { pthread_mutex_unlock(&open_mutex); }
-
-static void expect_forks(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
-
-static iso_status enlist(iso_store *s, iso_error *err)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    struct stat st;
-    if (fstat(s->dir_fd, &st)) return iso_fail_errno(err, "cannot open %s", s->dir);
-    pthread_once(&once, expect_forks);
-    pthread_mutex_lock(&open_mutex);
-    for (iso_store *o = open_stores; o; o = o->next) {
-        struct stat other;
-        if (o->pid == s->pid && !fstat(o->dir_fd, &other) && other.st_dev == st.st_dev && other.st_ino == st.st_ino) {
-            pthread_mutex_unlock(&open_mutex);
-            return iso_fail(err, ISO_E_ARGUMENT, "%s is open in this process already", s->dir);
-        }
-    }
-    s->next = open_stores;
-    open_stores = s;
-    pthread_mutex_unlock(&open_mutex);
-    return ISO_OK;
-}
-
-static void delist(iso_store *s)
-{
-    pthread_mutex_lock(&open_mutex);
-    for (iso_store **p = &open_stores; *p; p = &(*p)->next)
-        if (*p == s) {
-            *p = s->next;
-            break;
-        }
-    pthread_mutex_unlock(&open_mutex);
-}
 
 /* ---- the folder ---- */
 
@@ -648,7 +458,7 @@ static iso_status open_folder(iso_store *s, iso_error *err)
     if (s->dir_fd < 0) return iso_fail_errno(err, "cannot open %s", s->dir);
     /* shared by all who have it open; a compaction waits for none and lets none in */
     if (!folder_lock(s, LOCK_SH)) return iso_fail_errno(err, "cannot lock %s", s->dir);
-    return enlist(s, err);
+    return iso_store_enlist(s, err);
 }
 
 /* Who fills or compacts a database has its folder alone: what they have left there is nobody's, now that it is shared. */
@@ -712,7 +522,7 @@ void iso_store_close(iso_store *s)
     if (!s) return;
     /* A child leaves lock.mdb open: closing it would take away the locks of what the child itself has opened (fcntl's: they are in no other file). */
     if (s->env && s->pid == getpid()) mdb_env_close(s->env);
-    delist(s);
+    iso_store_delist(s);
     if (s->data_fd >= 0) close(s->data_fd);
     if (s->dir_fd >= 0) close(s->dir_fd);
     pthread_mutex_destroy(&s->mutex);

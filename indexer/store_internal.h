@@ -62,6 +62,10 @@ int iso_lock_make(const iso_store *s);
 /* Nobody else has the store open from here on: ISO_E_IO where somebody has, or where the file system cannot tell. */
 ISO_CHECK iso_status iso_store_alone(const iso_store *s, iso_error *err);
 
+/* Among the stores that this process has open: ISO_E_ARGUMENT where it has that folder open already. */
+ISO_CHECK iso_status iso_store_enlist(iso_store *s, iso_error *err);
+void iso_store_delist(iso_store *s); /* nothing where it is not among them */
+
 /* A message for an LMDB code (or an errno), with what to do about it. */
 iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *doing);
 
