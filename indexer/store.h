@@ -35,7 +35,6 @@ typedef struct iso_store_info {
     int dim;
     char digest[33];       /* of the model, or of imported vectors: 32 hexadecimal digits */
     char model[256];       /* "model.safetensors" inside the directory, or "" for imported vectors */
-    char *root;            /* folder that paths are relative to, as when the store was opened; owned by the store */
     uint64_t created, updated; /* seconds since 1970 */
 } iso_store_info;
 
@@ -105,7 +104,7 @@ ISO_CHECK iso_status iso_txn_commit(iso_txn *t, iso_error *err); /* frees t in e
 void iso_txn_abort(iso_txn *t);
 
 iso_store_info iso_store_info_get(const iso_txn *t);
-/* The folder that paths are relative to by now: another process may have moved it (iso_store_relocate). Fresh memory. */
+/* The folder that paths are relative to, as of the transaction: another process may have moved it (iso_store_relocate) since the opening. Fresh memory. */
 ISO_CHECK iso_status iso_store_root(const iso_txn *t, char **out, iso_error *err);
 /* What tells a generation of this database from the same one of another, or of this one before a backup was put back: two with the same
  * stamp have the same items. 0: that of no state that this one has come from, or of one that a quarter of a million openings for writing lie behind; of

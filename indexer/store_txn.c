@@ -190,7 +190,7 @@ iso_store_info iso_store_info_get(const iso_txn *t)
 {
     const iso_store *s = t->store;
     iso_store_info info = {.count = t->state.count, .next_id = t->state.next_id, .generation = t->state.generation,
-                           .dim = s->dim, .root = s->root, .created = s->created, .updated = t->state.updated};
+                           .dim = s->dim, .created = s->created, .updated = t->state.updated};
     memcpy(info.digest, s->digest, sizeof info.digest);
     memcpy(info.model, s->model, sizeof info.model);
     return info;

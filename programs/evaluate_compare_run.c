@@ -87,25 +87,26 @@ static iso_status check_database(const char *db, const char *name, const char *d
     iso_store *store = NULL;
     iso_txn *txn = NULL;
     iso_store_info info;
-    char *folder = iso_dataset_image_dir(images), *root = folder ? realpath(folder, NULL) : NULL;
+    char *folder = iso_dataset_image_dir(images), *root = folder ? realpath(folder, NULL) : NULL, *its = NULL;
     if (!folder) status = iso_fail_memory(err);
     if (!status && !root) status = iso_fail_errno(err, "cannot open the folder %s", folder);
     if (!status) status = iso_store_open(db, ISO_STORE_READ, NULL, &store, err);
     if (!status) status = iso_txn_begin(store, false, &txn, err);
+    if (!status) status = iso_store_root(txn, &its, err);
     if (!status) info = iso_store_info_get(txn);
     if (!status && strcmp(info.digest, digest) != 0)
         status = iso_fail(
             err, ISO_E_MISMATCH,
             "%s belongs to another model than %s now is: remove that folder, or give another place with --work DIR", db,
             name);
-    else if (!status && strcmp(info.root, root) != 0)
+    else if (!status && strcmp(its, root) != 0)
         status =
             iso_fail(err, ISO_E_MISMATCH,
                      "%s holds the images of %s, not of %s: remove that folder, or give another place with --work DIR",
-                     db, info.root, root);
+                     db, its, root);
     iso_txn_abort(txn);
     iso_store_close(store);
-    free(folder), free(root);
+    free(folder), free(root), free(its);
     return status;
 }
 

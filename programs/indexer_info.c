@@ -162,13 +162,13 @@ static iso_status vector_index(printer *p, const config *c, iso_store *s, iso_er
     return ISO_OK;
 }
 
-static iso_status print(const config *c, iso_store *s, const iso_store_info *info, iso_error *err)
+static iso_status print(const config *c, iso_store *s, const iso_store_info *info, const char *root, iso_error *err)
 {
     printer p = {.format = !strcmp(c->format, "json") ? 'j' : !strcmp(c->format, "tsv") ? 's' : 't'};
     iso_status status;
     if (p.format == 'j') number(&p, "schema_version", 1);
     path(&p, "db", c->db);
-    path(&p, "images", info->root);
+    path(&p, "images", root);
     number(&p, "items", info->count);
     number(&p, "dim", (uint64_t)info->dim);
     text(&p, "model", info->digest);
@@ -188,13 +188,16 @@ static iso_status run(config *c, iso_error *err)
     iso_store *s = NULL;
     iso_txn *t = NULL;
     iso_store_info info;
+    char *root = NULL;
     iso_status status = iso_indexer_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, ISO_STORE_READ, NULL, &s, err);
     if (!status) status = iso_txn_begin(s, false, &t, err);
+    if (!status) status = iso_store_root(t, &root, err);
     if (!status) info = iso_store_info_get(t);
     iso_txn_abort(t);
-    if (!status) status = print(c, s, &info, err);
+    if (!status) status = print(c, s, &info, root, err);
     iso_store_close(s);
+    free(root);
     return status;
 }
 

@@ -141,7 +141,6 @@ static iso_store_info info_of(void)
     info = iso_store_info_get(t);
     iso_txn_abort(t);
     iso_store_close(s);
-    info.root = NULL;
     return info;
 }
 
