@@ -15,6 +15,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "demo/face.h"
+#include "indexer/dataset.h"
 
 static const char MARK[] = "drawfaces.txt"; /* tells a folder of drawn faces from one that must not be touched */
 static const char IMAGES[] = "img_align_celeba";
@@ -87,7 +88,7 @@ static iso_status fill_mark(FILE *out, const iso_faces_spec *spec, iso_error *er
 /* A fresh folder, or one of drawn faces emptied; its mark is written before the first picture. */
 static iso_status prepare(const char *dir, const char *images, const iso_faces_spec *spec, iso_error *err)
 {
-    static const char *const list[] = {"list_attr_celeba.txt", "list_eval_partition.txt"};
+    static const char *const list[] = {ISO_DATASET_ATTRIBUTES, ISO_DATASET_PARTITION};
     iso_status status = make_folder(dir, err);
     if (status) return status;
     int entries = folder_entries(dir);
@@ -223,8 +224,8 @@ iso_status iso_faces_write(const char *dir, const iso_faces_spec *spec, iso_erro
     if (!images) return iso_fail_memory(err);
     iso_status status = prepare(dir, images, spec, err);
     if (status == ISO_OK) status = draw_pictures(images, spec, err);
-    if (status == ISO_OK) status = write_text(dir, "list_attr_celeba.txt", fill_attributes, spec, err);
-    if (status == ISO_OK) status = write_text(dir, "list_eval_partition.txt", fill_partition, spec, err);
+    if (status == ISO_OK) status = write_text(dir, ISO_DATASET_ATTRIBUTES, fill_attributes, spec, err);
+    if (status == ISO_OK) status = write_text(dir, ISO_DATASET_PARTITION, fill_partition, spec, err);
     free(images);
     return status;
 }

@@ -1,18 +1,14 @@
 #include "eval/sample.h"
 
 #include <inttypes.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "base/progress.h"
 #include "model/philox.h"
 
-#define ATTRIBUTES "list_attr_celeba.txt"
-#define PARTITION "list_eval_partition.txt"
 enum { STREAM_SAMPLE = 0x40002 }; /* beside pullback.c's */
 
 static bool is_file(const char *path)
@@ -62,7 +58,7 @@ done:
 /* Whether the folder has the partition file, or must. */
 static iso_status find_candidates(sampler *p)
 {
-    char *own = iso_path_join(p->spec->dir, PARTITION);
+    char *own = iso_path_join(p->spec->dir, ISO_DATASET_PARTITION);
     iso_partition *partition = NULL;
     if (!own) return iso_fail_memory(p->err);
     iso_status status = ISO_OK;
@@ -71,7 +67,7 @@ static iso_status find_candidates(sampler *p)
         status = iso_partition_read(file, &partition, p->err);
     else if (p->spec->part >= 0)
         status = iso_fail(p->err, ISO_E_ARGUMENT,
-                          "%s has no " PARTITION ", so it has no part %d: give --partition FILE, or leave --split out",
+                          "%s has no " ISO_DATASET_PARTITION ", so it has no part %d: give --partition FILE, or leave --split out",
                           p->spec->dir, p->spec->part);
     p->s->part = p->spec->part < 0 && file ? ISO_PART_VALID : p->spec->part;
     if (!status) status = iso_listing_read(p->image_dir, &p->list, p->err);
@@ -86,42 +82,13 @@ static iso_status find_candidates(sampler *p)
 typedef struct round {
     int64_t first, count; /* of sampler.order */
     uint8_t *pixels;      /* [count, 64, 64, 3] */
-    char **reason;        /* [count] NULL: decoded */
+    iso_decoding *image;  /* [count] */
 } round;
 
 static iso_status decode_round(sampler *p, round *r, iso_progress *progress)
 {
-    int stop = 0; /* 1: out of memory, 2: interrupted */
-    int64_t done = 0;
-#pragma omp parallel for schedule(dynamic, 4) \
-    num_threads(p->spec->threads > 0 ? p->spec->threads : omp_get_max_threads())
-    for (int64_t i = 0; i < r->count; i++) {
-        int seen, why = 0;
-        int64_t now;
-        iso_error err;
-#pragma omp atomic read
-        seen = stop;
-        if (seen) continue;
-        char *path = iso_path_join(p->image_dir, p->list.path[p->order[r->first + i]]);
-        if (iso_interrupted())
-            why = 2;
-        else if (!path)
-            why = 1;
-        else if (iso_image_read(path, r->pixels + i * ISO_PIXELS, NULL, &err)) {
-            r->reason[i] = iso_strndup(err.message, strlen(err.message));
-            if (err.status == ISO_E_MEMORY || !r->reason[i]) why = 1;
-        }
-        free(path);
-        if (why) {
-#pragma omp atomic write
-            stop = why;
-        }
-#pragma omp atomic capture
-        now = ++done;
-        if (omp_get_thread_num() == 0) iso_progress_step(progress, p->s->count + now);
-    }
-    if (stop == 1) return iso_fail_memory(p->err);
-    return stop ? iso_fail(p->err, ISO_E_INTERRUPTED, "interrupted while decoding images") : ISO_OK;
+    for (int64_t i = 0; i < r->count; i++) r->image[i].path = p->list.path[p->order[r->first + i]];
+    return iso_images_decode(p->image_dir, r->count, r->image, r->pixels, p->spec->threads, progress, p->s->count, p->err);
 }
 
 /* Paths move over from the listing, reasons from the round. */
@@ -130,7 +97,7 @@ static iso_status keep_round(sampler *p, round *r, size_t *skips, size_t *reason
     iso_sample *s = p->s;
     for (int64_t i = 0; i < r->count; i++) {
         char **path = &p->list.path[p->order[r->first + i]];
-        if (!r->reason[i]) {
+        if (!r->image[i].reason) {
             memcpy(s->pixels + s->count * ISO_PIXELS, r->pixels + i * ISO_PIXELS, ISO_PIXELS);
             s->path[s->count++] = *path;
         } else {
@@ -139,8 +106,8 @@ static iso_status keep_round(sampler *p, round *r, size_t *skips, size_t *reason
                 !iso_grow(&s->skip_reason, reasons, n, sizeof *s->skip_reason))
                 return iso_fail_memory(p->err);
             s->skip_path[s->skipped] = *path;
-            s->skip_reason[s->skipped++] = r->reason[i];
-            r->reason[i] = NULL;
+            s->skip_reason[s->skipped++] = r->image[i].reason;
+            r->image[i].reason = NULL;
         }
         *path = NULL;
     }
@@ -163,11 +130,11 @@ static iso_status decode(sampler *p)
         round r = {.first = at, .count = missing < left ? missing : left};
         at += r.count;
         r.pixels = iso_calloc((size_t)r.count, ISO_PIXELS);
-        r.reason = iso_calloc((size_t)r.count, sizeof *r.reason);
-        status = r.pixels && r.reason ? decode_round(p, &r, &progress) : iso_fail_memory(p->err);
+        r.image = iso_calloc((size_t)r.count, sizeof *r.image);
+        status = r.pixels && r.image ? decode_round(p, &r, &progress) : iso_fail_memory(p->err);
         if (!status) status = keep_round(p, &r, &skips, &reasons);
-        for (int64_t i = 0; r.reason && i < r.count; i++) free(r.reason[i]);
-        free(r.reason);
+        for (int64_t i = 0; r.image && i < r.count; i++) free(r.image[i].reason);
+        free(r.image);
         free(r.pixels);
     }
     iso_progress_end(&progress);
@@ -246,13 +213,13 @@ static iso_status find_column(const iso_attributes *a, const char *name, int *co
 iso_status iso_sample_groups(const iso_sample *s, const char *dir, const char *file, int names, const char *const *name,
                              int *group, int64_t *unlisted, iso_error *err)
 {
-    char *own = iso_path_join(dir, ATTRIBUTES);
+    char *own = iso_path_join(dir, ISO_DATASET_ATTRIBUTES);
     iso_attributes *a = NULL;
     int *column = iso_calloc((size_t)names, sizeof *column);
     iso_status status = own && column ? ISO_OK : iso_fail_memory(err);
     if (!status && !file && !is_file(own))
         status = iso_fail(err, ISO_E_NOT_FOUND,
-                          "%s has no " ATTRIBUTES
+                          "%s has no " ISO_DATASET_ATTRIBUTES
                           ", so it has no attributes to colour by: leave --attribute out, or give --attributes FILE",
                           dir);
     if (!status) status = iso_attributes_read(file ? file : own, &a, err);

@@ -4,7 +4,6 @@
  * timing shows in the result. */
 #include "indexer/dataset.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,10 +11,7 @@
 #include "base/file.h"
 #include "base/host_memory.h"
 #include "base/memory.h"
-#include "base/progress.h"
 
-#define ATTRIBUTES "list_attr_celeba.txt"
-#define PARTITION "list_eval_partition.txt"
 #define HELD_OUT 20 /* one of so many validates where no partition says which */
 
 /* One listed file on its way into the set. */
@@ -80,7 +76,7 @@ static bool skip(item *it, const char *reason)
     return it->reason != NULL;
 }
 
-bool iso_dataset_is_list(const char *path) { return strcmp(path, ATTRIBUTES) == 0 || strcmp(path, PARTITION) == 0; }
+bool iso_dataset_is_list(const char *path) { return strcmp(path, ISO_DATASET_ATTRIBUTES) == 0 || strcmp(path, ISO_DATASET_PARTITION) == 0; }
 
 /* Takes over the listing's paths, those skipped with their reasons included. */
 static iso_status take_listing(loader *l, iso_listing *list)
@@ -151,49 +147,25 @@ static iso_status assign_rows(loader *l, unsigned parts)
     return l->set->pixels ? ISO_OK : iso_fail_memory(l->err);
 }
 
-/* One image; false ends the loading: out of memory. Touches nothing but its own item and row. */
-static bool decode_one(const loader *l, item *it)
-{
-    iso_error err;
-    iso_image_info info;
-    char *path = iso_path_join(l->set->image_dir, it->path);
-    if (!path) return false;
-    iso_status status = iso_image_read(path, l->set->pixels + it->row * ISO_PIXELS, &info, &err);
-    free(path);
-    if (status == ISO_E_MEMORY) return false;
-    if (status) return skip(it, err.message);
-    it->hash[0] = info.hash[0];
-    it->hash[1] = info.hash[1];
-    return true;
-}
-
 static iso_status decode_all(loader *l, int threads, bool quiet)
 {
     iso_progress progress;
-    int64_t done = 0;
-    int stop = 0; /* 1: out of memory, 2: interrupted */
+    iso_decoding *image = iso_calloc((size_t)l->rows, sizeof *image);
+    if (!image) return iso_fail_memory(l->err);
+    for (size_t i = 0; i < l->count; i++)
+        if (l->items[i].row >= 0) image[l->items[i].row].path = l->items[i].path;
     iso_progress_start(&progress, "decoding", "images", l->rows, quiet);
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads > 0 ? threads : omp_get_max_threads())
-    for (size_t i = 0; i < l->count; i++) {
-        int seen, why = 0;
-        int64_t now;
-#pragma omp atomic read
-        seen = stop;
-        if (seen || l->items[i].row < 0) continue;
-        if (iso_interrupted()) why = 2;
-        else if (!decode_one(l, &l->items[i])) why = 1;
-        if (why) {
-#pragma omp atomic write
-            stop = why;
-        }
-#pragma omp atomic capture
-        now = ++done;
-        if (omp_get_thread_num() == 0) iso_progress_step(&progress, now);
-    }
+    iso_status status = iso_images_decode(l->set->image_dir, l->rows, image, l->set->pixels, threads, &progress, 0, l->err);
     iso_progress_end(&progress);
-    if (stop == 1) return iso_fail_memory(l->err);
-    if (stop == 2) return iso_fail(l->err, ISO_E_INTERRUPTED, "interrupted while decoding images");
-    return ISO_OK;
+    for (item *it = l->items; it < l->items + l->count; it++) {
+        if (it->row < 0) continue;
+        const iso_decoding *d = &image[it->row];
+        memcpy(it->hash, d->hash, sizeof it->hash);
+        it->reason = d->reason;
+        if (it->reason) it->row = -1;
+    }
+    free(image);
+    return status;
 }
 
 static bool same_hash(const item *a, const item *b)
@@ -301,8 +273,8 @@ static iso_status load(loader *l, const char *dir, unsigned parts, int threads, 
     iso_dataset *d = l->set;
     iso_listing list = {0};
     d->image_dir = iso_dataset_image_dir(dir);
-    if (!d->image_dir || !find_text(dir, ATTRIBUTES, &d->attribute_file) ||
-        !find_text(dir, PARTITION, &d->partition_file))
+    if (!d->image_dir || !find_text(dir, ISO_DATASET_ATTRIBUTES, &d->attribute_file) ||
+        !find_text(dir, ISO_DATASET_PARTITION, &d->partition_file))
         return iso_fail_memory(l->err);
     iso_status status = iso_listing_read(d->image_dir, &list, l->err);
     if (!status) status = take_listing(l, &list);

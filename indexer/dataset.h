@@ -6,6 +6,9 @@
 #include <stdbool.h>
 #include "indexer/image.h"
 
+#define ISO_DATASET_ATTRIBUTES "list_attr_celeba.txt"
+#define ISO_DATASET_PARTITION "list_eval_partition.txt"
+
 /* Paths below a folder, sorted by bytes, relative to it: recursive to any depth, symbolic links followed (a link back to
  * a folder it lies in is not entered), names that begin with '.' left out, only regular files. Every file counts: what is
  * no image is found out on decoding. What cannot be read below the folder (a subfolder without permission, a broken link, a pipe)
@@ -30,7 +33,7 @@ typedef enum iso_part { ISO_PART_TRAIN = 0, ISO_PART_VALID = 1, ISO_PART_TEST = 
  *
  * A lookup takes a file's path below the folder of images: first the whole of it is looked for, then its last component. */
 
-/* list_eval_partition.txt: "file part" lines, part 0, 1 or 2. */
+/* ISO_DATASET_PARTITION: "file part" lines, part 0, 1 or 2. */
 typedef struct iso_partition iso_partition;
 ISO_CHECK iso_status iso_partition_read(const char *file, iso_partition **out, iso_error *err);
 void iso_partition_free(iso_partition *p);
@@ -39,7 +42,7 @@ int iso_partition_find(const iso_partition *p, const char *name); /* an iso_part
 int iso_partition_find_near(const iso_partition *p, const char *name, int64_t near);
 int64_t iso_partition_files(const iso_partition *p, int part);    /* how many files it lists in that part */
 
-/* list_attr_celeba.txt: the number of files, the attributes' names, then "file +-1 ..." lines, as many as the first line
+/* ISO_DATASET_ATTRIBUTES: the number of files, the attributes' names, then "file +-1 ..." lines, as many as the first line
  * says. 0 counts as -1. At most ISO_NET_MAX_CHANNELS attributes: pairs of them are counted. */
 typedef struct iso_attributes iso_attributes;
 ISO_CHECK iso_status iso_attributes_read(const char *file, iso_attributes **out, iso_error *err);

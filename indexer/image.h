@@ -15,6 +15,7 @@
 #define ISO_IMAGE_H
 
 #include <sys/stat.h>
+#include "base/progress.h"
 #include "model/preprocess.h"
 
 #define ISO_IMAGE_MAX_FILE (256u << 20) /* bytes; larger files are refused */
@@ -34,7 +35,19 @@ typedef struct iso_image_info {
  * blocks). `info` may be NULL. */
 ISO_CHECK iso_status iso_image_read(const char *path, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err);
 
-/* The same in two steps. A file's bytes: zeroed before the first use, used again by the next read (a large block is given
+/* One of many images, and what came of it. */
+typedef struct iso_decoding {
+    const char *path;   /* below the folder */
+    uint64_t hash[2];   /* out: as in iso_image_info */
+    char *reason;       /* out: why it cannot be used, in fresh memory; NULL: it can */
+} iso_decoding;
+/* Reads and decodes n images of a folder in parallel, on `threads` (0: all), into pixels [n, 64, 64, 3]; one that cannot be used is no failure. image [n]: zeroed
+ * but for the paths. The progress, drawn by the calling thread only, goes on from `before`. ISO_E_INTERRUPTED when iso_interrupted. What it has
+ * noted is the caller's also after a failure. */
+ISO_CHECK iso_status iso_images_decode(const char *folder, int64_t n, iso_decoding *image, uint8_t *pixels, int threads, iso_progress *progress,
+                                       int64_t before, iso_error *err);
+
+/* iso_image_read in two steps. A file's bytes: zeroed before the first use, used again by the next read (a large block is given
  * back first), kept until iso_image_file_free. After a failed read there are none. */
 typedef struct iso_image_file {
     uint8_t *data;

@@ -8,6 +8,7 @@
 #include "base/args.h"
 #include "base/file.h"
 #include "base/progress.h"
+#include "indexer/dataset.h"
 #include "programs/evaluate.h"
 #include "programs/evaluate_compare.h"
 #include "programs/evaluate_print.h"
@@ -83,8 +84,8 @@ static iso_status ask(config *c, iso_comparison *q, iso_error *err)
 {
     if (!c->images) return missing(err, "no data set: give --images DIR");
     if (!c->models) return missing(err, "no models: give --models A,B,...");
-    c->own_attributes = iso_path_join(c->images, "list_attr_celeba.txt");
-    c->own_partition = iso_path_join(c->images, "list_eval_partition.txt");
+    c->own_attributes = iso_path_join(c->images, ISO_DATASET_ATTRIBUTES);
+    c->own_partition = iso_path_join(c->images, ISO_DATASET_PARTITION);
     if (!c->own_attributes || !c->own_partition) return iso_fail_memory(err);
     *q = (iso_comparison){.program = program,
                           .images = c->images,

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "eval/evaluate.h"
+#include "indexer/dataset.h"
 #include "programs/evaluate.h"
 #include "programs/evaluate_print.h"
 
@@ -68,8 +69,8 @@ static iso_status usage(iso_error *err, const char *what) { return iso_fail(err,
 static iso_status find_files(config *c, iso_error *err)
 {
     if (c->images) {
-        c->own_attributes = iso_path_join(c->images, "list_attr_celeba.txt");
-        c->own_partition = iso_path_join(c->images, "list_eval_partition.txt");
+        c->own_attributes = iso_path_join(c->images, ISO_DATASET_ATTRIBUTES);
+        c->own_partition = iso_path_join(c->images, ISO_DATASET_PARTITION);
         if (!c->own_attributes || !c->own_partition) return iso_fail_memory(err);
         if (!c->attributes) c->attributes = c->own_attributes;
         if (!c->partition) c->partition = c->own_partition;

@@ -22,10 +22,10 @@ static void list_skipped(iso_training *t)
 
 iso_status iso_training_attributes(iso_training *t, const char *dir, const char *file, iso_error *err)
 {
-    t->attribute_file = file ? iso_strndup(file, strlen(file)) : iso_path_join(dir, "list_attr_celeba.txt");
+    t->attribute_file = file ? iso_strndup(file, strlen(file)) : iso_path_join(dir, ISO_DATASET_ATTRIBUTES);
     if (!t->attribute_file) return iso_fail_memory(err);
     if (!file && access(t->attribute_file, F_OK) != 0)
-        return iso_fail(err, ISO_E_ARGUMENT, "%s has no list_attr_celeba.txt, and --method supervised learns attributes: name the "
+        return iso_fail(err, ISO_E_ARGUMENT, "%s has no " ISO_DATASET_ATTRIBUTES ", and --method supervised learns attributes: name the "
                         "file that lists them with --attributes FILE", dir);
     return iso_attributes_read(t->attribute_file, &t->attributes, err);
 }
