@@ -162,7 +162,8 @@ iso_status iso_sums_check(iso_txn *t, const char **fault, iso_error *err);
  * Faults are told to `say`; the first ends the walk of its tree. */
 typedef void iso_say(void *ctx, const char *line);
 iso_status iso_pages_head(int fd, const char *dir, iso_error *err); /* both header pages alone */
-/* Whether LMDB has begun the file and nothing was ever committed to it; whole: LMDB has written both header pages, and goes on with them. */
+/* Whether LMDB has begun the file (of which a power cut may have left zeros) and nothing was ever committed to it; whole: LMDB has written both header
+ * pages, and goes on with them. */
 iso_status iso_pages_begun(int fd, const char *dir, bool *begun, bool *whole, iso_error *err);
 iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, iso_say *say, void *ctx, int64_t *faults, iso_error *err);
 /* Wishes that LMDB's map, where `data` of a leaf lies, be read from the disk in large pages: for who reads all of it. */

@@ -18,7 +18,7 @@
 #include "base/memory.h"
 #include "indexer/store_page.h"
 
-enum { META_SIZE = 136, KEY_MAX = 511, AHEAD = 64, NEAR = 16, NO_SUBDIR = 0x4000 };
+enum { META_SIZE = 136, KEY_MAX = 511, AHEAD = 64, NEAR = 16, NO_SUBDIR = 0x4000, PAGE_MOST = 65536 };
 #define LMDB_MAGIC 0xBEEFC0DEu
 #define NO_PAGE UINT64_MAX
 
@@ -75,7 +75,7 @@ static bool head_parse(const uint8_t *p, head *h)
     h->main = tree_at(m + 24 + DB_SIZE);
     h->last = iso_get_u64(m + 24 + 2 * DB_SIZE);
     h->txnid = iso_get_u64(m + 32 + 2 * DB_SIZE);
-    return h->psize >= 512 && h->psize <= 65536 && (h->psize & (h->psize - 1)) == 0 && h->last >= 1
+    return h->psize >= 512 && h->psize <= PAGE_MOST && (h->psize & (h->psize - 1)) == 0 && h->last >= 1
         && (h->free.flags & ~(uint32_t)NO_SUBDIR) == INTEGER_KEYS;
 }
 
@@ -148,6 +148,23 @@ static bool head_is_first(const uint8_t *p, size_t bytes, head *h)
     return head_parse(p, h) && h->txnid == 0 && h->last == 1 && h->main.root == NO_PAGE && h->free.root == NO_PAGE;
 }
 
+static iso_status zeros_only(int fd, const char *dir, uint64_t from, uint64_t to, bool *out, iso_error *err)
+{
+    uint8_t buf[4096];
+    *out = false;
+    while (from < to) {
+        ssize_t n = read_at(fd, buf, to - from < sizeof buf ? (size_t)(to - from) : sizeof buf, from);
+        if (n < 0) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
+        if (n == 0) return ISO_OK; /* cut off meanwhile */
+        for (ssize_t i = 0; i < n; i++)
+            if (buf[i]) return ISO_OK;
+        from += (uint64_t)n;
+    }
+    *out = true;
+    return ISO_OK;
+}
+
+/* LMDB writes both header pages without a sync: after a power cut the file may have their length, and zeros instead of both, or of the second. */
 iso_status iso_pages_begun(int fd, const char *dir, bool *begun, bool *whole, iso_error *err)
 {
     uint8_t buf[PAGE_HEADER + META_SIZE];
@@ -155,14 +172,18 @@ iso_status iso_pages_begun(int fd, const char *dir, bool *begun, bool *whole, is
     head h = {0};
     *begun = *whole = false;
     if (fstat(fd, &st)) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
+    const uint64_t size = (uint64_t)st.st_size;
     for (int i = 0; i < 2; i++) {
         ssize_t n = read_at(fd, buf, sizeof buf, (uint64_t)i * h.psize);
         if (n < 0) return iso_fail_errno(err, "cannot read %s/data.mdb", dir);
         if (i && n > 0 && buf[0] == 1) buf[0] = 0; /* its number */
-        if (!head_is_first(buf, (size_t)n, &h)) return ISO_OK;
+        if (!head_is_first(buf, (size_t)n, &h)) {
+            const bool lost = i ? size == 2 * (uint64_t)h.psize : size <= 2 * PAGE_MOST;
+            return lost ? zeros_only(fd, dir, i ? h.psize : 0, size, begun, err) : ISO_OK;
+        }
         if (n < (ssize_t)sizeof buf) break;
     }
-    *whole = h.psize && st.st_size >= 2 * (off_t)h.psize;
+    *whole = h.psize && size >= 2 * (uint64_t)h.psize;
     *begun = true;
     return ISO_OK;
 }
@@ -323,7 +344,7 @@ static inline uint64_t node_size(const uint8_t *node, bool leaf)
  * Records that were appended lie each before the last one. */
 static bool nodes_apart(const uint8_t *p, uint32_t psize, uint32_t nodes, bool leaf)
 {
-    uint8_t taken[65536 / 2 / 8]; /* a bit for every two bytes */
+    uint8_t taken[PAGE_MOST / 2 / 8]; /* a bit for every two bytes */
     uint32_t falling = 0;
     for (uint32_t end = psize; falling < nodes; falling++) {
         uint32_t at = get_u16(p + PAGE_HEADER + 2 * falling);

@@ -324,14 +324,35 @@ indexer export --db "$work/i.db" --vectors "$work/v2.npy" --paths "$work/p2.txt"
 expect 'export again' 0
 cmp "$work/v.npy" "$work/v2.npy" || failed=1
 same "$(tr '\0' '\n' <"$work/p2.txt")" "$(<"$work/p.txt")" 'paths ended by NUL'
-for size in 0 100; do # begun by runs that were killed, or found the disk full
+page=$(getconf PAGESIZE) none='\377\377\377\377\377\377\377\377'
+first_page() { # as LMDB begins with it: trees without a root, last page 1, no transaction
+    head -c 80 "$db/data.mdb"
+    printf "$none"
+    head -c 40 /dev/zero
+    printf "$none\1"
+    head -c $((page - 137)) /dev/zero
+}
+zeros() { head -c "$1" /dev/zero; }
+# begun by runs that were killed, or found the disk full, or ended with the power, which leaves zeros where pages were not synced
+for left in 'head -c 0 "$db/data.mdb"' 'head -c 100 "$db/data.mdb"' 'first_page' 'zeros 100' 'zeros $((2 * page))' 'zeros 131072' 'first_page; zeros $page'; do
     mkdir "$work/begun.db"
-    head -c $size "$db/data.mdb" >"$work/begun.db/data.mdb"
+    eval "$left" >"$work/begun.db/data.mdb"
     indexer encode --images "$work/moved" --db "$work/begun.db"
     expect 'no model for a database that was only begun' 2
     has "$said" 'was never completed' 'no model for a database that was only begun'
     indexer encode --images "$work/moved" --model "$work/model" --db "$work/begun.db" --relocate
-    expect 'a database that was only begun' 0
+    expect "a database that was only begun: $left" 0
+    rm -r "$work/begun.db"
+done
+# what may have held something is damaged
+for left in 'zeros 131073' 'zeros 131071; printf x' 'first_page; zeros $((page - 1)); printf x' 'first_page; zeros $((page - 1))' 'first_page; zeros $((page + 1))' \
+    'zeros $((2 * page)); echo >"$work/begun.db/index.faiss"'; do
+    mkdir "$work/begun.db"
+    eval "$left" >"$work/begun.db/data.mdb"
+    cp "$work/begun.db/data.mdb" "$work/left"
+    indexer encode --images "$work/moved" --model "$work/model" --db "$work/begun.db" --relocate
+    expect "a damaged database: $left" 1
+    cmp "$work/left" "$work/begun.db/data.mdb" || failed=1
     rm -r "$work/begun.db"
 done
 indexer import --vectors "$work/v.npy" --paths "$work/other" --db "$work/i2.db"
