@@ -75,9 +75,8 @@ ISO_CHECK iso_status iso_protocol_sums(const iso_protocol *p, int first, int set
 ISO_CHECK iso_status iso_protocol_rank(const iso_protocol *p, const iso_scorer *scorer, int m, const iso_asked *asked, int top, int *hits,
                                        iso_error *err);
 
-/* The part of ranking that is not exact, as this processor does it best. For tests: the kernel of that name for protocols created from now on,
- * "avx512vnni", "avx512", "avx2" or "portable" (NULL: the best). False, and no change, where the processor cannot run it. */
-bool iso_rank_kernel_use(const char *name);
+/* The part of ranking that is not exact, by the best kernel that may be used here (base/isa.h). Its name, for tests. */
+const char *iso_rank_kernel_name(void);
 /* Test vectors of length 1 for it. NULL: out of memory. */
 typedef struct iso_rank_panels iso_rank_panels;
 iso_rank_panels *iso_rank_panels_create(int dim, int64_t t, const float *const *test, const double *inverse);

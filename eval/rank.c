@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/clones.h"
+#include "base/isa.h"
 #include "base/memory.h"
 #include "eval/protocol.h"
 
@@ -129,25 +130,17 @@ static const kernel avx2 = {"avx2", false, multiply_avx2, above_avx2}, avx512 = 
                     vnni = {"avx512vnni", true, multiply_vnni, above_avx512};
 #endif
 
-static const kernel *wanted; /* a test's choice */
-
-static const kernel *named(const char *name)
+static const kernel *best_kernel(void)
 {
 #ifdef __x86_64__
-    __builtin_cpu_init();
-    if ((!name || !strcmp(name, vnni.name)) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vnni")) return &vnni;
-    if ((!name || !strcmp(name, avx512.name)) && __builtin_cpu_supports("avx512f")) return &avx512;
-    if ((!name || !strcmp(name, avx2.name)) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
+    if (iso_isa_has(ISO_ISA_AVX512VNNI)) return &vnni;
+    if (iso_isa_has(ISO_ISA_AVX512F)) return &avx512;
+    if (iso_isa_has(ISO_ISA_AVX2)) return &avx2;
 #endif
-    return !name || !strcmp(name, portable.name) ? &portable : NULL;
+    return &portable;
 }
 
-bool iso_rank_kernel_use(const char *name)
-{
-    const kernel *k = named(name);
-    if (k) wanted = name ? k : NULL;
-    return k != NULL;
-}
+const char *iso_rank_kernel_name(void) { return best_kernel()->name; }
 
 enum { PART = 64 }; /* numbers that are made words at once; even */
 
@@ -193,7 +186,7 @@ iso_rank_panels *iso_rank_panels_create(int dim, int64_t t, const float *const *
 {
     iso_rank_panels *p = iso_calloc(1, sizeof *p);
     if (!p) return NULL;
-    p->kernel = wanted ? wanted : named(NULL);
+    p->kernel = best_kernel();
     p->depth = p->kernel->halves ? (size_t)(dim + 1) / 2 : (size_t)dim;
     const int64_t panels = (t + PANEL - 1) / PANEL;
     const size_t size = p->depth * PANEL * sizeof(float), bytes = (size_t)panels < SIZE_MAX / size ? (size_t)panels * size : 0;

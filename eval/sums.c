@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/clones.h"
+#include "base/isa.h"
 #include "base/memory.h"
 #include "eval/protocol.h"
 
@@ -339,17 +340,15 @@ ISO_CLONES static void add_block(const adding *a, const slice *c, int64_t block)
 
 #ifdef __x86_64__
 __attribute__((target("avx512f"))) static void add_block_wide(const adding *a, const slice *c, int64_t block) { add_groups(a, c, block, SLICE_MAX, true); }
-static bool is_wide(void) { return __builtin_cpu_supports("avx512f"); }
 #else
 #define add_block_wide add_block
-static bool is_wide(void) { return false; }
 #endif
 
 /* All images for the slices at hand. */
 static void add_all(adding *a)
 {
     const int64_t n = a->plan->p->n;
-    const bool wide = is_wide();
+    const bool wide = iso_isa_has(ISO_ISA_AVX512F);
 #pragma omp parallel
     for (int64_t block = 0; block < a->plan->blocks; block++) {
         const int64_t end = n < (block + 1) * BLOCK ? n : (block + 1) * BLOCK;

@@ -159,15 +159,10 @@ static void add_portable(iso_sums *s, bool minus, int n)
     multiply(s, minus, n);
 }
 
-/* The fastest arithmetic that this processor has; ISO_CPU asks for less. */
+/* The fastest arithmetic that may be used here. */
 static void choose(iso_sums *s)
 {
-    static const char *const names[] = {"portable", "avx2", "avx512"};
-    const char *asked = getenv("ISO_CPU");
-    int most = 3;
-    for (int i = 0; asked && i < 3; i++)
-        if (!strcmp(asked, names[i])) most = i;
-    if ((most >= 3 && iso_sums_amx(s)) || (most >= 2 && iso_sums_avx512(s)) || (most >= 1 && iso_sums_avx2(s))) return;
+    if (iso_sums_amx(s) || iso_sums_avx512(s) || iso_sums_avx2(s)) return;
     s->by = (iso_sums_arithmetic){BLOCK, round_portable, add_portable, NULL};
 }
 

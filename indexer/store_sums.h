@@ -1,9 +1,10 @@
-/* store_sums.h: what store_moments.c and its faster arithmetic share; nothing else includes it. */
+/* store_sums.h: what store_moments.c and its faster arithmetic share; nothing else includes it but a test. */
 #ifndef ISO_STORE_SUMS_H
 #define ISO_STORE_SUMS_H
 
 #include <math.h>
 
+#include "base/isa.h"
 #include "indexer/store_internal.h"
 
 enum {
@@ -57,7 +58,7 @@ static inline double iso_sums_norm(const double square[ISO_SUMS_LANES])
                 ((square[2] + square[6]) + (square[3] + square[7])));
 }
 
-/* store_sums_amx.c, with the tile unit's products of bytes, and store_sums_avx*.c. False: not on this processor, not for that
+/* store_sums_amx.c, with the tile unit's products of bytes, and store_sums_avx*.c. False: not here (base/isa.h), not for that
  * length, or no memory; nothing is set then. Else sets by and work. */
 bool iso_sums_amx(iso_sums *s);
 bool iso_sums_avx512(iso_sums *s);

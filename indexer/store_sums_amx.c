@@ -6,13 +6,10 @@
 #include "indexer/store_sums.h"
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <float.h>
 #include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "model/cpu/gemm_amx.h"
 
 enum {
     TILE = 16,  /* rows of a tile, and 32-bit columns */
@@ -297,18 +294,9 @@ static void add(iso_sums *s, bool minus, int n)
     m->minus = minus;
 }
 
-static bool usable(void)
-{
-    enum { INT8 = 1 << 25 };
-    unsigned a, b, c, d = 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & INT8) && iso_amx_usable() &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
-}
-
 bool iso_sums_amx(iso_sums *s)
 {
-    if (s->dim > DIM_MAX || !usable()) return false;
+    if (s->dim > DIM_MAX || !iso_isa_has(ISO_ISA_AMX)) return false;
     amx m = {.width = (s->dim + TILE - 1) / TILE * TILE};
     m.tiles = (DIGITS * m.width / TILE + 1) / 2 * 2;
     size_t tiles = 2 * DEPTHS + 4 * pairs_of(&m);

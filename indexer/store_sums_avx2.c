@@ -23,7 +23,7 @@ enum { LANES = 4, COLUMNS = 3 };
 
 bool iso_sums_avx2(iso_sums *s)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && arithmetic(s);
+    return iso_isa_has(ISO_ISA_AVX2) && arithmetic(s);
 }
 #else
 bool iso_sums_avx2(iso_sums *s) { return (void)s, false; }

@@ -23,7 +23,7 @@ enum { LANES = 8, COLUMNS = 2 };
 
 bool iso_sums_avx512(iso_sums *s)
 {
-    return __builtin_cpu_supports("avx512f") && arithmetic(s);
+    return iso_isa_has(ISO_ISA_AVX512F) && arithmetic(s);
 }
 #else
 bool iso_sums_avx512(iso_sums *s) { return (void)s, false; }

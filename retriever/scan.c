@@ -5,10 +5,8 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-#if ISO_SCAN_X86
-#include <cpuid.h>
-#endif
 
+#include "base/isa.h"
 #include "base/memory.h"
 
 enum {
@@ -113,34 +111,11 @@ const iso_scan_kernels iso_scan_portable = {
 
 /* ---- the choice ---- */
 
-iso_scan_isa iso_scan_isa_best(void)
-{
-#if ISO_SCAN_X86
-    unsigned a, b, c, d; /* not every compiler's __builtin_cpu_supports knows f16c */
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C)) return ISO_SCAN_PORTABLE;
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return ISO_SCAN_PORTABLE;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        return ISO_SCAN_AVX512;
-    return ISO_SCAN_AVX2;
-#else
-    return ISO_SCAN_PORTABLE;
-#endif
-}
-
-static iso_scan_isa most_allowed = ISO_SCAN_AVX512;
-
-void iso_scan_isa_limit(iso_scan_isa most) { most_allowed = most; }
-
 static const iso_scan_kernels *kernels(void)
 {
-    static _Atomic int known = -1; /* asking a virtual processor what it can takes longer than a small scan */
-    int best = known;
-    if (best < 0) known = best = (int)iso_scan_isa_best();
-    iso_scan_isa isa = (iso_scan_isa)best;
-    if (isa > most_allowed) isa = most_allowed;
 #if ISO_SCAN_X86
-    if (isa == ISO_SCAN_AVX512) return __builtin_cpu_is("amd") ? &iso_scan_avx512_amd : &iso_scan_avx512;
-    if (isa == ISO_SCAN_AVX2) return &iso_scan_avx2;
+    if (iso_isa_has(ISO_ISA_AVX512)) return __builtin_cpu_is("amd") ? &iso_scan_avx512_amd : &iso_scan_avx512;
+    if (iso_isa_has(ISO_ISA_AVX2)) return &iso_scan_avx2;
 #endif
     return &iso_scan_portable;
 }

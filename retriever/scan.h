@@ -72,12 +72,4 @@ ISO_CHECK iso_status iso_scan_best(const iso_scan_query *q, const void *rows, in
 void iso_half_store(int64_t n, const float *x, uint16_t *out);
 void iso_half_load(int64_t n, const uint16_t *x, float *out);
 
-/* ---- for tests ---- */
-
-typedef enum iso_scan_isa { ISO_SCAN_PORTABLE, ISO_SCAN_AVX2, ISO_SCAN_AVX512 } iso_scan_isa;
-/* The best that this processor runs. */
-iso_scan_isa iso_scan_isa_best(void);
-/* Uses no more than `most` from here on, in all threads; not while a scan runs. */
-void iso_scan_isa_limit(iso_scan_isa most);
-
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clones.h"
+#include "base/isa.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -22,35 +23,6 @@ enum {
 static size_t padded(int dim) { return ((size_t)dim + 63) / 64 * 64; }
 
 size_t iso_ivf_query_room(int dim) { return padded(dim) * (sizeof(float) + 2); }
-
-/* How bytes are multiplied: one code by the high and the low part of its weight, in exact integers. */
-typedef enum way { AS_FLOATS, AVX2, VNNI } way;
-
-static way best_way(void)
-{
-#if X86
-    const iso_scan_isa best = iso_scan_isa_best();
-    if (best == ISO_SCAN_AVX512 && __builtin_cpu_supports("avx512vnni")) return VNNI;
-    if (best >= ISO_SCAN_AVX2) return AVX2;
-#endif
-    return AS_FLOATS;
-}
-
-static _Atomic int chosen = -1; /* asking a virtual processor takes long */
-
-static way way_of_bytes(void)
-{
-    if (chosen < 0) chosen = (int)best_way();
-    return (way)chosen;
-}
-
-bool iso_ivf_bytes_use(const char *name)
-{
-    const way best = best_way(), asked = !name ? best : strcmp(name, "vnni") == 0 ? VNNI : strcmp(name, "avx2") == 0 ? AVX2 : AS_FLOATS;
-    if (asked > best) return false;
-    chosen = (int)asked;
-    return true;
-}
 
 ISO_CLONES static float largest(int dim, const float *x)
 {
@@ -73,7 +45,7 @@ ISO_CLONES static void split(int dim, const float *weight, float scale, int8_t *
 iso_ivf_query iso_ivf_query_make(int dim, const float *w, const float *low, const float *step, void *room)
 {
     iso_ivf_query q = {.plain = iso_scan_query_u8(dim, w, low, step, room)};
-    if (way_of_bytes() == AS_FLOATS || dim > MOST_DIM) return q;
+    if (!iso_isa_has(ISO_ISA_AVX2) || dim > MOST_DIM) return q;
     for (int j = 0; j < dim; j++)
         if (!isfinite(q.plain.weight[j])) return q;
     const float most = largest(dim, q.plain.weight);
@@ -299,7 +271,7 @@ void iso_ivf_scores(const iso_ivf_query *q, float times, float bias, const uint8
         iso_ivf_query own = *q;
         own.scale *= times;
         bias += times * q->plain.bias;
-        if (way_of_bytes() == VNNI) scores_vnni(&own, bias, rows, n, scores, next);
+        if (iso_isa_has(ISO_ISA_AVX512VNNI)) scores_vnni(&own, bias, rows, n, scores, next);
         else scores_avx2(&own, bias, rows, n, scores, next);
         return;
     }
@@ -312,7 +284,7 @@ void iso_ivf_scores(const iso_ivf_query *q, float times, float bias, const uint8
 uint8_t *iso_ivf_pack(const uint8_t *rows, int64_t n, int dim)
 {
     const size_t steps = ((size_t)dim + 3) / 4, groups = ((size_t)n + GROUP - 1) / GROUP;
-    if (way_of_bytes() == AS_FLOATS || dim > MOST_DIM || n < 1) return NULL;
+    if (!iso_isa_has(ISO_ISA_AVX2) || dim > MOST_DIM || n < 1) return NULL;
     uint8_t *packed = aligned_alloc(64, groups * steps * 64);
     if (!packed) return NULL;
     memset(packed, 0, groups * steps * 64);
@@ -327,7 +299,7 @@ void iso_ivf_scores_packed(const iso_ivf_query *q, const uint8_t *packed, const 
 {
 #if X86
     if (q->high && packed) {
-        if (way_of_bytes() == VNNI) scores_packed(q, packed, n, scores);
+        if (iso_isa_has(ISO_ISA_AVX512VNNI)) scores_packed(q, packed, n, scores);
         else scores_packed_avx2(q, packed, n, scores);
         return;
     }

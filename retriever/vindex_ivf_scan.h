@@ -28,8 +28,4 @@ uint8_t *iso_ivf_pack(const uint8_t *rows, int64_t n, int dim);
 void iso_ivf_scores_packed(const iso_ivf_query *q, const uint8_t *packed, const uint8_t *rows, int64_t n,
                            float *scores);
 
-/* For tests: queries are made and rows packed for "vnni", "avx2" or "floats" from here on (NULL: the best). False, and no change, where
- * the processor has less. */
-bool iso_ivf_bytes_use(const char *name);
-
 #endif

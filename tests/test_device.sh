@@ -31,6 +31,9 @@ for wish in portable ''; do
     same "$said" '' "ISO_CPU=$wish"
 done
 
+# Kernels know from base/isa.c alone what they may use, so that all heed ISO_CPU.
+same "$(cd "$(dirname "$0")/.." && grep -rlE '__builtin_cpu_supports|__get_cpuid|arch_prctl|"ISO_CPU"' base model indexer retriever eval)" base/isa.c 'who asks the processor'
+
 # A processor of before AVX2: the program either runs or says why not. Never an illegal instruction (exit code 132).
 if command -v qemu-x86_64 >/dev/null && [[ $(uname -m) == x86_64 ]] && ! grep -qa __asan_init "$bin/retrieve"; then
     for program in retrieve indexer golden drawfaces; do

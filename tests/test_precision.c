@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/isa.h"
 #include "base/memory.h"
 #include "eval/evaluate.h"
 #include "eval/protocol.h"
@@ -568,14 +569,14 @@ static int exact_by_every_kernel(const data *d)
 {
     int tried = 0;
     for (int k = 0; k < KERNELS; k++) {
-        if (!iso_rank_kernel_use(kernel_name[k])) continue;
+        if (!iso_isa_use(kernel_name[k])) continue;
         iso_precision *p;
         OK(run(d, &p));
         assert_int_equal(differences(d, p), 0);
         iso_precision_free(p);
         tried++;
     }
-    assert_true(iso_rank_kernel_use(NULL));
+    assert_true(iso_isa_use(NULL));
     return tried;
 }
 
@@ -604,7 +605,7 @@ static void kernels_agree(void **unused)
             if (i >= 900 && i < 950) d.test[i * d.dim + j] = d.test[j] * (1 + (float)(uniform() - 0.5) * 1e-6f);
         }
     const int tried = exact_by_every_kernel(&d);
-    assert_true(tried >= 1 && !iso_rank_kernel_use("none"));
+    assert_true(tried >= 1 && !iso_isa_use("none"));
     printf("%d kernels\n", tried);
     drop(&d);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/isa.h"
 #include "model/cpu/cpu.h"
 #include "model/cpu/elementwise.h"
 #include "model/cpu/gemm.h"
@@ -203,11 +204,11 @@ static void test_products(void **state)
     static const char *const names[] = {"portable", "avx2", "avx512", "amx"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         int prepared = 0;
-        if (!iso_gemm_isa_use(names[i])) continue;
+        if (!iso_isa_use(names[i])) continue;
         for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) prepared += one_case(&cases[c], (uint32_t)c);
         assert_int_equal(prepared > 5, !iso_gemm_isa_get()->tiles);
     }
-    assert_true(iso_gemm_isa_use(NULL));
+    assert_true(iso_isa_use(NULL));
 }
 
 /* Several ops in one pass give what they give one after the other. */

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "base/isa.h"
 #include "model/cpu/cpu.h"
 #include "model/cpu/conv.h"
 #include "model/cpu/gemm.h"
@@ -46,7 +47,7 @@ static void test_random_expressions(void **state)
     iso_backend cut = *iso_backend_cpu(), plain = cut;
     cut.slicing = &small;
     plain.slicing = NULL;
-    assert_true(iso_gemm_isa_use("avx2") || iso_gemm_isa_use("portable")); /* one without the tile unit */
+    assert_true(iso_isa_use("avx2") || iso_isa_use("portable")); /* one without the tile unit */
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
         for (uint32_t number = 0; number < 8; number++) {
             const bool sums = number % 2 != 0, frozen = number % 4 >= 2;
@@ -68,7 +69,7 @@ static void test_random_expressions(void **state)
             release(&without);
             release(&exact);
         }
-    assert_true(iso_gemm_isa_use(NULL));
+    assert_true(iso_isa_use(NULL));
 }
 
 /* A gradient through a layer and the gradient of its weights, from the same x: y = conv(x), w' = conv_w(x, t), with x and t results of other steps. */
@@ -95,7 +96,7 @@ static void test_along(void **state)
     iso_backend cut = *iso_backend_cpu(), each = cut;
     cut.slicing = &small;
     each.slicing = &alone;
-    assert_true(iso_gemm_isa_use("avx2") || iso_gemm_isa_use("portable"));
+    assert_true(iso_isa_use("avx2") || iso_isa_use("portable"));
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
         for (per_slice = 1; per_slice <= 3; per_slice++) {
             outcome first = run_gradients(&cut, &layers[i], 1), without = run_gradients(&each, &layers[i], 1), exact = run_gradients(iso_backend_reference(), &layers[i], 1);
@@ -112,7 +113,7 @@ static void test_along(void **state)
             release(&without);
             release(&exact);
         }
-    assert_true(iso_gemm_isa_use(NULL));
+    assert_true(iso_isa_use(NULL));
 }
 
 /* A large layer is cut by the backend itself, into slices that leave threads enough, whatever their number; a small one is not. */
@@ -120,7 +121,7 @@ static void test_large_layers(void **state)
 {
     (void)state;
     const layer large = {64, 64, 64, 8, 16, 4, 2, 1}, small = {64, 8, 8, 8, 16, 4, 2, 1};
-    assert_true(iso_gemm_isa_use("avx2") || iso_gemm_isa_use("portable"));
+    assert_true(iso_isa_use("avx2") || iso_isa_use("portable"));
     iso_call c = {.attr.i = {2, 1}, .in = {{NULL, x_shape(&large)}, {NULL, w_shape(&large)}}, .out.shape = y_shape(&large)};
     const int64_t images = iso_backend_cpu()->slicing->images(ISO_OP_CONV, &c);
     assert_true(images >= 1 && images <= large.b / 8);
@@ -128,7 +129,7 @@ static void test_large_layers(void **state)
     c.in[0].shape = x_shape(&small);
     c.out.shape = y_shape(&small);
     assert_int_equal(iso_backend_cpu()->slicing->images(ISO_OP_CONV, &c), 0);
-    assert_true(iso_gemm_isa_use(NULL));
+    assert_true(iso_isa_use(NULL));
 }
 
 /* The comparisons see one wrong number. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/isa.h"
 #include "base/memory.h"
 #include "retriever/vindex_ivf.h"
 #include "retriever/vindex_ivf_pool.h"
@@ -429,7 +430,7 @@ static void test_forged_payload(void **state)
 }
 
 /* With every way of multiplying bytes that this processor has. */
-static const char *const byte_ways[] = {"floats", "avx2", "vnni"};
+static const char *const byte_ways[] = {"portable", "avx2", "avx512vnni"};
 
 static void scores_of_codes(void)
 {
@@ -475,8 +476,8 @@ static void test_scores_of_codes(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof byte_ways / sizeof *byte_ways; i++)
-        if (iso_ivf_bytes_use(byte_ways[i])) scores_of_codes();
-    assert_true(iso_ivf_bytes_use(NULL));
+        if (iso_isa_use(byte_ways[i])) scores_of_codes();
+    assert_true(iso_isa_use(NULL));
 }
 
 /* Beside each other the rows score what they do one behind the other. */
@@ -520,8 +521,8 @@ static void test_packed_codes(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof byte_ways / sizeof *byte_ways; i++)
-        if (iso_ivf_bytes_use(byte_ways[i])) packed_codes();
-    assert_true(iso_ivf_bytes_use(NULL));
+        if (iso_isa_use(byte_ways[i])) packed_codes();
+    assert_true(iso_isa_use(NULL));
 }
 
 /* Sorted or a heap, a pool keeps what iso_best does: ties, scores below zero, those that are no numbers. */

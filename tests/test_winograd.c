@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/isa.h"
 #include "model/cpu/gemm.h"
 #include "model/cpu/winograd.h"
 #include "tests/check.h"
@@ -143,10 +144,10 @@ static void by_all_kernels(const layer *layers, size_t count, bool must_pass)
 {
     static const char *const names[] = {"portable", "avx2", "avx512"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (!iso_gemm_isa_use(names[i])) continue;
+        if (!iso_isa_use(names[i])) continue;
         for (size_t k = 0; k < count; k++) all_three(&layers[k], must_pass);
     }
-    assert_true(iso_gemm_isa_use(NULL));
+    assert_true(iso_isa_use(NULL));
 }
 
 static void test_layers(void **unused)
@@ -224,10 +225,10 @@ static void test_along(void **unused)
     static const layer layers[] = {{4, 64, 64, 16, 32, 2, 1, 0}, {8, 32, 32, 32, 64, 2, 1, 0}, {1, 4, 4, 8, 8, 2, 1, 0}, {3, 20, 12, 24, 40, 2, 1, 0},
                                    {2, 18, 30, 40, 8, 2, 1, 0},  {7, 13, 17, 8, 72, 2, 0, 0}, {4, 30, 30, 16, 32, 2, 0, 5}, {9, 13, 13, 24, 40, 2, 0, 5}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (!iso_gemm_isa_use(names[i])) continue;
+        if (!iso_isa_use(names[i])) continue;
         for (size_t k = 0; k < sizeof layers / sizeof *layers; k++) check_along(&layers[k]);
     }
-    assert_true(iso_gemm_isa_use(NULL));
+    assert_true(iso_isa_use(NULL));
 }
 
 /* What is none of these convolutions is left to others. */
@@ -248,14 +249,14 @@ static void test_refused(void **unused)
 static void test_wrong_is_seen(void **unused)
 {
     (void)unused;
-    assert_true(iso_gemm_isa_use("portable"));
+    assert_true(iso_isa_use("portable"));
     problem p = make(ISO_OP_CONV, shape4(1, 8, 8, 8), shape4(8, 4, 4, 8), shape4(1, 4, 4, 8), (iso_attr){.i = {2, 1}});
     run(&p, 1);
     assert_true(error_of(&p) <= 4e-6);
     ((float *)p.real.out.data)[17] += 1e-3f;
     assert_false(error_of(&p) <= 4e-6);
     release(&p);
-    assert_true(iso_gemm_isa_use(NULL));
+    assert_true(iso_isa_use(NULL));
 }
 
 int main(void)

@@ -2,8 +2,9 @@
 
 #include <math.h>
 #include <omp.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "base/isa.h"
 #include "model/cpu/cpu.h"
 #include "model/cpu/gemm_amx.h"
 
@@ -135,38 +136,14 @@ int iso_gemm_find_depth(const void *operand, int64_t i0, int ni, int64_t k0, int
 
 /* --- the processor */
 
-static bool can_run(const iso_gemm_isa *isa)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (isa == &iso_gemm_amx) return iso_amx_usable();
-    if (isa == &iso_gemm_avx512) return __builtin_cpu_supports("avx512f");
-    if (isa == &iso_gemm_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-    return isa == &iso_gemm_portable;
-}
-
-static const iso_gemm_isa *const all_isa[] = {
-#if defined(__x86_64__)
-    &iso_gemm_amx, &iso_gemm_avx512, &iso_gemm_avx2,
-#endif
-    &iso_gemm_portable};
-static const iso_gemm_isa *_Atomic chosen; /* two threads asking at once find the same */
-
-bool iso_gemm_isa_use(const char *name)
-{
-    for (size_t i = 0; i < sizeof all_isa / sizeof *all_isa; i++) {
-        if ((name && strcmp(name, all_isa[i]->name) != 0) || !can_run(all_isa[i])) continue;
-        chosen = all_isa[i];
-        return true;
-    }
-    return false;
-}
-
 const iso_gemm_isa *iso_gemm_isa_get(void)
 {
-    if (!chosen && !iso_gemm_isa_use(getenv("ISO_CPU"))) (void)iso_gemm_isa_use(NULL);
-    return chosen;
+#if defined(__x86_64__)
+    if (iso_isa_has(ISO_ISA_AMX)) return &iso_gemm_amx;
+    if (iso_isa_has(ISO_ISA_AVX512F)) return &iso_gemm_avx512;
+    if (iso_isa_has(ISO_ISA_AVX2)) return &iso_gemm_avx2;
+#endif
+    return &iso_gemm_portable;
 }
 
 /* --- the product */

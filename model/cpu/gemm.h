@@ -130,10 +130,7 @@ typedef struct iso_gemm_isa {
     bool tiles;    /* products large enough go to gemm_amx.c */
 } iso_gemm_isa;
 extern const iso_gemm_isa iso_gemm_amx, iso_gemm_avx512, iso_gemm_avx2, iso_gemm_portable;
-/* The best this processor has, unless another was asked for, by the function below or by the environment's ISO_CPU
- * (amx, avx512, avx2, portable; programs say so where that is none that can run: programs/processor.c). */
+/* The best that may be used here (base/isa.h). */
 const iso_gemm_isa *iso_gemm_isa_get(void);
-/* For tests: from now on the one of that name (NULL: the best). False, and no change, if the processor can't run it. */
-bool iso_gemm_isa_use(const char *name);
 
 #endif

@@ -2,10 +2,6 @@
 #include "model/cpu/gemm_amx.h"
 
 #if defined(__x86_64__) && defined(__linux__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "model/cpu/amx.h"
 #include "model/cpu/cpu.h"
 
@@ -36,21 +32,6 @@ typedef struct buffers {
 size_t iso_amx_workspace(void)
 {
     return sizeof(buffers);
-}
-
-bool iso_amx_usable(void)
-{
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, BF16 = 1 << 22, TILES = 1 << 24 };
-    static _Atomic int known; /* 0: not asked yet, 1: no, 2: yes */
-    if (known == 0) {
-        unsigned a, b, c, d = 0;
-        bool can = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & BF16) && (d & TILES);
-        __builtin_cpu_init();
-        can = can && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512vl");
-        known = can && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 ? 2 : 1;
-    }
-    return known == 2;
 }
 
 /* One row of A at nk depths. Depths k and k + 16 share a word here, in tiles of A as of B: which two do is free. */
@@ -270,7 +251,6 @@ TARGET void iso_amx_multiply(const iso_gemm *g, int64_t m0, int64_t m1, int64_t 
     _tile_release();
 }
 #else
-bool iso_amx_usable(void) { return false; }
 size_t iso_amx_workspace(void) { return 0; }
 void iso_amx_multiply(const iso_gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, int width, void *workspace)
 {

@@ -26,8 +26,6 @@ static inline int iso_amx_depth(int width)
     return depth < ISO_AMX_KC ? depth : ISO_AMX_KC;
 }
 
-/* Whether this processor has it and the system lets us use it; asks the system once. Any thread. */
-bool iso_amx_usable(void);
 /* Bytes that one thread packs into. */
 size_t iso_amx_workspace(void);
 /* Rows m0 ... m1-1 and columns n0 ... n1-1 of C, on this thread, in blocks of `width` columns: a multiple of ISO_AMX_BLOCK up
