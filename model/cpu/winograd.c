@@ -578,7 +578,7 @@ static void sum_channels(const job *j, const iso_call *call, const crew *c, cons
     for (int64_t k = 0; k < blocks; k++) {
         const block b = block_of(j, k, x.first, last, c->product);
         for (int q = 0; q < j->grid.points; q++) multiply_block(j, q, rows, y, &x, &b, false);
-        join_block(j, &b, call->add || chunk.first > 0, call->out.data, NULL);
+        join_block(j, &b, chunk.first > 0, call->out.data, NULL);
     }
 }
 
