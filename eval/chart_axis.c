@@ -123,9 +123,9 @@ static void fit_linear(iso_axis *a, iso_range r, bool whole, int about)
     linear_ticks(a, a->lo, a->hi, about);
 }
 
-void iso_axis_fit(iso_axis *a, iso_range r, bool log, bool whole, int about, double from, double to)
+void iso_axis_fit(iso_axis *a, iso_range r, bool log, bool whole, int about)
 {
-    *a = (iso_axis){.log = log, .from = from, .to = to};
+    *a = (iso_axis){.log = log};
     if (!r.any) r = (iso_range){true, log ? 1 : 0, log ? 10 : 1};
     if (!log) {
         fit_linear(a, r, whole, about);
@@ -139,9 +139,9 @@ void iso_axis_fit(iso_axis *a, iso_range r, bool log, bool whole, int about, dou
     log_ticks(a, about);
 }
 
-void iso_axis_set(iso_axis *a, double lo, double hi, int about, double from, double to)
+void iso_axis_set(iso_axis *a, double lo, double hi, int about)
 {
-    *a = (iso_axis){.lo = lo, .hi = hi, .from = from, .to = to};
+    *a = (iso_axis){.lo = lo, .hi = hi};
     linear_ticks(a, lo, hi, about);
 }
 

@@ -109,7 +109,7 @@ static iso_status plan(iso_canvas *v, const iso_bars *s, layout *l, iso_error *e
     if (!plan_legend(s, l)) return iso_fail_memory(err);
     plan_widths(v, s, l);
     l->plot_height = l->rows > 1 ? 190 : 280;
-    iso_axis_fit(&l->axis, r, false, true, l->rows > 1 ? 5 : 7, 0, 0);
+    iso_axis_fit(&l->axis, r, false, true, l->rows > 1 ? 5 : 7);
     l->left = ceil(ISO_CHART_MARGIN + fmax(iso_axis_width(v, &l->axis), 12) + 10);
     l->width = l->left + l->per_row * l->group + ISO_CHART_MARGIN;
     l->row_height = l->plot_height + 10 + l->names + (l->rows > 1 ? 16 : 10);

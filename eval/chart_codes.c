@@ -131,9 +131,8 @@ static void plan_axes(layout *l, iso_range x, iso_range y)
     widen(&y, per_point * l->plot_height);
     double cx = x.lo / 2 + x.hi / 2, cy = y.lo / 2 + y.hi / 2;
     l->unit = 1 / per_point;
-    iso_axis_set(&l->x, cx - per_point * ISO_CHART_CODES / 2, cx + per_point * ISO_CHART_CODES / 2, 8, 0, 0);
-    iso_axis_set(&l->y, cy - per_point * l->plot_height / 2, cy + per_point * l->plot_height / 2,
-                 (int)(l->plot_height / 65), 0, 0);
+    iso_axis_set(&l->x, cx - per_point * ISO_CHART_CODES / 2, cx + per_point * ISO_CHART_CODES / 2, 8);
+    iso_axis_set(&l->y, cy - per_point * l->plot_height / 2, cy + per_point * l->plot_height / 2, (int)(l->plot_height / 65));
     l->share = l->median > 0 ? MEDIAN_SHARE * ISO_CHART_CODES * per_point / l->median : 0;
 }
 

@@ -81,8 +81,8 @@ static void plan_panels(iso_canvas *v, layout *l)
         panel *p = &l->panel[i];
         iso_range rx = {0}, ry = {0};
         find_ranges(p->spec, &rx, &ry);
-        iso_axis_fit(&p->x, rx, p->spec->x_log, false, (int)(l->plot_width / 65), 0, 0);
-        iso_axis_fit(&p->y, ry, p->spec->y_log, false, (int)(l->plot_height / 42), 0, 0);
+        iso_axis_fit(&p->x, rx, p->spec->x_log, false, (int)(l->plot_width / 65));
+        iso_axis_fit(&p->y, ry, p->spec->y_log, false, (int)(l->plot_height / 42));
         p->outer = x;
         p->left = ceil(x + iso_axis_width(v, &p->y) + 10);
         p->width = l->plot_width;

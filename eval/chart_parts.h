@@ -89,10 +89,10 @@ bool iso_axis_takes(double value, bool log);
 void iso_range_add(iso_range *r, double value, bool log); /* those that can be drawn */
 /* An axis that shows the range (0 .. 1, or 1 .. 10, when it is empty) with some `about` ticks at 1, 2, 5 times a power of ten
  * or, on a log axis of several decades, at powers of ten. whole: it ends at ticks; else there is some room at the ends.
- * A range of next to no width is widened. from, to: as in iso_axis. */
-void iso_axis_fit(iso_axis *a, iso_range r, bool log, bool whole, int about, double from, double to);
+ * A range of next to no width is widened. The caller then says from where to where it is. */
+void iso_axis_fit(iso_axis *a, iso_range r, bool log, bool whole, int about);
 /* The same for ends that are given, on a linear axis. lo < hi. */
-void iso_axis_set(iso_axis *a, double lo, double hi, int about, double from, double to);
+void iso_axis_set(iso_axis *a, double lo, double hi, int about);
 /* Where a value that can be drawn is in the picture; never further out than ten times the axis. */
 double iso_axis_at(const iso_axis *a, double value);
 
