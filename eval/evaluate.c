@@ -1,6 +1,7 @@
 #include "eval/evaluate.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,10 +258,10 @@ static iso_status name_fault(const iso_evaluation *e, iso_status status, iso_err
     if (status != ISO_E_NUMERIC) return status;
     for (int s = 0; s < 2; s++)
         for (int64_t i = 0; i < split[s]->count; i++) {
-            const char *fault = iso_vector_fault(e->dim, split[s]->vector[i]);
-            if (fault)
-                return iso_fail(err, status, "the vector of item %" PRIu64 " %s and cannot be compared: remove the item (indexer remove), or encode it anew",
-                                split[s]->id[i], fault);
+            const float *vector = split[s]->vector[i];
+            if (!iso_vector_fault(e->dim, vector)) continue;
+            return iso_fail(err, status, "the vector of item %" PRIu64 " %s and cannot be compared: remove the item (indexer remove), or encode it anew",
+                            split[s]->id[i], isfinite(iso_vector_squares(e->dim, vector)) ? "is all zeros" : "holds a NaN or an infinity");
         }
     return status;
 }

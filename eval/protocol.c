@@ -7,12 +7,6 @@
 #include "base/clones.h"
 #include "base/memory.h"
 
-const char *iso_vector_fault(int dim, const float *x)
-{
-    double sum = iso_vector_squares(dim, x);
-    return !isfinite(sum) ? "holds a NaN or an infinity" : !(sum > 0) ? "is all zeros" : NULL;
-}
-
 double iso_vector_inverse(int dim, const float *x)
 {
     const double sum = iso_vector_squares(dim, x);
@@ -21,8 +15,8 @@ double iso_vector_inverse(int dim, const float *x)
 
 iso_status iso_vector_fail(const char *what, int64_t number, int dim, const float *x, iso_error *err)
 {
-    const char *fault = iso_vector_fault(dim, x);
-    return iso_fail(err, ISO_E_NUMERIC, "%s vector %lld %s%s", what, (long long)number, fault, strstr(fault, "zeros") ? " and has no direction" : "");
+    const bool finite = isfinite(iso_vector_squares(dim, x));
+    return iso_fail(err, ISO_E_NUMERIC, "%s vector %lld %s", what, (long long)number, finite ? "is all zeros and has no direction" : "holds a NaN or an infinity");
 }
 
 /* 1 / length of each vector; the first bad one is an error. */

@@ -55,8 +55,6 @@ ISO_CHECK iso_status iso_protocol_create(int dim, int64_t n, const float *const 
                                          iso_error *err);
 void iso_protocol_free(iso_protocol *p);
 
-/* Whether a vector can be compared: 0 where it has a direction, else what it is instead. */
-const char *iso_vector_fault(int dim, const float *x);
 /* 1 / length of a vector; 0 where it cannot be compared. */
 double iso_vector_inverse(int dim, const float *x);
 /* ISO_E_NUMERIC, which names a vector that cannot be compared and says why. */

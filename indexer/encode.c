@@ -166,13 +166,6 @@ static iso_status prune(run *r, iso_error *err)
 
 /* ---- encoding and storing ---- */
 
-static bool usable(const float *v, int dim)
-{
-    double sum = 0;
-    for (int i = 0; i < dim; i++) sum += (double)v[i] * v[i];
-    return sum > 0 && sum - sum == 0;
-}
-
 static void add_pending(run *r, const iso_encode_file *f, const float *vector)
 {
     r->wait[r->waiting++] = (pending){.file = f->task->file, .known = f->task->known, .touch = f->kind == ISO_ENCODE_TOUCH,
@@ -183,7 +176,7 @@ static void add_pending(run *r, const iso_encode_file *f, const float *vector)
 static void take_vector(run *r, const iso_encode_file *f, const float *vector)
 {
     r->counts.encoded++;
-    if (!usable(vector, r->spec->dim)) {
+    if (iso_vector_fault(r->spec->dim, vector)) {
         tell_skipped(r, r->listing.path[f->task->file], "its vector is zero or not finite");
         return;
     }

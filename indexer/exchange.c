@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,8 +127,9 @@ static iso_status names_read(const iso_import_spec *spec, names *out, iso_error 
     return ISO_OK;
 }
 
-static iso_status bad_row(const iso_import_spec *spec, int64_t row, bool finite, iso_error *err)
+static iso_status bad_row(const iso_import_spec *spec, int64_t row, int64_t dim, const float *vector, iso_error *err)
 {
+    const bool finite = isfinite(iso_vector_squares((int)dim, vector));
     return iso_fail(err, ISO_E_NUMERIC, "%s: row %" PRId64 " %s: remove it and its path, nothing was imported", spec->vectors, row + 1,
                     finite ? "is zero in float32, which has no direction" : "holds a NaN, an infinity or a number beyond float32");
 }
@@ -158,28 +160,16 @@ static iso_status names_distinct(const iso_import_spec *spec, const names *n, is
     return status;
 }
 
-static bool row_sound(const float *row, int64_t dim, bool *finite)
-{
-    bool direction = false;
-    *finite = true;
-    for (int64_t j = 0; j < dim; j++) {
-        *finite = *finite && row[j] - row[j] == 0;
-        direction = direction || row[j] != 0;
-    }
-    return *finite && direction;
-}
-
 /* Before anything is written: one bad row of a million must not leave half a database. */
 static iso_status rows_check(const iso_import_spec *spec, iso_npy *f, float *rows, iso_error *err)
 {
     int64_t n = iso_npy_rows(f), dim = iso_npy_cols(f);
-    bool finite;
     for (int64_t at = 0; at < n; at += ROWS) {
         int64_t count = n - at < ROWS ? n - at : ROWS;
         iso_status status = iso_npy_read(f, at, count, rows, err);
         if (status) return status;
         for (int64_t i = 0; i < count; i++)
-            if (!row_sound(rows + i * dim, dim, &finite)) return bad_row(spec, at + i, finite, err);
+            if (iso_vector_fault((int)dim, rows + i * dim)) return bad_row(spec, at + i, dim, rows + i * dim, err);
     }
     return ISO_OK;
 }
@@ -256,16 +246,15 @@ static iso_status read_rows(void *ctx, int64_t first, int64_t n, float *out, iso
 static iso_status fill(const iso_import_spec *spec, iso_npy *f, const names *names, const iso_store_spec *store, iso_import_counts *counts, iso_error *err)
 {
     iso_fill what = {.count = iso_npy_rows(f), .paths = names->path, .read = read_rows, .ctx = f};
-    bool finite = true;
     iso_status status = iso_store_fill(spec->db, store, &what, err);
     if (!status) counts->added = what.count;
     if (status == ISO_E_FORMAT && what.twin >= 0) return repeated(spec, what.row, what.twin, err);
     if (status != ISO_E_NUMERIC || what.row < 0) return status;
     float *row = iso_calloc((size_t)iso_npy_cols(f), sizeof *row); /* once more, to tell what is wrong with it */
     iso_status again = row ? iso_npy_read(f, what.row, 1, row, err) : iso_fail_memory(err);
-    if (!again) row_sound(row, iso_npy_cols(f), &finite);
+    if (!again) again = bad_row(spec, what.row, iso_npy_cols(f), row, err);
     free(row);
-    return again ? again : bad_row(spec, what.row, finite, err);
+    return again;
 }
 
 /* Into one that has items: two passes over the rows, so that nothing is written where one is bad. */

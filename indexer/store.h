@@ -117,9 +117,11 @@ ISO_CHECK iso_status iso_item_by_hash(iso_txn *t, const uint64_t hash[2], iso_it
 /* The vector, dim floats, valid until the transaction ends. */
 ISO_CHECK iso_status iso_item_vector(iso_txn *t, uint64_t id, const float **out, iso_error *err);
 
-/* The sum of a vector's squares, in eight parts: the same on every processor, as products of two floats are exact in double. Finite and above 0
- * where the vector is finite and has a direction. */
+/* The sum of a vector's squares, in eight parts: the same on every processor, as products of two floats are exact in double. Finite where the vector
+ * is, and above 0 where it is not zeros only. */
 double iso_vector_squares(int dim, const float *v);
+/* What a vector that can be neither kept nor compared holds, in words: a NaN, an infinity, or zeros only; NULL: it can. */
+const char *iso_vector_fault(int dim, const float *v);
 
 /* Adds (id is set) or, when the path is there already, replaces it under a new id. A vector that is not finite or has no
  * direction (zeros) is ISO_E_NUMERIC. `item` and `vector` must not point into this transaction. */

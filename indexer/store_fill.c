@@ -151,12 +151,12 @@ static iso_status account(filling *f, int which, const float *v, int64_t first, 
 {
     int dim = f->store->dim;
     int64_t i = 0;
-    const char *why = "";
     if (which < 0)
-        while (i < n && iso_vector_ok(v + i * dim, dim, &why)) i++;
+        while (i < n && !iso_vector_fault(dim, v + i * dim)) i++;
     else
         i = iso_sums_account(f->sums[which], v, n);
-    if (i == n || iso_vector_ok(v + i * dim, dim, &why)) return ISO_OK;
+    const char *why = i < n ? iso_vector_fault(dim, v + i * dim) : NULL;
+    if (!why) return ISO_OK;
     iso_status status = iso_fail(err, ISO_E_NUMERIC, "the vector of %s holds %s", f->what->paths[first + i], why);
     failed(f, status, err, first + i, first + i, -1);
     return status;

@@ -118,8 +118,6 @@ void iso_path_hash(const char *path, uint8_t out[16]);
 void iso_content_hash(const uint64_t hash[2], uint8_t out[16]);
 void iso_index_key(uint8_t key[ISO_STORE_KEY], const uint8_t hash[16], uint64_t id);
 uint64_t iso_index_id(const uint8_t key[ISO_STORE_KEY]);
-/* Finite everywhere and not zero; `why` says what it is otherwise. */
-bool iso_vector_ok(const float *v, int dim, const char **why);
 
 /* An item's record; its path is not empty. */
 size_t iso_record_bytes(const iso_item *item);

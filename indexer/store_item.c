@@ -56,14 +56,12 @@ ISO_CLONES double iso_vector_squares(int dim, const float *v)
     return sum;
 }
 
-bool iso_vector_ok(const float *v, int dim, const char **why)
+const char *iso_vector_fault(int dim, const float *v)
 {
     const double sum = iso_vector_squares(dim, v);
-    int i = 0;
-    if (isfinite(sum) && sum > 0) return true;
-    while (i < dim && isfinite(v[i])) i++;
-    *why = i == dim ? "zeros only, which have no direction" : isnan(v[i]) ? "a NaN" : "an infinity";
-    return false;
+    if (isfinite(sum)) return sum > 0 ? NULL : "zeros only, which have no direction";
+    while (isfinite(*v)) v++;
+    return isnan(*v) ? "a NaN" : "an infinity";
 }
 
 static bool hash_known(const uint64_t hash[2]) { return hash[0] || hash[1]; }
@@ -243,12 +241,12 @@ static int add_item(iso_txn *t, const iso_item *item, uint64_t id, const float *
 
 iso_status iso_item_put(iso_txn *t, iso_item *item, const float *vector, iso_error *err)
 {
-    const char *why;
     iso_item old;
     iso_status status = writing(t, err);
     if (status) return status;
     if (!item->path || !*item->path || strlen(item->path) > ISO_STORE_PATH_MAX) return iso_fail(err, ISO_E_ARGUMENT, "an item needs a path");
-    if (!iso_vector_ok(vector, t->store->dim, &why)) return iso_fail(err, ISO_E_NUMERIC, "the vector of %s holds %s", item->path, why);
+    const char *why = iso_vector_fault(t->store->dim, vector);
+    if (why) return iso_fail(err, ISO_E_NUMERIC, "the vector of %s holds %s", item->path, why);
     uint8_t hash[16];
     iso_path_hash(item->path, hash);
     status = index_find(t, t->store->by_path, hash, item->path, &old, err); /* a new path needs no message */

@@ -280,23 +280,22 @@ static iso_status record_write(iso_txn *t, const iso_sums *s, iso_error *err)
 /* Adds up all vectors. ISO_E_FORMAT where one is damaged. */
 static iso_status scan(const iso_txn *t, iso_sums *s, iso_error *err)
 {
-    const char *dir = t->store->dir, *why = "a wrong length";
+    const char *dir = t->store->dir, *why = NULL;
     MDB_cursor *c;
     MDB_val key, v;
     uint64_t n = 0, id = 0;
     int rc = mdb_cursor_open(t->txn, t->store->vectors, &c);
     if (rc) return iso_lmdb_fail(err, rc, dir, "read");
-    bool ok = true;
-    while (ok && !(rc = mdb_cursor_get(c, &key, &v, MDB_NEXT))) {
+    while (!why && !(rc = mdb_cursor_get(c, &key, &v, MDB_NEXT))) {
         memcpy(&id, key.mv_data, key.mv_size < sizeof id ? key.mv_size : sizeof id);
-        ok = v.mv_size == (size_t)s->dim * sizeof(float) && !((uintptr_t)v.mv_data % sizeof(float)) &&
-             iso_vector_ok(v.mv_data, s->dim, &why);
-        if (ok) account(s, v.mv_data, false);
-        n += ok;
+        const bool whole = v.mv_size == (size_t)s->dim * sizeof(float) && !((uintptr_t)v.mv_data % sizeof(float));
+        why = whole ? iso_vector_fault(s->dim, v.mv_data) : "a wrong length";
+        if (!why) account(s, v.mv_data, false);
+        n += !why;
     }
     mdb_cursor_close(c);
     flush_both(s);
-    if (!ok)
+    if (why)
         return iso_fail(err, ISO_E_FORMAT, "%s: the vector of item %" PRIu64 " is damaged (%s): run `indexer verify`",
                         dir, id, why);
     if (rc != MDB_NOTFOUND) return iso_lmdb_fail(err, rc, dir, "read");
@@ -353,9 +352,8 @@ void iso_sums_add(iso_txn *t, const float *vector)
 iso_status iso_sums_subtract(iso_txn *t, uint64_t id, iso_error *err)
 {
     const float *vector;
-    const char *why;
     iso_sums *s = t->sums;
-    bool damaged = iso_item_vector(t, id, &vector, NULL) || !iso_vector_ok(vector, t->store->dim, &why);
+    bool damaged = iso_item_vector(t, id, &vector, NULL) || iso_vector_fault(t->store->dim, vector);
     if (damaged) {
         iso_sums_end(t);
         t->sums_lost = true;

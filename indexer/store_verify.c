@@ -69,7 +69,7 @@ static void check_item(check *c, uint64_t id, const MDB_val *record)
         return;
     }
     if (iso_item_vector(c->txn, id, &vector, &err)) fault(c, "the vector of item %" PRIu64 " is missing or has a wrong length", id);
-    else if (!iso_vector_ok(vector, c->store->dim, &why)) fault(c, "the vector of item %" PRIu64 " holds %s", id, why);
+    else if ((why = iso_vector_fault(c->store->dim, vector))) fault(c, "the vector of item %" PRIu64 " holds %s", id, why);
     check_index(c, &item);
     check_twins(c, &item);
 }

@@ -151,10 +151,8 @@ static iso_status check_directions(const iso_query *q, iso_error *err)
         for (size_t i = 0; i < q->set[sign].count; i++) {
             const float *z = q->set[sign].vector + i * dim;
             const char *file = q->set[sign].item[i].file;
-            double square = 0;
-            for (size_t j = 0; j < dim; j++) square += (double)z[j] * z[j];
-            if (isfinite(square) && square > 0) continue;
-            const char *what = isfinite(square) ? "is a vector of zeros, which points nowhere" : "holds a number that is not finite";
+            if (!iso_vector_fault((int)dim, z)) continue;
+            const char *what = isfinite(iso_vector_squares((int)dim, z)) ? "is a vector of zeros, which points nowhere" : "holds a number that is not finite";
             if (file) return iso_fail(err, ISO_E_NUMERIC, "the vector of %s %s: leave this example out", file, what);
             return iso_fail(err, ISO_E_NUMERIC, "example %zu %s: leave it out", i + 1, what);
         }
