@@ -1,8 +1,8 @@
 /* attributes.c: CelebA's list_attr_celeba.txt and list_eval_partition.txt. */
-#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/memory.h"
 #include "indexer/dataset.h"
 #include "indexer/names.h"
@@ -173,13 +173,6 @@ static uint8_t *next_row(iso_attributes *a)
     return a->rows + number * n;
 }
 
-static inline uint64_t word_at(const char *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return le64toh(v);
-}
-
 /* Eight values, of three bytes each: row[i] = whether it is "  1" and not " -1"; not 0: one is neither. A value's second byte is what differs
  * from " -1": a blank instead of a '-', which are three bits apart. */
 static inline uint64_t eight_values(const char *p, uint8_t *row)
@@ -189,7 +182,7 @@ static inline uint64_t eight_values(const char *p, uint8_t *row)
     uint64_t yes[3], odd = 0;
 #pragma GCC unroll 3
     for (int i = 0; i < 3; i++) {
-        const uint64_t x = word_at(p + 8 * i) ^ word_at(no + 8 * i);
+        const uint64_t x = iso_get_u64((const uint8_t *)p + 8 * i) ^ iso_get_u64((const uint8_t *)no + 8 * i);
         yes[i] = x & second[i];
         odd |= x ^ yes[i] * (' ' ^ '-');
     }
@@ -197,8 +190,7 @@ static inline uint64_t eight_values(const char *p, uint8_t *row)
     const uint64_t bytes = ((yes[0] >> 8 | yes[0] >> 24 | yes[0] >> 40) & UINT64_C(0x010101)) |
                            ((yes[1] << 8 | yes[1] >> 8) & UINT64_C(0x0101000000)) |
                            ((yes[2] << 40 | yes[2] << 24 | yes[2] << 8) & UINT64_C(0x0101010000000000));
-    const uint64_t stored = htole64(bytes);
-    memcpy(row, &stored, sizeof stored);
+    iso_put_u64(row, bytes);
     return odd;
 }
 

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/memory.h"
 
@@ -176,7 +177,7 @@ static iso_status read_header(iso_npy *f, iso_error *err)
     if (memcmp(head, "\x93NUMPY", 6)) return not_npy(f->path, "its first bytes are wrong", err);
     if (head[6] < 1 || head[6] > 3 || head[7]) return iso_fail(err, ISO_E_UNSUPPORTED, "%s is of .npy version %d.%d: 1.0, 2.0 and 3.0 can be read", f->path, head[6], head[7]);
     uint32_t start = head[6] == 1 ? 10 : 12;
-    uint32_t n = head[6] == 1 ? (uint32_t)(head[8] | head[9] << 8) : (uint32_t)head[8] | (uint32_t)head[9] << 8 | (uint32_t)head[10] << 16 | (uint32_t)head[11] << 24;
+    uint32_t n = head[6] == 1 ? iso_get_u16(head + 8) : iso_get_u32(head + 8);
     if (n > HEADER_MAX || (int64_t)start + n > st.st_size) return not_npy(f->path, "its header is longer than the file, or absurd", err);
     header h = {0};
     if (!read_at(f->fd, text, n, start)) return iso_fail_errno(err, "cannot read %s", f->path);
@@ -223,14 +224,13 @@ int64_t iso_npy_cols(const iso_npy *f) { return f->cols; }
 
 static float number(const iso_npy *f, const uint8_t *p)
 {
-    uint64_t bits = 0;
-    for (int i = 0; i < f->width; i++) bits |= (uint64_t)p[f->big_endian ? f->width - 1 - i : i] << 8 * i;
-    if (f->width == 4) {
-        uint32_t low = (uint32_t)bits;
+    if (f->width == 4) { /* big-endian: others are read as they are */
+        const uint32_t bits = __builtin_bswap32(iso_get_u32(p));
         float x;
-        memcpy(&x, &low, sizeof x);
+        memcpy(&x, &bits, sizeof x);
         return x;
     }
+    const uint64_t stored = iso_get_u64(p), bits = f->big_endian ? __builtin_bswap64(stored) : stored;
     double x;
     memcpy(&x, &bits, sizeof x);
     return (float)x; /* IEEE: out of range is an infinity */
@@ -241,8 +241,7 @@ iso_status iso_npy_read(iso_npy *f, int64_t first, int64_t n, float *out, iso_er
     if (first < 0 || n < 0 || first > f->rows || n > f->rows - first)
         return iso_fail(err, ISO_E_ARGUMENT, "%s has no rows %" PRId64 " to %" PRId64, f->path, first, first + n - 1);
     int64_t at = first * f->cols, end = at + n * f->cols;
-    uint16_t one = 1;
-    if (f->width == sizeof *out && f->big_endian != *(uint8_t *)&one) { /* as they are in memory here */
+    if (f->width == sizeof *out && !f->big_endian) {
         bool ok = read_at(f->fd, out, (size_t)(end - at) * sizeof *out, f->start + at * f->width);
         return ok ? ISO_OK : iso_fail_errno(err, "cannot read %s", f->path);
     }
@@ -294,16 +293,8 @@ iso_status iso_npy_create(const char *path, int64_t rows, int64_t cols, iso_npy_
 iso_status iso_npy_write(iso_npy_writer *w, const float *rows, int64_t n, iso_error *err)
 {
     if (n < 0 || n > w->rows - w->written) return iso_fail(err, ISO_E_ARGUMENT, "%s: more rows than the %" PRId64 " announced", w->path, w->rows);
-    uint8_t block[4096];
-    size_t used = 0;
-    for (int64_t i = 0; i < n * w->cols; i++) {
-        uint32_t bits;
-        memcpy(&bits, rows + i, sizeof bits);
-        for (int b = 0; b < 4; b++) block[used++] = (uint8_t)(bits >> 8 * b);
-        if (used < sizeof block && i + 1 < n * w->cols) continue;
-        if (fwrite(block, 1, used, iso_file_stream(w->file)) != used) return iso_fail_errno(err, "cannot write %s", w->path);
-        used = 0;
-    }
+    const size_t count = (size_t)(n * w->cols);
+    if (fwrite(rows, sizeof *rows, count, iso_file_stream(w->file)) != count) return iso_fail_errno(err, "cannot write %s", w->path);
     w->written += n;
     return ISO_OK;
 }

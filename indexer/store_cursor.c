@@ -62,9 +62,9 @@ void iso_cursor_close(iso_cursor *c)
 /* The record of a leaf, if it lies within and is a whole one; NULL: LMDB has to look. */
 static const uint8_t *record_at(const uint8_t *page, size_t psize, uint32_t node, uint64_t *id)
 {
-    const size_t at = get_u16(page + PAGE_HEADER + 2 * node);
+    const size_t at = iso_get_u16(page + PAGE_HEADER + 2 * node);
     const uint8_t *p = page + at;
-    if (at < PAGE_HEADER || at + NODE_HEADER + KEY > psize || get_u16(p + 6) != KEY || get_u16(p + 4) || at + NODE_HEADER + KEY + data_size(p) > psize) return NULL;
+    if (at < PAGE_HEADER || at + NODE_HEADER + KEY > psize || iso_get_u16(p + 6) != KEY || iso_get_u16(p + 4) || at + NODE_HEADER + KEY + data_size(p) > psize) return NULL;
     memcpy(id, p + NODE_HEADER, KEY);
     return p;
 }
@@ -73,9 +73,9 @@ static const uint8_t *record_at(const uint8_t *page, size_t psize, uint32_t node
 static void take_leaf(table *t, size_t psize, const void *key)
 {
     const uint8_t *page = page_of(key, psize);
-    const uint32_t nodes = (uint32_t)(get_u16(page + 12) - PAGE_HEADER) / 2;
+    const uint32_t nodes = (uint32_t)(iso_get_u16(page + 12) - PAGE_HEADER) / 2;
     t->page = NULL;
-    if (get_u16(page + 10) != P_LEAF || nodes > (psize - PAGE_HEADER) / 2) return;
+    if (iso_get_u16(page + 10) != P_LEAF || nodes > (psize - PAGE_HEADER) / 2) return;
     t->page = page;
     t->node = 0;
     t->nodes = nodes;

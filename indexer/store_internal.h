@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/types.h>
 
+#include "base/bytes.h"
 #include "indexer/store.h"
 #include "indexer/store_places.h"
 
@@ -73,33 +74,6 @@ iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *
  * follows a file that has grown. */
 int iso_lmdb_begin(iso_store *s, bool write, MDB_txn **txn);
 void iso_lmdb_end(iso_store *s);
-
-/* Little-endian integers at any alignment. */
-static inline void iso_put_u32(uint8_t *p, uint32_t v)
-{
-    v = htole32(v);
-    memcpy(p, &v, sizeof v);
-}
-
-static inline void iso_put_u64(uint8_t *p, uint64_t v)
-{
-    v = htole64(v);
-    memcpy(p, &v, sizeof v);
-}
-
-static inline uint32_t iso_get_u32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return le32toh(v);
-}
-
-static inline uint64_t iso_get_u64(const uint8_t *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return le64toh(v);
-}
 
 /* Records of `meta`: head never changes (but for root), state with every commit, history with the first change by an opening. */
 iso_status iso_head_write(iso_store *s, MDB_txn *txn, iso_error *err);

@@ -1,6 +1,5 @@
 #include "indexer/store_layout.h"
 
-#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,21 +22,11 @@ enum {
 };
 #define LMDB_MAGIC 0xBEEFC0DEu
 
-static uint32_t get_u16(const uint8_t *p) { return (uint32_t)(p[0] | p[1] << 8); }
-
-static void put_u16(uint8_t *p, uint64_t v)
-{
-    uint16_t low = htole16((uint16_t)v);
-    memcpy(p, &low, sizeof low);
-}
-
 bool iso_layout_supported(uint32_t psize)
 {
     int major, minor;
-    uint16_t one = 1;
     mdb_version(&major, &minor, NULL);
-    return major == 0 && minor == 9 && *(uint8_t *)&one && sizeof(size_t) == 8 && psize >= PAGE_MIN &&
-           psize <= PAGE_MAX;
+    return major == 0 && minor == 9 && sizeof(size_t) == 8 && psize >= PAGE_MIN && psize <= PAGE_MAX;
 }
 
 uint64_t iso_layout_node(uint64_t key, uint64_t held) { return (NODE_HEADER + key + held + 1) & ~UINT64_C(1); }
@@ -57,22 +46,22 @@ uint64_t iso_layout_long_pages(uint32_t psize, uint64_t size) { return (PAGE_HEA
 void iso_layout_start(uint8_t *p, uint32_t psize, bool leaf)
 {
     memset(p, 0, PAGE_HEADER);
-    put_u16(p + 10, leaf ? P_LEAF : P_BRANCH);
-    put_u16(p + 12, PAGE_HEADER);
-    put_u16(p + 14, psize);
+    iso_put_u16(p + 10, leaf ? P_LEAF : P_BRANCH);
+    iso_put_u16(p + 12, PAGE_HEADER);
+    iso_put_u16(p + 14, psize);
 }
 
-static uint32_t room(const uint8_t *p) { return get_u16(p + 14) - get_u16(p + 12); }
+static uint32_t room(const uint8_t *p) { return iso_get_u16(p + 14) - iso_get_u16(p + 12); }
 
 static uint8_t *add_node(uint8_t *p, const void *key, uint32_t key_size, uint32_t held)
 {
-    uint32_t size = (uint32_t)iso_layout_node(key_size, held), lower = get_u16(p + 12), upper = get_u16(p + 14) - size;
-    put_u16(p + lower, upper);
-    put_u16(p + 12, lower + OFFSET);
-    put_u16(p + 14, upper);
+    uint32_t size = (uint32_t)iso_layout_node(key_size, held), lower = iso_get_u16(p + 12), upper = iso_get_u16(p + 14) - size;
+    iso_put_u16(p + lower, upper);
+    iso_put_u16(p + 12, lower + OFFSET);
+    iso_put_u16(p + 14, upper);
     uint8_t *node = p + upper;
     node[size - 1] = 0;
-    put_u16(node + 6, key_size);
+    iso_put_u16(node + 6, key_size);
     if (key_size) memcpy(node + NODE_HEADER, key, key_size);
     return node;
 }
@@ -82,7 +71,7 @@ static uint8_t *add_leaf_node(uint8_t *p, const void *key, uint32_t key_size, ui
 {
     uint8_t *node = add_node(p, key, key_size, held);
     iso_put_u32(node, size);
-    put_u16(node + 4, flags);
+    iso_put_u16(node + 4, flags);
     return node + NODE_HEADER + key_size;
 }
 
@@ -100,13 +89,13 @@ static void add_branch_node(uint8_t *p, const void *key, uint32_t key_size, uint
 {
     uint8_t *node = add_node(p, key, key_size, 0);
     iso_put_u32(node, (uint32_t)page);
-    put_u16(node + 4, page >> 32);
+    iso_put_u16(node + 4, page >> 32);
 }
 
 void iso_layout_end(uint8_t *p, uint64_t page)
 {
     iso_put_u64(p, page);
-    memset(p + get_u16(p + 12), 0, room(p));
+    memset(p + iso_get_u16(p + 12), 0, room(p));
 }
 
 void iso_layout_long(uint8_t *p, uint32_t psize, uint64_t page, const void *data, uint32_t size)
@@ -114,7 +103,7 @@ void iso_layout_long(uint8_t *p, uint32_t psize, uint64_t page, const void *data
     uint64_t pages = iso_layout_long_pages(psize, size);
     memset(p, 0, PAGE_HEADER);
     iso_put_u64(p, page);
-    put_u16(p + 10, P_OVERFLOW);
+    iso_put_u16(p + 10, P_OVERFLOW);
     iso_put_u32(p + 12, (uint32_t)pages);
     memcpy(p + PAGE_HEADER, data, size);
     memset(p + PAGE_HEADER + size, 0, (size_t)(pages * psize - PAGE_HEADER - size));
@@ -159,7 +148,7 @@ static iso_status end_leaf(iso_layout_table *t, iso_error *err)
     if (!t->open) return ISO_OK;
     t->open = false;
     t->leaves[t->tree.leaves++].page = t->sink->next;
-    t->tree.entries += (get_u16(t->page + 12) - PAGE_HEADER) / OFFSET;
+    t->tree.entries += (iso_get_u16(t->page + 12) - PAGE_HEADER) / OFFSET;
     iso_layout_end(t->page, t->sink->next);
     return give(t->sink, t->page, err);
 }
@@ -249,8 +238,8 @@ iso_status iso_layout_branch(uint32_t psize, iso_layout_sink *sink, iso_child *l
 static void put_tree(uint8_t *p, const iso_tree *t, uint32_t pad)
 {
     iso_put_u32(p, pad);
-    put_u16(p + 4, t->integer ? INTEGER_KEYS : 0);
-    put_u16(p + 6, t->depth);
+    iso_put_u16(p + 4, t->integer ? INTEGER_KEYS : 0);
+    iso_put_u16(p + 6, t->depth);
     iso_put_u64(p + 8, t->branches);
     iso_put_u64(p + 16, t->leaves);
     iso_put_u64(p + 24, t->overflows);
@@ -280,7 +269,7 @@ static void put_head(uint8_t *p, uint32_t psize, uint64_t number, uint64_t last,
 {
     const iso_tree free_pages = {.integer = true, .root = ISO_LAYOUT_NONE};
     iso_put_u64(p, number);
-    put_u16(p + 10, P_META);
+    iso_put_u16(p + 10, P_META);
     uint8_t *m = p + PAGE_HEADER;
     iso_put_u32(m, LMDB_MAGIC);
     iso_put_u32(m + 4, 1);                   /* version of the layout */

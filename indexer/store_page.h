@@ -14,11 +14,9 @@ enum {
 /* What a table's record says of its tree. */
 typedef struct tree { uint32_t flags, depth; uint64_t entries, root; } tree;
 
-static inline uint16_t get_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-
 static inline tree tree_at(const uint8_t *p)
 {
-    return (tree){.flags = get_u16(p + 4), .depth = get_u16(p + 6), .entries = iso_get_u64(p + 32), .root = iso_get_u64(p + 40)};
+    return (tree){.flags = iso_get_u16(p + 4), .depth = iso_get_u16(p + 6), .entries = iso_get_u64(p + 32), .root = iso_get_u64(p + 40)};
 }
 
 /* The page that holds data of a leaf: maps begin at a page of the system, which is no smaller than LMDB's. */
@@ -35,7 +33,7 @@ static inline __attribute__((always_inline)) void leaf_ahead(const uint8_t *page
     enum { PAGES_AHEAD = 4 };
     const uint8_t *ahead = page + PAGES_AHEAD * psize;
     __builtin_prefetch(ahead);
-    for (uint32_t i = 0; i < nodes; i++) __builtin_prefetch(ahead + get_u16(page + PAGE_HEADER + 2 * i));
+    for (uint32_t i = 0; i < nodes; i++) __builtin_prefetch(ahead + iso_get_u16(page + PAGE_HEADER + 2 * i));
 }
 
 /* Where LMDB's map begins, by data of a leaf in it. */
@@ -46,9 +44,9 @@ static inline const uint8_t *map_of(const void *data, size_t psize)
 }
 
 /* The page that a branch's node leads to. */
-static inline uint64_t child_of(const uint8_t *node) { return (uint64_t)get_u16(node) | (uint64_t)get_u16(node + 2) << 16 | (uint64_t)get_u16(node + 4) << 32; }
+static inline uint64_t child_of(const uint8_t *node) { return iso_get_u32(node) | (uint64_t)iso_get_u16(node + 4) << 32; }
 
 /* A leaf's node: bytes of its data. */
-static inline uint32_t data_size(const uint8_t *node) { return (uint32_t)get_u16(node) | (uint32_t)get_u16(node + 2) << 16; }
+static inline uint32_t data_size(const uint8_t *node) { return iso_get_u32(node); }
 
 #endif

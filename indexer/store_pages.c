@@ -69,7 +69,7 @@ __attribute__((format(printf, 2, 3))) static bool fault(walk *w, const char *fmt
 static bool head_parse(const uint8_t *p, head *h)
 {
     const uint8_t *m = p + PAGE_HEADER;
-    if (get_u16(p + 10) != P_META || iso_get_u32(m) != LMDB_MAGIC || iso_get_u32(m + 4) != 1) return false;
+    if (iso_get_u16(p + 10) != P_META || iso_get_u32(m) != LMDB_MAGIC || iso_get_u32(m + 4) != 1) return false;
     h->psize = iso_get_u32(m + 24);
     h->free = tree_at(m + 24);
     h->main = tree_at(m + 24 + DB_SIZE);
@@ -262,7 +262,7 @@ static bool check_overflow(walk *w, const visit *v, const uint8_t *data, uint32_
     const uint8_t *h = load(w, v->name, page, buf, sizeof buf);
     if (!h) return false;
     uint64_t count = iso_get_u32(h + 12);
-    if (get_u16(h + 10) != P_OVERFLOW || count < need) return fault(w, "%s: page %" PRIu64 " should hold a long value", v->name, page);
+    if (iso_get_u16(h + 10) != P_OVERFLOW || count < need) return fault(w, "%s: page %" PRIu64 " should hold a long value", v->name, page);
     *first = page;
     return take(w, v->name, page, count);
 }
@@ -320,7 +320,7 @@ static bool check_table(walk *w, const uint8_t *key, uint32_t ksize, const uint8
 static bool check_leaf(walk *w, visit *v, const uint8_t *node)
 {
     uint32_t size = data_size(node);
-    uint32_t flags = get_u16(node + 4), ksize = get_u16(node + 6);
+    uint32_t flags = iso_get_u16(node + 4), ksize = iso_get_u16(node + 6);
     const uint8_t *data = node + NODE_HEADER + ksize;
     if (flags & ~(uint32_t)(F_BIGDATA | F_SUBDATA) || ((flags & F_SUBDATA) != 0) != v->main || (v->main && flags & F_BIGDATA))
         return fault(w, "%s: a record has wrong flags", v->name);
@@ -335,8 +335,8 @@ static bool check_leaf(walk *w, visit *v, const uint8_t *node)
 
 static inline uint64_t node_size(const uint8_t *node, bool leaf)
 {
-    uint64_t size = (uint64_t)NODE_HEADER + get_u16(node + 6);
-    if (leaf) size += get_u16(node + 4) & F_BIGDATA ? 8 : data_size(node);
+    uint64_t size = (uint64_t)NODE_HEADER + iso_get_u16(node + 6);
+    if (leaf) size += iso_get_u16(node + 4) & F_BIGDATA ? 8 : data_size(node);
     return size;
 }
 
@@ -347,14 +347,14 @@ static bool nodes_apart(const uint8_t *p, uint32_t psize, uint32_t nodes, bool l
     uint8_t taken[PAGE_MOST / 2 / 8]; /* a bit for every two bytes */
     uint32_t falling = 0;
     for (uint32_t end = psize; falling < nodes; falling++) {
-        uint32_t at = get_u16(p + PAGE_HEADER + 2 * falling);
+        uint32_t at = iso_get_u16(p + PAGE_HEADER + 2 * falling);
         if (at + node_size(p + at, leaf) > end) break;
         end = at;
     }
     if (falling == nodes) return true;
     memset(taken, 0, psize / 2 / 8);
     for (uint32_t i = 0; i < nodes; i++) {
-        uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
+        uint32_t at = iso_get_u16(p + PAGE_HEADER + 2 * i);
         uint64_t size = node_size(p + at, leaf);
         if (at + size > psize) return false;
         for (uint32_t bit = at / 2; bit < (at + size + 1) / 2; bit++) {
@@ -368,8 +368,8 @@ static bool nodes_apart(const uint8_t *p, uint32_t psize, uint32_t nodes, bool l
 static bool walk_children(walk *w, visit *v, const uint8_t *p, uint32_t nodes, uint32_t level, uint32_t depth, span keys)
 {
     for (uint32_t i = 0; i < nodes; i++) {
-        const uint8_t *node = p + get_u16(p + PAGE_HEADER + 2 * i);
-        const uint8_t *to = i + 1 < nodes ? p + get_u16(p + PAGE_HEADER + 2 * (i + 1)) : keys.to;
+        const uint8_t *node = p + iso_get_u16(p + PAGE_HEADER + 2 * i);
+        const uint8_t *to = i + 1 < nodes ? p + iso_get_u16(p + PAGE_HEADER + 2 * (i + 1)) : keys.to;
         if (!walk_tree(w, v, child_of(node), level + 1, depth, (span){i ? node : keys.from, to})) return false;
     }
     return true;
@@ -378,10 +378,10 @@ static bool walk_children(walk *w, visit *v, const uint8_t *p, uint32_t nodes, u
 /* As LMDB compares keys; below 0: a is the smaller one. */
 static inline int compare_keys(bool integer, const uint8_t *a, const uint8_t *b)
 {
-    uint32_t na = get_u16(a + 6), nb = get_u16(b + 6);
+    uint32_t na = iso_get_u16(a + 6), nb = iso_get_u16(b + 6);
     if (integer || (na >= 8 && nb >= 8)) { /* of hashes, the first bytes nearly always decide */
         uint64_t x = iso_get_u64(a + NODE_HEADER), y = iso_get_u64(b + NODE_HEADER);
-        if (!integer) x = be64toh(htole64(x)), y = be64toh(htole64(y));
+        if (!integer) x = be64toh(x), y = be64toh(y);
         if (x != y || integer) return (x > y) - (x < y);
     }
     int order = memcmp(a + NODE_HEADER, b + NODE_HEADER, na < nb ? na : nb);
@@ -391,24 +391,24 @@ static inline int compare_keys(bool integer, const uint8_t *a, const uint8_t *b)
 /* LMDB searches by halving: out of order, what is there is not found, and what is put goes astray. It never looks at a branch's first key. */
 static bool walk_nodes(walk *w, visit *v, const uint8_t *p, uint64_t page, uint32_t level, uint32_t depth, span keys)
 {
-    uint32_t lower = get_u16(p + 12), upper = get_u16(p + 14);
+    uint32_t lower = iso_get_u16(p + 12), upper = iso_get_u16(p + 14);
     const bool leaf = level + 1 == depth, integer = v->integer;
-    if (get_u16(p + 10) != (leaf ? P_LEAF : P_BRANCH)) return fault(w, "%s: page %" PRIu64 " is of the wrong kind", v->name, page);
+    if (iso_get_u16(p + 10) != (leaf ? P_LEAF : P_BRANCH)) return fault(w, "%s: page %" PRIu64 " is of the wrong kind", v->name, page);
     if (lower < PAGE_HEADER || lower % 2 || lower > upper || upper > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong header", v->name, page);
     uint32_t nodes = (lower - PAGE_HEADER) / 2;
     if (w->map && leaf) leaf_ahead(p, w->psize, nodes);
     if (!nodes || (!leaf && nodes < 2 && !v->free)) return fault(w, "%s: page %" PRIu64 " is empty", v->name, page);
     for (uint32_t i = 0; i < nodes; i++) {
-        uint32_t at = get_u16(p + PAGE_HEADER + 2 * i);
+        uint32_t at = iso_get_u16(p + PAGE_HEADER + 2 * i);
         if (at < upper || at % 2 || at + NODE_HEADER > w->psize) return fault(w, "%s: page %" PRIu64 " has a wrong offset", v->name, page);
     }
     if (!nodes_apart(p, w->psize, nodes, leaf)) return fault(w, "%s: page %" PRIu64 " holds records that overlap", v->name, page);
     const uint8_t *before = keys.from;
-    const uint32_t unused = leaf ? 0 : get_u16(p + get_u16(p + PAGE_HEADER) + 6);
+    const uint32_t unused = leaf ? 0 : iso_get_u16(p + iso_get_u16(p + PAGE_HEADER) + 6);
     if (unused > (integer ? 8 : KEY_MAX) || (integer && unused % 8)) return fault(w, "%s: a key of %u bytes", v->name, unused);
     for (uint32_t i = leaf ? 0 : 1; i < nodes; i++) {
-        const uint8_t *node = p + get_u16(p + PAGE_HEADER + 2 * i);
-        uint32_t size = get_u16(node + 6);
+        const uint8_t *node = p + iso_get_u16(p + PAGE_HEADER + 2 * i);
+        uint32_t size = iso_get_u16(node + 6);
         if (integer ? size != 8 : !size || size > KEY_MAX) return fault(w, "%s: a key of %u bytes", v->name, size);
         int order = before ? compare_keys(integer, before, node) : -1;
         if (order > 0 || (!order && i)) return fault(w, "%s: page %" PRIu64 " has keys out of order", v->name, page);

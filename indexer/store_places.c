@@ -46,16 +46,16 @@ static iso_status read_tree(const reading *r, uint64_t page, uint64_t first, uin
     if (page < 2 || page >= r->pages || page > UINT32_MAX || level >= r->depth) return strange(err);
     if (level + 1 == r->depth) return add_leaf(r->p, first, page, err);
     const uint8_t *at = r->map + page * psize;
-    const size_t lower = get_u16(at + 12);
-    iso_status st = get_u16(at + 10) == P_BRANCH && lower <= psize && lower > PAGE_HEADER ? ISO_OK : strange(err);
+    const size_t lower = iso_get_u16(at + 12);
+    iso_status st = iso_get_u16(at + 10) == P_BRANCH && lower <= psize && lower > PAGE_HEADER ? ISO_OK : strange(err);
     for (size_t i = PAGE_HEADER; st == ISO_OK && i + 2 <= lower; i += 2) {
-        const uint8_t *node = at + get_u16(at + i);
+        const uint8_t *node = at + iso_get_u16(at + i);
         const size_t key_size = i > PAGE_HEADER ? KEY : 0; /* the first node's is its parent's */
         if (node + NODE_HEADER + key_size > at + psize) return strange(err);
         if (key_size) {
             uint64_t key;
             memcpy(&key, node + NODE_HEADER, sizeof key);
-            if (get_u16(node + 6) != key_size || key < first) return strange(err);
+            if (iso_get_u16(node + 6) != key_size || key < first) return strange(err);
             first = key;
         }
         st = read_tree(r, child_of(node), first, level + 1, err);
@@ -95,7 +95,7 @@ static iso_status find(iso_txn *t, iso_places *p, iso_error *err)
     p->probe_page = iso_get_u64(leaf);
     const uint64_t pages = env.me_mapsize / p->psize;
     if (p->probe_page >= pages) return strange(err);
-    if (vector.mv_size != p->vector || get_u16(leaf + 10) != P_LEAF || of.depth < 1 || of.depth > DEPTH_MAX) return strange(err);
+    if (vector.mv_size != p->vector || iso_get_u16(leaf + 10) != P_LEAF || of.depth < 1 || of.depth > DEPTH_MAX) return strange(err);
     reading r = {p, leaf - p->probe_page * p->psize, pages, of.depth};
     iso_status st = read_tree(&r, of.root, 0, 0, err);
     if (st == ISO_OK) p->first[0] = p->probe;
@@ -187,17 +187,17 @@ const float *iso_places_vector(const iso_txn *t, uint64_t id)
     if (!p || id < p->first[0]) return NULL;
     const size_t leaf = leaf_of(p, id);
     const uint8_t *page = page_at(t, leaf);
-    size_t low = 0, nodes = (size_t)(get_u16(page + 12) - PAGE_HEADER) / 2;
-    if (get_u16(page + 10) != P_LEAF || nodes > (p->psize - PAGE_HEADER) / 2) return NULL;
+    size_t low = 0, nodes = (size_t)(iso_get_u16(page + 12) - PAGE_HEADER) / 2;
+    if (iso_get_u16(page + 10) != P_LEAF || nodes > (p->psize - PAGE_HEADER) / 2) return NULL;
     for (size_t high = nodes, i = id - p->first[leaf] < nodes ? (size_t)(id - p->first[leaf]) : nodes / 2; low < high; i = low + (high - low) / 2) {
-        const size_t at = get_u16(page + PAGE_HEADER + 2 * i);
+        const size_t at = iso_get_u16(page + PAGE_HEADER + 2 * i);
         const uint8_t *node = page + at;
         uint64_t key;
-        if (at + p->node > p->psize || get_u16(node + 6) != KEY) return NULL;
+        if (at + p->node > p->psize || iso_get_u16(node + 6) != KEY) return NULL;
         memcpy(&key, node + NODE_HEADER, sizeof key);
         if (key == id) {
             const uint8_t *data = node + NODE_HEADER + KEY;
-            return data_size(node) == p->vector && get_u16(node + 4) == 0 && (uintptr_t)data % sizeof(float) == 0 ? (const float *)(const void *)data : NULL;
+            return data_size(node) == p->vector && iso_get_u16(node + 4) == 0 && (uintptr_t)data % sizeof(float) == 0 ? (const float *)(const void *)data : NULL;
         }
         if (key < id) low = i + 1;
         else high = i;

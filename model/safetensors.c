@@ -9,12 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
-
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors holds little-endian numbers; so must the machine");
 
 #define HEADER_LIMIT 100000000u        /* bytes of JSON, as the reference implementation has it */
 #define FILE_LIMIT ((size_t)1 << 38)   /* no model is that large; a device or a disk image may be */

@@ -13,6 +13,7 @@
 
 #include <xxhash.h>
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/memory.h"
 
@@ -40,30 +41,10 @@ typedef struct header {
     uint64_t hash;                /* of those checksums */
 } header;
 
-static void put(uint8_t *at, uint64_t value, int bytes)
-{
-    for (int i = 0; i < bytes; i++) at[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *at, int bytes)
-{
-    uint64_t value = 0;
-    for (int i = 0; i < bytes; i++) value |= (uint64_t)at[i] << (8 * i);
-    return value;
-}
-
-static void put_real(uint8_t *at, double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, 8);
-    put(at, bits, 8);
-}
-
 static double get_real(const uint8_t *at)
 {
-    uint64_t bits = get(at, 8);
     double value;
-    memcpy(&value, &bits, 8);
+    memcpy(&value, at, sizeof value);
     return value;
 }
 
@@ -75,24 +56,24 @@ static void header_encode(const header *h, uint8_t out[ISO_VINDEX_HEADER])
     const iso_vindex_info *v = &h->info;
     memset(out, 0, ISO_VINDEX_HEADER);
     memcpy(out + AT_MAGIC, magic, 8);
-    put(out + AT_VERSION, VERSION, 4);
-    put(out + AT_DIM, (uint64_t)v->source.dim, 4);
+    iso_put_u32(out + AT_VERSION, VERSION);
+    iso_put_u32(out + AT_DIM, (uint32_t)v->source.dim);
     memcpy(out + AT_KIND, v->kind, 8);
     memcpy(out + AT_DIGEST, v->source.digest, 32);
-    put(out + AT_STAMP, v->source.stamp, 8);
-    put(out + AT_GENERATION, v->source.generation, 8);
-    put(out + AT_COUNT, (uint64_t)v->count, 8);
-    put(out + AT_APPROXIMATE, v->approximate, 4);
-    put(out + AT_WIDTH, (uint64_t)v->width, 4);
-    put_real(out + AT_RECALL, v->recall);
-    put_real(out + AT_LEAST, v->least);
-    put_real(out + AT_ERROR, v->error);
-    put(out + AT_PAYLOAD_AT, h->payload_at, 8);
-    put(out + AT_PAYLOAD, h->payload, 8);
-    put(out + AT_RUNS, h->runs, 8);
-    put(out + AT_BODY_HASH, h->hash, 8);
+    iso_put_u64(out + AT_STAMP, v->source.stamp);
+    iso_put_u64(out + AT_GENERATION, v->source.generation);
+    iso_put_u64(out + AT_COUNT, (uint64_t)v->count);
+    iso_put_u32(out + AT_APPROXIMATE, v->approximate);
+    iso_put_u32(out + AT_WIDTH, (uint32_t)v->width);
+    memcpy(out + AT_RECALL, &v->recall, 8);
+    memcpy(out + AT_LEAST, &v->least, 8);
+    memcpy(out + AT_ERROR, &v->error, 8);
+    iso_put_u64(out + AT_PAYLOAD_AT, h->payload_at);
+    iso_put_u64(out + AT_PAYLOAD, h->payload);
+    iso_put_u64(out + AT_RUNS, h->runs);
+    iso_put_u64(out + AT_BODY_HASH, h->hash);
     memcpy(out + AT_ORDER, &byte_order, 8);
-    put(out + AT_HEADER_HASH, XXH3_64bits(out, AT_HEADER_HASH), 8);
+    iso_put_u64(out + AT_HEADER_HASH, XXH3_64bits(out, AT_HEADER_HASH));
 }
 
 static iso_status damaged(iso_error *err, const char *path, const char *what)
@@ -104,9 +85,9 @@ static iso_status damaged(iso_error *err, const char *path, const char *what)
 static iso_status header_sizes(const uint8_t *in, uint64_t file_size, const char *path, header *h, iso_error *err)
 {
     static const char wrong[] = "its size is not what its header says";
-    h->payload_at = get(in + AT_PAYLOAD_AT, 8);
-    h->payload = get(in + AT_PAYLOAD, 8);
-    h->runs = get(in + AT_RUNS, 8);
+    h->payload_at = iso_get_u64(in + AT_PAYLOAD_AT);
+    h->payload = iso_get_u64(in + AT_PAYLOAD);
+    h->runs = iso_get_u64(in + AT_RUNS);
     if (h->payload_at < ISO_VINDEX_HEADER || h->payload_at > file_size || h->payload > file_size - h->payload_at) return damaged(err, path, wrong);
     h->runs_at = (h->payload_at + h->payload + 7) / 8 * 8;
     if (h->runs_at > file_size || h->runs > (file_size - h->runs_at) / sizeof(iso_vindex_run)) return damaged(err, path, wrong);
@@ -125,8 +106,8 @@ static void kind_of(const uint8_t *in, char kind[8])
 static iso_status header_decode(const uint8_t *in, uint64_t file_size, const char *path, header *h, char kind[8], iso_error *err)
 {
     iso_vindex_info *v = &h->info;
-    const uint64_t version = get(in + AT_VERSION, 4);
-    const bool sound = get(in + AT_HEADER_HASH, 8) == XXH3_64bits(in, AT_HEADER_HASH);
+    const uint64_t version = iso_get_u32(in + AT_VERSION);
+    const bool sound = iso_get_u64(in + AT_HEADER_HASH) == XXH3_64bits(in, AT_HEADER_HASH);
     if (memcmp(in + AT_MAGIC, magic, 8) != 0) return iso_fail(err, ISO_E_FORMAT, "%s is not an index of Isoface", path);
     if (kind && sound) kind_of(in, kind);
     if (version != VERSION)
@@ -136,21 +117,21 @@ static iso_status header_decode(const uint8_t *in, uint64_t file_size, const cha
         return iso_fail(err, ISO_E_FORMAT, "index %s was made on a machine with another byte order", path);
     memset(h, 0, sizeof *h);
     memcpy(v->source.digest, in + AT_DIGEST, 32);
-    uint64_t dim = get(in + AT_DIM, 4), count = get(in + AT_COUNT, 8), width = get(in + AT_WIDTH, 4);
+    uint64_t dim = iso_get_u32(in + AT_DIM), count = iso_get_u64(in + AT_COUNT), width = iso_get_u32(in + AT_WIDTH);
     kind_of(in, v->kind);
     if (!v->kind[0]) return damaged(err, path, "an unknown kind");
     if (dim < 1 || dim > ISO_VINDEX_MAX_DIM || width > INT32_MAX || count > INT64_MAX / ISO_VINDEX_MAX_DIM / 8)
         return damaged(err, path, "a field out of range");
     v->source.dim = (int)dim;
-    v->source.stamp = get(in + AT_STAMP, 8);
-    v->source.generation = get(in + AT_GENERATION, 8);
+    v->source.stamp = iso_get_u64(in + AT_STAMP);
+    v->source.generation = iso_get_u64(in + AT_GENERATION);
     v->count = (int64_t)count;
-    v->approximate = get(in + AT_APPROXIMATE, 4) != 0;
+    v->approximate = iso_get_u32(in + AT_APPROXIMATE) != 0;
     v->width = (int)width;
     v->recall = get_real(in + AT_RECALL);
     v->least = get_real(in + AT_LEAST);
     v->error = get_real(in + AT_ERROR);
-    h->hash = get(in + AT_BODY_HASH, 8);
+    h->hash = iso_get_u64(in + AT_BODY_HASH);
     if (!(v->error >= 0 && v->error < 4) || !(v->recall >= 0 && v->recall <= 1) || !(v->least >= 0 && v->least <= 1) || (v->approximate && !iso_vindex_kind_approximate(v->kind)))
         return damaged(err, path, "a field out of range");
     return header_sizes(in, file_size, path, h, err);
@@ -318,10 +299,6 @@ iso_status iso_vindex_finish(iso_vindex_sink *s, iso_vindex *v, iso_error *err)
         else s->hashes[s->hash_count++] = XXH3_64bits_digest(s->hash);
     }
     if (st != ISO_OK) return st;
-    for (size_t i = 0; i < s->hash_count; i++) { /* little-endian on every machine, as their own checksum is over bytes */
-        uint64_t hash = s->hashes[i];
-        put((uint8_t *)(s->hashes + i), hash, 8);
-    }
     h.hash = XXH3_64bits(s->hashes, sizeof *s->hashes * s->hash_count);
     st = append(s, s->hashes, sizeof *s->hashes * s->hash_count, err);
     header_encode(&h, head);
@@ -365,7 +342,7 @@ static iso_status check_body(const uint8_t *map, uint64_t size, const header *h,
             continue;
         }
 #endif
-        wrong |= XXH3_64bits(map + from, (size_t)(to - from)) != get(map + h->hashes_at + (uint64_t)i * 8, 8);
+        wrong |= XXH3_64bits(map + from, (size_t)(to - from)) != iso_get_u64(map + h->hashes_at + (uint64_t)i * 8);
     }
     return wrong ? damaged(err, path, "its content does not match its checksum") : ISO_OK;
 }

@@ -1,7 +1,6 @@
 /* vindex_ivf.c: searching in an inverted file, and its payload; vindex_ivf_build.c makes it. */
 #include "retriever/vindex_ivf.h"
 
-#include <endian.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -343,7 +342,7 @@ static int32_t find_left(const search *s, int32_t *left)
     for (int64_t l = 0; l < s->x->lists; l += 8) {
         uint64_t word;
         memcpy(&word, s->bucket + l, sizeof word); /* behind the last list are further BUCKETS */
-        for (uint64_t some = ~le64toh(word) & eight; some; some &= some - 1)
+        for (uint64_t some = ~word & eight; some; some &= some - 1)
             left[n++] = (int32_t)l + __builtin_ctzll(some) / 8;
     }
     return n;

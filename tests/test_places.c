@@ -158,16 +158,16 @@ static void test_damage(void **state)
     const int fd = open(path, O_RDWR);
     assert_true(fd >= 0);
     for (off_t at = 2 * PSIZE; pread(fd, page, PSIZE, at) == PSIZE; at += PSIZE) {
-        if (get_u16(page + 10) != P_BRANCH) continue;
+        if (iso_get_u16(page + 10) != P_BRANCH) continue;
         branches++;
         for (int trial = 0; trial < TRIALS; trial++) {
             iso_txn *t;
             iso_places *p = NULL;
             memcpy(wrong, page, PSIZE);
             /* not the first node, which LMDB itself follows to the first item */
-            const size_t nodes = (size_t)(get_u16(page + 12) - PAGE_HEADER) / 2, node = nodes < 2 ? 0 : 1 + draw() % (nodes - 1);
+            const size_t nodes = (size_t)(iso_get_u16(page + 12) - PAGE_HEADER) / 2, node = nodes < 2 ? 0 : 1 + draw() % (nodes - 1);
             if (!node) continue;
-            uint8_t *byte = trial % 3 == 0 ? wrong + PAGE_HEADER + 2 * node : wrong + get_u16(page + PAGE_HEADER + 2 * node) + draw() % 16;
+            uint8_t *byte = trial % 3 == 0 ? wrong + PAGE_HEADER + 2 * node : wrong + iso_get_u16(page + PAGE_HEADER + 2 * node) + draw() % 16;
             *byte ^= (uint8_t)(1 + draw() % 255);
             assert_int_equal(pwrite(fd, wrong, PSIZE, at), PSIZE);
             OK(iso_txn_begin(s, false, &t, &err));
