@@ -374,8 +374,7 @@ static iso_status read_all(int fd, const char *path, size_t limit, size_t guess,
             status = iso_fail_memory(err);
             break;
         }
-        ssize_t n = read(fd, buffer + used, capacity - used - 1);
-        if (n < 0 && errno == EINTR) continue;
+        const ssize_t n = TEMP_FAILURE_RETRY(read(fd, buffer + used, capacity - used - 1));
         if (n < 0) {
             status = iso_fail_errno(err, "cannot read %s", path);
             break;
@@ -439,14 +438,12 @@ iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *si
     return status;
 }
 
-/* errno, or -1 where the file ends before. */
-static int read_part(int fd, char *to, size_t bytes, off_t at)
+int iso_file_read_at(int fd, void *to, size_t bytes, int64_t at)
 {
-    while (bytes > 0) {
-        const ssize_t n = pread(fd, to, bytes, at);
-        if (n < 0 && errno == EINTR) continue;
+    for (char *p = to; bytes > 0;) {
+        const ssize_t n = TEMP_FAILURE_RETRY(pread(fd, p, bytes, (off_t)at));
         if (n <= 0) return n < 0 ? errno : -1;
-        to += n;
+        p += n;
         at += n;
         bytes -= (size_t)n;
     }
@@ -465,7 +462,7 @@ iso_status iso_file_read_huge(const char *path, size_t limit, char **data, size_
     if (!to) status = iso_fail_memory(err);
 #pragma omp parallel for schedule(dynamic, 1) if (bytes > PART)
     for (size_t at = 0; at < bytes; at += PART) {
-        const int why = status ? 0 : read_part(fd, to + at, bytes - at < PART ? bytes - at : PART, (off_t)at);
+        const int why = status ? 0 : iso_file_read_at(fd, to + at, bytes - at < PART ? bytes - at : PART, (int64_t)at);
         if (why) {
 #pragma omp atomic write
             failed = why;

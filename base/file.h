@@ -35,6 +35,8 @@ ISO_CHECK iso_status iso_file_open_regular(const char *path, size_t limit, int *
 ISO_CHECK iso_status iso_file_read(const char *path, size_t limit, char **data, size_t *size, iso_error *err);
 /* The same of a large regular file, by all threads into memory of iso_huge_alloc(*size), without a NUL: a tenth of the page faults. */
 ISO_CHECK iso_status iso_file_read_huge(const char *path, size_t limit, char **data, size_t *size, iso_error *err);
+/* Reads so many bytes from `at` on. 0; errno; or -1, where the file ends before. */
+int iso_file_read_at(int fd, void *to, size_t bytes, int64_t at);
 
 /* Gives a file that is to take the place of another its permissions and, where the system allows it, as it does root, its owner and group. */
 void iso_file_like(int fd, const struct stat *other);

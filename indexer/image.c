@@ -101,8 +101,7 @@ static iso_status read_all(int fd, int64_t guess, iso_image_file *f, iso_error *
     f->size = 0;
     if (!iso_grow(&f->data, &f->capacity, (size_t)guess + 1, 1)) return iso_fail_memory(err);
     for (;;) {
-        ssize_t got = read(fd, f->data + f->size, f->capacity - f->size);
-        if (got < 0 && errno == EINTR) continue;
+        const ssize_t got = TEMP_FAILURE_RETRY(read(fd, f->data + f->size, f->capacity - f->size));
         if (got < 0) return iso_fail_errno(err, "cannot read");
         if (got == 0) return ISO_OK;
         f->size += (size_t)got;

@@ -33,9 +33,7 @@ static iso_status refill(iso_words *w, iso_error *err)
     w->size = left;
     if (left > LONGEST_LINE) return iso_fail(err, ISO_E_FORMAT, "%s: line %zu is longer than %d MiB: not a list", w->file, w->line + 1, LONGEST_LINE >> 20);
     if (!iso_grow(&w->buffer, &w->room, left + CHUNK + 1, 1)) return iso_fail_memory(err);
-    ssize_t n;
-    do n = read(w->fd, w->buffer + left, CHUNK);
-    while (n < 0 && errno == EINTR);
+    const ssize_t n = TEMP_FAILURE_RETRY(read(w->fd, w->buffer + left, CHUNK));
     if (n < 0) return iso_fail_errno(err, "cannot read %s", w->file);
     w->size += (size_t)n;
     w->ended = n == 0;

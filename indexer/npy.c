@@ -144,21 +144,11 @@ static iso_status accept(iso_npy *f, const header *h, iso_error *err)
     return ISO_OK;
 }
 
-static bool read_at(int fd, void *out, size_t n, int64_t at)
+static iso_status read_at(const iso_npy *f, void *out, size_t n, int64_t at, iso_error *err)
 {
-    uint8_t *p = out;
-    while (n) {
-        ssize_t got = pread(fd, p, n, (off_t)at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) {
-            if (!got) errno = EIO;
-            return false;
-        }
-        p += got;
-        n -= (size_t)got;
-        at += got;
-    }
-    return true;
+    const int why = iso_file_read_at(f->fd, out, n, at);
+    errno = why < 0 ? EIO : why;
+    return why ? iso_fail_errno(err, "cannot read %s", f->path) : ISO_OK;
 }
 
 static iso_status not_npy(const char *path, const char *why, iso_error *err)
@@ -173,18 +163,18 @@ static iso_status read_header(iso_npy *f, iso_error *err)
     if (fstat(f->fd, &st)) return iso_fail_errno(err, "cannot read %s", f->path);
     if (!S_ISREG(st.st_mode)) return iso_fail(err, ISO_E_FORMAT, "%s is not a regular file", f->path);
     if (st.st_size < 12) return not_npy(f->path, "it is too short", err);
-    if (!read_at(f->fd, head, sizeof head, 0)) return iso_fail_errno(err, "cannot read %s", f->path);
+    iso_status status = read_at(f, head, sizeof head, 0, err);
+    if (status) return status;
     if (memcmp(head, "\x93NUMPY", 6)) return not_npy(f->path, "its first bytes are wrong", err);
     if (head[6] < 1 || head[6] > 3 || head[7]) return iso_fail(err, ISO_E_UNSUPPORTED, "%s is of .npy version %d.%d: 1.0, 2.0 and 3.0 can be read", f->path, head[6], head[7]);
     uint32_t start = head[6] == 1 ? 10 : 12;
     uint32_t n = head[6] == 1 ? iso_get_u16(head + 8) : iso_get_u32(head + 8);
     if (n > HEADER_MAX || (int64_t)start + n > st.st_size) return not_npy(f->path, "its header is longer than the file, or absurd", err);
     header h = {0};
-    if (!read_at(f->fd, text, n, start)) return iso_fail_errno(err, "cannot read %s", f->path);
+    if ((status = read_at(f, text, n, start, err))) return status;
     if (memchr(text, 0, n) || !parse_header((span){(const char *)text, (const char *)text + n}, &h))
         return not_npy(f->path, "its header cannot be read", err);
-    iso_status status = accept(f, &h, err);
-    if (status) return status;
+    if ((status = accept(f, &h, err))) return status;
     int64_t bytes;
     f->start = (int64_t)start + n;
     if (__builtin_mul_overflow(f->rows, f->cols, &bytes) || __builtin_mul_overflow(bytes, f->width, &bytes) || bytes != st.st_size - f->start)
@@ -241,14 +231,12 @@ iso_status iso_npy_read(iso_npy *f, int64_t first, int64_t n, float *out, iso_er
     if (first < 0 || n < 0 || first > f->rows || n > f->rows - first)
         return iso_fail(err, ISO_E_ARGUMENT, "%s has no rows %" PRId64 " to %" PRId64, f->path, first, first + n - 1);
     int64_t at = first * f->cols, end = at + n * f->cols;
-    if (f->width == sizeof *out && !f->big_endian) {
-        bool ok = read_at(f->fd, out, (size_t)(end - at) * sizeof *out, f->start + at * f->width);
-        return ok ? ISO_OK : iso_fail_errno(err, "cannot read %s", f->path);
-    }
+    if (f->width == sizeof *out && !f->big_endian) return read_at(f, out, (size_t)(end - at) * sizeof *out, f->start + at * f->width, err);
     uint8_t buffer[CHUNK];
     while (at < end) {
         int64_t count = end - at < CHUNK / f->width ? end - at : CHUNK / f->width;
-        if (!read_at(f->fd, buffer, (size_t)(count * f->width), f->start + at * f->width)) return iso_fail_errno(err, "cannot read %s", f->path);
+        iso_status status = read_at(f, buffer, (size_t)(count * f->width), f->start + at * f->width, err);
+        if (status) return status;
         for (int64_t i = 0; i < count; i++) *out++ = number(f, buffer + i * f->width);
         at += count;
     }

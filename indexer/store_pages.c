@@ -81,10 +81,7 @@ static bool head_parse(const uint8_t *p, head *h)
 
 static ssize_t read_at(int fd, void *buf, size_t bytes, uint64_t at)
 {
-    ssize_t n;
-    do n = pread(fd, buf, bytes, (off_t)at);
-    while (n < 0 && errno == EINTR);
-    return n;
+    return TEMP_FAILURE_RETRY(pread(fd, buf, bytes, (off_t)at));
 }
 
 /* LMDB writes transaction n into header page n & 1, and reads it there: a number that is elsewhere leads it to the other tree. Where both

@@ -320,10 +320,7 @@ iso_status iso_st_load(const char *path, iso_st **out, iso_error *err)
     iso_status s = iso_file_open_regular(path, FILE_LIMIT, &fd, &st, err);
     if (s) return s;
     const bool large = st.st_size >= 2 * (off_t)ISO_HUGE_PAGE;
-    ssize_t n;
-    do n = read(fd, prefix, sizeof prefix);
-    while (n < 0 && errno == EINTR);
-    if (n < 0) s = iso_fail_errno(err, "cannot read %s", path);
+    if (TEMP_FAILURE_RETRY(read(fd, prefix, sizeof prefix)) < 0) s = iso_fail_errno(err, "cannot read %s", path);
     close(fd);
     if (!s) s = header_length(prefix, (size_t)st.st_size, path, &header, err);
     if (s) return s;
