@@ -1,5 +1,6 @@
 #include "base/text.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -83,10 +84,10 @@ void iso_text_json(FILE *out, const char *bytes, size_t n)
     putc('"', out);
 }
 
-static void base64(FILE *out, const char *bytes, size_t n)
+void iso_text_base64(FILE *out, const void *bytes, size_t n)
 {
     static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const unsigned char *s = (const unsigned char *)bytes;
+    const unsigned char *s = bytes;
     for (size_t i = 0; i < n; i += 3) {
         uint32_t v = (uint32_t)s[i] << 16;
         if (i + 1 < n) v |= (uint32_t)s[i + 1] << 8;
@@ -106,37 +107,34 @@ void iso_text_json_path(FILE *out, const char *key, const char *path)
     iso_text_json(out, path, n);
     if (iso_text_is_utf8(path, n)) return;
     fprintf(out, ", \"%s_bytes\": \"", key);
-    base64(out, path, n);
+    iso_text_base64(out, path, n);
     putc('"', out);
 }
 
-enum { NUMBER = 320 }; /* characters, as gcc counts them */
-
-/* Whether so many digits, from 6 on, give the value back. */
-static bool in_digits(double value, int digits, char text[NUMBER])
+static bool in_digits(double value, int digits, char text[ISO_TEXT_REAL])
 {
-    snprintf(text, NUMBER, "%.*g", digits, value);
+    assert(digits >= 1 && digits <= 17); /* which also tells gcc that there is room */
+    snprintf(text, ISO_TEXT_REAL, "%.*g", digits, value);
     return strtod(text, NULL) == value;
+}
+
+const char *iso_text_real(double value, int least, char text[ISO_TEXT_REAL])
+{
+    if (in_digits(value, least, text)) return text;
+    int few = least, enough = 17; /* if so many are enough, more are, too */
+    while (enough - few > 1) {
+        const int middle = (few + enough) / 2;
+        if (in_digits(value, middle, text)) enough = middle;
+        else few = middle;
+    }
+    in_digits(value, enough, text);
+    return text;
 }
 
 void iso_text_json_number(FILE *out, double value)
 {
-    if (!isfinite(value)) {
-        fputs("null", out);
-        return;
-    }
-    /* the fewest digits: if so many are enough, more are, too */
-    char text[NUMBER];
-    if (!in_digits(value, 6, text)) {
-        int few = 6, enough = 17;
-        while (enough - few > 1) {
-            const int middle = (few + enough) / 2;
-            if (in_digits(value, middle, text)) enough = middle;
-            else few = middle;
-        }
-        in_digits(value, enough, text);
-    }
-    fputs(text, out);
+    char text[ISO_TEXT_REAL];
+    fputs(isfinite(value) ? iso_text_real(value, 6, text) : "null", out);
 }
 
 /* U+FDD0 to U+FDEF and the last two of each plane. */

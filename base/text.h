@@ -17,6 +17,13 @@ void iso_text_json(FILE *out, const char *bytes, size_t n);
 /* "key": "path" and, where the path is not UTF-8, , "key_bytes": "base64 (RFC 4648)" behind it. */
 void iso_text_json_path(FILE *out, const char *key, const char *path);
 
+/* In base64 (RFC 4648), padded at the end. */
+void iso_text_base64(FILE *out, const void *bytes, size_t n);
+
+/* A number in the fewest digits, of `least` to 17, that give it back when they are read, as %g writes them. Returns `text`. */
+enum { ISO_TEXT_REAL = 32 };
+const char *iso_text_real(double value, int least, char text[ISO_TEXT_REAL]);
+
 /* A finite number with the digits it needs, null otherwise. */
 void iso_text_json_number(FILE *out, double value);
 

@@ -83,14 +83,7 @@ void iso_sweep_rows_free(iso_sweep_row *rows, int64_t count)
 
 /* ---- lists and numbers ---- */
 
-const char *iso_sweep_number(double value, char text[32])
-{
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, 32, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
-    }
-    return text;
-}
+const char *iso_sweep_number(double value, char text[ISO_TEXT_REAL]) { return iso_text_real(value, 15, text); }
 
 static iso_status parse_item(const char *option, const char *item, const char *zero, bool whole, double *value,
                              iso_error *err)

@@ -5,6 +5,7 @@
 #ifndef ISO_SWEEP_H
 #define ISO_SWEEP_H
 
+#include "base/text.h"
 #include "eval/pullback.h"
 
 enum { ISO_SWEEP_LIST = 64 }; /* values of a list, at most */
@@ -31,7 +32,7 @@ ISO_CHECK iso_status iso_sweep_list(const char *option, const char *text, const 
                                     double value[ISO_SWEEP_LIST], int *count, iso_error *err);
 
 /* The shortest text that reads as the same double: "100", "0.1". */
-const char *iso_sweep_number(double value, char text[32]);
+const char *iso_sweep_number(double value, char text[ISO_TEXT_REAL]);
 
 /* n of the numbers 0 .. count - 1, n <= count, in the order that `seed` draws them. */
 ISO_CHECK iso_status iso_sweep_sample(int64_t count, int64_t n, uint64_t seed, int64_t *row, iso_error *err);

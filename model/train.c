@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "model/net/net.h"
 #include "model/train_loop.h"
 
@@ -31,12 +32,8 @@ void iso_options_int(iso_options *o, const char *key, int64_t value)
 
 void iso_options_real(iso_options *o, const char *key, double value)
 {
-    char text[40];
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
-    }
-    iso_options_text(o, key, text);
+    char text[ISO_TEXT_REAL];
+    iso_options_text(o, key, iso_text_real(value, 15, text));
 }
 
 void iso_options_schedule(iso_options *o, const iso_run *run)

@@ -10,6 +10,7 @@
 #include "base/blas.h"
 #include "base/eigen.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "model/output.h"
 #include "model/train_loop.h"
 
@@ -107,13 +108,9 @@ static iso_status write_layer(const whitening *w, iso_model *model, iso_error *e
 
 static iso_status describe(const iso_whiten_spec *spec, int64_t images, iso_model *m, iso_error *err)
 {
-    char shrinkage[32], count[32];
+    char shrinkage[ISO_TEXT_REAL], count[32];
     snprintf(count, sizeof count, "%" PRId64, images);
-    for (int digits = 1; digits <= 17; digits++) { /* the shortest that gives the same double */
-        snprintf(shrinkage, sizeof shrinkage, "%.*g", digits, spec->shrinkage);
-        if (strtod(shrinkage, NULL) == spec->shrinkage) break;
-    }
-    iso_status status = iso_model_set_meta(m, "whiten.shrinkage", shrinkage, err);
+    iso_status status = iso_model_set_meta(m, "whiten.shrinkage", iso_text_real(spec->shrinkage, 1, shrinkage), err);
     return status ? status : iso_model_set_meta(m, "whiten.images", count, err);
 }
 

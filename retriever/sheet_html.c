@@ -2,7 +2,6 @@
 #include "retriever/sheet_parts.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/text.h"
 
@@ -49,27 +48,17 @@ static iso_status put_text(FILE *out, const char *bytes, iso_error *err)
 typedef struct base64 {
     FILE *out;
     unsigned char rest[3];
-    int left;
+    size_t left;
 } base64;
-
-static void base64_put(base64 *b, int bytes)
-{
-    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    unsigned v = (unsigned)b->rest[0] << 16 | (unsigned)b->rest[1] << 8 | b->rest[2];
-    putc(digit[v >> 18], b->out);
-    putc(digit[v >> 12 & 63], b->out);
-    putc(bytes > 1 ? digit[v >> 6 & 63] : '=', b->out);
-    putc(bytes > 2 ? digit[v & 63] : '=', b->out);
-    memset(b->rest, 0, sizeof b->rest);
-    b->left = 0;
-}
 
 static cairo_status_t base64_write(void *closure, const unsigned char *data, unsigned n)
 {
     base64 *b = closure;
     for (unsigned i = 0; i < n; i++) {
         b->rest[b->left++] = data[i];
-        if (b->left == 3) base64_put(b, 3);
+        if (b->left < sizeof b->rest) continue;
+        iso_text_base64(b->out, b->rest, b->left);
+        b->left = 0;
     }
     return ferror(b->out) ? CAIRO_STATUS_WRITE_ERROR : CAIRO_STATUS_SUCCESS;
 }
@@ -86,7 +75,7 @@ static iso_status put_picture(FILE *out, cairo_surface_t *picture, const char *n
     if (st != ISO_OK) return st;
     fputs("\" src=\"data:image/png;base64,", out);
     cairo_status_t status = cairo_surface_write_to_png_stream(picture, base64_write, &b);
-    if (b.left) base64_put(&b, b.left);
+    iso_text_base64(out, b.rest, b.left);
     fputs("\">", out);
     return status == CAIRO_STATUS_SUCCESS ? ISO_OK : iso_cairo_fail(err, status);
 }
