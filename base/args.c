@@ -60,6 +60,22 @@ static iso_status list_add(iso_list *list, const char *word, iso_error *err)
     return ISO_OK;
 }
 
+const char *iso_args_db(const char *given)
+{
+    const char *db = given && *given ? given : getenv("ISOFACE_DB");
+    return db && *db ? db : NULL;
+}
+
+bool iso_args_id(const char *text, uint64_t *id)
+{
+    char *end;
+    errno = 0;
+    const unsigned long long value = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || errno) return false;
+    *id = value;
+    return true;
+}
+
 void iso_list_free(iso_list *list)
 {
     if (!list) return;

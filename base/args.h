@@ -10,6 +10,7 @@
 #define ISO_BASE_ARGS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include "base/error.h"
 
 typedef enum iso_arg_kind {
@@ -55,6 +56,12 @@ typedef struct iso_command {
 int iso_args_parse(const iso_command *command, int argc, char **argv, int first, void *config, iso_list *rest);
 
 void iso_list_free(iso_list *list);
+
+/* The database that was given, else $ISOFACE_DB; NULL where there is neither. */
+const char *iso_args_db(const char *given);
+
+/* Whether it is a whole number, as items have for ids: of digits alone, at most 18446744073709551615. */
+bool iso_args_id(const char *text, uint64_t *id);
 
 /* The exit code of a status: 0, 1, or 2 for ISO_E_ARGUMENT; prints "program: message" on stderr when not ISO_OK. */
 int iso_exit(const char *program, iso_status status, const iso_error *err);

@@ -7,18 +7,16 @@
 
 #include "base/file.h"
 
-#define NAME "model.safetensors"
-
 iso_status iso_model_copy_load(const iso_store *s, const iso_store_info *info, iso_model **out, iso_error *err)
 {
     static const char remedy[] = "`indexer encode --images DIR --model M --db DB` with the model it was made with";
     iso_model *m = NULL;
     iso_error why = {0};
-    char *path = iso_store_file(s, NAME);
+    char *path = iso_store_file(s, ISO_STORE_MODEL);
     if (!path) return iso_fail_memory(err);
     iso_status status = iso_model_load(path, &m, &why);
     if (status && access(path, F_OK) && errno == ENOENT)
-        status = iso_fail(err, status, "%s has lost its copy of the model (" NAME " in it): %s puts it back", iso_store_dir(s), remedy);
+        status = iso_fail(err, status, "%s has lost its copy of the model (" ISO_STORE_MODEL " in it): %s puts it back", iso_store_dir(s), remedy);
     else if (status == ISO_E_FORMAT)
         status = iso_fail(err, status, "%s: %s puts a sound copy in its place", why.message, remedy);
     else if (status)
@@ -36,7 +34,7 @@ iso_status iso_model_copy_mend(const char *dir, iso_model *m, bool *mended, iso_
 {
     iso_model *copy = NULL;
     iso_error why;
-    char *path = iso_path_join(dir, NAME);
+    char *path = iso_path_join(dir, ISO_STORE_MODEL);
     if (!path) return iso_fail_memory(err);
     iso_status status = iso_model_load(path, &copy, &why);
     const bool wrong = status || strcmp(iso_model_digest(copy), iso_model_digest(m)) != 0;

@@ -18,7 +18,6 @@
 #include "base/memory.h"
 #include "indexer/store_internal.h"
 
-#define MODEL_NAME "model.safetensors"
 #define MAP_STEP (UINT64_C(4) << 30)
 
 /* ---- the folder ---- */
@@ -39,7 +38,7 @@ static iso_status look(int dir_fd, const char *dir, iso_store_found *out, bool *
     iso_status status = fstat(fd, &st) ? iso_fail_errno(err, "cannot open %s/data.mdb", dir) : ISO_OK;
     if (!status && S_ISREG(st.st_mode)) status = iso_pages_begun(fd, dir, &begun, whole, err);
     close(fd);
-    const bool had_index = begun && !*whole && faccessat(dir_fd, "index.faiss", F_OK, 0) == 0;
+    const bool had_index = begun && !*whole && faccessat(dir_fd, ISO_STORE_INDEX, F_OK, 0) == 0;
     *out = begun && !had_index ? ISO_STORE_INCOMPLETE : ISO_STORE_COMPLETE;
     return status;
 }
@@ -55,7 +54,7 @@ iso_status iso_store_look(const char *dir, iso_store_found *out, iso_error *err)
     return status;
 }
 
-static const char *const ours[] = {"data.mdb", "lock.mdb", MODEL_NAME, "index.faiss"};
+static const char *const ours[] = {"data.mdb", "lock.mdb", ISO_STORE_MODEL, ISO_STORE_INDEX};
 
 bool iso_store_owns(const iso_store *s, const char *path)
 {
@@ -122,7 +121,7 @@ static iso_status copy_stream(FILE *in, FILE *out, const char *from, const char 
 /* The model goes in before the database is complete, so that there is never one without it. */
 static iso_status copy_model(const char *from, const char *dir, iso_error *err)
 {
-    char *to = iso_path_join(dir, MODEL_NAME);
+    char *to = iso_path_join(dir, ISO_STORE_MODEL);
     if (!to) return iso_fail_memory(err);
     iso_file *f = NULL;
     FILE *in = NULL;
@@ -392,7 +391,7 @@ static iso_status complete(iso_store *s, MDB_txn *txn, const iso_store_spec *spe
     if (!s->root) return iso_fail_memory(err);
     s->dim = spec->dim;
     memcpy(s->digest, spec->digest, sizeof s->digest);
-    snprintf(s->model, sizeof s->model, "%s", spec->model ? MODEL_NAME : "");
+    snprintf(s->model, sizeof s->model, "%s", spec->model ? ISO_STORE_MODEL : "");
     s->created = (uint64_t)time(NULL);
     iso_state state = {.next_id = 1, .updated = s->created};
     iso_status status = iso_head_write(s, txn, err);
@@ -474,7 +473,7 @@ static void unmake(const iso_store *s)
 {
     if (s->dir_fd < 0 || !faccessat(s->dir_fd, "data.mdb", F_OK, 0) || errno != ENOENT) return;
     unlinkat(s->dir_fd, "lock.mdb", 0);
-    unlinkat(s->dir_fd, MODEL_NAME, 0);
+    unlinkat(s->dir_fd, ISO_STORE_MODEL, 0);
 }
 
 iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_spec *spec, iso_store **out, iso_error *err)
@@ -501,7 +500,7 @@ iso_status iso_store_open(const char *dir, iso_store_mode mode, const iso_store_
     if ((status = check_pages(s, err))) goto fail;
     status = mode == ISO_STORE_CREATE ? open_create(s, fresh, spec, err) : open_existing(s, err);
     if (status) goto fail;
-    if (mode == ISO_STORE_CREATE && spec->model && faccessat(s->dir_fd, MODEL_NAME, F_OK, 0) != 0
+    if (mode == ISO_STORE_CREATE && spec->model && faccessat(s->dir_fd, ISO_STORE_MODEL, F_OK, 0) != 0
         && (status = copy_model(spec->model, dir, err))) goto fail;
     if (fresh && !folder_lock(s, LOCK_SH)) {
         status = iso_fail_errno(err, "cannot lock %s", dir);

@@ -18,6 +18,17 @@
 #define ISO_STORE_CHECK (128u << 20) /* larger databases are checked whole by iso_store_verify only */
 #define ISO_STORE_DIM_MAX 65536      /* floats in a vector */
 
+/* What lies in the directory beside data.mdb, where it is there. */
+#define ISO_STORE_MODEL "model.safetensors" /* the copy of its model */
+#define ISO_STORE_INDEX "index.faiss"
+
+/* For qsort and bsearch of ids. */
+static inline int iso_ids_order(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
 typedef struct iso_item {
     uint64_t id;
     const char *path;    /* relative to the store's root; valid until the transaction ends */
@@ -34,7 +45,7 @@ typedef struct iso_store_info {
     uint64_t generation;   /* grows with every commit that adds or removes items (iso_item_touch alone leaves it) */
     int dim;
     char digest[33];       /* of the model, or of imported vectors: 32 hexadecimal digits */
-    char model[256];       /* "model.safetensors" inside the directory, or "" for imported vectors */
+    char model[256];       /* ISO_STORE_MODEL inside the directory, or "" for imported vectors */
     uint64_t created, updated; /* seconds since 1970 */
 } iso_store_info;
 

@@ -138,7 +138,7 @@ static iso_status encode_model(const iso_comparison *c, iso_compared_model *m, i
 static iso_status name_database(iso_compared_model *m, iso_error *err)
 {
     iso_model *model = NULL;
-    char *path = iso_path_join(m->name, "model.safetensors");
+    char *path = iso_path_join(m->name, ISO_STORE_MODEL);
     if (!path || !(m->db = iso_format("%s", m->name))) {
         free(path);
         return iso_fail_memory(err);

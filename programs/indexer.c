@@ -27,12 +27,11 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 
 iso_status iso_indexer_db(const char **db, iso_error *err)
 {
-    if (!*db || !**db) *db = getenv("ISOFACE_DB");
-    if (!*db || !**db) return iso_fail(err, ISO_E_ARGUMENT, "no database: give --db DB or set ISOFACE_DB");
+    if (!(*db = iso_args_db(*db))) return iso_fail(err, ISO_E_ARGUMENT, "no database: give --db DB or set ISOFACE_DB");
     return ISO_OK;
 }
 
-char *iso_indexer_model(const char *dir) { return iso_path_join(dir, "model.safetensors"); }
+char *iso_indexer_model(const char *dir) { return iso_path_join(dir, ISO_STORE_MODEL); }
 
 /* A searcher brings the index along with it: it rebuilds what is missing or too old. */
 iso_status iso_indexer_index(const char *db, bool quiet, iso_error *err)

@@ -54,10 +54,10 @@ static iso_status add(ids *list, uint64_t id, iso_error *err)
 static iso_status by_id(const config *c, iso_txn *t, ids *list, iso_error *err)
 {
     for (size_t i = 0; i < c->id.count; i++) {
-        const char *word = c->id.item[i];
+        uint64_t id;
         iso_item item;
-        if (!*word || strspn(word, "0123456789") != strlen(word) || strlen(word) > 19) return iso_fail(err, ISO_E_ARGUMENT, "--id %s is not a number", word);
-        iso_status status = iso_item_get(t, strtoull(word, NULL, 10), &item, err);
+        if (!iso_args_id(c->id.item[i], &id)) return iso_fail(err, ISO_E_ARGUMENT, "--id %s is not a number", c->id.item[i]);
+        iso_status status = iso_item_get(t, id, &item, err);
         if (!status) status = add(list, item.id, err);
         if (status) return status;
     }
@@ -103,16 +103,10 @@ static iso_status by_absence(const config *c, iso_store *s, iso_txn *t, ids *lis
     return ISO_OK;
 }
 
-static int order(const void *a, const void *b)
-{
-    const uint64_t *x = a, *y = b;
-    return *x < *y ? -1 : *x > *y;
-}
-
 static void sort_unique(ids *list)
 {
     size_t n = 0;
-    if (list->count) qsort(list->id, list->count, sizeof *list->id, order);
+    if (list->count) qsort(list->id, list->count, sizeof *list->id, iso_ids_order);
     for (size_t i = 0; i < list->count; i++)
         if (!n || list->id[i] != list->id[n - 1]) list->id[n++] = list->id[i];
     list->count = n;

@@ -1,5 +1,4 @@
 /* retrieve: which images of a database share what the examples share. */
-#include <errno.h>
 #include <inttypes.h>
 #include <omp.h>
 #include <signal.h>
@@ -74,22 +73,11 @@ static iso_status usage(iso_error *err, const char *what) { return iso_fail(err,
 
 static iso_status check(config *c, iso_error *err)
 {
-    if (!c->db || !c->db[0]) c->db = getenv("ISOFACE_DB");
-    if (!c->db || !c->db[0]) return usage(err, "no database: give --db DB or set ISOFACE_DB");
+    if (!(c->db = iso_args_db(c->db))) return usage(err, "no database: give --db DB or set ISOFACE_DB");
     if (!c->query.count && !c->query_id.count) return usage(err, "no examples: give --query or --query-id");
     if (c->nul && c->format && strcmp(c->format, "paths") != 0) return usage(err, "-0 goes with --format paths only");
     if (!c->format) c->format = c->nul ? "paths" : "table";
     return c->sheet ? iso_sheet_check(c->sheet, err) : ISO_OK;
-}
-
-static iso_status parse_id(const char *text, uint64_t *id, iso_error *err)
-{
-    char *end;
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end || errno) return iso_fail(err, ISO_E_ARGUMENT, "'%s' is not the id of an item: a whole number is wanted", text);
-    *id = value;
-    return ISO_OK;
 }
 
 static iso_status add_examples(iso_query *q, iso_sign sign, const iso_list *paths, const iso_list *ids, iso_error *err)
@@ -98,8 +86,8 @@ static iso_status add_examples(iso_query *q, iso_sign sign, const iso_list *path
     for (size_t i = 0; st == ISO_OK && i < paths->count; i++) st = iso_query_add_path(q, sign, paths->item[i], err);
     for (size_t i = 0; st == ISO_OK && i < ids->count; i++) {
         uint64_t id = 0;
-        st = parse_id(ids->item[i], &id, err);
-        if (st == ISO_OK) st = iso_query_add_id(q, sign, id, err);
+        if (!iso_args_id(ids->item[i], &id)) return iso_fail(err, ISO_E_ARGUMENT, "'%s' is not the id of an item: a whole number is wanted", ids->item[i]);
+        st = iso_query_add_id(q, sign, id, err);
     }
     return st;
 }

@@ -9,7 +9,7 @@
 #include "base/memory.h"
 #include "retriever/index_parts.h"
 
-char *iso_index_path(const iso_store *store) { return iso_path_join(iso_store_dir(store), ISO_INDEX_NAME); }
+char *iso_index_path(const iso_store *store) { return iso_path_join(iso_store_dir(store), ISO_STORE_INDEX); }
 
 iso_status iso_index_source(const iso_txn *txn, const iso_store_info *info, uint64_t generation, iso_vindex_source *out, iso_error *err)
 {

@@ -5,7 +5,6 @@
 #include "base/progress.h"
 #include "retriever/search.h"
 
-#define ISO_INDEX_NAME "index.faiss"
 enum { ISO_INDEX_FLAT_BELOW = 100000 }; /* items: an exact search takes a few milliseconds */
 
 /* Where it lies, for people: below the folder as it was given. Fresh memory; NULL when memory is out. */

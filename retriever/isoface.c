@@ -174,12 +174,6 @@ static int compare_hashes(const void *a, const void *b)
     return x[1] < y[1] ? -1 : x[1] > y[1];
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-    const uint64_t *x = a, *y = b;
-    return *x < *y ? -1 : *x > *y;
-}
-
 static iso_status shun_examples(const iso_query *q, shunned *out, iso_error *err)
 {
     size_t n = q->set[0].count + q->set[1].count;
@@ -193,7 +187,7 @@ static iso_status shun_examples(const iso_query *q, shunned *out, iso_error *err
             if (e->hash[0] || e->hash[1]) memcpy(out->hash[out->hashes++], e->hash, sizeof e->hash);
         }
     qsort(out->hash, out->hashes, sizeof *out->hash, compare_hashes);
-    qsort(out->id, out->ids, sizeof *out->id, compare_ids);
+    qsort(out->id, out->ids, sizeof *out->id, iso_ids_order);
     return ISO_OK;
 }
 

@@ -115,15 +115,9 @@ ISO_CLONES static double score_of(const double *w, const float *z, int dim)
     return length == 0 ? 0 : ((dot[0] + dot[1]) + (dot[2] + dot[3])) / sqrt(length); /* not a number where one of z is not */
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-    const uint64_t *x = a, *y = b;
-    return *x < *y ? -1 : *x > *y;
-}
-
 static bool skipped(const query *q, uint64_t id)
 {
-    return q->skips > 0 && bsearch(&id, q->skip, (size_t)q->skips, sizeof id, compare_ids) != NULL;
+    return q->skips > 0 && bsearch(&id, q->skip, (size_t)q->skips, sizeof id, iso_ids_order) != NULL;
 }
 
 static iso_status take(const query *q, best *b, uint64_t id, const float *z, iso_error *err)

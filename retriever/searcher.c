@@ -233,7 +233,7 @@ static void adopt_newer(iso_searcher *s, iso_txn *txn, const iso_store_info *inf
     iso_vindex_info ours, have;
     iso_vindex *index;
     char kind[8], *path;
-    if (behind(s, info) <= iso_vindex_count(s->known.index) / SHARE || !(path = iso_store_file(s->store, ISO_INDEX_NAME))) return;
+    if (behind(s, info) <= iso_vindex_count(s->known.index) / SHARE || !(path = iso_store_file(s->store, ISO_STORE_INDEX))) return;
     iso_vindex_info_get(s->known.index, &ours);
     if (iso_vindex_peek(path, &have, NULL) == ISO_OK && have.source.generation > ours.source.generation
         && iso_index_read(txn, info, path, &index, kind, NULL) == ISO_OK) {

@@ -390,6 +390,10 @@ indexer remove --db "$db"
 expect 'remove: nothing named' 2
 indexer remove --db "$db" --id 5 99
 expect 'remove: one is not there' 1
+indexer remove --db "$db" --id 18446744073709551615
+expect 'remove: the largest id is not there' 1
+indexer remove --db "$db" --id 18446744073709551616
+expect 'remove: no id is larger' 2
 indexer remove --db "$db" --id 5 6 --path 000009.jpg
 expect remove 0
 has "$out" 'removed 3' 'remove'
