@@ -1,5 +1,6 @@
 #include "model/train.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@
 
 void iso_options_text(iso_options *o, const char *key, const char *value)
 {
-    if (o->count >= ISO_MAX_OPTIONS) return;
+    assert(o->count < ISO_MAX_OPTIONS);
     snprintf(o->value[o->count], sizeof o->value[0], "%s", value);
     o->pair[o->count] = (iso_st_meta_pair){key, o->value[o->count]};
     o->count++;

@@ -1,6 +1,7 @@
 /* evaluate sweep: which models a sweep consists of. */
 #include "programs/evaluate_sweep.h"
 
+#include <assert.h>
 #include <math.h>
 #include <omp.h>
 #include <stddef.h>
@@ -97,7 +98,8 @@ static void pass_on(const iso_option *o, unsigned training, iso_sweep_config *c)
         for (size_t i = 0; i < sizeof not / sizeof *not ; i++) skip = skip || strcmp(o->name, not [i]) == 0;
         int known = find_option(options + OWN, passed, o->name);
         if (known >= 0) of[known] |= training;
-        if (skip || known >= 0 || passed == ISO_SWEEP_PASSED) continue;
+        if (skip || known >= 0) continue;
+        assert(passed < ISO_SWEEP_PASSED);
         iso_sweep_cell *cell = &c->passed[passed];
         if (o->kind == ISO_ARG_INT)
             cell->i = INT64_MIN;
