@@ -28,37 +28,35 @@ typedef struct reading {
     uint32_t depth;
 } reading;
 
-static iso_status add_leaf(iso_places *p, uint64_t first, uint64_t page, iso_error *err)
+static iso_status add_leaf(iso_places *p, uint64_t first, uint64_t page)
 {
     if (!iso_grow(&p->first, &p->ids_room, p->leaves + 1, sizeof *p->first) || !iso_grow(&p->page, &p->pages_room, p->leaves + 1, sizeof *p->page))
-        return iso_fail_memory(err);
+        return ISO_E_MEMORY;
     p->first[p->leaves] = first;
     p->page[p->leaves++] = (uint32_t)page;
     return ISO_OK;
 }
 
-static iso_status strange(iso_error *err) { return iso_fail(err, ISO_E_UNSUPPORTED, "the table of vectors is not as LMDB 0.9 writes it"); }
-
 /* first: no id below is less. */
-static iso_status read_tree(const reading *r, uint64_t page, uint64_t first, uint32_t level, iso_error *err)
+static iso_status read_tree(const reading *r, uint64_t page, uint64_t first, uint32_t level)
 {
     const size_t psize = r->p->psize;
-    if (page < 2 || page >= r->pages || page > UINT32_MAX || level >= r->depth) return strange(err);
-    if (level + 1 == r->depth) return add_leaf(r->p, first, page, err);
+    if (page < 2 || page >= r->pages || page > UINT32_MAX || level >= r->depth) return ISO_E_UNSUPPORTED;
+    if (level + 1 == r->depth) return add_leaf(r->p, first, page);
     const uint8_t *at = r->map + page * psize;
     const size_t lower = iso_get_u16(at + 12);
-    iso_status st = iso_get_u16(at + 10) == P_BRANCH && lower <= psize && lower > PAGE_HEADER ? ISO_OK : strange(err);
+    iso_status st = iso_get_u16(at + 10) == P_BRANCH && lower <= psize && lower > PAGE_HEADER ? ISO_OK : ISO_E_UNSUPPORTED;
     for (size_t i = PAGE_HEADER; st == ISO_OK && i + 2 <= lower; i += 2) {
         const uint8_t *node = at + iso_get_u16(at + i);
         const size_t key_size = i > PAGE_HEADER ? KEY : 0; /* the first node's is its parent's */
-        if (node + NODE_HEADER + key_size > at + psize) return strange(err);
+        if (node + NODE_HEADER + key_size > at + psize) return ISO_E_UNSUPPORTED;
         if (key_size) {
             uint64_t key;
             memcpy(&key, node + NODE_HEADER, sizeof key);
-            if (iso_get_u16(node + 6) != key_size || key < first) return strange(err);
+            if (iso_get_u16(node + 6) != key_size || key < first) return ISO_E_UNSUPPORTED;
             first = key;
         }
-        st = read_tree(r, child_of(node), first, level + 1, err);
+        st = read_tree(r, child_of(node), first, level + 1);
     }
     return st;
 }
@@ -82,35 +80,35 @@ static int look(iso_txn *t, iso_places *p, MDB_val *vector, tree *of)
     return rc;
 }
 
-static iso_status find(iso_txn *t, iso_places *p, iso_error *err)
+static iso_status find(iso_txn *t, iso_places *p)
 {
     MDB_envinfo env;
     MDB_val vector;
     tree of = {0};
     int major, minor, rc = look(t, p, &vector, &of);
-    if (rc && rc != MDB_NOTFOUND && rc != MDB_INCOMPATIBLE) return iso_lmdb_fail(err, rc, t->store->dir, "read");
+    if (rc && rc != MDB_NOTFOUND && rc != MDB_INCOMPATIBLE) return iso_lmdb_fail(NULL, rc, t->store->dir, "read");
     mdb_version(&major, &minor, NULL);
-    if (rc || t->write || major != 0 || minor != 9 || p->psize > (size_t)sysconf(_SC_PAGESIZE) || mdb_env_info(t->store->env, &env)) return strange(err);
+    if (rc || t->write || major != 0 || minor != 9 || p->psize > (size_t)sysconf(_SC_PAGESIZE) || mdb_env_info(t->store->env, &env)) return ISO_E_UNSUPPORTED;
     const uint8_t *leaf = page_of(vector.mv_data, p->psize);
     p->probe_page = iso_get_u64(leaf);
     const uint64_t pages = env.me_mapsize / p->psize;
-    if (p->probe_page >= pages) return strange(err);
-    if (vector.mv_size != p->vector || iso_get_u16(leaf + 10) != P_LEAF || of.depth < 1 || of.depth > DEPTH_MAX) return strange(err);
+    if (p->probe_page >= pages) return ISO_E_UNSUPPORTED;
+    if (vector.mv_size != p->vector || iso_get_u16(leaf + 10) != P_LEAF || of.depth < 1 || of.depth > DEPTH_MAX) return ISO_E_UNSUPPORTED;
     reading r = {p, leaf - p->probe_page * p->psize, pages, of.depth};
-    iso_status st = read_tree(&r, of.root, 0, 0, err);
+    iso_status st = read_tree(&r, of.root, 0, 0);
     if (st == ISO_OK) p->first[0] = p->probe;
     return st;
 }
 
-iso_status iso_places_find(iso_txn *t, iso_places **out, iso_error *err)
+iso_status iso_places_find(iso_txn *t, iso_places **out)
 {
     iso_places *p = iso_calloc(1, sizeof *p);
-    if (!p) return iso_fail_memory(err);
+    if (!p) return ISO_E_MEMORY;
     p->store = t->store;
     p->snapshot = mdb_txn_id(t->txn);
     p->vector = (size_t)t->store->dim * sizeof(float);
     p->node = (NODE_HEADER + KEY + p->vector + 1) & ~(size_t)1;
-    iso_status st = find(t, p, err);
+    iso_status st = find(t, p);
     if (st == ISO_OK) *out = p;
     else iso_places_free(p);
     return st;

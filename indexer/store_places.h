@@ -12,7 +12,7 @@ typedef struct iso_places iso_places;
 
 /* For a read transaction; constant afterwards. 12 bytes a page of vectors, and some nanoseconds. ISO_E_UNSUPPORTED where there are no items, where a
  * vector does not fit a page with another (more than 505 numbers), and where the file is not as LMDB 0.9 writes it here. */
-ISO_CHECK iso_status iso_places_find(iso_txn *t, iso_places **out, iso_error *err);
+ISO_CHECK iso_status iso_places_find(iso_txn *t, iso_places **out);
 void iso_places_free(iso_places *p);
 
 /* From here on iso_item_vector finds what it can by `p`, which outlives the transaction; the results are the same. False, and nothing

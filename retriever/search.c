@@ -237,7 +237,7 @@ static iso_status take_items(query *q, best *b, int64_t from, iso_error *err)
     const int64_t most = 1 + (w.end - from) / EACH, threads = omp_get_max_threads();
     iso_status st = ISO_OK;
     if (from >= w.end) return ISO_OK;
-    if (!q->placed && iso_places_find(q->txn, &q->places, NULL) == ISO_OK) q->placed = iso_txn_use_places(q->txn, q->places);
+    if (!q->placed && iso_places_find(q->txn, &q->places) == ISO_OK) q->placed = iso_txn_use_places(q->txn, q->places);
     if (!q->placed) st = iso_cursor_open(q->txn, id_at(q->s, from), &w.cursor, err);
     if (st != ISO_OK) return st;
 #pragma omp parallel num_threads((int)(threads < most ? threads : most))
@@ -265,7 +265,7 @@ static bool use_places(iso_searcher *s, iso_txn *txn)
     if (!s->places && !pthread_mutex_trylock(&s->lock)) {
         iso_places *found = NULL;
         if (!s->places && s->looked_up >= 0) {
-            if (iso_places_find(txn, &found, NULL) == ISO_OK) s->places = found;
+            if (iso_places_find(txn, &found) == ISO_OK) s->places = found;
             else s->looked_up = INT64_MIN; /* never */
         }
         pthread_mutex_unlock(&s->lock);

@@ -25,7 +25,7 @@ static uint64_t check_all(iso_store *s, uint64_t next)
     uint64_t known = 0;
     OK(iso_txn_begin(s, false, &plain, &err));
     OK(iso_txn_begin(s, false, &with, &err));
-    OK(iso_places_find(with, &p, &err));
+    OK(iso_places_find(with, &p));
     assert_true(iso_txn_use_places(with, p));
     for (uint64_t id = 0; id < next + 300; id++) {
         const float *a = NULL, *b = NULL;
@@ -73,7 +73,7 @@ static void test_snapshots(void **state)
     iso_store *s = make(NULL);
     fill(s, 0, 2000);
     OK(iso_txn_begin(s, false, &before, &err));
-    OK(iso_places_find(before, &p, &err));
+    OK(iso_places_find(before, &p));
     assert_false(iso_txn_use_places(before, NULL));
     OK(iso_txn_begin(s, true, &writer, &err));
     assert_false(iso_txn_use_places(writer, p));
@@ -91,7 +91,7 @@ static void test_snapshots(void **state)
     iso_places_free(p);
     /* the map moves between two transactions */
     OK(iso_txn_begin(s, false, &before, &err));
-    OK(iso_places_find(before, &p, &err));
+    OK(iso_places_find(before, &p));
     iso_txn_abort(before);
     OK(iso_store_map_step(s, UINT64_C(1) << 33, &err));
     OK(iso_txn_begin(s, false, &after, &err));
@@ -120,10 +120,10 @@ static void test_sizes(void **state)
         wipe();
         OK(iso_store_open(db, ISO_STORE_CREATE, &spec, &s, &err));
         OK(iso_txn_begin(s, false, &t, &err));
-        assert_int_equal(iso_places_find(t, &p, &err), ISO_E_UNSUPPORTED); /* no items */
+        assert_int_equal(iso_places_find(t, &p), ISO_E_UNSUPPORTED); /* no items */
         iso_txn_abort(t);
         OK(iso_txn_begin(s, true, &t, &err));
-        assert_int_equal(iso_places_find(t, &p, &err), ISO_E_UNSUPPORTED);
+        assert_int_equal(iso_places_find(t, &p), ISO_E_UNSUPPORTED);
         for (int n = 0; n < 1000; n++) {
             char path[16];
             snprintf(path, sizeof path, "%d", n);
@@ -135,7 +135,7 @@ static void test_sizes(void **state)
             assert_int_equal(check_all(s, 1001), 1000);
         } else {
             OK(iso_txn_begin(s, false, &t, &err));
-            assert_int_equal(iso_places_find(t, &p, &err), ISO_E_UNSUPPORTED);
+            assert_int_equal(iso_places_find(t, &p), ISO_E_UNSUPPORTED);
             iso_txn_abort(t);
         }
         iso_store_close(s);
@@ -171,7 +171,7 @@ static void test_damage(void **state)
             *byte ^= (uint8_t)(1 + draw() % 255);
             assert_int_equal(pwrite(fd, wrong, PSIZE, at), PSIZE);
             OK(iso_txn_begin(s, false, &t, &err));
-            refused += iso_places_find(t, &p, &err) == ISO_E_UNSUPPORTED;
+            refused += iso_places_find(t, &p) == ISO_E_UNSUPPORTED;
             for (uint64_t id = 1; p && iso_txn_use_places(t, p) && id < 20000; id += 97) iso_item_vector_ahead(t, id);
             iso_txn_abort(t);
             iso_places_free(p);
