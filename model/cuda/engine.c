@@ -238,10 +238,10 @@ static void try_one(best *b, const iso_cuda_target *on, descriptor *configuratio
 }
 
 /* Its own proposals, then those that always work; each time those with the same bits first. */
-static void try_all(best *b, const iso_cuda_target *on, proposals *p, int lists, bool tf32, iso_cuda_measure *measure, void *context)
+static void try_all(best *b, const iso_cuda_target *on, proposals p[2], bool tf32, iso_cuda_measure *measure, void *context)
 {
     for (int pass = 0; pass < 2 && !b->configuration; pass++)
-        for (int list = 0; list < lists && !b->configuration; list++)
+        for (int list = 0; list < 2 && !b->configuration; list++)
             for (int64_t i = 0; i < p[list].count && (measure ? b->tried < MEASURED : !b->configuration); i++) {
                 iso_cuda_engine e = {.plan = NULL};
                 if (describe(p[list].at[i], tf32, &e) && e.same_bits == (pass == 0)) try_one(b, on, &p[list].at[i], &e, measure, context);
@@ -262,7 +262,7 @@ cudnnStatus_t iso_cuda_engine_choose(const iso_cuda_target *on, iso_op op, const
     m.status = CUDNN_STATUS_SUCCESS;
     propose(&m, on, graph, CUDNN_HEUR_MODE_FALLBACK, &p[1]);
     if (first != CUDNN_STATUS_SUCCESS && m.status != CUDNN_STATUS_SUCCESS) goto failed;
-    try_all(&b, on, p, 2, tf32, measure, context);
+    try_all(&b, on, p, tf32, measure, context);
     m.status = b.status;
     if (!b.configuration) goto failed;
     *out = b.engine;
