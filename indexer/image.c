@@ -206,13 +206,6 @@ iso_status iso_image_file_decode(const iso_image_file *file, uint8_t out[ISO_PIX
     return ISO_OK;
 }
 
-iso_status iso_image_decode(const void *data, size_t size, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err)
-{
-    XXH128_hash_t hash = XXH3_128bits(data, size);
-    const iso_image_file file = {.data = (uint8_t *)(uintptr_t)data, .size = size, .hash = {hash.low64, hash.high64}};
-    return iso_image_file_decode(&file, out, info, err);
-}
-
 iso_status iso_image_read(const char *path, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err)
 {
     iso_image_file file = {0};

@@ -59,9 +59,6 @@ ISO_CHECK iso_status iso_image_file_read(const char *path, iso_image_file *file,
 ISO_CHECK iso_status iso_image_file_decode(const iso_image_file *file, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err);
 void iso_image_file_free(iso_image_file *file);
 
-/* From memory; info's mtime is 0. */
-ISO_CHECK iso_status iso_image_decode(const void *data, size_t size, uint8_t out[ISO_PIXELS], iso_image_info *info, iso_error *err);
-
 /* The oriented, centre-cropped picture at side x side RGB (fresh memory) for contact sheets; side 1 ... 4096. */
 ISO_CHECK iso_status iso_image_thumbnail(const char *path, int side, uint8_t **rgb, iso_error *err);
 

@@ -97,7 +97,7 @@ static void a_wrong_orientation_is_seen(void **state)
     uint8_t out[ISO_PIXELS];
     for (int o = 1; o <= 8; o++) {
         bytes b = png_rgb(&p, o);
-        OK(iso_image_decode(b.data, b.size, out, NULL, &err));
+        OK(decode(b.data, b.size, out, NULL, &err));
         for (int other = 1; other <= 8; other++) assert_true((distance(&p, other, ISO_SIDE, out) > 20) == (other != o));
         free(b.data);
     }
@@ -111,14 +111,14 @@ static void harmless_quirks(void **state)
     picture p = paint(120, 100, 255);
     uint8_t clean[ISO_PIXELS], out[ISO_PIXELS], junk[400];
     bytes b = jpeg(&p, TJSAMP_420, 0);
-    OK(iso_image_decode(b.data, b.size, clean, NULL, &err));
+    OK(decode(b.data, b.size, clean, NULL, &err));
     for (size_t i = 0; i < sizeof junk; i++) junk[i] = (uint8_t)(i % 200);
     static const size_t paddings[][2] = {{3, 1}, {64, 1}, {300, 0}};
     for (size_t i = 0; i < 3; i++) {
         bytes c = jpeg(&p, TJSAMP_420, 0);
         uint8_t zeros[300] = {0};
         bytes_insert(&c, c.size - 2, paddings[i][1] ? junk : zeros, paddings[i][0]);
-        OK(iso_image_decode(c.data, c.size, out, NULL, &err));
+        OK(decode(c.data, c.size, out, NULL, &err));
         assert_memory_equal(out, clean, sizeof out);
         free(c.data);
     }
@@ -128,7 +128,7 @@ static void harmless_quirks(void **state)
     bytes_insert(&c, find_marker(&c, 0xC0), junk, 5);
     bytes_insert(&c, find_marker(&c, 0xDA), junk, 9);
     bytes_insert(&c, c.size, junk, 100);
-    OK(iso_image_decode(c.data, c.size, out, NULL, &err));
+    OK(decode(c.data, c.size, out, NULL, &err));
     assert_memory_equal(out, clean, sizeof out);
     bytes_insert(&c, c.size - 102, junk, 200); /* and then too much before it */
     refuse(&c, "corrupt JPEG");
@@ -262,7 +262,7 @@ static void files_are_read(void **state)
     const char *path = store(&b, "a \n\xff.jpg"); /* by content, not by name */
     OK(iso_image_read(path, out, &info, &err));
     OK(iso_image_read(path, out, NULL, &err));
-    OK(iso_image_decode(b.data, b.size, again, &memory, &err));
+    OK(decode(b.data, b.size, again, &memory, &err));
     assert_memory_equal(out, again, sizeof out);
     struct stat st;
     assert_int_equal(stat(path, &st), 0);
@@ -337,11 +337,11 @@ static void threads_decode_the_same(void **state)
     bytes b[] = {jpeg(&p, TJSAMP_420, TJFLAG_PROGRESSIVE), png_rgb(&p, 7)};
     uint8_t want[2][ISO_PIXELS];
     int wrong = 0;
-    for (int k = 0; k < 2; k++) OK(iso_image_decode(b[k].data, b[k].size, want[k], NULL, &err));
+    for (int k = 0; k < 2; k++) OK(decode(b[k].data, b[k].size, want[k], NULL, &err));
 #pragma omp parallel for num_threads(4) reduction(+ : wrong)
     for (int i = 0; i < 80; i++) {
         uint8_t out[ISO_PIXELS];
-        iso_status status = iso_image_decode(b[i % 2].data, b[i % 2].size, out, NULL, NULL);
+        iso_status status = decode(b[i % 2].data, b[i % 2].size, out, NULL, NULL);
         wrong += status != ISO_OK || memcmp(out, want[i % 2], sizeof out) != 0;
     }
     assert_int_equal(wrong, 0);

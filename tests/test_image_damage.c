@@ -75,7 +75,7 @@ static void every_changed_byte_of_a_png_is_seen(void **state)
     for (size_t i = 0; i < b.size; i++)
         for (int bit = 0; bit < 8; bit++) {
             b.data[i] ^= (uint8_t)(1 << bit);
-            if (iso_image_decode(b.data, b.size, out, NULL, &err) != ISO_E_FORMAT) fail_msg("byte %zu, bit %d", i, bit);
+            if (decode(b.data, b.size, out, NULL, &err) != ISO_E_FORMAT) fail_msg("byte %zu, bit %d", i, bit);
             b.data[i] ^= (uint8_t)(1 << bit);
         }
     expect(&b, &p, 6, 0, "the PNG itself");
@@ -112,7 +112,7 @@ static void long_pictures_are_refused(void **state)
     picture p = paint(1, 65535, 255);
     uint8_t out[ISO_PIXELS];
     bytes b = png_rgb(&p, 0);
-    OK(iso_image_decode(b.data, b.size, out, NULL, &err));
+    OK(decode(b.data, b.size, out, NULL, &err));
     for (int i = 0; i < 3; i++) {
         memcpy(b.data + 16, sizes[i], 8);
         png_mend(&b);
@@ -188,7 +188,7 @@ static void mutants_do_not_crash(void **state)
             memcpy(exact, m.data, m.size);
             free(m.data);
             err.message[0] = 0;
-            iso_status status = iso_image_decode(exact, m.size, out, NULL, &err);
+            iso_status status = decode(exact, m.size, out, NULL, &err);
             free(exact);
             if (status) assert_true(err.message[0] != 0);
             if (status) refused++;
