@@ -99,6 +99,16 @@ iso_status iso_vindex_pass(iso_vindex *v, const iso_vindex_rows *rows, iso_vinde
     return st;
 }
 
+iso_status iso_vindex_take_sample(void *ctx, int64_t first, int64_t n, const float *unit, iso_error *err)
+{
+    const iso_vindex_sample *s = ctx;
+    const size_t dim = (size_t)s->dim;
+    (void)err;
+    for (int64_t at = (first + s->stride - 1) / s->stride; at * s->stride < first + n; at++)
+        memcpy(s->row + (size_t)at * dim, unit + (size_t)(at * s->stride - first) * dim, sizeof *unit * dim);
+    return ISO_OK;
+}
+
 /* One build, into the file or (path NULL) into memory. *failed: the file could not be written. */
 static iso_status build_at(const iso_vindex_info *info, const iso_vindex_rows *rows, const char *path, bool *failed, iso_vindex **out, iso_error *err)
 {

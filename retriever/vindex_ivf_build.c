@@ -64,17 +64,6 @@ static void *own(const build *b, const void *part) { return b->payload + ((const
 
 /* ---- passes over the rows ---- */
 
-static iso_status take_sample(void *ctx, int64_t first, int64_t n, const float *unit, iso_error *err)
-{
-    build *b = ctx;
-    size_t dim = (size_t)b->x.dim;
-    (void)err;
-    for (int64_t i = (b->stride - first % b->stride) % b->stride;
-         i < n && b->samples < (b->x.count + b->stride - 1) / b->stride; i += b->stride)
-        memcpy(b->sample + (size_t)b->samples++ * dim, unit + (size_t)i * dim, sizeof *unit * dim);
-    return ISO_OK;
-}
-
 /* The list of each row, and the lists' sums. */
 static iso_status take_lists(void *ctx, int64_t first, int64_t n, const float *unit, iso_error *err)
 {
@@ -243,7 +232,8 @@ static iso_status allocate(build *b, iso_error *err)
     b->next = iso_calloc((size_t)x->lists, sizeof *b->next);
     b->unit = iso_calloc((size_t)x->dim, sizeof *b->unit);
     b->stride = stride_for(x->count, x->lists);
-    b->sample = iso_calloc((size_t)((x->count + b->stride - 1) / b->stride), sizeof *b->sample * (size_t)x->dim);
+    b->samples = (x->count + b->stride - 1) / b->stride;
+    b->sample = iso_calloc((size_t)b->samples, sizeof *b->sample * (size_t)x->dim);
     if (!b->list || !b->sum || !b->start || !b->next || !b->unit || !b->sample) return iso_fail_memory(err);
     iso_vindex_ivf_place(x, b->payload);
     b->low = own(b, x->low);
@@ -460,7 +450,7 @@ static iso_status make(build *b, iso_vindex *v, const iso_vindex_rows *rows, iso
 {
     const char *fault = NULL;
     iso_status st = allocate(b, err);
-    if (st == ISO_OK) st = iso_vindex_pass(v, rows, take_sample, b, err);
+    if (st == ISO_OK) st = iso_vindex_pass(v, rows, iso_vindex_take_sample, &(iso_vindex_sample){b->x.dim, b->stride, b->sample}, err);
     if (st == ISO_OK) st = iso_vindex_kmeans(b->x.dim, b->samples, b->sample, b->x.lists, b->start, err);
     if (st == ISO_OK) st = iso_vindex_nearest_create(b->x.dim, b->x.lists, b->start, &b->nearest, err);
     if (st == ISO_OK) st = iso_vindex_pass(v, rows, take_lists, b, err);

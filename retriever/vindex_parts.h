@@ -55,6 +55,9 @@ ISO_CHECK iso_status iso_vindex_put(iso_vindex_sink *s, const void *data, size_t
  * and checked here. */
 typedef iso_status iso_vindex_take(void *ctx, int64_t first, int64_t n, const float *unit, iso_error *err);
 ISO_CHECK iso_status iso_vindex_pass(iso_vindex *v, const iso_vindex_rows *rows, iso_vindex_take *take, void *ctx, iso_error *err);
+/* What keeps rows 0, stride, 2 stride ... of them in `row` [count / stride rounded up, dim]. */
+typedef struct iso_vindex_sample { int dim; int64_t stride; float *row; } iso_vindex_sample;
+iso_vindex_take iso_vindex_take_sample; /* ctx: an iso_vindex_sample */
 
 struct iso_vindex_engine {
     /* Writes the payload; sets of v->info what it finds out: approximate, width, recall, error. May not keep anything in v. */

@@ -74,16 +74,6 @@ static uint64_t mix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
-static iso_status take_pool(void *ctx, int64_t first, int64_t n, const float *unit, iso_error *err)
-{
-    iso_vindex_trial *t = ctx;
-    const size_t dim = (size_t)t->dim;
-    (void)err;
-    for (int64_t at = (first + t->stride - 1) / t->stride; at < t->pool_count && at * t->stride < first + n; at++)
-        memcpy(t->pool + (size_t)at * dim, unit + (size_t)(at * t->stride - first) * dim, sizeof *unit * dim);
-    return ISO_OK;
-}
-
 /* One draw after the other. */
 typedef struct draws { uint64_t seed; } draws;
 static int64_t draw(draws *d, int64_t below) { return (int64_t)(mix64(d->seed++) % (uint64_t)below); }
@@ -327,7 +317,7 @@ iso_status iso_vindex_trial_create(iso_vindex *v, const iso_vindex_rows *rows, i
     t->dim = v->info.source.dim;
     t->count = rows->count;
     iso_status st = allocate(t, err);
-    if (st == ISO_OK) st = iso_vindex_pass(v, rows, take_pool, t, err);
+    if (st == ISO_OK) st = iso_vindex_pass(v, rows, iso_vindex_take_sample, &(iso_vindex_sample){t->dim, t->stride, t->pool}, err);
     if (st == ISO_OK) st = make_queries(t, rows->scorer, err);
     free(t->pool);
     t->pool = NULL;
