@@ -1,4 +1,9 @@
-/* train_loop.h: epochs, validation, files and resuming, for anything that iso_train_step can express. Used by what trains or fits, in model/, only. */
+/* train_loop.h: epochs, validation, files and resuming, for anything that iso_train_step can express. Used by what trains or fits, in model/, only.
+ *
+ * train_loop.c        epochs and steps, and which epoch is best
+ * train_loop_plans.c  what they compute with, and whether there is memory for it
+ * train_loop_feed.c   batches and draws
+ * train_loop_files.c  model, state and CSV; going on from them */
 #ifndef ISO_TRAIN_LOOP_H
 #define ISO_TRAIN_LOOP_H
 
