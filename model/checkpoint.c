@@ -171,23 +171,23 @@ static iso_status check_options(const char *path, const iso_st *f, int options, 
         if (!was && strcmp(option[i].key, "views") == 0) was = "1"; /* named only where there are two, which has become the default */
         if (!was)
             return iso_fail(err, ISO_E_ARGUMENT,
-                            "--resume: %s was trained without --%s %s; do the same, or start anew with --force", path,
+                            "%s was trained without --%s %s; do the same, or start anew with --force", path,
                             option[i].key, option[i].value);
         if (strcmp(was, option[i].value) == 0) continue;
         if (strcmp(option[i].key, "images") == 0)
             return iso_fail(err, ISO_E_ARGUMENT,
-                            "--resume: the images of --images are not those that %s was trained on; give the same "
+                            "the images of --images are not those that %s was trained on; give the same "
                             "folder, unchanged, or start anew with --force", path);
         if (strcmp(option[i].key, "labels") == 0)
             return iso_fail(err, ISO_E_ARGUMENT,
-                            "--resume: the attributes are not those that %s was trained on; give the same file, unchanged, "
+                            "the attributes are not those that %s was trained on; give the same file, unchanged, "
                             "or start anew with --force", path);
         if (strcmp(option[i].key, "model") == 0)
             return iso_fail(err, ISO_E_ARGUMENT,
-                            "--resume: --model is not the model that %s was made from (%s, now %s); give the same, or "
+                            "--model is not the model that %s was made from (%s, now %s); give the same, or "
                             "start anew with --force", path, was, option[i].value);
         return iso_fail(err, ISO_E_ARGUMENT,
-                        "--resume: %s was trained with --%s %s, now it is %s; give the same, or start anew with --force",
+                        "%s was trained with --%s %s, now it is %s; give the same, or start anew with --force",
                         path, option[i].key, was, option[i].value);
     }
     /* Options that are named only where they are not the default. */
@@ -197,7 +197,7 @@ static iso_status check_options(const char *path, const iso_st *f, int options, 
         for (int i = 0; i < options && !known; i++) known = strcmp(key + 7, option[i].key) == 0;
         if (!known)
             return iso_fail(err, ISO_E_ARGUMENT,
-                            "--resume: %s was trained with --%s %s, now it is not; give the same, or start anew with --force",
+                            "%s was trained with --%s %s, now it is not; give the same, or start anew with --force",
                             path, key + 7, iso_st_meta(f, key));
     }
     return ISO_OK;

@@ -26,7 +26,7 @@ ISO_CHECK iso_status iso_checkpoint_save(const char *path, const iso_checkpoint 
                                          const char *const *name, int options, const iso_st_meta_pair *option,
                                          iso_error *err);
 
-/* Reads it back into vars and *c. Options that differ are ISO_E_ARGUMENT naming them; a file that is no state of such a run
+/* Reads it back into vars and *c. Options that differ are ISO_E_ARGUMENT naming them, for a caller to prefix; a file that is no state of such a run
  * ISO_E_FORMAT, one of another version ISO_E_UNSUPPORTED. On failure vars may be half written; *c is untouched. vars NULL: the counters and
  * options alone, and of these not what is known only with the data, "images" and "labels". */
 ISO_CHECK iso_status iso_checkpoint_load(const char *path, iso_checkpoint *c, iso_vars *vars, int count,

@@ -99,7 +99,8 @@ static iso_status check_files(const iso_run *run, const char *state, iso_error *
     bool have_model = access(run->path, F_OK) == 0, have_state = access(state, F_OK) == 0;
     if (run->resume) {
         if (!have_state)
-            return iso_fail(err, ISO_E_ARGUMENT, "--resume: there is no %s to go on with; start without --resume", state);
+            return iso_fail(err, ISO_E_ARGUMENT, run->repeated ? "there is no %s to go on with: repeat the command"
+                                                               : "--resume: there is no %s to go on with; start without --resume", state);
     } else if (!run->force && (have_model || have_state)) {
         return iso_fail(err, ISO_E_ARGUMENT, "%s exists: go on with --resume, or replace it with --force",
                         have_model ? run->path : state);

@@ -85,6 +85,7 @@ typedef struct iso_run {
     int threads;         /* 0: all */
     const iso_backend *backend; /* where to compute; NULL: the CPU */
     bool resume, force;  /* go on with PATH.state; start although PATH is there */
+    bool repeated;       /* the caller's command has no --resume, for repeated it goes on by itself: messages tell its user so */
     iso_watch watch;
 } iso_run;
 

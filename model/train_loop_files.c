@@ -50,17 +50,20 @@ iso_status iso_loop_broken(iso_loop_work *l, const char *what, const char *advic
                     l->at.step, l->at.epoch + 1, what, kept, l->run->path, advice ? advice : "a smaller --lr");
 }
 
-/* How the same command goes on. */
-static const char *resume_text(const iso_loop_work *l)
+/* With what the same command goes on. */
+static const char *with_text(const iso_run *run)
 {
-    return l->run->force ? "--resume in place of --force" : "--resume";
+    if (run->repeated) return run->force ? " without --force" : "";
+    return run->force ? " with --resume in place of --force" : " with --resume";
 }
 
 static iso_status not_saved(const iso_loop_work *l, iso_status status, const char *why, iso_error *err)
 {
-    if (l->has_state && status == ISO_E_IO) return iso_fail(err, status, "%s; make room, then go on with %s", why, resume_text(l));
-    if (l->has_state && status == ISO_E_MEMORY) return iso_fail(err, status, "%s; free some, then go on with %s", why, resume_text(l));
-    if (status == ISO_E_IO) return iso_fail(err, status, "%s; make room or choose another place, then start again", why);
+    const bool repeated = l->run->repeated;
+    const char *go_on = repeated ? "repeat the command" : "go on", *again = repeated ? go_on : "start again", *with = with_text(l->run);
+    if (l->has_state && status == ISO_E_IO) return iso_fail(err, status, "%s; make room, then %s%s", why, go_on, with);
+    if (l->has_state && status == ISO_E_MEMORY) return iso_fail(err, status, "%s; free some, then %s%s", why, go_on, with);
+    if (status == ISO_E_IO) return iso_fail(err, status, "%s; make room or choose another place, then %s", why, again);
     return iso_fail(err, status, "%s", why);
 }
 
@@ -88,7 +91,7 @@ iso_status iso_loop_interrupted(iso_loop_work *l, iso_error *err)
     else
         snprintf(where, sizeof where, "at step %" PRId64 " (epoch %" PRId64 "%s)", l->at.step, l->at.epoch + 1,
                  l->at.position == l->steps ? ", still to be validated" : "");
-    return iso_fail(err, ISO_E_INTERRUPTED, "interrupted %s; %s is saved: the same command with %s goes on", where, l->state_path, resume_text(l));
+    return iso_fail(err, ISO_E_INTERRUPTED, "interrupted %s; %s is saved: the same command%s goes on", where, l->state_path, with_text(l->run));
 }
 
 iso_status iso_loop_collect(iso_loop_work *l, const double term[ISO_TERM_COUNT], double *sigma, iso_error *err)
@@ -176,15 +179,22 @@ static iso_status check_model(const iso_loop_work *l, const char **what, iso_err
 {
     iso_status status = look_at_model(l, what, err);
     if (status != ISO_OK || !*what || l->at.epoch < l->run->epochs) return status;
-    return iso_fail(err, ISO_E_MISMATCH, "--resume: %s, of epoch %" PRId64 ", %s, and all %" PRId64 " epochs are done: %sstart anew with --force",
-                    l->run->path, l->at.best_epoch, *what, l->at.epoch, l->run->schedule == ISO_SCHEDULE_COSINE ? "" : "raise --epochs, or ");
+    return iso_fail(err, ISO_E_MISMATCH, "%s%s, of epoch %" PRId64 ", %s, and all %" PRId64 " epochs are done: %sstart anew with --force",
+                    l->run->repeated ? "" : "--resume: ", l->run->path, l->at.best_epoch, *what, l->at.epoch,
+                    l->run->schedule == ISO_SCHEDULE_COSINE ? "" : "raise --epochs, or ");
+}
+
+static iso_status load_state(iso_loop_work *l, const iso_options *options, iso_error *err)
+{
+    iso_status status = iso_checkpoint_load(l->state_path, &l->at, l->vars, l->saved_count, l->saved, options->count, options->pair, err);
+    return status == ISO_E_ARGUMENT && !l->run->repeated ? iso_fail_prefix(err, status, "--resume") : status;
 }
 
 iso_status iso_loop_resumable(const iso_run *run, const iso_options *options, iso_error *err)
 {
     const char *what;
     iso_loop_work l = {.run = run, .state_path = iso_format("%s.state", run->path)};
-    iso_status status = l.state_path ? iso_checkpoint_load(l.state_path, &l.at, NULL, 0, NULL, options->count, options->pair, err) : iso_fail_memory(err);
+    iso_status status = l.state_path ? load_state(&l, options, err) : iso_fail_memory(err);
     if (status == ISO_OK) status = check_model(&l, &what, err);
     iso_loop_files_close(&l);
     return status;
@@ -194,8 +204,7 @@ iso_status iso_loop_resumable(const iso_run *run, const iso_options *options, is
 iso_status iso_loop_resume(iso_loop_work *l, iso_error *err)
 {
     const char *what;
-    iso_status status = iso_checkpoint_load(l->state_path, &l->at, l->vars, l->saved_count, l->saved, l->spec->options->count,
-                                            l->spec->options->pair, err);
+    iso_status status = load_state(l, l->spec->options, err);
     if (status != ISO_OK) return status;
     if (!counters_agree(l))
         return iso_fail(err, ISO_E_FORMAT, "%s is no usable training state (counters): start anew with --force", l->state_path);

@@ -107,6 +107,7 @@ static iso_status make_spec(const iso_sweep_job *j, iso_training *t, iso_train_s
     *run = j->source ? &flow->run : &train->run;
     (*run)->resume = j->need != ISO_SWEEP_TRAIN;
     (*run)->force = j->anew;
+    (*run)->repeated = true;
     return ISO_OK;
 }
 
@@ -125,26 +126,6 @@ static iso_status train(work *w, iso_sweep_job *j, iso_error *err)
     status = j->source ? iso_train_flow(&flow, &t.data, err) : iso_train(&train, &t.data, err);
     iso_training_end(&t, j->path, status);
     iso_model_free(source);
-    return status;
-}
-
-/* Training says what `indexer train` would have its user do. */
-static iso_status explain(const iso_sweep_job *j, iso_status status, bool forced, iso_error *err)
-{
-    static const char resume[] = "--resume: ";
-    static const char *const advice[][2] = {{"start again", "repeat the command"}, {"go on with --resume", "repeat the command"},
-                                            {"go on with --resume in place of --force", "repeat the command without --force"}};
-    if (status == ISO_E_INTERRUPTED)
-        return iso_fail(err, status, "interrupted while training %s; all is saved: the same command%s goes on",
-                        j->row.model, forced ? ", without --force," : "");
-    if (strncmp(err->message, resume, sizeof resume - 1) == 0)
-        memmove(err->message, err->message + sizeof resume - 1, strlen(err->message) - sizeof resume + 2);
-    const iso_error said = *err;
-    for (size_t i = 0; i < sizeof advice / sizeof *advice; i++) {
-        size_t length = strlen(said.message), end = strlen(advice[i][0]);
-        if (length > end && strcmp(said.message + length - end, advice[i][0]) == 0)
-            return iso_fail(err, status, "%.*s%s", (int)(length - end), said.message, advice[i][1]);
-    }
     return status;
 }
 
@@ -169,7 +150,6 @@ static iso_status check_jobs(work *w, bool files, iso_error *err)
         flow.model = source;
         status = j->source ? iso_flow_check(&flow, err) : iso_train_check(&train, err);
         iso_model_free(source);
-        if (status != ISO_OK) status = explain(j, status, w->config->force, err);
     }
     return status;
 }
@@ -357,8 +337,11 @@ static iso_status do_job(work *w, iso_sweep_job *j, size_t at, iso_error *err)
                          : j->need == ISO_SWEEP_MEASURE ? ", trained already"
                          : j->need == ISO_SWEEP_RESUME  ? ": going on"
                                                         : "");
-    iso_status status = j->reference ? ISO_OK : explain(j, train(w, j, err), w->config->force, err);
+    iso_status status = j->reference ? ISO_OK : train(w, j, err);
     bool trained = status == ISO_OK;
+    if (status == ISO_E_INTERRUPTED)
+        return iso_fail(err, status, "interrupted while training %s; all is saved: the same command%s goes on", j->row.model,
+                        w->config->force ? ", without --force," : "");
     if (trained) status = measure(w, j, err);
     if (status == ISO_E_NUMERIC) {
         iso_progress_say(&w->progress, "%s: %s: %s", program, j->row.model, err->message);

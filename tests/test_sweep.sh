@@ -78,6 +78,7 @@ sweep --out a --alpha 100 "${small[@]}" --epochs 1 --lr 1e-3
 expect 'another learning rate' 2
 has "$said" '--force' 'another learning rate'
 has "$said" '--lr' 'another learning rate'
+same "${said#*sweep: }" 'a/isometric-a100-s0.safetensors.state was trained with --lr 0.0001, now it is 0.001; give the same, or start anew with --force' 'another learning rate'
 sweep --out a --alpha 100 "${small[@]}" --epochs 1 --views 1
 expect 'other views' 2
 has "$said" '--views' 'other views'

@@ -239,6 +239,16 @@ static void test_full_disk(void **unused)
         const char *advice = strstr(err.message, "; make room, then go on with --resume");
         assert_non_null(advice);
         assert_int_equal(strstr(advice, " in place of --force") != NULL, forced);
+        spec.run.force = true;
+        for (int repeated = 1; repeated >= 0; repeated--) { /* a command that goes on by itself */
+            spec.run.watch = watch(&w);
+            spec.run.repeated = repeated;
+            w.stop_at = 1;
+            w.fills_disk = true;
+            assert_int_equal(iso_train(&spec, &data, &err), ISO_E_IO);
+            limit_files(old.rlim_cur);
+            assert_int_equal(strstr(err.message, "; make room, then repeat the command without --force") != NULL, repeated);
+        }
         spec.run.watch = watch(&w);
         spec.run.force = false;
         spec.run.resume = true;

@@ -191,6 +191,11 @@ static void test_checked_early(void **unused)
     spec.alpha = 10;
     spec.run.warmup = 5;
     must_not_go_on(&spec, ISO_E_ARGUMENT, "trained without --warmup 5");
+    must_not_go_on(&spec, ISO_E_ARGUMENT, "--resume: ");
+    spec.run.repeated = true; /* by a command without that option */
+    assert_int_equal(iso_train_check(&spec, &err), ISO_E_ARGUMENT);
+    assert_memory_equal(err.message, state, strlen(state));
+    spec.run.repeated = false;
     spec.run.warmup = 0;
     spec.net.views = 2; /* the program's default, of which a state from before it says nothing */
     must_not_go_on(&spec, ISO_E_ARGUMENT, "trained with --views 1, now it is 2");
@@ -213,6 +218,11 @@ static void test_checked_early(void **unused)
 
     assert_int_equal(rename(path, other), 0);
     must_not_go_on(&spec, ISO_E_MISMATCH, "is gone");
+    must_not_go_on(&spec, ISO_E_MISMATCH, "--resume: ");
+    spec.run.repeated = true;
+    assert_int_equal(iso_train_check(&spec, &err), ISO_E_MISMATCH);
+    assert_memory_equal(err.message, path, strlen(path));
+    spec.run.repeated = false;
     spec.run.epochs++; /* the best is looked for anew */
     assert_int_equal(iso_train_check(&spec, &err), ISO_OK);
     assert_int_equal(truncate(state, 1000), 0);
