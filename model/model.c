@@ -74,22 +74,65 @@ static iso_status put_meta(iso_model *m, const char *key, const char *value, iso
     return ISO_OK;
 }
 
-static iso_status put_number(iso_model *m, const char *key, int value, iso_error *err)
+/* "4,7,7,9" */
+static void sizes_text(const iso_net *net, char text[16 * 12])
 {
-    char text[16];
-    snprintf(text, sizeof text, "%d", value);
-    return put_meta(m, key, text, err);
+    size_t at = 0;
+    text[0] = 0;
+    for (int i = 0; i < net->layers; i++) at += (size_t)snprintf(text + at, 16 * 12 - at, "%s%d", i ? "," : "", net->size[i]);
 }
 
-/* What save writes itself. */
-static bool is_reserved(const char *key)
+const char *iso_arch_name(iso_arch arch)
 {
-    static const char *const reserved[] = {"format", "format_version", "version", "preprocessing", "arch", "width",
-                                           "latent", "sizes", "act", "out", "flow_depth", "flow_length",
-                                           "views", "classes", "whiten"};
-    for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
-        if (strcmp(key, reserved[i]) == 0) return true;
+    static const char *const names[] = {[ISO_ARCH_CELEBA] = "celeba", [ISO_ARCH_MLP] = "mlp", [ISO_ARCH_PCA] = "pca"};
+    return names[arch];
+}
+
+/* What save writes itself: the file and its net. */
+enum { DESCRIBED = 15 };
+typedef struct described {
+    const char *key;
+    bool there;       /* such a net has it */
+    const char *text; /* NULL: the number */
+    int number;
+} described;
+
+static void describe(const iso_net *net, char sizes[16 * 12], described out[DESCRIBED])
+{
+    const bool mlp = net->arch == ISO_ARCH_MLP, flow = net->flow_depth > 0;
+    sizes_text(net, sizes);
+    const described all[DESCRIBED] = {
+        {"format", true, FORMAT, 0}, {"format_version", true, FORMAT_VERSION, 0}, {"version", true, ISO_VERSION, 0},
+        {"preprocessing", true, ISO_PREPROCESSING, 0},
+        {"arch", true, iso_arch_name(net->arch), 0}, {"latent", true, NULL, net->latent}, {"width", net->arch == ISO_ARCH_CELEBA, NULL, net->width},
+        {"sizes", mlp, sizes, 0}, {"act", mlp, net->act, 0}, {"out", mlp, net->out, 0},
+        {"flow_depth", flow, NULL, net->flow_depth}, {"flow_length", flow, NULL, net->flow_length},
+        {"views", net->views > 1, NULL, net->views}, {"classes", net->classes != 0, NULL, net->classes}, {"whiten", net->whitened != 0, NULL, net->whitened},
+    };
+    memcpy(out, all, sizeof all);
+}
+
+bool iso_model_describes(const char *key)
+{
+    char sizes[16 * 12];
+    described all[DESCRIBED];
+    describe(&(iso_net){0}, sizes, all);
+    for (int i = 0; i < DESCRIBED; i++)
+        if (strcmp(key, all[i].key) == 0) return true;
     return false;
+}
+
+static iso_status put_net(iso_model *m, iso_error *err)
+{
+    char sizes[16 * 12], number[16];
+    described all[DESCRIBED];
+    iso_status s = ISO_OK;
+    describe(&m->net, sizes, all);
+    for (int i = 0; !s && i < DESCRIBED; i++) {
+        snprintf(number, sizeof number, "%d", all[i].number);
+        if (all[i].there) s = put_meta(m, all[i].key, all[i].text ? all[i].text : number, err);
+    }
+    return s;
 }
 
 /* Whether `names` are as many words as the net tells attributes, one space between them. */
@@ -113,7 +156,7 @@ static iso_status check_attributes(const iso_net *net, const char *names, iso_er
 
 iso_status iso_model_set_meta(iso_model *m, const char *key, const char *value, iso_error *err)
 {
-    if (is_reserved(key)) return iso_fail(err, ISO_E_ARGUMENT, "metadata %s follows from the model and cannot be set", key);
+    if (iso_model_describes(key)) return iso_fail(err, ISO_E_ARGUMENT, "metadata %s follows from the model and cannot be set", key);
     if (value && strcmp(key, "attributes") == 0) {
         iso_status s = check_attributes(&m->net, value, err);
         if (s) return s;
@@ -122,47 +165,6 @@ iso_status iso_model_set_meta(iso_model *m, const char *key, const char *value, 
     meta *entry = find_meta(m, key);
     if (entry) remove_meta(m, entry);
     return ISO_OK;
-}
-
-/* "4,7,7,9" */
-static void sizes_text(const iso_net *net, char text[16 * 12])
-{
-    size_t at = 0;
-    text[0] = 0;
-    for (int i = 0; i < net->layers; i++) at += (size_t)snprintf(text + at, 16 * 12 - at, "%s%d", i ? "," : "", net->size[i]);
-}
-
-const char *iso_arch_name(iso_arch arch)
-{
-    static const char *const names[] = {[ISO_ARCH_CELEBA] = "celeba", [ISO_ARCH_MLP] = "mlp", [ISO_ARCH_PCA] = "pca"};
-    return names[arch];
-}
-
-static iso_status describe_net(iso_model *m, iso_error *err)
-{
-    const iso_net *net = &m->net;
-    char sizes[16 * 12];
-    iso_status s = put_meta(m, "format", FORMAT, err);
-    if (!s) s = put_meta(m, "format_version", FORMAT_VERSION, err);
-    if (!s) s = put_meta(m, "version", ISO_VERSION, err);
-    if (!s) s = put_meta(m, "preprocessing", ISO_PREPROCESSING, err);
-    if (!s) s = put_meta(m, "arch", iso_arch_name(net->arch), err);
-    if (!s) s = put_number(m, "latent", net->latent, err);
-    if (!s && net->arch == ISO_ARCH_CELEBA) s = put_number(m, "width", net->width, err);
-    if (net->arch == ISO_ARCH_MLP) {
-        sizes_text(net, sizes);
-        if (!s) s = put_meta(m, "sizes", sizes, err);
-        if (!s) s = put_meta(m, "act", net->act, err);
-        if (!s) s = put_meta(m, "out", net->out, err);
-    }
-    if (net->flow_depth > 0) {
-        if (!s) s = put_number(m, "flow_depth", net->flow_depth, err);
-        if (!s) s = put_number(m, "flow_length", net->flow_length, err);
-    }
-    if (net->views > 1 && !s) s = put_number(m, "views", net->views, err);
-    if (net->classes && !s) s = put_number(m, "classes", net->classes, err);
-    if (net->whitened && !s) s = put_number(m, "whiten", net->whitened, err);
-    return s;
 }
 
 /* --- from metadata to a net */
@@ -307,7 +309,7 @@ static iso_status create_empty(const iso_net *net, iso_model **out, iso_error *e
     if (!s) m->data = iso_calloc((size_t)m->params, sizeof *m->data);
     m->hash = XXH3_createState();
     if (!s && (!m->data || !m->hash)) s = iso_fail_memory(err);
-    if (!s) s = describe_net(m, err);
+    if (!s) s = put_net(m, err);
     if (s) {
         iso_model_free(m);
         return s;
@@ -407,7 +409,7 @@ iso_status iso_model_load(const char *path, iso_model **out, iso_error *err)
     s = read_tensors(m, path, err);
     for (int i = 0; !s && i < iso_st_meta_count(f); i++) {
         const char *key = iso_st_meta_key(f, i);
-        if (!is_reserved(key)) s = put_meta(m, key, iso_st_meta(f, key), err);
+        if (!iso_model_describes(key)) s = put_meta(m, key, iso_st_meta(f, key), err);
     }
     /* Which program wrote it, not which one reads it. */
     if (!s && iso_st_meta(f, "version")) s = put_meta(m, "version", iso_st_meta(f, "version"), err);
@@ -534,7 +536,7 @@ static iso_status copy_as(const iso_model *m, const iso_net *net, const char *fr
             memcpy(fresh->data[i], m->data[from], (size_t)iso_shape_count(&p->shape) * sizeof(float));
     }
     for (size_t i = 0; !s && i < m->metas; i++)
-        if (!is_reserved(m->meta[i].key)) s = put_meta(fresh, m->meta[i].key, m->meta[i].value, err);
+        if (!iso_model_describes(m->meta[i].key)) s = put_meta(fresh, m->meta[i].key, m->meta[i].value, err);
     if (s) {
         iso_model_free(fresh);
         return s;

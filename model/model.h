@@ -50,6 +50,7 @@ const char *iso_model_digest(const iso_model *m);
  * "flow_length", "views", "classes", "whiten") can be read but not set. Setting NULL removes. "attributes" is a supervised net's alone, which
  * cannot be saved without: the names of its classes, separated by single spaces. */
 const char *iso_model_meta(const iso_model *m, const char *key);
+bool iso_model_describes(const char *key); /* one of those that cannot be set */
 ISO_CHECK iso_status iso_model_set_meta(iso_model *m, const char *key, const char *value, iso_error *err);
 /* A model with a fresh flow (zero parameters; see iso_flow_init) in place of any it had; all else copied. Not of a whitened one:
  * ISO_E_ARGUMENT. */

@@ -117,11 +117,8 @@ iso_status iso_loop_save_model(iso_loop_work *l, iso_error *err)
     iso_status status = ISO_OK;
     for (int i = 0; i < o->count && status == ISO_OK; i++) {
         char key[64];
-        bool of_net = !flow && (strcmp(o->pair[i].key, "arch") == 0 || strcmp(o->pair[i].key, "width") == 0 ||
-                                strcmp(o->pair[i].key, "views") == 0 ||
-                                strcmp(o->pair[i].key, "latent") == 0); /* the file says so already */
         snprintf(key, sizeof key, "%s%s", flow ? "flow." : "", o->pair[i].key);
-        if (!of_net) status = iso_model_set_meta(m, key, o->pair[i].value, err);
+        if (!iso_model_describes(key)) status = iso_model_set_meta(m, key, o->pair[i].value, err);
     }
     char number[32];
     snprintf(number, sizeof number, "%" PRId64, l->at.best_epoch);
