@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 
@@ -101,5 +102,30 @@ bool iso_log_add(char **csv, char **json, const iso_epoch *e)
     free(*json);
     *csv = new_csv;
     *json = new_json;
+    return true;
+}
+
+static size_t count(const char *text, char what)
+{
+    size_t n = 0;
+    for (; *text; text++) n += *text == what;
+    return n;
+}
+
+bool iso_log_widen(char **csv)
+{
+    const size_t commas = count(ISO_LOG_HEADER, ',');
+    if (!*csv) return true;
+    char *out = iso_calloc(strlen(*csv) + count(*csv, '\n') * commas + 1, 1), *to = out;
+    if (!out) return false;
+    size_t seen = 0;
+    for (const char *c = *csv; *c; c++) {
+        seen += *c == ',';
+        for (; *c == '\n' && seen < commas; seen++) *to++ = ',';
+        if (*c == '\n') seen = 0;
+        *to++ = *c;
+    }
+    free(*csv);
+    *csv = out;
     return true;
 }

@@ -205,6 +205,7 @@ iso_status iso_loop_resume(iso_loop_work *l, iso_error *err)
     if (status != ISO_OK) return status;
     if (!counters_agree(l))
         return iso_fail(err, ISO_E_FORMAT, "%s is no usable training state (counters): start anew with --force", l->state_path);
+    if (!iso_log_widen(&l->at.log)) return iso_fail_memory(err);
     l->has_state = true;
     if ((status = check_model(l, &what, err)) != ISO_OK) return status;
     if (what) {

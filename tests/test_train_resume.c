@@ -298,6 +298,36 @@ static void test_older_state(void **unused)
     free(a), free(b), free(as), free(bs);
 }
 
+/* The log of a state from before there were the columns of accuracy: its rows get them, empty, so that every line of the CSV has as many. */
+static void test_older_log(void **unused)
+{
+    (void)unused;
+    watcher w;
+    iso_train_data data = mlp_data();
+    char *path = place("older-log"), *state = iso_format("%s.state", path), *csv = iso_format("%s.csv", path), line[1024];
+    iso_train_spec spec = mlp_spec(path, &w);
+    spec.run.epochs = 2;
+    must_train(&spec, &data);
+    change_state(state, "log", "1,2,16,,,,,,,,,,,,,,0.5,32,1\n2,4,32,,,,,,,,,,,,,,0.5,32,0\n");
+    spec.run.epochs = 3;
+    spec.run.resume = true;
+    must_train(&spec, &data);
+    static const char *const begins[] = {"epoch,", "1,2,16,,,,,,,,,,,,,,0.5,32,1,,\n", "2,4,32,,,,,,,,,,,,,,0.5,32,0,,\n", "3,6,"};
+    FILE *f = fopen(csv, "r");
+    assert_non_null(f);
+    int lines = 0;
+    for (; fgets(line, sizeof line, f); lines++) {
+        int commas = 0;
+        for (const char *c = line; *c; c++) commas += *c == ',';
+        assert_int_equal(commas, 20);
+        assert_true(lines < 4);
+        assert_memory_equal(line, begins[lines], strlen(begins[lines]));
+    }
+    assert_int_equal(lines, 4);
+    fclose(f);
+    free(path), free(state), free(csv);
+}
+
 /* Counters that no run leaves: two steps an epoch, two epochs. */
 static void test_counters(void **unused)
 {
@@ -342,7 +372,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_resume),         cmocka_unit_test(test_stopped_validation), cmocka_unit_test(test_pace),
         cmocka_unit_test(test_replaced_model), cmocka_unit_test(test_checked_early),      cmocka_unit_test(test_older_state),
-        cmocka_unit_test(test_counters),
+        cmocka_unit_test(test_older_log),      cmocka_unit_test(test_counters),
     };
     return cmocka_run_group_tests_name("train, resumed", tests, set_up, tear_down);
 }
