@@ -35,6 +35,16 @@ iso_status iso_examples_add(iso_query *q, iso_sign sign, const iso_example *exam
     return ISO_OK;
 }
 
+void iso_examples_cut(iso_query *q, const size_t count[2], size_t skips)
+{
+    for (int sign = 0; sign < 2; sign++)
+        while (q->set[sign].count > count[sign]) free(q->set[sign].item[--q->set[sign].count].file);
+    while (q->skips > skips) {
+        free(q->skip[--q->skips].path);
+        free(q->skip[q->skips].reason);
+    }
+}
+
 /* ---- adding ---- */
 
 void iso_pending_free(iso_pending *p)
@@ -235,8 +245,10 @@ static iso_status decode_and_encode(iso_query *q, batch *b, iso_error *err)
     return n ? encode(q, b, which, n, err) : ISO_OK;
 }
 
+/* All of it or nothing, for what fails is read again. */
 static iso_status read_batch(iso_query *q, batch *b, iso_error *err)
 {
+    const size_t count[2] = {q->set[0].count, q->set[1].count}, skips = q->skips;
 #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < b->count; i++) b->slot[i].bad = iso_image_file_read(b->slot[i].from->file, &b->slot[i].file, &b->slot[i].why) != ISO_OK;
     iso_status st = look_up(q, b, err);
@@ -250,6 +262,7 @@ static iso_status read_batch(iso_query *q, batch *b, iso_error *err)
         iso_example example = {.file = s->from->path, .hash = {s->file.hash[0], s->file.hash[1]}};
         st = iso_examples_add(q, s->from->sign, &example, b->vector + (size_t)i * (size_t)q->db->info.dim, err);
     }
+    if (st != ISO_OK) iso_examples_cut(q, count, skips);
     for (int i = 0; i < b->count; i++) iso_image_file_free(&b->slot[i].file);
     return st;
 }

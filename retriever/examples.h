@@ -53,6 +53,9 @@ struct iso_query {
 /* Appends an example; copies file and vector. */
 ISO_CHECK iso_status iso_examples_add(iso_query *q, iso_sign sign, const iso_example *example, const float *vector, iso_error *err);
 
+/* Drops the examples of each sign behind the first count[sign], and the skipped ones behind the first `skips`. */
+void iso_examples_cut(iso_query *q, const size_t count[2], size_t skips);
+
 void iso_pending_free(iso_pending *p);
 
 /* What lies at a stored path: below the root, unless it is absolute or there is no root. Fresh memory, NULL without. */

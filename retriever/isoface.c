@@ -84,16 +84,12 @@ iso_status iso_query_create(iso_db *db, iso_query **out, iso_error *err)
 void iso_query_free(iso_query *q)
 {
     if (!q) return;
+    iso_examples_cut(q, (size_t[2]){0, 0}, 0);
     for (int sign = 0; sign < 2; sign++) {
-        for (size_t i = 0; i < q->set[sign].count; i++) free(q->set[sign].item[i].file);
         free(q->set[sign].item);
         free(q->set[sign].vector);
     }
     for (size_t i = 0; i < q->pendings; i++) iso_pending_free(&q->pending[i]);
-    for (size_t i = 0; i < q->skips; i++) {
-        free(q->skip[i].path);
-        free(q->skip[i].reason);
-    }
     free(q->pending);
     free(q->skip);
     free(q);

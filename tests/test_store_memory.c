@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <lmdb.h>
+#include <omp.h>
 
 #include "base/file.h"
+#include "include/isoface.h"
 #include "indexer/exchange.h"
+#include "indexer/image.h"
 #include "indexer/npy.h"
 
 /* The linker leads Isoface's calls here (Makefile). */
@@ -103,6 +106,54 @@ static void test_refused(void **state)
     iso_store_close(s);
 }
 
+/* Examples that could not be read are read again, and none of them counts twice: 17 images that the database has, so two batches,
+ * one of them to avoid, and a file that is not there. */
+static void test_examples(void **state)
+{
+    (void)state;
+    enum { IMAGES = 17 };
+    char image[700], none[700];
+    float v[DIM];
+    iso_image_file f = {0};
+    iso_txn *t;
+    iso_db *d;
+    wipe();
+    snprintf(image, sizeof image, "%s/image", base);
+    snprintf(none, sizeof none, "%s/none", base);
+    write_bytes(image, "any bytes", 9);
+    OK(iso_image_file_read(image, &f, &err));
+    iso_store *s = make(NULL);
+    iso_item item = {.path = "image", .hash = {f.hash[0], f.hash[1]}};
+    vector_of(3, v);
+    OK(iso_txn_begin(s, true, &t, &err));
+    OK(iso_item_put(t, &item, v, &err));
+    OK(iso_txn_commit(t, &err));
+    iso_store_close(s);
+    iso_image_file_free(&f);
+    OK(iso_db_open(db, &d, &err));
+    omp_set_num_threads(1); /* allocations are counted */
+    int failed = 0;
+    for (long n = 0; asked >= n; n++) {
+        iso_query *q;
+        OK(iso_query_create(d, &q, &err));
+        OK(iso_query_add_path(q, ISO_LIKE, none, &err));
+        for (int i = 0; i < IMAGES; i++) OK(iso_query_add_path(q, i ? ISO_LIKE : ISO_UNLIKE, image, &err));
+        asked = 0;
+        refuse = n;
+        const iso_status status = iso_query_read(q, &err);
+        refuse = -1;
+        failed += status != ISO_OK;
+        assert_true(status == ISO_OK || status == ISO_E_MEMORY);
+        if (status) OK(iso_query_read(q, &err));
+        assert_int_equal(iso_query_count(q, ISO_LIKE), IMAGES - 1);
+        assert_int_equal(iso_query_count(q, ISO_UNLIKE), 1);
+        assert_int_equal(iso_query_skipped(q), 1);
+        iso_query_free(q);
+    }
+    assert_true(failed > 2 * IMAGES);
+    iso_db_close(d);
+}
+
 /* A list of paths is as long as memory is: of 3 GiB, which take no room on the disk. */
 static void test_long_list(void **state)
 {
@@ -131,6 +182,6 @@ static void test_long_list(void **state)
 int main(void)
 {
     if (!set_up()) return 1;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused), cmocka_unit_test(test_long_list)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused), cmocka_unit_test(test_examples), cmocka_unit_test(test_long_list)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
