@@ -154,9 +154,9 @@ typedef struct iso_result {
     const char *file;    /* where the image lies */
 } iso_result;
 
-/* The k best, best first, ties by id; fewer when the database has fewer. ISO_E_ARGUMENT: no example, no options, k < 1, no such
+/* The k best, best first, ties by id; fewer when the database has fewer. ISO_E_ARGUMENT: no ISO_LIKE example, no options, k < 1, no such
  * scorer, or a gamma that is not from 0 to ISO_GAMMA_MAX;
- * ISO_E_NOT_FOUND: every example was skipped;
+ * ISO_E_NOT_FOUND: every ISO_LIKE example was skipped;
  * ISO_E_NUMERIC: an example without a direction (named), examples that cancel one another out, or, with ISO_CONTRAST, that are
  * as the whole database; ISO_E_UNSUPPORTED: ISO_CONTRAST with vectors of more than 4096 numbers. */
 iso_status iso_query_run(iso_query *query, const iso_query_options *options, iso_answer **out, iso_error *err);

@@ -53,10 +53,10 @@ void iso_pending_free(iso_pending *p)
     free(p->file);
 }
 
-static iso_status add_skip(iso_query *q, const char *path, const char *reason, iso_error *err)
+static iso_status add_skip(iso_query *q, iso_sign sign, const char *path, const char *reason, iso_error *err)
 {
     if (!iso_grow(&q->skip, &q->skip_room, q->skips + 1, sizeof *q->skip)) return iso_fail_memory(err);
-    iso_skip s = {iso_strndup(path, strlen(path)), iso_strndup(reason, strlen(reason))};
+    iso_skip s = {iso_strndup(path, strlen(path)), iso_strndup(reason, strlen(reason)), sign};
     if (!s.path || !s.reason) {
         free(s.path);
         free(s.reason);
@@ -92,11 +92,11 @@ static iso_status add_folder(iso_query *q, iso_sign sign, const char *path, iso_
     free(images);
     if (st == ISO_E_MEMORY) return iso_fail_memory(err);
     if (st == ISO_E_INTERRUPTED) return iso_fail(err, st, "%s", why.message);
-    if (st != ISO_OK) return add_skip(q, path, why.message, err);
-    if (list.count + list.skipped == 0) st = add_skip(q, path, "a folder without files", err);
+    if (st != ISO_OK) return add_skip(q, sign, path, why.message, err);
+    if (list.count + list.skipped == 0) st = add_skip(q, sign, path, "a folder without files", err);
     for (size_t i = 0; st == ISO_OK && i < list.skipped; i++) {
         char *skipped = iso_path_join(list.root, list.skip_path[i]);
-        st = skipped ? add_skip(q, skipped, list.skip_reason[i], err) : iso_fail_memory(err);
+        st = skipped ? add_skip(q, sign, skipped, list.skip_reason[i], err) : iso_fail_memory(err);
         free(skipped);
     }
     for (size_t i = 0; st == ISO_OK && i < list.count; i++)
@@ -256,7 +256,7 @@ static iso_status read_batch(iso_query *q, batch *b, iso_error *err)
     for (int i = 0; st == ISO_OK && i < b->count; i++) {
         slot *s = &b->slot[i];
         if (s->bad) {
-            st = add_skip(q, s->from->path, s->why.message, err);
+            st = add_skip(q, s->from->sign, s->from->path, s->why.message, err);
             continue;
         }
         iso_example example = {.file = s->from->path, .hash = {s->file.hash[0], s->file.hash[1]}};

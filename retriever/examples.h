@@ -39,7 +39,10 @@ typedef struct iso_pending {
     char *file;             /* absolute: another folder may be current when it is read */
     iso_sign sign;
 } iso_pending;
-typedef struct iso_skip { char *path, *reason; } iso_skip;
+typedef struct iso_skip {
+    char *path, *reason;
+    iso_sign sign;
+} iso_skip;
 
 struct iso_query {
     iso_db *db;

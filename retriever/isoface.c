@@ -109,7 +109,7 @@ int64_t iso_query_skipped(const iso_query *q) { return (int64_t)q->skips; }
 
 void iso_query_skip(const iso_query *q, int64_t i, const char **path, const char **reason)
 {
-    const iso_skip none = {NULL, NULL}, *skip = i >= 0 && i < iso_query_skipped(q) ? &q->skip[i] : &none;
+    const iso_skip none = {.path = NULL}, *skip = i >= 0 && i < iso_query_skipped(q) ? &q->skip[i] : &none;
     *path = skip->path;
     *reason = skip->reason;
 }
@@ -233,8 +233,12 @@ static iso_status search(iso_query *q, const double *w, double offset, int64_t k
 
 static iso_status no_example(const iso_query *q, iso_error *err)
 {
-    if (q->skips == 0) return iso_fail(err, ISO_E_ARGUMENT, "a query needs at least one example of what to find");
-    return iso_fail(err, ISO_E_NOT_FOUND, "no usable example among %zu skipped: %.600s: %.200s", q->skips, q->skip[0].path, q->skip[0].reason);
+    const iso_skip *first = NULL;
+    size_t skips = 0;
+    for (size_t i = q->skips; i-- > 0;)
+        if (q->skip[i].sign == ISO_LIKE) first = &q->skip[i], skips++;
+    if (!first) return iso_fail(err, ISO_E_ARGUMENT, "a query needs at least one example of what to find");
+    return iso_fail(err, ISO_E_NOT_FOUND, "no usable example among %zu skipped: %.600s: %.200s", skips, first->path, first->reason);
 }
 
 /* The query vector, and which scorer it became. Auto falls back on sum where contrast cannot be: too many numbers in a vector,

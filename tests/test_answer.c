@@ -96,12 +96,18 @@ static void test_api(void **state)
     assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 3}, &a, &err), ISO_E_ARGUMENT);
     assert_int_equal(iso_query_add_id(q, ISO_LIKE, 4711, &err), ISO_E_NOT_FOUND);
     assert_int_equal(iso_query_add_vector(q, ISO_LIKE, (float[3]){1}, 3, &err), ISO_E_ARGUMENT);
+    snprintf(file, sizeof file, "%s/nor this.jpg", base);
+    OK(iso_query_add_path(q, ISO_UNLIKE, file, &err)); /* a counter-example is none of what to find, skipped or not */
+    assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 3}, &a, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_query_skipped(q), 1);
     snprintf(file, sizeof file, "%s/no such.jpg", base);
     OK(iso_query_add_path(q, ISO_LIKE, file, &err));
     assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 3}, &a, &err), ISO_E_NOT_FOUND);
-    assert_int_equal(iso_query_skipped(q), 1);
+    assert_non_null(strstr(err.message, "no usable example among 1 skipped: "));
+    assert_non_null(strstr(err.message, "no such.jpg: "));
+    assert_int_equal(iso_query_skipped(q), 2);
     const char *path, *reason;
-    iso_query_skip(q, 0, &path, &reason);
+    iso_query_skip(q, 1, &path, &reason);
     assert_string_equal(path, file);
     assert_non_null(strstr(reason, "No such file"));
     OK(iso_query_add_id(q, ISO_LIKE, ids[0], &err));
