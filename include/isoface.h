@@ -95,8 +95,8 @@ const char *iso_db_root(const iso_db *db);    /* the folder that stored paths ar
 const char *iso_db_note(const iso_db *db);    /* one line fit for a user about the index, NULL when all was well */
 
 /* While it is on (not 0), what takes long ends soon with ISO_E_INTERRUPTED, in all threads: iso_db_open and iso_db_refresh where they build an index
- * or wait for another process that does, iso_query_read and iso_query_run where they read images. With 0 such calls work again, and
- * a query that was stopped goes on from the images that it had read. May be called by any thread and from a signal handler. */
+ * or wait for another process that does, iso_query_add_path where it lists a folder, iso_query_read and iso_query_run where they read images. With
+ * 0 they work again, and a query that was stopped goes on from the images that it had read. May be called by any thread and from a signal handler. */
 void iso_interrupt(int on);
 
 typedef enum iso_sign {
@@ -111,7 +111,7 @@ void iso_query_free(iso_query *query);
 /* Examples. Images are read and encoded by iso_query_read or iso_query_run, not yet here. A path is an image file or a
  * folder of images (read recursively), JPEG or PNG of up to 104 megapixels; a relative one means what it means now, whichever folder is current later. An id
  * must be the database's (ISO_E_NOT_FOUND). A vector has iso_db_dim numbers (ISO_E_ARGUMENT) and is copied. What is added
- * several times counts as often. */
+ * several times counts as often; after a failure nothing was added. */
 iso_status iso_query_add_path(iso_query *query, iso_sign sign, const char *path, iso_error *err);
 iso_status iso_query_add_id(iso_query *query, iso_sign sign, uint64_t id, iso_error *err);
 iso_status iso_query_add_vector(iso_query *query, iso_sign sign, const float *vector, int dim, iso_error *err);

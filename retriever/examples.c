@@ -35,23 +35,29 @@ iso_status iso_examples_add(iso_query *q, iso_sign sign, const iso_example *exam
     return ISO_OK;
 }
 
-void iso_examples_cut(iso_query *q, const size_t count[2], size_t skips)
+static void free_pending(iso_pending *p)
+{
+    free(p->path);
+    free(p->file);
+}
+
+iso_query_extent iso_query_extent_of(const iso_query *q)
+{
+    return (iso_query_extent){{q->set[0].count, q->set[1].count}, q->pendings, q->skips};
+}
+
+void iso_query_cut(iso_query *q, iso_query_extent to)
 {
     for (int sign = 0; sign < 2; sign++)
-        while (q->set[sign].count > count[sign]) free(q->set[sign].item[--q->set[sign].count].file);
-    while (q->skips > skips) {
+        while (q->set[sign].count > to.count[sign]) free(q->set[sign].item[--q->set[sign].count].file);
+    while (q->pendings > to.pendings) free_pending(&q->pending[--q->pendings]);
+    while (q->skips > to.skips) {
         free(q->skip[--q->skips].path);
         free(q->skip[q->skips].reason);
     }
 }
 
 /* ---- adding ---- */
-
-void iso_pending_free(iso_pending *p)
-{
-    free(p->path);
-    free(p->file);
-}
 
 static iso_status add_skip(iso_query *q, iso_sign sign, const char *path, const char *reason, iso_error *err)
 {
@@ -93,6 +99,7 @@ static iso_status add_folder(iso_query *q, iso_sign sign, const char *path, iso_
     if (st == ISO_E_MEMORY) return iso_fail_memory(err);
     if (st == ISO_E_INTERRUPTED) return iso_fail(err, st, "%s", why.message);
     if (st != ISO_OK) return add_skip(q, sign, path, why.message, err);
+    const iso_query_extent before = iso_query_extent_of(q);
     if (list.count + list.skipped == 0) st = add_skip(q, sign, path, "a folder without files", err);
     for (size_t i = 0; st == ISO_OK && i < list.skipped; i++) {
         char *skipped = iso_path_join(list.root, list.skip_path[i]);
@@ -101,6 +108,7 @@ static iso_status add_folder(iso_query *q, iso_sign sign, const char *path, iso_
     }
     for (size_t i = 0; st == ISO_OK && i < list.count; i++)
         if (!iso_dataset_is_list(list.path[i])) st = add_pending(q, sign, iso_path_join(list.root, list.path[i]), err);
+    if (st != ISO_OK) iso_query_cut(q, before);
     iso_listing_free(&list);
     return st;
 }
@@ -248,7 +256,7 @@ static iso_status decode_and_encode(iso_query *q, batch *b, iso_error *err)
 /* All of it or nothing, for what fails is read again. */
 static iso_status read_batch(iso_query *q, batch *b, iso_error *err)
 {
-    const size_t count[2] = {q->set[0].count, q->set[1].count}, skips = q->skips;
+    const iso_query_extent before = iso_query_extent_of(q);
 #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < b->count; i++) b->slot[i].bad = iso_image_file_read(b->slot[i].from->file, &b->slot[i].file, &b->slot[i].why) != ISO_OK;
     iso_status st = look_up(q, b, err);
@@ -262,7 +270,7 @@ static iso_status read_batch(iso_query *q, batch *b, iso_error *err)
         iso_example example = {.file = s->from->path, .hash = {s->file.hash[0], s->file.hash[1]}};
         st = iso_examples_add(q, s->from->sign, &example, b->vector + (size_t)i * (size_t)q->db->info.dim, err);
     }
-    if (st != ISO_OK) iso_examples_cut(q, count, skips);
+    if (st != ISO_OK) iso_query_cut(q, before);
     for (int i = 0; i < b->count; i++) iso_image_file_free(&b->slot[i].file);
     return st;
 }
@@ -284,7 +292,7 @@ iso_status iso_query_read(iso_query *q, iso_error *err)
         st = iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the examples were read") : read_batch(q, b, err);
         if (st == ISO_OK) done += (size_t)b->count;
     }
-    for (size_t i = 0; i < done; i++) iso_pending_free(&q->pending[i]); /* what failed stays, to be tried again */
+    for (size_t i = 0; i < done; i++) free_pending(&q->pending[i]); /* what failed stays, to be tried again */
     if (done) memmove(q->pending, q->pending + done, sizeof *q->pending * (q->pendings - done));
     q->pendings -= done;
     free(b->pixels);

@@ -56,10 +56,10 @@ struct iso_query {
 /* Appends an example; copies file and vector. */
 ISO_CHECK iso_status iso_examples_add(iso_query *q, iso_sign sign, const iso_example *example, const float *vector, iso_error *err);
 
-/* Drops the examples of each sign behind the first count[sign], and the skipped ones behind the first `skips`. */
-void iso_examples_cut(iso_query *q, const size_t count[2], size_t skips);
-
-void iso_pending_free(iso_pending *p);
+/* How much a query holds; and the same query as it was then: what is added is added whole or not at all. */
+typedef struct iso_query_extent { size_t count[2], pendings, skips; } iso_query_extent;
+iso_query_extent iso_query_extent_of(const iso_query *q);
+void iso_query_cut(iso_query *q, iso_query_extent to);
 
 /* What lies at a stored path: below the root, unless it is absolute or there is no root. Fresh memory, NULL without. */
 char *iso_db_file(const iso_db *db, const char *path);

@@ -84,12 +84,11 @@ iso_status iso_query_create(iso_db *db, iso_query **out, iso_error *err)
 void iso_query_free(iso_query *q)
 {
     if (!q) return;
-    iso_examples_cut(q, (size_t[2]){0, 0}, 0);
+    iso_query_cut(q, (iso_query_extent){.skips = 0});
     for (int sign = 0; sign < 2; sign++) {
         free(q->set[sign].item);
         free(q->set[sign].vector);
     }
-    for (size_t i = 0; i < q->pendings; i++) iso_pending_free(&q->pending[i]);
     free(q->pending);
     free(q->skip);
     free(q);

@@ -107,7 +107,7 @@ static void test_refused(void **state)
 }
 
 /* Examples that could not be read are read again, and none of them counts twice: 17 images that the database has, so two batches,
- * one of them to avoid, and a file that is not there. */
+ * one of them to avoid, and a file that is not there. A folder is added whole or not at all. */
 static void test_examples(void **state)
 {
     (void)state;
@@ -151,6 +151,34 @@ static void test_examples(void **state)
         iso_query_free(q);
     }
     assert_true(failed > 2 * IMAGES);
+
+    char folder[700];
+    snprintf(folder, sizeof folder, "%s/folder", base);
+    assert_int_equal(mkdir(folder, 0777), 0);
+    for (int i = 0; i < 4; i++) { /* the last is a link to nothing, which is skipped */
+        snprintf(none, sizeof none, "%s/folder/%d", base, i);
+        if (i < 3) write_bytes(none, "any bytes", 9);
+        else assert_int_equal(symlink("nowhere", none), 0);
+    }
+    failed = 0;
+    asked = 0;
+    for (long n = 0; asked >= n; n++) {
+        iso_query *q;
+        OK(iso_query_create(d, &q, &err));
+        asked = 0;
+        refuse = n;
+        const iso_status status = iso_query_add_path(q, ISO_LIKE, folder, &err);
+        refuse = -1;
+        failed += status != ISO_OK;
+        assert_true(status == ISO_OK || status == ISO_E_MEMORY);
+        assert_int_equal(iso_query_skipped(q), status == ISO_OK);
+        if (status) OK(iso_query_add_path(q, ISO_LIKE, folder, &err));
+        OK(iso_query_read(q, &err));
+        assert_int_equal(iso_query_count(q, ISO_LIKE), 3);
+        assert_int_equal(iso_query_skipped(q), 1);
+        iso_query_free(q);
+    }
+    assert_true(failed > 8);
     iso_db_close(d);
 }
 
