@@ -248,6 +248,7 @@ static void ends_well(pid_t child)
     if (code) fail_msg("child: %#x", code);
 }
 
+#ifndef __SANITIZE_ADDRESS__ /* gcc 12's allocator stays locked for ever in a child where another thread was in it, unlike glibc's */
 typedef struct asker {
     iso_db *db;
     uint64_t id;
@@ -265,6 +266,20 @@ static void *ask_on(void *ctx)
     return NULL;
 }
 
+static void fork_beside_work(iso_db *d, uint64_t id, uint64_t another)
+{
+    asker busy = {.db = d, .id = another};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, ask_on, &busy), 0);
+    for (int i = 0; i < 10; i++) ends_well(forked(d, id));
+    busy.stop = true;
+    pthread_join(thread, NULL);
+    OK(busy.status);
+}
+#else
+#define fork_beside_work(d, id, another) (void)0
+#endif
+
 /* A child opens the database that its parent has open, whatever threads have worked, or are at work. */
 static void test_fork(void **state)
 {
@@ -279,13 +294,7 @@ static void test_fork(void **state)
 #pragma omp parallel num_threads(4)
     child[omp_get_thread_num()] = forked(d, ids[2]);
     for (int i = 0; i < 4; i++) ends_well(child[i]);
-    asker busy = {.db = d, .id = ids[1]};
-    pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, ask_on, &busy), 0);
-    for (int i = 0; i < 10; i++) ends_well(forked(d, ids[2]));
-    busy.stop = true;
-    pthread_join(thread, NULL);
-    OK(busy.status);
+    fork_beside_work(d, ids[2], ids[1]);
     OK(ask(d, ids[2]));
     iso_db_close(d);
 }
