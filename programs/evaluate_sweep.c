@@ -68,8 +68,8 @@ static iso_command command = {
     "--batch, --lr (default: 1e-5), --schedule, --depth and --length.",
     options,
     "Columns of sweep.csv: model, method, alpha, beta, seed; epochs and images that the training has seen; best_epoch, the\n"
-    "one the model holds, its val_loss and R on all validation images; mse, vor, mcn (means over the images, with their medians), cn,\n"
-    "vpres, iso; metrics, how many they are from, and left_out, how many were not positive definite; measured, a digest of\n"
+    "one the model holds, its val_loss on all validation images; mse, vor, mcn (means over the images, with their medians), cn,\n"
+    "vpres, iso, R; metrics, how many they are from, and left_out, how many were not positive definite; measured, a digest of\n"
     "model, images and options; command, what makes the same model.\n"
     "Exit codes: 0 done; 1 failed, or a training broke; 2 wrong usage.\n"
     "Examples:\n"
