@@ -94,8 +94,8 @@ const char *iso_db_digest(const iso_db *db);  /* 32 hexadecimal digits that iden
 const char *iso_db_root(const iso_db *db);    /* the folder that stored paths are relative to, when it was opened or refreshed */
 const char *iso_db_note(const iso_db *db);    /* one line fit for a user about the index, NULL when all was well */
 
-/* While it is on (not 0), what takes long ends soon with ISO_E_INTERRUPTED, in all threads: iso_db_open and iso_db_refresh where they build an index
- * or wait for another process that does, iso_query_add_path where it lists a folder, iso_query_read and iso_query_run where they read images. With
+/* While it is on (not 0), what takes long ends soon with ISO_E_INTERRUPTED, in all threads: iso_db_open where it builds an index or waits for
+ * another process that does, iso_query_add_path where it lists a folder, iso_query_read and iso_query_run where they read images. With
  * 0 they work again, and a query that was stopped goes on from the images that it had read. May be called by any thread and from a signal handler. */
 void iso_interrupt(int on);
 
