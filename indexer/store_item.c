@@ -1,6 +1,5 @@
 /* store_item.c: items and their vectors: looking up, adding, removing. */
 #include <endian.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>

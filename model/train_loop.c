@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/memory.h"
 #include "base/progress.h"
 #include "model/net/net.h"
 #include "model/philox.h"

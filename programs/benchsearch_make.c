@@ -11,7 +11,6 @@
  * Uniform ones: directions without any structure, the hardest case, which no approximate index is for. */
 #include "programs/benchsearch.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

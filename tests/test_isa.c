@@ -1,5 +1,4 @@
 /* test_isa.c: that all kernels heed what the environment's ISO_CPU asks for, or a test. */
-#include <math.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
