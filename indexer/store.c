@@ -283,7 +283,8 @@ static iso_status open_env(iso_store *s, iso_store_mode mode, iso_error *err)
     if (mode != ISO_STORE_READ && s->data_fd >= 0 && !(st.st_mode & 0222))
         return iso_fail(err, ISO_E_IO, "cannot open %s for writing: nobody may write its data.mdb: close it everywhere, then `chmod u+w %s/data.mdb`", s->dir, s->dir);
     const uint64_t used = (uint64_t)st.st_size;
-    const unsigned flags = mode == ISO_STORE_READ ? MDB_RDONLY : 0;
+    /* Candidates lie all over the file: reading ahead would bring most of it. Whoever reads all of it says so (iso_pages_whole). */
+    const unsigned flags = mode == ISO_STORE_READ ? MDB_RDONLY | MDB_NORDAHEAD : 0;
     int rc = iso_lock_make(s);
     const bool full = rc != 0;
     if (!rc) rc = env_map(s, flags, used);

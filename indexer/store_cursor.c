@@ -111,7 +111,7 @@ static iso_status vector_of(iso_cursor *c, uint64_t id, const float **out, iso_e
     if (rc && rc != MDB_NOTFOUND) return iso_lmdb_fail(err, rc, s->dir, "read");
     if (rc || found != id || v.mv_size != (size_t)s->dim * sizeof(float) || (uintptr_t)v.mv_data % sizeof(float))
         return iso_fail(err, ISO_E_FORMAT, "%s: the vector of item %" PRIu64 " is missing or damaged: run `indexer verify`", s->dir, id);
-    if (c->whole && c->vectors.page) iso_pages_large(s->env, c->vectors.page);
+    if (c->whole && c->vectors.page) iso_pages_whole(s->env, c->vectors.page);
     c->whole = false;
     *out = v.mv_data;
     return ISO_OK;

@@ -138,8 +138,8 @@ iso_status iso_pages_head(int fd, const char *dir, iso_error *err); /* both head
  * pages, and goes on with them. */
 iso_status iso_pages_begun(int fd, const char *dir, bool *begun, bool *whole, iso_error *err);
 iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, iso_say *say, void *ctx, int64_t *faults, iso_error *err);
-/* Wishes that LMDB's map, where `data` of a leaf lies, be read from the disk in large pages: for who reads all of it. */
-void iso_pages_large(MDB_env *env, const void *data);
+/* Wishes that LMDB's map, where `data` of a leaf lies, be read from the disk ahead and in large pages: for who reads all of it. */
+void iso_pages_whole(MDB_env *env, const void *data);
 /* Whether the file ends before the last page that the snapshot counts: cut off, or only free pages are missing. */
 iso_status iso_pages_short(int fd, const char *dir, uint64_t txnid, bool *is_short, iso_error *err);
 

@@ -15,6 +15,7 @@
 #include <xxhash.h>
 
 #include "base/memory.h"
+#include "base/progress.h"
 #include "indexer/store_sums.h"
 
 _Static_assert(sizeof(double) == 8 && ISO_MOMENTS_DIM_MAX <= 4096, "the record of the sums fits LMDB's 32-bit lengths");
@@ -277,7 +278,7 @@ static iso_status record_write(iso_txn *t, const iso_sums *s, iso_error *err)
     return ISO_OK;
 }
 
-/* Adds up all vectors. ISO_E_FORMAT where one is damaged. */
+/* Adds up all vectors. ISO_E_FORMAT where one is damaged; ISO_E_INTERRUPTED. */
 static iso_status scan(const iso_txn *t, iso_sums *s, iso_error *err)
 {
     const char *dir = t->store->dir, *why = NULL;
@@ -292,9 +293,12 @@ static iso_status scan(const iso_txn *t, iso_sums *s, iso_error *err)
         why = whole ? iso_vector_fault(s->dim, v.mv_data) : "a wrong length";
         if (!why) account(s, v.mv_data, false);
         n += !why;
+        if (n == 1) iso_pages_whole(t->store->env, v.mv_data);
+        if (n % 4096 == 0 && iso_interrupted()) break;
     }
     mdb_cursor_close(c);
     flush_both(s);
+    if (!rc && !why) return iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the vectors of %s were added up", dir);
     if (why)
         return iso_fail(err, ISO_E_FORMAT, "%s: the vector of item %" PRIu64 " is damaged (%s): run `indexer verify`",
                         dir, id, why);
@@ -329,15 +333,16 @@ static iso_status sums_committed(const iso_txn *t, iso_sums **out, iso_error *er
 /* ---- within a transaction ---- */
 
 /* A damaged vector must not keep anyone from changing the database, least of all from removing that vector: then nothing is
- * kept, and whoever asks for the sums is told of the damage. */
+ * kept, and whoever asks for the sums is told of the damage. Nor does who is told to stop lose what is to be committed before that. */
 iso_status iso_sums_begin(iso_txn *t, iso_error *err)
 {
     iso_store *s = t->store;
     iso_error why;
     if (t->sums || t->sums_lost || s->dim > ISO_MOMENTS_DIM_MAX) return ISO_OK;
     iso_status status = s->sums_hopeless ? ISO_E_FORMAT : sums_committed(t, &t->sums, &why);
-    if (status == ISO_E_FORMAT) {
-        t->sums_lost = s->sums_hopeless = true; /* no scan in every transaction from here on */
+    if (status == ISO_E_FORMAT || status == ISO_E_INTERRUPTED) {
+        t->sums_lost = true;
+        if (status == ISO_E_FORMAT) s->sums_hopeless = true; /* no scan in every transaction from here on */
         return ISO_OK;
     }
     if (status && err) *err = why;

@@ -441,16 +441,17 @@ static bool walk_db(walk *w, const char *name, const tree *t, bool integer, bool
     return true;
 }
 
-void iso_pages_large(MDB_env *env, const void *data)
+void iso_pages_whole(MDB_env *env, const void *data)
 {
-#ifdef MADV_HUGEPAGE
     MDB_envinfo info;
     MDB_stat stat;
     if (mdb_env_info(env, &info) || mdb_env_stat(env, &stat) || stat.ms_psize > (size_t)sysconf(_SC_PAGESIZE)) return;
     const size_t bytes = (info.me_last_pgno + 1) * stat.ms_psize;
-    (void)madvise((void *)(uintptr_t)map_of(data, stat.ms_psize), bytes < info.me_mapsize ? bytes : info.me_mapsize, MADV_HUGEPAGE); /* only a wish */
-#else
-    (void)env, (void)data;
+    void *map = (void *)(uintptr_t)map_of(data, stat.ms_psize);
+    const size_t most = bytes < info.me_mapsize ? bytes : info.me_mapsize;
+    (void)madvise(map, most, MADV_NORMAL); /* only wishes */
+#ifdef MADV_HUGEPAGE
+    (void)madvise(map, most, MADV_HUGEPAGE);
 #endif
 }
 
@@ -469,7 +470,7 @@ static void use_map(walk *w, MDB_txn *txn)
     int rc = mdb_cursor_get(c, &key, &first, MDB_FIRST);
     mdb_cursor_close(c);
     if (rc) return;
-    iso_pages_large(mdb_txn_env(txn), first.mv_data);
+    iso_pages_whole(mdb_txn_env(txn), first.mv_data);
     const uint8_t *map = map_of(first.mv_data, w->psize);
     if (!madvise((void *)(uintptr_t)map, bytes, MADV_POPULATE_READ)) w->map = map;
 #else

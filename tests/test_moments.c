@@ -7,6 +7,8 @@
 #include <sys/wait.h>
 #include <xxhash.h>
 
+#include "base/progress.h"
+
 enum { HEADER = 24, CHECKSUM = 8 }; /* of the record; its totals lie between them */
 
 /* ---- the record as LMDB has it; the store must be closed ---- */
@@ -388,6 +390,32 @@ static void test_without_record(void **state)
     free(newer.p);
 }
 
+/* Adding all vectors up can be ended; what was to be committed before that is. */
+static void test_interrupted(void **state)
+{
+    (void)state;
+    enum { COUNT = 5000 };
+    iso_moments m = {0};
+    iso_txn *t;
+    wide_dim = 12;
+    wipe();
+    iso_store *s = wide_make();
+    by_one_transaction(s, COUNT);
+    iso_store_close(s);
+    record_write((bytes){NULL, 0});
+    iso_interrupt_set(true);
+    OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+    OK(iso_txn_begin(s, false, &t, &err));
+    FAILS(ISO_E_INTERRUPTED, iso_store_moments(t, &m, &err));
+    iso_txn_abort(t);
+    OK(iso_txn_begin(s, true, &t, &err));
+    wide_put(t, COUNT, COUNT);
+    OK(iso_txn_commit(t, &err));
+    iso_interrupt_set(false);
+    same_and_free(moments_of(s), naive(COUNT + 1, true));
+    iso_store_close(s);
+}
+
 /* A record that cannot be right is told by verify, stands in nobody's way, and is mended. `read`: what is read all the same. */
 static void replaced(bytes good, bytes bad, const iso_moments *read, const char *told)
 {
@@ -701,6 +729,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(test_transactions), cmocka_unit_test(test_without_record),
                                        cmocka_unit_test(test_damage),       cmocka_unit_test(test_damaged_vector),
                                        cmocka_unit_test(test_long_vectors), cmocka_unit_test(test_damaged_file),
-                                       cmocka_unit_test(test_kill),         cmocka_unit_test(test_difference)};
+                                       cmocka_unit_test(test_kill),         cmocka_unit_test(test_difference),
+                                       cmocka_unit_test(test_interrupted)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -321,6 +321,48 @@ static void test_owner(void **state)
     }
 }
 
+/* Whether the system reads nothing ahead where that lies. */
+static bool is_random(const void *at)
+{
+    char line[1000];
+    uintptr_t from, to;
+    bool ours = false, seen = false, random = false;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &from, &to) == 2) ours = from <= (uintptr_t)at && (uintptr_t)at < to;
+        if (!ours || strncmp(line, "VmFlags:", 8) != 0) continue;
+        seen = true;
+        random = strstr(line, " rr") != NULL;
+    }
+    fclose(f);
+    assert_true(seen);
+    return random;
+}
+
+/* Of a large file a reader brings what it looks up and no more, until it reads all. */
+static void test_read_ahead(void **state)
+{
+    (void)state;
+    iso_txn *t;
+    iso_cursor *c;
+    iso_item item;
+    const float *z;
+    iso_store *s;
+    made(20);
+    assert_int_equal(truncate(in("data.mdb"), ISO_STORE_CHECK + 65536), 0); /* is not looked through at opening */
+    OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
+    OK(iso_txn_begin(s, false, &t, &err));
+    OK(iso_item_vector(t, 3, &z, &err));
+    assert_true(is_random(z));
+    OK(iso_cursor_open(t, 0, &c, &err));
+    OK(iso_cursor_next(c, &item, &z, &err));
+    assert_false(is_random(z));
+    iso_cursor_close(c);
+    iso_txn_abort(t);
+    iso_store_close(s);
+}
+
 /* What a killed filling or compaction has left goes with the next opening for writing, unless another has the folder alone. */
 static void test_left(void **state)
 {
@@ -356,6 +398,6 @@ int main(void)
 {
     if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {TEST(test_lock_room), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses),
-                                       TEST(test_no_thread), TEST(test_link),     TEST(test_named), TEST(test_owner), TEST(test_left)};
+                                       TEST(test_no_thread), TEST(test_link),     TEST(test_named), TEST(test_owner), TEST(test_read_ahead), TEST(test_left)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
