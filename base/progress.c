@@ -63,7 +63,9 @@ void iso_progress_step(iso_progress *p, int64_t done)
     double spent = now - p->started, rate = spent > 0 ? (double)done / spent : 0;
     char line[256], left[32];
     int n;
-    if (p->total > 0 && done == 0)
+    if (p->total == 0 && done == 0)
+        n = snprintf(line, sizeof line, "%s ...", p->what);
+    else if (p->total > 0 && done == 0)
         n = snprintf(line, sizeof line, "%s 0/%lld %s", p->what, (long long)p->total, p->unit);
     else if (p->total > 0 && rate > 0)
         n = snprintf(line, sizeof line, "%s %lld/%lld %s (%d %%), %.3g/s, %s left", p->what,

@@ -16,7 +16,7 @@ typedef struct iso_progress {
 double iso_now(void); /* monotonic seconds */
 /* quiet, or stderr not a terminal: nothing is ever drawn. */
 void iso_progress_start(iso_progress *p, const char *what, const char *unit, int64_t total, bool quiet);
-/* Redraws at most ten times a second: done/total, rate, time left. One thread at a time. */
+/* Redraws at most ten times a second: done/total, rate, time left; 0 of 0: what alone. One thread at a time. */
 void iso_progress_step(iso_progress *p, int64_t done);
 /* Wipes the line. */
 void iso_progress_end(iso_progress *p);

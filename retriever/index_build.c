@@ -28,9 +28,19 @@ typedef struct reader {
     iso_txn *txn;
     iso_cursor *cursor;
     int dim;
-    int64_t done;
+    int64_t done, count;
+    int passes;
     iso_progress *progress; /* NULL: none */
 } reader;
+
+/* On the line that shows the progress each phase has a pace of its own. */
+static void reader_phase(void *ctx, const char *what, const char *unit, int64_t done, int64_t total)
+{
+    reader *r = ctx;
+    if (!r->progress) return;
+    if (r->progress->what != what) iso_progress_start(r->progress, what, unit, total, !r->progress->live);
+    iso_progress_step(r->progress, done);
+}
 
 static iso_status reader_rewind(void *ctx, iso_error *err)
 {
@@ -38,6 +48,8 @@ static iso_status reader_rewind(void *ctx, iso_error *err)
     iso_cursor_close(r->cursor);
     r->cursor = NULL;
     r->done = 0;
+    static const char *const passes[] = {"indexing", "indexing, second pass", "indexing, third pass", "indexing, fourth pass", "indexing, another pass"};
+    reader_phase(r, passes[r->passes < 4 ? r->passes++ : 4], "items", 0, r->count);
     return iso_cursor_open(r->txn, 0, &r->cursor, err);
 }
 
@@ -71,11 +83,11 @@ iso_status iso_index_make(iso_store *store, iso_txn *txn, const iso_store_info *
                           const char *path, iso_error *unsaved, iso_vindex **out, iso_error *err)
 {
     iso_scorer *scorer = NULL;
-    reader r = {.store = store, .txn = txn, .dim = info->dim, .progress = progress};
+    reader r = {.store = store, .txn = txn, .dim = info->dim, .count = (int64_t)info->count, .progress = progress};
     iso_vindex_source source;
     iso_status st = iso_index_source(txn, info, info->generation, &source, err);
     if (st == ISO_OK && iso_vindex_kind_approximate(kind) && info->dim <= ISO_MOMENTS_DIM_MAX) st = iso_scorer_read(txn, &scorer, err);
-    iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer};
+    iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer, reader_phase};
     if (st == ISO_OK) st = iso_vindex_build(&source, kind, &rows, path, unsaved, out, err);
     if (st == ISO_E_MEMORY && flat_else && iso_vindex_kind_approximate(kind)) st = iso_vindex_build(&source, "flat", &rows, path, unsaved, out, err);
     iso_cursor_close(r.cursor);

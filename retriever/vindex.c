@@ -85,7 +85,7 @@ iso_status iso_vindex_pass(iso_vindex *v, const iso_vindex_rows *rows, iso_vinde
     iso_status st = ids && chunk ? rows->rewind(rows->ctx, err) : iso_fail_memory(err);
     v->run_count = 0;
     while (st == ISO_OK) {
-        st = iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the index was built: the next search builds it") : ISO_OK;
+        st = iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the index was built") : ISO_OK;
         if (st == ISO_OK) st = rows->next(rows->ctx, ISO_VINDEX_CHUNK, ids, chunk, &got, err);
         if (st != ISO_OK || got == 0) break;
         if (at + got > rows->count) st = iso_fail(err, ISO_E_INTERNAL, "more vectors than announced while building the index");

@@ -64,7 +64,20 @@ done:
     return st;
 }
 
-static iso_status find(int dim, int64_t n, const float *x, int64_t k, int depth, float *centroids, iso_error *err);
+/* How many centroids have been found, and who is told. */
+typedef struct telling {
+    iso_vindex_phase *phase;
+    void *ctx;
+    int64_t done, total;
+} telling;
+
+static void tell(telling *t, int64_t more)
+{
+    t->done += more;
+    if (t->phase) t->phase(t->ctx, "clustering", "clusters", t->done, t->total);
+}
+
+static iso_status find(telling *t, int dim, int64_t n, const float *x, int64_t k, int depth, float *centroids, iso_error *err);
 
 static bool all_equal(int dim, int64_t n, const float *x)
 {
@@ -74,7 +87,7 @@ static bool all_equal(int dim, int64_t n, const float *x)
 }
 
 /* The rows of each cluster of the upper level, divided further: as many centroids as its share of the rows. */
-static iso_status divide(int dim, int64_t n, const float *x, const uint32_t *of, int64_t tops, int64_t k, int depth, float *centroids, iso_error *err)
+static iso_status divide(telling *told, int dim, int64_t n, const float *x, const uint32_t *of, int64_t tops, int64_t k, int depth, float *centroids, iso_error *err)
 {
     int64_t before = 0;
     size_t row = sizeof(float) * (size_t)dim, room = 0;
@@ -94,7 +107,7 @@ static iso_status divide(int dim, int64_t n, const float *x, const uint32_t *of,
         }
         for (int64_t i = 0; i < n; i++)
             if (of[i] == t) memcpy(group + m++ * dim, x + i * dim, row);
-        st = find(dim, m, group, parts, depth, centroids + first * dim, err);
+        st = find(told, dim, m, group, parts, depth, centroids + first * dim, err);
     }
     free(group);
     free(size);
@@ -102,17 +115,24 @@ static iso_status divide(int dim, int64_t n, const float *x, const uint32_t *of,
 }
 
 /* A cluster that has more than its share of the rows is divided by some, and these again. */
-static iso_status find(int dim, int64_t n, const float *x, int64_t k, int depth, float *centroids, iso_error *err)
+static iso_status find(telling *told, int dim, int64_t n, const float *x, int64_t k, int depth, float *centroids, iso_error *err)
 {
-    if (iso_interrupted()) return iso_fail(err, ISO_E_INTERRUPTED, "interrupted while clusters were looked for: the next search builds the index");
+    tell(told, 0);
+    if (iso_interrupted()) return iso_fail(err, ISO_E_INTERRUPTED, "interrupted while clusters were looked for");
     if (k > 1 && all_equal(dim, n, x)) {
         for (int64_t i = 0; i < k; i++) memcpy(centroids + i * dim, x, sizeof *x * (size_t)dim);
+        tell(told, k);
         return ISO_OK;
     }
     /* a cluster of the upper level may get one centroid more than its share, and needs as many rows */
-    if (k <= (depth ? LATER_LEVEL : ONE_LEVEL) || (k > n / 2 && k <= LATER_LEVEL)) return cluster(dim, n, x, k, centroids, err);
+    if (k <= (depth ? LATER_LEVEL : ONE_LEVEL) || (k > n / 2 && k <= LATER_LEVEL)) {
+        iso_status st = cluster(dim, n, x, k, centroids, err);
+        tell(told, k);
+        return st;
+    }
     if (depth == DEEPEST || k > n / 2) { /* nearly all rows stay together: they hardly differ, and some will do */
         for (int64_t i = 0; i < k; i++) memcpy(centroids + i * dim, x + i * n / k * dim, sizeof *x * (size_t)dim);
+        tell(told, k);
         return ISO_OK;
     }
     const int64_t tops = depth ? LATER_TOPS : (int64_t)sqrt((double)k);
@@ -122,19 +142,19 @@ static iso_status find(int dim, int64_t n, const float *x, int64_t k, int depth,
     iso_status st = top && of ? cluster(dim, n, x, tops, top, err) : iso_fail_memory(err);
     if (st == ISO_OK) st = iso_vindex_nearest_create(dim, tops, top, &nearest, err);
     if (st == ISO_OK) st = iso_vindex_nearest_find(nearest, n, x, of, err);
-    if (st == ISO_OK) st = divide(dim, n, x, of, tops, k, depth + 1, centroids, err);
+    if (st == ISO_OK) st = divide(told, dim, n, x, of, tops, k, depth + 1, centroids, err);
     iso_vindex_nearest_free(nearest);
     free(top);
     free(of);
     return st;
 }
 
-iso_status iso_vindex_kmeans(int dim, int64_t n, const float *x, int64_t k, float *centroids, iso_error *err)
+iso_status iso_vindex_kmeans(int dim, int64_t n, const float *x, int64_t k, float *centroids, iso_vindex_phase *phase, void *ctx, iso_error *err)
 {
     if (k < 1 || k > n)
         return iso_fail(err, ISO_E_ARGUMENT, "cannot find %lld clusters among %lld vectors", (long long)k,
                         (long long)n);
-    return find(dim, n, x, k, 0, centroids, err);
+    return find(&(telling){phase, ctx, 0, k}, dim, n, x, k, 0, centroids, err);
 }
 
 /* ---- the nearest centroid ---- */

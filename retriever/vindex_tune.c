@@ -356,7 +356,7 @@ static iso_status search_all(const iso_vindex_trial *t, iso_vindex_trial_search 
             st = s;
         }
     }
-    return st == ISO_OK && iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the index was tuned: the next search builds it") : st;
+    return st == ISO_OK && iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the index was tuned") : st;
 }
 
 /* Counts what is known to be among the best; what is not known, and may be, becomes a pair. */

@@ -39,7 +39,7 @@ static uint8_t *make(size_t *size)
 {
     const iso_vindex_source source = {.digest = "0123456789abcdef0123456789abcdef", .stamp = 1, .generation = 2, .dim = DIM};
     int64_t at = 0;
-    const iso_vindex_rows rows = {&at, N, rewind_rows, next_rows, NULL};
+    const iso_vindex_rows rows = {&at, N, rewind_rows, next_rows, NULL, NULL};
     char *data = NULL;
     OK(iso_vindex_build(&source, "hnsw", &rows, file, NULL, NULL, &err));
     OK(iso_file_read(file, 1 << 28, &data, size, &err));
