@@ -26,9 +26,7 @@ static iso_error err;
 
 static void wipe(void)
 {
-    char command[700];
-    snprintf(command, sizeof command, "rm -rf '%s'", db);
-    if (system(command)) fail();
+    if (!remove_folder(db)) fail();
 }
 
 static iso_store *make(void)
@@ -440,9 +438,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    char command[700];
-    snprintf(command, sizeof command, "rm -rf '%s'", base);
-    return system(command);
+    return !remove_folder(base);
 }
 
 int main(void)

@@ -95,9 +95,7 @@ static double plain_score(const problem *p, const double *w, double offset, int 
 
 static void wipe(void)
 {
-    char command[700];
-    snprintf(command, sizeof command, "rm -rf '%s'", db);
-    if (system(command)) fail();
+    if (!remove_folder(db)) fail();
 }
 
 static iso_store *make(int dim)
@@ -522,9 +520,7 @@ static int set_up(void **s)
 static int tear_down(void **s)
 {
     (void)s;
-    char command[700];
-    snprintf(command, sizeof command, "rm -rf '%s'", base);
-    return system(command);
+    return !remove_folder(base);
 }
 
 int main(int argc, char **argv)

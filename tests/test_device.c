@@ -376,10 +376,7 @@ static void test_saved(void **state)
 static int remove_all(void **state)
 {
     (void)state;
-    char *command = iso_format("rm -rf '%s'", folder);
-    int rc = command ? system(command) : 1;
-    free(command);
-    return rc;
+    return !remove_folder(folder);
 }
 
 int main(void)

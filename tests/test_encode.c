@@ -491,7 +491,5 @@ int main(void)
         cmocka_unit_test(test_incremental), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_mismatch),
         cmocka_unit_test(test_celeba_layout), cmocka_unit_test(test_lists), cmocka_unit_test(test_long_path), cmocka_unit_test(test_no_files_left), cmocka_unit_test(test_inside), cmocka_unit_test(test_overlap), cmocka_unit_test(test_real_model), cmocka_unit_test(test_small_stack)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    char command[700];
-    snprintf(command, sizeof command, "rm -rf '%s'", base);
-    return system(command) ? 1 : failed;
+    return remove_folder(base) ? failed : 1;
 }

@@ -214,7 +214,5 @@ int main(void)
         cmocka_unit_test(a_data_set_is_written_and_read), cmocka_unit_test(folders_in_use_are_kept),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    char command[600];
-    snprintf(command, sizeof command, "rm -rf '%s'", base);
-    return system(command) != 0 || failed;
+    return !remove_folder(base) || failed;
 }

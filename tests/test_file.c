@@ -27,10 +27,7 @@ static int folder_make(void **state)
 static int folder_remove(void **state)
 {
     (void)state;
-    char *command = iso_format("rm -rf '%s'", folder);
-    int rc = system(command);
-    free(command);
-    return rc;
+    return !remove_folder(folder);
 }
 
 static char *in_folder(const char *name)

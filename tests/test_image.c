@@ -359,9 +359,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    char command[700];
-    snprintf(command, sizeof command, "rm -rf '%s'", base);
-    return system(command);
+    return !remove_folder(base);
 }
 
 int main(void)

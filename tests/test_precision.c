@@ -667,7 +667,5 @@ int main(void)
         cmocka_unit_test(sums_are_those_of_a_plain_loop), cmocka_unit_test(sums_in_pieces_change_nothing), cmocka_unit_test(kernels_agree), cmocka_unit_test(near_images_are_told_apart), cmocka_unit_test(lines_of_any_form_are_read),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    char command[600];
-    snprintf(command, sizeof command, "rm -rf '%s'", base);
-    return system(command) != 0 || failed;
+    return !remove_folder(base) || failed;
 }

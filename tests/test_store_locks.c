@@ -32,14 +32,6 @@ static int code_of(pid_t child)
     return WEXITSTATUS(code);
 }
 
-static iso_status read_rows(void *ctx, int64_t first, int64_t n, float *out, iso_error *e)
-{
-    (void)ctx;
-    (void)e;
-    for (int64_t i = 0; i < n; i++) vector_of((uint64_t)(first + i), out + i * DIM);
-    return ISO_OK;
-}
-
 /* Who may read may lock, whatever the umask, and after what replaces the database. */
 static void test_lock_mode(void **state)
 {
@@ -61,7 +53,7 @@ static void test_lock_mode(void **state)
         assert_int_equal(mode_of("lock.mdb"), 0600);
         wipe();
         char *paths[] = {(char[]){"a"}, (char[]){"b"}};
-        OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 2, .paths = paths, .read = read_rows}, &err));
+        OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 2, .paths = paths, .read = read_vectors}, &err));
         assert_int_equal(mode_of("data.mdb"), data[i]);
         assert_int_equal(mode_of("lock.mdb"), lock[i]);
         umask(old);

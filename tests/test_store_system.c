@@ -236,14 +236,6 @@ static void test_no_thread(void **state)
     OK(iso_store_compact(db, &before, &after, &err));
 }
 
-static iso_status read_rows(void *ctx, int64_t first, int64_t n, float *out, iso_error *e)
-{
-    (void)ctx;
-    (void)e;
-    for (int64_t i = 0; i < n; i++) vector_of((uint64_t)(first + i), out + i * DIM);
-    return ISO_OK;
-}
-
 /* data.mdb that is a link stays one: what it leads to is replaced, by what is made beside that. */
 static void test_link(void **state)
 {
@@ -261,7 +253,7 @@ static void test_link(void **state)
         assert_int_equal(stat(data, &old), 0);
         if (filled) {
             char *paths[] = {(char[]){"a"}, (char[]){"b"}};
-            OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 2, .paths = paths, .read = read_rows}, &err));
+            OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 2, .paths = paths, .read = read_vectors}, &err));
         } else {
             OK(iso_store_compact(db, &before, &after, &err));
         }
@@ -309,7 +301,7 @@ static void test_owner(void **state)
         assert_int_equal(chown(in("data.mdb"), OWNER, OWNER), 0);
         if (filled) {
             char *paths[] = {(char[]){"a"}};
-            OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 1, .paths = paths, .read = read_rows}, &err));
+            OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 1, .paths = paths, .read = read_vectors}, &err));
         } else {
             OK(iso_store_compact(db, &before, &after, &err));
         }

@@ -1,5 +1,4 @@
 /* test_supervised.c: training with labels: the loss and its gradients, the terms, resuming, and labels kept from all else. */
-#include <dirent.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -50,15 +49,7 @@ static int set_up(void **unused)
 static int tear_down(void **unused)
 {
     (void)unused;
-    DIR *d = opendir(folder);
-    if (!d) return -1;
-    for (struct dirent *e; (e = readdir(d));) {
-        char *path = iso_path_join(folder, e->d_name);
-        if (path && strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlink(path);
-        free(path);
-    }
-    closedir(d);
-    return rmdir(folder);
+    return remove_files(folder) ? 0 : -1;
 }
 
 static iso_train_data labelled(void)

@@ -228,9 +228,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    char command[600];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
+    return !remove_folder(folder);
 }
 
 int main(void)

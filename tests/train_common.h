@@ -2,7 +2,6 @@
 #ifndef ISO_TESTS_TRAIN_COMMON_H
 #define ISO_TESTS_TRAIN_COMMON_H
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
@@ -223,15 +222,7 @@ static inline int set_up(void **unused)
 static inline int tear_down(void **unused)
 {
     (void)unused;
-    DIR *d = opendir(folder);
-    if (!d) return -1;
-    for (struct dirent *e; (e = readdir(d));) {
-        char *path = iso_path_join(folder, e->d_name);
-        if (path && strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlink(path);
-        free(path);
-    }
-    closedir(d);
-    return rmdir(folder);
+    return remove_files(folder) ? 0 : -1;
 }
 
 #endif
