@@ -209,6 +209,14 @@ static iso_status resolve(iso_file *f, const char *path, struct stat *target, bo
     return f->folder ? ISO_OK : iso_fail_memory(err);
 }
 
+int iso_file_reserve(int fd, uint64_t bytes)
+{
+    int rc;
+    do rc = fallocate(fd, 0, 0, (off_t)bytes);
+    while (rc && errno == EINTR);
+    return rc && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) ? errno : 0;
+}
+
 /* All of it best effort: on a foreign file system neither may be ours to set. */
 void iso_file_like(int fd, const struct stat *other)
 {

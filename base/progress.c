@@ -38,14 +38,6 @@ const char *iso_duration(double seconds, char buf[32])
     return buf;
 }
 
-void iso_progress_start(iso_progress *p, const char *what, const char *unit, int64_t total, bool quiet)
-{
-    const char *term = getenv("TERM");
-    bool able = term && *term && strcmp(term, "dumb") != 0;
-    *p = (iso_progress){.what = what, .unit = unit, .total = total, .started = iso_now(),
-                        .live = !quiet && able && isatty(STDERR_FILENO)};
-}
-
 /* A line that wraps could not be wiped. */
 static int columns(void)
 {
@@ -54,36 +46,60 @@ static int columns(void)
     return size.ws_col - 1;
 }
 
-void iso_progress_step(iso_progress *p, int64_t done)
+static void draw(iso_progress *p)
 {
-    if (!p || !p->live) return;
     double now = iso_now();
     if (p->shown > 0 && now - p->shown < 0.1) return;
     p->shown = now;
-    double spent = now - p->started, rate = spent > 0 ? (double)done / spent : 0;
+    double spent = now - p->started, rate = spent > 0 ? (double)p->done / spent : 0;
     char line[256], left[32];
+    long long done = p->done, total = p->total;
     int n;
-    if (p->total == 0 && done == 0)
+    if (total == 0 && done == 0)
         n = snprintf(line, sizeof line, "%s ...", p->what);
-    else if (p->total > 0 && done == 0)
-        n = snprintf(line, sizeof line, "%s 0/%lld %s", p->what, (long long)p->total, p->unit);
-    else if (p->total > 0 && rate > 0)
-        n = snprintf(line, sizeof line, "%s %lld/%lld %s (%d %%), %.3g/s, %s left", p->what,
-                     (long long)done, (long long)p->total, p->unit, (int)(100.0 * (double)done / (double)p->total),
-                     rate, iso_duration((double)(p->total - done) / rate, left));
+    else if (total > 0 && done == 0)
+        n = snprintf(line, sizeof line, "%s 0/%lld %s", p->what, total, p->unit);
+    else if (total > 0 && rate > 0)
+        n = snprintf(line, sizeof line, "%s %lld/%lld %s (%d %%), %.3g/s, %s left", p->what, done, total, p->unit,
+                     (int)(100.0 * (double)done / (double)total), rate, iso_duration((double)(total - done) / rate, left));
     else
-        n = snprintf(line, sizeof line, "%s %lld %s, %.3g/s", p->what, (long long)done, p->unit, rate);
+        n = snprintf(line, sizeof line, "%s %lld %s, %.3g/s", p->what, done, p->unit, rate);
     if (n < 0) return;
     fprintf(stderr, WIPE "%.*s", columns(), line);
     fflush(stderr);
 }
 
+void iso_progress_open(iso_progress *p, bool quiet)
+{
+    const char *term = getenv("TERM");
+    bool able = term && *term && strcmp(term, "dumb") != 0;
+    *p = (iso_progress){.show = !quiet && able && isatty(STDERR_FILENO) ? draw : NULL};
+}
+
+void iso_progress_pass(iso_progress *p, const char *what, const char *unit, int64_t total)
+{
+    if (!p) return;
+    p->what = what;
+    p->unit = unit;
+    p->total = total;
+    p->started = iso_now();
+    p->shown -= 1; /* it is drawn at once */
+    iso_progress_step(p, 0);
+}
+
+void iso_progress_step(iso_progress *p, int64_t done)
+{
+    if (!p) return;
+    p->done = done;
+    if (p->show) p->show(p);
+}
+
 void iso_progress_end(iso_progress *p)
 {
-    if (!p || !p->live) return;
+    if (!p || !(p->shown > 0)) return;
     fputs(WIPE, stderr);
     fflush(stderr);
-    p->live = false;
+    p->shown = 0;
 }
 
 void iso_progress_say(iso_progress *p, const char *fmt, ...)
@@ -95,10 +111,9 @@ void iso_progress_say(iso_progress *p, const char *fmt, ...)
     va_end(args);
     if (n < 0) return;
     iso_text_harmless(text);
-    bool live = p && p->live;
-    fprintf(stderr, "%s%s\n", live ? WIPE : "", text);
+    fprintf(stderr, "%s%s\n", p && p->shown > 0 ? WIPE : "", text);
     free(text);
-    if (live) p->shown = 0; /* the next step draws at once */
+    if (p) p->shown = 0; /* the next step draws at once */
 }
 
 static atomic_bool interrupted; /* without a lock, so that signal handlers may, too */

@@ -159,7 +159,8 @@ static iso_status draw_pictures(const char *images, const iso_faces_spec *spec, 
     iso_error why = {0};
     int64_t done = 0;
     iso_progress progress;
-    iso_progress_start(&progress, "drawing", "faces", spec->count, spec->quiet);
+    iso_progress_open(&progress, spec->quiet);
+    iso_progress_pass(&progress, "drawing", "faces", spec->count);
 #pragma omp parallel
     {
         tjhandle jpeg = tjInitCompress();

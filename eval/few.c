@@ -83,7 +83,7 @@ typedef struct work {
     int threads;
     drawer *drawer;             /* [threads] */
     tally *tallies;             /* [sets, sizes] */
-    int64_t done, total;        /* sets of examples */
+    int64_t done;               /* sets of examples */
     /* The block: queries that are drawn by all threads, and then scored. */
     int tasks, queries;
     task task[QUERIES + 1];
@@ -166,15 +166,16 @@ static iso_status score_block(work *w, iso_error *err)
     }
     w->done += w->queries;
     w->tasks = w->queries = 0;
-    if (w->options->progress) w->options->progress(w->options->ctx, w->done, w->total);
+    iso_progress_step(w->options->progress, w->done);
     return ISO_OK;
 }
 
 static iso_status draw_all(work *w, iso_error *err)
 {
     const iso_few_options *o = w->options;
-    for (int i = 0; i < w->protocol->singles + w->protocol->doubles; i++) w->total += (int64_t)o->draws * sizes_of(w, w->protocol->set + i);
-    if (o->progress) o->progress(o->ctx, 0, w->total);
+    int64_t total = 0;
+    for (int i = 0; i < w->protocol->singles + w->protocol->doubles; i++) total += (int64_t)o->draws * sizes_of(w, w->protocol->set + i);
+    iso_progress_pass(o->progress, "asking with few examples", "sets", total);
     for (int i = 0; i < w->protocol->singles + w->protocol->doubles; i++) {
         const iso_query_set *set = w->protocol->set + i;
         const int sizes = sizes_of(w, set);
@@ -260,7 +261,7 @@ static iso_status fill(const work *w, iso_few **out, iso_error *err)
     iso_few *f = iso_calloc(1, sizeof *f);
     if (!f) return iso_fail_memory(err);
     f->options = *w->options;
-    f->options.progress = NULL, f->options.ctx = NULL; /* which may be gone */
+    f->options.progress = NULL; /* which may be gone */
     f->singles = p->singles, f->doubles = p->doubles;
     f->single = iso_calloc((size_t)p->singles, sizeof *f->single);
     f->dbl = iso_calloc((size_t)p->doubles, sizeof *f->dbl);

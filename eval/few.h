@@ -8,6 +8,7 @@
 #ifndef ISO_FEW_H
 #define ISO_FEW_H
 
+#include "base/progress.h"
 #include "retriever/scorer.h"
 
 enum {
@@ -21,8 +22,7 @@ typedef struct iso_few_options {
     int64_t size[ISO_FEW_SIZES]; /* n, each >= 1 and different from the others, in the order wanted */
     int draws;                   /* 1 .. ISO_FEW_DRAWS */
     uint64_t seed;
-    void (*progress)(void *ctx, int64_t done, int64_t total); /* sets of examples that were asked with; 0 as it begins. NULL: none */
-    void *ctx;
+    iso_progress *progress; /* of the sets of examples that are asked with; NULL: none */
 } iso_few_options;
 
 /* One attribute, or a pair of them. NaN where it has fewer than n training images, or where some draw of n had no direction

@@ -259,6 +259,7 @@ static void gram(int m, const float *J, double *block, double *G)
 static iso_status find_metrics(jacobian *j, const iso_pullback_spec *spec, iso_pullback *p, iso_error *err)
 {
     size_t m = (size_t)p->m, size = m * m;
+    iso_progress_pass(spec->progress, "measuring", "JVPs", p->images * p->m);
     for (int64_t at = 0; at < p->images; at += j->batch) {
         int64_t now = p->images - at < j->batch ? p->images - at : j->batch;
         memcpy(j->code, p->mixed + (size_t)at * m,
@@ -266,11 +267,10 @@ static iso_status find_metrics(jacobian *j, const iso_pullback_spec *spec, iso_p
         iso_status status = iso_plan_write(j->k.plan, j->k.in, j->code, (int64_t)j->batch * p->m, err);
         if (status) return status;
         for (int first = 0; first < p->m; first += j->tangents) {
-            if (spec->stop && spec->stop(spec->ctx))
-                return iso_fail(err, ISO_E_INTERRUPTED, "interrupted while measuring");
+            if (iso_interrupted()) return iso_fail(err, ISO_E_INTERRUPTED, "interrupted while measuring");
             if ((status = find_columns(j, first, err))) return status;
             int64_t columns = first + j->tangents < p->m ? first + j->tangents : p->m;
-            if (spec->progress) spec->progress(spec->ctx, at * p->m + now * columns, p->images * p->m);
+            iso_progress_step(spec->progress, at * p->m + now * columns);
         }
         const int threads = j->threads < now ? j->threads : (int)now;
         if ((status = iso_blas_begin(threads, err))) return status;

@@ -11,6 +11,7 @@
 #ifndef ISO_PULLBACK_H
 #define ISO_PULLBACK_H
 
+#include "base/progress.h"
 #include "eval/geometry.h"
 #include "model/model.h"
 
@@ -18,9 +19,7 @@ typedef struct iso_pullback_spec {
     double eta;          /* mixup, 0 or more; 0.2 in the papers */
     uint64_t seed;       /* of the mixup */
     int threads;         /* 0: all */
-    void *ctx;           /* of the two below, which may be NULL */
-    void (*progress)(void *ctx, int64_t done, int64_t total); /* JVPs */
-    bool (*stop)(void *ctx);                                  /* true: ISO_E_INTERRUPTED */
+    iso_progress *progress; /* of the JVPs, one for every column of every metric; NULL: none */
 } iso_pullback_spec;
 
 typedef struct iso_pullback {
@@ -38,7 +37,7 @@ typedef struct iso_pullback {
 } iso_pullback;
 
 /* pixels [n, 64, 64, 3], n >= 1. ISO_E_UNSUPPORTED: the model has no decoder (principal components, supervised).
- * ISO_E_NUMERIC: not one metric is positive definite, or the model reconstructs images as NaN.
+ * ISO_E_INTERRUPTED when iso_interrupted. ISO_E_NUMERIC: not one metric is positive definite, or the model reconstructs images as NaN.
  * *out is set on ISO_OK, and also where not one metric is positive definite: with metrics = 0, the mse and the codes, and NaN for
  * all else. It is left alone by any other error. Free what it holds with iso_pullback_free. */
 ISO_CHECK iso_status iso_pullback_measure(const iso_model *m, const uint8_t *pixels, int64_t n, const iso_pullback_spec *spec,

@@ -85,10 +85,10 @@ typedef struct round {
     iso_decoding *image;  /* [count] */
 } round;
 
-static iso_status decode_round(sampler *p, round *r, iso_progress *progress)
+static iso_status decode_round(sampler *p, round *r)
 {
     for (int64_t i = 0; i < r->count; i++) r->image[i].path = p->list.path[p->order[r->first + i]];
-    return iso_images_decode(p->image_dir, r->count, r->image, r->pixels, p->spec->threads, progress, p->s->count, p->err);
+    return iso_images_decode(p->image_dir, r->count, r->image, r->pixels, p->spec->threads, p->spec->progress, p->s->count, p->err);
 }
 
 /* Paths move over from the listing, reasons from the round. */
@@ -119,25 +119,23 @@ static iso_status decode(sampler *p)
     iso_sample *s = p->s;
     int64_t wanted = p->spec->count < s->candidates ? p->spec->count : s->candidates, at = 0;
     size_t skips = 0, reasons = 0;
-    iso_progress progress;
     iso_status status = ISO_OK;
     s->pixels = iso_calloc((size_t)wanted, ISO_PIXELS);
     s->path = iso_calloc((size_t)wanted, sizeof *s->path);
     if (!s->pixels || !s->path) return iso_fail_memory(p->err);
-    iso_progress_start(&progress, "decoding", "images", wanted, p->spec->quiet);
+    iso_progress_pass(p->spec->progress, "decoding", "images", wanted);
     while (!status && s->count < wanted && at < s->candidates) {
         int64_t missing = wanted - s->count, left = s->candidates - at;
         round r = {.first = at, .count = missing < left ? missing : left};
         at += r.count;
         r.pixels = iso_calloc((size_t)r.count, ISO_PIXELS);
         r.image = iso_calloc((size_t)r.count, sizeof *r.image);
-        status = r.pixels && r.image ? decode_round(p, &r, &progress) : iso_fail_memory(p->err);
+        status = r.pixels && r.image ? decode_round(p, &r) : iso_fail_memory(p->err);
         if (!status) status = keep_round(p, &r, &skips, &reasons);
         for (int64_t i = 0; r.image && i < r.count; i++) free(r.image[i].reason);
         free(r.image);
         free(r.pixels);
     }
-    iso_progress_end(&progress);
     if (!status && s->count == 0)
         status = iso_fail(p->err, ISO_E_ARGUMENT, "no usable image in %s: %" PRId64 " skipped, the first: %s: %s",
                           p->image_dir, s->skipped, s->skip_path[0], s->skip_reason[0]);

@@ -11,7 +11,7 @@ typedef struct iso_sample_spec {
     int64_t count;         /* how many are wanted, at least 1 */
     uint64_t seed;
     int threads; /* 0: all */
-    bool quiet;  /* no progress */
+    iso_progress *progress; /* NULL: none */
 } iso_sample_spec;
 
 typedef struct iso_sample {

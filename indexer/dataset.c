@@ -147,16 +147,14 @@ static iso_status assign_rows(loader *l, unsigned parts)
     return l->set->pixels ? ISO_OK : iso_fail_memory(l->err);
 }
 
-static iso_status decode_all(loader *l, int threads, bool quiet)
+static iso_status decode_all(loader *l, int threads, iso_progress *progress)
 {
-    iso_progress progress;
     iso_decoding *image = iso_calloc((size_t)l->rows, sizeof *image);
     if (!image) return iso_fail_memory(l->err);
     for (size_t i = 0; i < l->count; i++)
         if (l->items[i].row >= 0) image[l->items[i].row].path = l->items[i].path;
-    iso_progress_start(&progress, "decoding", "images", l->rows, quiet);
-    iso_status status = iso_images_decode(l->set->image_dir, l->rows, image, l->set->pixels, threads, &progress, 0, l->err);
-    iso_progress_end(&progress);
+    iso_progress_pass(progress, "decoding", "images", l->rows);
+    iso_status status = iso_images_decode(l->set->image_dir, l->rows, image, l->set->pixels, threads, progress, 0, l->err);
     for (item *it = l->items; it < l->items + l->count; it++) {
         if (it->row < 0) continue;
         const iso_decoding *d = &image[it->row];
@@ -268,7 +266,7 @@ static iso_status check_any(const iso_dataset *d, size_t listed, unsigned parts,
     return iso_fail(err, ISO_E_ARGUMENT, "no images in %s: give a folder that holds JPEG or PNG files", d->image_dir);
 }
 
-static iso_status load(loader *l, const char *dir, unsigned parts, int threads, bool quiet)
+static iso_status load(loader *l, const char *dir, unsigned parts, int threads, iso_progress *progress)
 {
     iso_dataset *d = l->set;
     iso_listing list = {0};
@@ -281,21 +279,21 @@ static iso_status load(loader *l, const char *dir, unsigned parts, int threads, 
     iso_listing_free(&list);
     if (!status) status = assign_parts(l);
     if (!status) status = assign_rows(l, parts);
-    if (!status) status = decode_all(l, threads, quiet);
+    if (!status) status = decode_all(l, threads, progress);
     if (status) return status;
     if (l->split) hold_out(l);
     status = collect(l, parts);
     return status ? status : check_any(d, l->count, parts, l->err);
 }
 
-iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, bool quiet, iso_dataset_fits *fits, void *ctx, iso_dataset **out,
+iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, iso_progress *progress, iso_dataset_fits *fits, void *ctx, iso_dataset **out,
                             iso_error *err)
 {
     if (!dir[0]) return iso_fail(err, ISO_E_ARGUMENT, "the folder of images has an empty name");
     if (!(parts & 7u)) return iso_fail(err, ISO_E_ARGUMENT, "no part of the data set was asked for");
     loader l = {.set = iso_calloc(1, sizeof *l.set), .fits = fits, .ctx = ctx, .err = err};
     if (!l.set) return iso_fail_memory(err);
-    iso_status status = load(&l, dir, parts, threads, quiet);
+    iso_status status = load(&l, dir, parts, threads, progress);
     for (size_t i = 0; i < l.count; i++) {
         free(l.items[i].path);
         free(l.items[i].reason);

@@ -45,7 +45,7 @@ typedef struct run {
 static void tell_skipped(run *r, const char *path, const char *reason)
 {
     r->counts.skipped++;
-    if (r->spec->skipped) r->spec->skipped(r->spec->tell_ctx, path, reason);
+    if (r->spec->skipped) r->spec->skipped(r->spec->skipped_ctx, path, reason);
 }
 
 /* ---- what is there to do ---- */
@@ -275,7 +275,7 @@ static iso_status work(run *r, iso_error *err)
     iso_encode_batch *b;
     double last = iso_now();
     size_t done = 0;
-    if (r->spec->progress && r->tasks) r->spec->progress(r->spec->tell_ctx, 0, (int64_t)r->tasks);
+    if (r->tasks) iso_progress_pass(r->spec->progress, "encoding", "images", (int64_t)r->tasks);
     for (;;) {
         iso_status status = iso_encode_batches_next(r->batches, &b, err);
         if (!status && !b->files) break;
@@ -286,7 +286,7 @@ static iso_status work(run *r, iso_error *err)
         }
         if (status) return status;
         done += (size_t)b->files;
-        if (r->spec->progress) r->spec->progress(r->spec->tell_ctx, (int64_t)done, (int64_t)r->tasks);
+        iso_progress_step(r->spec->progress, (int64_t)done);
         if (iso_interrupted()) break;
     }
     iso_status status = commit(r, err);

@@ -27,10 +27,10 @@ typedef struct iso_encode_spec {
     iso_status (*encode)(void *ctx, const uint8_t *pixels, int64_t n, float *vectors, iso_error *err);
     void *encode_ctx;
 
-    /* What to tell a person; may be NULL; called from the caller's thread. */
+    /* What to tell a person; may be NULL; from the caller's thread. */
     void (*skipped)(void *ctx, const char *path, const char *reason); /* path as in the database */
-    void (*progress)(void *ctx, int64_t done, int64_t total);         /* files that had to be opened; 0 before the first */
-    void *tell_ctx;
+    void *skipped_ctx;
+    iso_progress *progress; /* of the files that have to be opened */
 } iso_encode_spec;
 
 typedef struct iso_encode_counts {

@@ -27,7 +27,7 @@ static iso_status write_path(FILE *out, const char *file, const char *path, bool
     return ferror(out) ? iso_fail_errno(err, "cannot write %s", file) : ISO_OK;
 }
 
-static iso_status export_rows(iso_txn *t, iso_npy_writer *w, FILE *out, const char *paths, bool nul, int64_t *rows, iso_error *err)
+static iso_status export_rows(iso_txn *t, iso_npy_writer *w, FILE *out, const char *paths, bool nul, iso_progress *progress, int64_t *rows, iso_error *err)
 {
     iso_cursor *c;
     iso_item item;
@@ -40,7 +40,7 @@ static iso_status export_rows(iso_txn *t, iso_npy_writer *w, FILE *out, const ch
         if (!status) status = write_path(out, paths, item.path, nul, err);
         if (!status && iso_interrupted()) status = iso_fail(err, ISO_E_INTERRUPTED, "interrupted: nothing was exported");
         if (status) break;
-        n++;
+        iso_progress_step(progress, ++n);
     }
     iso_cursor_close(c);
     if (status != ISO_E_NOT_FOUND) return status;
@@ -48,7 +48,7 @@ static iso_status export_rows(iso_txn *t, iso_npy_writer *w, FILE *out, const ch
     return ISO_OK;
 }
 
-iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool nul, int64_t *rows, iso_error *err)
+iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool nul, iso_progress *progress, int64_t *rows, iso_error *err)
 {
     iso_store_info info;
     iso_txn *t = NULL;
@@ -62,8 +62,12 @@ iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool
     if (!status) info = iso_store_info_get(t);
     if (!status) status = iso_npy_create(vectors, (int64_t)info.count, info.dim, &w, err);
     if (!status) status = iso_file_create(paths, &f, err);
-    if (!status) status = export_rows(t, w, iso_file_stream(f), paths, nul, &n, err);
     if (!status) {
+        iso_progress_pass(progress, "exporting", "items", (int64_t)info.count);
+        status = export_rows(t, w, iso_file_stream(f), paths, nul, progress, &n, err);
+    }
+    if (!status) {
+        iso_progress_pass(progress, "writing to the disk", "", 0);
         status = iso_npy_commit_with(w, f, err);
         w = NULL;
         f = NULL;
@@ -162,7 +166,9 @@ static iso_status names_distinct(const iso_import_spec *spec, const names *n, is
 static iso_status rows_check(const iso_import_spec *spec, iso_npy *f, float *rows, iso_error *err)
 {
     int64_t n = iso_npy_rows(f), dim = iso_npy_cols(f);
+    iso_progress_pass(spec->progress, "checking", "vectors", n);
     for (int64_t at = 0; at < n; at += ROWS) {
+        iso_progress_step(spec->progress, at);
         int64_t count = n - at < ROWS ? n - at : ROWS;
         iso_status status = iso_npy_read(f, at, count, rows, err);
         if (status) return status;
@@ -194,13 +200,15 @@ static iso_status put_row(iso_txn *t, const char *path, const float *vector, int
 }
 
 /* One transaction of rows [first, first + n). */
-static iso_status put_rows(iso_store *s, iso_npy *f, const names *names, int64_t first, int64_t n, float *rows, iso_import_counts *counts, iso_error *err)
+static iso_status put_rows(const iso_import_spec *spec, iso_store *s, iso_npy *f, const names *names, int64_t first, int64_t n, float *rows, iso_import_counts *counts,
+                           iso_error *err)
 {
     iso_txn *t;
     iso_import_counts now = *counts;
     iso_status status = iso_txn_begin(s, true, &t, err);
     if (status) return status;
     for (int64_t at = first; at < first + n && !status; at += ROWS) {
+        iso_progress_step(spec->progress, at);
         int64_t count = first + n - at < ROWS ? first + n - at : ROWS;
         status = iso_npy_read(f, at, count, rows, err);
         for (int64_t i = 0; i < count && !status; i++)
@@ -215,11 +223,12 @@ static iso_status put_rows(iso_store *s, iso_npy *f, const names *names, int64_t
     return status;
 }
 
-static iso_status put_all(iso_store *s, iso_npy *f, const names *names, float *rows, iso_import_counts *counts, iso_error *err)
+static iso_status put_all(const iso_import_spec *spec, iso_store *s, iso_npy *f, const names *names, float *rows, iso_import_counts *counts, iso_error *err)
 {
     int64_t n = iso_npy_rows(f), step = COMMIT_FLOATS / iso_npy_cols(f) + 1;
+    iso_progress_pass(spec->progress, "importing", "vectors", n);
     for (int64_t at = 0; at < n; at += step) {
-        iso_status status = put_rows(s, f, names, at, n - at < step ? n - at : step, rows, counts, err);
+        iso_status status = put_rows(spec, s, f, names, at, n - at < step ? n - at : step, rows, counts, err);
         if (status) return status;
         if (iso_interrupted() && at + step < n)
             return iso_fail(err, ISO_E_INTERRUPTED, "interrupted: %" PRId64 " of %" PRId64 " rows are in %s; run the same again to go on", at + step, n, iso_store_dir(s));
@@ -243,7 +252,7 @@ static iso_status read_rows(void *ctx, int64_t first, int64_t n, float *out, iso
 /* A new database in one pass. */
 static iso_status fill(const iso_import_spec *spec, iso_npy *f, const names *names, const iso_store_spec *store, iso_import_counts *counts, iso_error *err)
 {
-    iso_fill what = {.count = iso_npy_rows(f), .paths = names->path, .read = read_rows, .ctx = f};
+    iso_fill what = {.count = iso_npy_rows(f), .paths = names->path, .read = read_rows, .ctx = f, .progress = spec->progress};
     iso_status status = iso_store_fill(spec->db, store, &what, err);
     if (!status) counts->added = what.count;
     if (status == ISO_E_FORMAT && what.twin >= 0) return repeated(spec, what.row, what.twin, err);
@@ -263,7 +272,7 @@ static iso_status merge(const iso_import_spec *spec, iso_npy *f, const names *na
     iso_status status = rows ? names_distinct(spec, names, err) : iso_fail_memory(err);
     if (!status) status = rows_check(spec, f, rows, err);
     if (!status) status = iso_store_open(spec->db, ISO_STORE_CREATE, store, &s, err);
-    if (!status) status = put_all(s, f, names, rows, counts, err);
+    if (!status) status = put_all(spec, s, f, names, rows, counts, err);
     iso_store_close(s);
     free(rows);
     return status;
@@ -293,6 +302,7 @@ iso_status iso_import(const iso_import_spec *spec, iso_import_counts *out, iso_e
     iso_npy *f = NULL;
     names names = {0};
     iso_import_counts counts = {0};
+    iso_progress_pass(spec->progress, "reading paths", "", 0);
     iso_status status = iso_npy_open(spec->vectors, &f, err);
     if (status) return status;
     int64_t n = iso_npy_rows(f), dim = iso_npy_cols(f);

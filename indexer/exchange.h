@@ -8,12 +8,13 @@
 #include "indexer/store.h"
 
 /* Everything in order of ids, one snapshot; both files appear whole or not at all, as far as iso_file_commit_both goes. */
-ISO_CHECK iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool nul, int64_t *rows, iso_error *err);
+ISO_CHECK iso_status iso_export(iso_store *s, const char *vectors, const char *paths, bool nul, iso_progress *progress, int64_t *rows, iso_error *err);
 
 typedef struct iso_import_spec {
     const char *vectors, *paths, *db;
     const char *root;      /* absolute folder that the paths are relative to; NULL: the database's own, or for a new one the current folder */
     bool nul;
+    iso_progress *progress; /* NULL: none */
 } iso_import_spec;
 
 typedef struct iso_import_counts { int64_t added, changed, unchanged; } iso_import_counts;

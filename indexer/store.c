@@ -337,7 +337,7 @@ static iso_status check_pages(iso_store *s, iso_error *err)
         bool is_short = false;
         iso_status status = iso_pages_short(s->data_fd, s->dir, mdb_txn_id(txn), &is_short, err);
         if (!status && (is_short || st.st_size <= (off_t)ISO_STORE_CHECK))
-            status = iso_pages_check(s->data_fd, s->dir, txn, !s->unlocked, tell, &told, &faults, err);
+            status = iso_pages_check(s->data_fd, s->dir, txn, !s->unlocked, tell, &told, NULL, &faults, err);
         mdb_txn_abort(txn);
         iso_lmdb_end(s);
         if ((status == ISO_E_INTERRUPTED || (faults && s->unlocked)) && attempt < 5) continue;

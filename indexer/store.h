@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include "base/error.h"
+#include "base/progress.h"
 
 #define ISO_STORE_CHECK (128u << 20) /* larger databases are checked whole by iso_store_verify only */
 #define ISO_STORE_DIM_MAX 65536      /* floats in a vector */
@@ -87,7 +88,7 @@ ISO_CHECK iso_status iso_store_map_step(iso_store *s, uint64_t bytes, iso_error 
 /* Rewrites the database without its free pages, and its sums (iso_store_moments) and its record of stamps where they are missing or wrong. Nobody
  * else may have it open: ISO_E_IO says so, or that the file system cannot tell, and nothing has changed. The old file stands until the new one is complete and
  * on disk; ISO_E_INTERRUPTED when iso_interrupted before. Sizes in bytes. */
-ISO_CHECK iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err);
+ISO_CHECK iso_status iso_store_compact(const char *dir, iso_progress *progress, uint64_t *before, uint64_t *after, iso_error *err);
 
 /* A new database of many items in one pass, about as fast as the disk takes it: items without files (no size, time, content),
  * ids 1 to count in the order of the rows. All or nothing: the items appear with the last write, and after a failure the
@@ -101,6 +102,7 @@ typedef struct iso_fill {
     char *const *paths; /* [count], of 1 to 2^20 bytes */
     iso_status (*read)(void *ctx, int64_t first, int64_t n, float *out, iso_error *err);
     void *ctx;
+    iso_progress *progress; /* NULL: none */
     int64_t row, twin;  /* out: -1 where no row is to blame */
 } iso_fill;
 ISO_CHECK iso_status iso_store_fill(const char *dir, const iso_store_spec *spec, iso_fill *what, iso_error *err);
@@ -169,6 +171,6 @@ void iso_moments_free(iso_moments *m); /* what it holds, not m itself; a zeroed 
 /* Every record readable, every vector finite and of the right length, every index entry leading to its item and back, and
  * the stored sums those of the vectors to the last bit, and a stamp (iso_store_compact writes the last two anew): the number
  * of faults; each is told to `say`. */
-ISO_CHECK iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err);
+ISO_CHECK iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *line), void *ctx, iso_progress *progress, int64_t *faults, iso_error *err);
 
 #endif

@@ -218,6 +218,7 @@ static void *work(void *context)
         pthread_mutex_lock(&f->mutex);
         int64_t group = f->next_group;
         f->next_group += f->chunk_groups;
+        iso_progress_step(f->what->progress, group < f->groups ? group * f->rows : f->what->count);
         pthread_mutex_unlock(&f->mutex);
         if (group >= f->groups) break;
         iso_status status = fill_chunk(f, group, v, pages, &error);
@@ -424,9 +425,9 @@ static uint64_t tables_size(const filling *f)
 static iso_status reserve(filling *f, iso_error *err)
 {
     const uint64_t vectors = f->end * f->psize;
-    if (!fallocate(f->fd, 0, 0, (off_t)(vectors + tables_size(f))) || !fallocate(f->fd, 0, 0, (off_t)vectors)) return ISO_OK;
-    if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) return iso_lmdb_fail(err, errno, f->store->dir, "write");
-    return ISO_OK; /* not every file system can */
+    int full = iso_file_reserve(f->fd, vectors + tables_size(f));
+    if (full) full = iso_file_reserve(f->fd, vectors); /* the tables were guessed */
+    return full ? iso_lmdb_fail(err, full, f->store->dir, "write") : ISO_OK;
 }
 
 static iso_status fill_pages(filling *f, iso_error *err)
@@ -436,6 +437,7 @@ static iso_status fill_pages(filling *f, iso_error *err)
     iso_error error = {0};
     iso_status status = sums_make(f, workers, err);
     if (status) return status;
+    iso_progress_pass(f->what->progress, "importing", "vectors", f->what->count);
     while (running < workers && !pthread_create(&thread[running], NULL, work, f)) running++;
     status = fill_tables(f, &error);
     if (status)
@@ -519,6 +521,7 @@ static iso_status fill_file(filling *f, iso_error *err)
     status = reserve(f, err);
     if (!status) status = fill_pages(f, err);
     if (!status && ftruncate(f->fd, (off_t)(f->end * f->psize))) status = iso_lmdb_fail(err, errno, f->store->dir, "write");
+    iso_progress_pass(f->what->progress, "writing to the disk", "", 0);
     if (!status) status = write_heads(f, err);
     if (!status) status = write_meta(f, err);
     if (close(f->fd) && !status) status = iso_fail_errno(err, "cannot write %s", f->temporary);

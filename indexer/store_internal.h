@@ -126,8 +126,8 @@ void iso_sums_end(iso_txn *t);
 uint64_t iso_sums_bytes(int dim); /* of their record; 0 where none are kept */
 /* Computes them from the vectors. `mend` writes them where they are missing or wrong. `check` names what is wrong with
  * those that are stored, or NULL: none, or older ones that the next write replaces, are right too. */
-iso_status iso_sums_mend(iso_txn *t, iso_error *err);
-iso_status iso_sums_check(iso_txn *t, const char **fault, iso_error *err);
+iso_status iso_sums_mend(iso_txn *t, iso_progress *progress, iso_error *err);
+iso_status iso_sums_check(iso_txn *t, iso_progress *progress, const char **fault, iso_error *err);
 
 /* data.mdb page by page, so that nothing in it can mislead: the snapshot of a read transaction; where a writer was faster than
  * the look at the file's head, ISO_E_INTERRUPTED. Pages are read with pread, or `in_map`, for a transaction that has a lock, in LMDB's map.
@@ -137,7 +137,7 @@ iso_status iso_pages_head(int fd, const char *dir, iso_error *err); /* both head
 /* Whether LMDB has begun the file (of which a power cut may have left zeros) and nothing was ever committed to it; whole: LMDB has written both header
  * pages, and goes on with them. */
 iso_status iso_pages_begun(int fd, const char *dir, bool *begun, bool *whole, iso_error *err);
-iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, iso_say *say, void *ctx, int64_t *faults, iso_error *err);
+iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, iso_say *say, void *ctx, iso_progress *progress, int64_t *faults, iso_error *err);
 /* Wishes that LMDB's map, where `data` of a leaf lies, be read from the disk ahead and in large pages: for who reads all of it. */
 void iso_pages_whole(MDB_env *env, const void *data);
 /* Whether the file ends before the last page that the snapshot counts: cut off, or only free pages are missing. */

@@ -279,7 +279,7 @@ static iso_status record_write(iso_txn *t, const iso_sums *s, iso_error *err)
 }
 
 /* Adds up all vectors. ISO_E_FORMAT where one is damaged; ISO_E_INTERRUPTED. */
-static iso_status scan(const iso_txn *t, iso_sums *s, iso_error *err)
+static iso_status scan(const iso_txn *t, iso_sums *s, iso_progress *progress, iso_error *err)
 {
     const char *dir = t->store->dir, *why = NULL;
     MDB_cursor *c;
@@ -287,6 +287,7 @@ static iso_status scan(const iso_txn *t, iso_sums *s, iso_error *err)
     uint64_t n = 0, id = 0;
     int rc = mdb_cursor_open(t->txn, t->store->vectors, &c);
     if (rc) return iso_lmdb_fail(err, rc, dir, "read");
+    iso_progress_pass(progress, "adding up", "vectors", (int64_t)t->state.count);
     while (!why && !(rc = mdb_cursor_get(c, &key, &v, MDB_NEXT))) {
         memcpy(&id, key.mv_data, key.mv_size < sizeof id ? key.mv_size : sizeof id);
         const bool whole = v.mv_size == (size_t)s->dim * sizeof(float) && !((uintptr_t)v.mv_data % sizeof(float));
@@ -294,7 +295,10 @@ static iso_status scan(const iso_txn *t, iso_sums *s, iso_error *err)
         if (!why) account(s, v.mv_data, false);
         n += !why;
         if (n == 1) iso_pages_whole(t->store->env, v.mv_data);
-        if (n % 4096 == 0 && iso_interrupted()) break;
+        if (n % 4096 == 0) {
+            iso_progress_step(progress, (int64_t)n);
+            if (iso_interrupted()) break;
+        }
     }
     mdb_cursor_close(c);
     flush_both(s);
@@ -322,7 +326,7 @@ static iso_status sums_committed(const iso_txn *t, iso_sums **out, iso_error *er
     if (how == FITS)
         decode(s, v.mv_data);
     else
-        status = scan(t, s, err);
+        status = scan(t, s, NULL, err);
     if (status)
         iso_sums_free(s);
     else
@@ -386,14 +390,14 @@ void iso_sums_end(iso_txn *t)
 }
 
 /* Computed from the vectors alone, and whether the record says the same. ISO_E_FORMAT: a vector is damaged. */
-static iso_status recompute(iso_txn *t, iso_sums **out, fit *how, bool *agrees, iso_error *err)
+static iso_status recompute(iso_txn *t, iso_progress *progress, iso_sums **out, fit *how, bool *agrees, iso_error *err)
 {
     MDB_val v;
     iso_status status = record_find(t, &v, how, err);
     if (status) return status;
     iso_sums *s = iso_sums_new(t->store->dim);
     if (!s) return iso_fail_memory(err);
-    status = scan(t, s, err);
+    status = scan(t, s, progress, err);
     if (status) {
         iso_sums_free(s);
         return status;
@@ -403,14 +407,14 @@ static iso_status recompute(iso_txn *t, iso_sums **out, fit *how, bool *agrees, 
     return ISO_OK;
 }
 
-iso_status iso_sums_mend(iso_txn *t, iso_error *err)
+iso_status iso_sums_mend(iso_txn *t, iso_progress *progress, iso_error *err)
 {
     iso_sums *s = NULL;
     fit how;
     bool agrees = false;
     iso_error why;
     if (t->store->dim > ISO_MOMENTS_DIM_MAX) return ISO_OK;
-    iso_status status = recompute(t, &s, &how, &agrees, &why);
+    iso_status status = recompute(t, progress, &s, &how, &agrees, &why);
     if (status == ISO_E_FORMAT) return ISO_OK; /* what they are of is damaged: not to be mended here */
     if (status && err) *err = why;
     if (!status && !agrees) {
@@ -421,14 +425,14 @@ iso_status iso_sums_mend(iso_txn *t, iso_error *err)
     return status;
 }
 
-iso_status iso_sums_check(iso_txn *t, const char **fault, iso_error *err)
+iso_status iso_sums_check(iso_txn *t, iso_progress *progress, const char **fault, iso_error *err)
 {
     iso_sums *s = NULL;
     fit how;
     bool agrees = false;
     *fault = NULL;
     if (t->store->dim > ISO_MOMENTS_DIM_MAX) return ISO_OK;
-    iso_status status = recompute(t, &s, &how, &agrees, err);
+    iso_status status = recompute(t, progress, &s, &how, &agrees, err);
     if (status) return status;
     if (how == DAMAGED)
         *fault = "the stored mean and covariance are damaged: `indexer compact` computes them anew";
@@ -477,7 +481,7 @@ iso_status iso_store_moments(iso_txn *t, iso_moments *out, iso_error *err)
         status = sums_committed(t, &s, err);
     else { /* what the record says is no longer so */
         s = iso_sums_new(store->dim);
-        status = s ? scan(t, s, err) : iso_fail_memory(err);
+        status = s ? scan(t, s, NULL, err) : iso_fail_memory(err);
     }
     if (!status) status = moments_of(s, t->state.count, out, err);
     if (s != t->sums) iso_sums_free(s);

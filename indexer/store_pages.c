@@ -41,6 +41,8 @@ typedef struct walk {
     iso_say *say;
     void *ctx;
     int64_t faults;
+    iso_progress *progress;
+    int64_t taken;          /* pages that were found used or free */
     bool io;                /* a read failed: errno is kept below */
     int code;
     uint8_t *ahead;         /* [AHEAD] pages read at once, `held` of them, from page `first` on */
@@ -211,6 +213,7 @@ static bool take(walk *w, const char *name, uint64_t page, uint64_t count)
         if (w->seen[i / 8] >> (i % 8) & 1) return fault(w, "%s: page %" PRIu64 " is used twice", name, i);
         w->seen[i / 8] |= (uint8_t)(1u << (i % 8));
     }
+    iso_progress_step(w->progress, w->taken += (int64_t)count);
     return true;
 }
 
@@ -486,7 +489,7 @@ static void walk_all(walk *w, const head *h, MDB_txn *txn, bool in_map)
     if (!w->io) walk_db(w, "free pages", &h->free, true, false, true);
 }
 
-iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, iso_say *say, void *ctx, int64_t *faults, iso_error *err)
+iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, iso_say *say, void *ctx, iso_progress *progress, int64_t *faults, iso_error *err)
 {
     head h[2];
     uint64_t bytes;
@@ -494,7 +497,7 @@ iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, i
     if (status) return status;
     const head *now = head_of(h, mdb_txn_id(txn));
     if (!now) return iso_fail(err, ISO_E_INTERRUPTED, "%s changed while it was being checked: try again", dir);
-    walk w = {.fd = fd, .psize = now->psize, .pages = bytes / now->psize, .last = now->last, .say = say, .ctx = ctx};
+    walk w = {.fd = fd, .psize = now->psize, .pages = bytes / now->psize, .last = now->last, .say = say, .ctx = ctx, .progress = progress};
     w.seen = iso_calloc((size_t)(w.pages / 8 + 1), 1);
     w.ahead = malloc((size_t)AHEAD * w.psize);
     if (!w.seen || !w.ahead) {
@@ -502,6 +505,7 @@ iso_status iso_pages_check(int fd, const char *dir, MDB_txn *txn, bool in_map, i
         free(w.ahead);
         return iso_fail_memory(err);
     }
+    iso_progress_pass(progress, "checking", "pages", (int64_t)w.pages);
     /* LMDB reads records in the map up to `last`: shorter is fine only while all that is missing is free */
     walk_all(&w, now, txn, in_map);
     free(w.seen);

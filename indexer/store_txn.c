@@ -286,40 +286,73 @@ iso_status iso_store_replace(iso_store *s, const char *temporary, const char *da
     return iso_file_settle(s->data, err);
 }
 
-/* LMDB copies without asking anybody. Who stands by takes its file away on an interruption: the next write fails. */
+/* Bytes of what is in use: what a copy without free pages has. */
+static iso_status used_bytes(iso_store *s, uint64_t *bytes, iso_error *err)
+{
+    iso_txn *t;
+    MDB_dbi root;
+    iso_status status = iso_txn_begin(s, false, &t, err);
+    if (status) return status;
+    int rc = mdb_dbi_open(t->txn, NULL, 0, &root);
+    const MDB_dbi table[] = {root, s->items, s->vectors, s->by_path, s->by_hash, s->meta};
+    uint64_t pages = 2, psize = 0; /* the header's */
+    for (size_t i = 0; !rc && i < sizeof table / sizeof *table; i++) {
+        MDB_stat stat;
+        rc = mdb_stat(t->txn, table[i], &stat);
+        pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
+        psize = stat.ms_psize;
+    }
+    iso_txn_abort(t);
+    *bytes = pages * psize;
+    return rc ? iso_lmdb_fail(err, rc, s->dir, "read") : ISO_OK;
+}
+
+/* LMDB copies without asking or telling anybody. Who stands by sees how far it is, and takes its file away on an interruption: the next write fails. */
 typedef struct copying {
     int fd, instead;
+    iso_progress *progress;
     atomic_bool done;
 } copying;
+
+enum { MIB = 1 << 20 };
 
 static void *stand_by(void *ctx)
 {
     copying *c = ctx;
-    while (!c->done && !iso_interrupted()) nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    while (!c->done && !iso_interrupted()) {
+        iso_progress_step(c->progress, lseek(c->fd, 0, SEEK_CUR) / MIB);
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
     if (iso_interrupted()) (void)dup2(c->instead, c->fd);
     return NULL;
 }
 
-static int copy_to(iso_store *s, int fd)
+static int copy_to(iso_store *s, int fd, iso_progress *progress)
 {
-    copying c = {.fd = fd, .instead = s->dir_fd};
+    copying c = {.fd = fd, .instead = s->dir_fd, .progress = progress};
     pthread_t thread;
     const bool watched = !pthread_create(&thread, NULL, stand_by, &c); /* without, the copy is made to the end */
     int rc = mdb_env_copyfd2(s->env, fd, MDB_CP_COMPACT);
     c.done = true;
     if (watched) pthread_join(thread, NULL);
-    if (!rc && !iso_interrupted() && fsync(fd)) rc = errno;
-    return rc;
+    if (rc || iso_interrupted()) return rc;
+    iso_progress_pass(progress, "writing to the disk", "", 0);
+    return ftruncate(fd, lseek(fd, 0, SEEK_CUR)) || fsync(fd) ? errno : 0;
 }
 
 /* The copy goes beside the old file; only when it is whole and synced it takes its place. */
-static iso_status compact_into(iso_store *s, const char *temporary, const char *data, iso_error *err)
+static iso_status compact_into(iso_store *s, const char *temporary, const char *data, iso_progress *progress, iso_error *err)
 {
+    uint64_t bytes;
+    iso_status status = used_bytes(s, &bytes, err);
+    if (status) return status;
     int fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return iso_fail_errno(err, "cannot write %s", temporary);
     struct stat st;
     if (!fstat(s->data_fd, &st)) iso_file_like(fd, &st);
-    int rc = copy_to(s, fd);
+    iso_progress_pass(progress, "compacting", "MiB", (int64_t)(bytes / MIB));
+    int rc = iso_file_reserve(fd, bytes);
+    if (!rc) rc = copy_to(s, fd, progress);
     close(fd);
     const bool stopped = iso_interrupted();
     if (rc || stopped) {
@@ -331,19 +364,19 @@ static iso_status compact_into(iso_store *s, const char *temporary, const char *
     return iso_store_replace(s, temporary, data, err);
 }
 
-static iso_status mend(iso_store *s, iso_error *err)
+static iso_status mend(iso_store *s, iso_progress *progress, iso_error *err)
 {
     iso_txn *t;
     iso_status status = iso_txn_begin(s, true, &t, err);
     if (status) return status;
-    status = iso_sums_mend(t, err);
+    status = iso_sums_mend(t, progress, err);
     if (!status) status = iso_history_mend(t, err);
     if (!status) return iso_txn_commit(t, err);
     iso_txn_abort(t);
     return status;
 }
 
-iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after, iso_error *err)
+iso_status iso_store_compact(const char *dir, iso_progress *progress, uint64_t *before, uint64_t *after, iso_error *err)
 {
     iso_store *s = NULL;
     char *temporary = NULL, *data = NULL;
@@ -353,8 +386,8 @@ iso_status iso_store_compact(const char *dir, uint64_t *before, uint64_t *after,
     status = iso_store_alone(s, err);
     if (!status) status = iso_store_beside(s, ISO_STORE_COMPACTING, &temporary, &data, err);
     if (!status) status = size_of(s, &old, err);
-    if (!status) status = mend(s, err);
-    if (!status) status = compact_into(s, temporary, data, err);
+    if (!status) status = mend(s, progress, err);
+    if (!status) status = compact_into(s, temporary, data, progress, err);
     if (!status) status = size_of(s, &now, err);
     iso_store_close(s);
     free(temporary);

@@ -13,6 +13,7 @@ typedef struct check {
     iso_store *store;
     iso_say *say;
     void *ctx;
+    iso_progress *progress;
     int64_t faults;
 } check;
 
@@ -77,16 +78,17 @@ static void check_item(check *c, uint64_t id, const MDB_val *record)
 /* Walks a table; `each` sees every entry. The number of entries comes back. */
 typedef void each_entry(check *c, const MDB_val *key, const MDB_val *value);
 
-static iso_status walk(check *c, MDB_dbi table, each_entry *each, uint64_t *count, iso_error *err)
+static iso_status walk(check *c, MDB_dbi table, const char *entries, each_entry *each, uint64_t *count, iso_error *err)
 {
     MDB_cursor *cursor;
     MDB_val key, value;
     uint64_t n = 0;
+    iso_progress_pass(c->progress, "checking", entries, (int64_t)c->txn->state.count);
     int rc = mdb_cursor_open(c->txn->txn, table, &cursor);
     if (rc) return iso_lmdb_fail(err, rc, c->store->dir, "read");
     while (!(rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))) {
-        n++;
         each(c, &key, &value);
+        iso_progress_step(c->progress, (int64_t)++n);
     }
     mdb_cursor_close(cursor);
     if (rc != MDB_NOTFOUND) return iso_lmdb_fail(err, rc, c->store->dir, "read");
@@ -148,10 +150,10 @@ static void each_hash(check *c, const MDB_val *key, const MDB_val *value)
 static iso_status check_tables(check *c, iso_error *err)
 {
     uint64_t items = 0, vectors = 0, paths = 0, hashes = 0;
-    iso_status status = walk(c, c->store->items, each_item, &items, err);
-    if (!status) status = walk(c, c->store->vectors, each_vector, &vectors, err);
-    if (!status) status = walk(c, c->store->by_path, each_path, &paths, err);
-    if (!status) status = walk(c, c->store->by_hash, each_hash, &hashes, err);
+    iso_status status = walk(c, c->store->items, "items", each_item, &items, err);
+    if (!status) status = walk(c, c->store->vectors, "vectors", each_vector, &vectors, err);
+    if (!status) status = walk(c, c->store->by_path, "paths", each_path, &paths, err);
+    if (!status) status = walk(c, c->store->by_hash, "contents", each_hash, &hashes, err);
     if (status) return status;
     if (items != c->txn->state.count) fault(c, "%" PRIu64 " items where %" PRIu64 " are counted", items, c->txn->state.count);
     if (vectors != items) fault(c, "%" PRIu64 " vectors for %" PRIu64 " items", vectors, items);
@@ -173,14 +175,14 @@ static iso_status check_records(check *c, iso_error *err)
 {
     const char *what = NULL;
     iso_status status = check_tables(c, err);
-    if (!status && !c->faults) status = iso_sums_check(c->txn, &what, err);
+    if (!status && !c->faults) status = iso_sums_check(c->txn, c->progress, &what, err);
     if (!status && what) fault(c, "%s", what);
     return status ? status : check_history(c, err);
 }
 
-iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err)
+iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *line), void *ctx, iso_progress *progress, int64_t *faults, iso_error *err)
 {
-    check c = {.store = s, .say = say, .ctx = ctx};
+    check c = {.store = s, .say = say, .ctx = ctx, .progress = progress};
     iso_status status = ISO_E_INTERRUPTED;
     for (int attempt = 0; status == ISO_E_INTERRUPTED && attempt < 5; attempt++) { /* a writer may be faster than the look at its header */
         iso_txn_abort(c.txn);
@@ -188,7 +190,7 @@ iso_status iso_store_verify(iso_store *s, void (*say)(void *ctx, const char *lin
         status = iso_txn_begin(s, false, &c.txn, err);
         if (status) return status;
         /* pages first: with a fault there, LMDB must not be asked at all */
-        status = iso_pages_check(s->data_fd, s->dir, c.txn->txn, false, say, ctx, &c.faults, err);
+        status = iso_pages_check(s->data_fd, s->dir, c.txn->txn, false, say, ctx, progress, &c.faults, err);
     }
     if (!status && !c.faults) status = check_records(&c, err);
     iso_txn_abort(c.txn);

@@ -280,9 +280,10 @@ static iso_status measure(iso_comparison *c, iso_compared_model *m, const iso_ev
 {
     iso_precision *p = NULL;
     iso_few *f = NULL;
-    iso_progress progress = {0};
+    iso_progress progress;
     iso_few_options few = c->few;
-    if (!c->quiet) few.progress = iso_evaluate_asking, few.ctx = &progress;
+    iso_progress_open(&progress, c->quiet);
+    few.progress = &progress;
     iso_status status = iso_evaluation_precision(e, c->scorer[s], &p, why);
     if (!status && p->singles == 0)
         status = iso_fail(why, ISO_E_MISMATCH,

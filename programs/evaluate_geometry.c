@@ -163,8 +163,10 @@ static iso_status prepare(run *r, iso_error *err)
                             .count = c->samples,
                             .seed = (uint64_t)c->seed,
                             .threads = (int)c->threads,
-                            .quiet = c->quiet};
-    return iso_sample_load(&spec, &r->sample, err);
+                            .progress = &r->progress};
+    status = iso_sample_load(&spec, &r->sample, err);
+    iso_progress_end(&r->progress);
+    return status;
 }
 
 static void note_sample(const run *r)
@@ -199,27 +201,12 @@ static iso_status find_groups(run *r, iso_error *err)
 
 /* ---- the work ---- */
 
-static void progress(void *ctx, int64_t done, int64_t total)
-{
-    (void)total;
-    iso_progress_step(&((run *)ctx)->progress, done);
-}
-
-static bool stop(void *ctx)
-{
-    (void)ctx;
-    return iso_interrupted();
-}
-
 static iso_status measure(run *r, iso_error *err)
 {
     iso_pullback_spec spec = {.eta = r->c->eta,
                               .seed = (uint64_t)r->c->seed,
                               .threads = (int)r->c->threads,
-                              .ctx = r,
-                              .progress = progress,
-                              .stop = stop};
-    iso_progress_start(&r->progress, "measuring", "columns", r->sample->count * iso_model_dim(r->model), r->c->quiet);
+                              .progress = &r->progress};
     iso_status status = iso_pullback_measure(r->model, r->sample->pixels, r->sample->count, &spec, &r->pullback, err);
     iso_progress_end(&r->progress);
     const iso_pullback *p = &r->pullback;

@@ -97,7 +97,8 @@ static iso_status evaluate(config *c, iso_error *err)
     iso_precision *p = NULL;
     iso_few *f = NULL;
     iso_few_options few = {0};
-    iso_progress progress = {0};
+    iso_progress progress;
+    iso_progress_open(&progress, c->quiet);
     iso_status status = find_files(c, err);
     if (status) goto done;
     if ((status = few_options(c, &few, err))) goto done;
@@ -117,8 +118,9 @@ static iso_status evaluate(config *c, iso_error *err)
         goto done;
     }
     const double asking = omp_get_wtime();
-    if (!c->quiet) few.progress = iso_evaluate_asking, few.ctx = &progress;
+    few.progress = &progress;
     if (c->examples && (status = iso_evaluation_few(e, scoring, &few, &f, err))) goto done;
+    iso_progress_end(&progress);
     if (c->timing && f) fprintf(stderr, "%s: %.4f s for the few examples\n", program, omp_get_wtime() - asking);
     if (f && !c->quiet) iso_evaluate_few_short(program, e, f);
     if (f && !c->quiet) iso_evaluate_few_lost(program, NULL, e, f);

@@ -11,13 +11,6 @@
 
 const char *const iso_part_name[] = {"training", "validation", "test"};
 
-void iso_evaluate_asking(void *ctx, int64_t done, int64_t total)
-{
-    if (done == 0) iso_progress_start(ctx, "asking with few examples", "sets", total, false);
-    iso_progress_step(ctx, done);
-    if (done == total) iso_progress_end(ctx);
-}
-
 iso_status iso_evaluate_picture(const char *path, iso_error *err)
 {
     size_t n = strlen(path);

@@ -16,9 +16,6 @@ void iso_evaluate_short_ranking(const char *program, int part, int64_t ranked); 
 void iso_evaluate_few_short(const char *program, const iso_evaluation *e, const iso_few *few);                  /* too few examples */
 void iso_evaluate_few_lost(const char *program, const char *what, const iso_evaluation *e, const iso_few *few); /* without direction */
 
-/* iso_few_options' progress: a line on a terminal. ctx: an iso_progress. */
-void iso_evaluate_asking(void *ctx, int64_t done, int64_t total);
-
 /* Minutes of work should not end at a picture that cannot be written: whether `path` ends in .png and its folder can be written to. */
 ISO_CHECK iso_status iso_evaluate_picture(const char *path, iso_error *err);
 

@@ -115,6 +115,7 @@ static iso_status train(work *w, iso_sweep_job *j, iso_error *err)
 {
     iso_training t = w->training; /* its images, with progress of its own */
     if (j->need == ISO_SWEEP_MEASURE) t.quiet = true;
+    iso_progress_open(&t.progress, t.quiet);
     iso_train_spec train;
     iso_flow_spec flow;
     iso_run *run;
@@ -156,20 +157,6 @@ static iso_status check_jobs(work *w, bool files, iso_error *err)
 
 /* ---- measuring ---- */
 
-static void count_jvps(void *ctx, int64_t done, int64_t total)
-{
-    work *w = ctx;
-    if (done == 0 || w->progress.total != total)
-        iso_progress_start(&w->progress, "measuring", "JVPs", total, w->config->quiet);
-    iso_progress_step(&w->progress, done);
-}
-
-static bool stop(void *ctx)
-{
-    (void)ctx;
-    return iso_interrupted();
-}
-
 static void forget_figures(iso_sweep_row *row)
 {
     row->mse = row->vor = row->vor_median = row->mcn = row->mcn_median = row->cn = row->vpres = row->iso = row->ratio = NAN;
@@ -187,9 +174,7 @@ static iso_status measure(work *w, iso_sweep_job *j, iso_error *err)
     iso_pullback_spec spec = {.eta = measured_eta,
                               .seed = (uint64_t)w->config->metrics_seed,
                               .threads = (int)w->config->threads,
-                              .ctx = w,
-                              .progress = count_jvps,
-                              .stop = stop};
+                              .progress = &w->progress};
     iso_status status = log ? iso_model_load(j->path, &m, err) : iso_fail_memory(err);
     if (status != ISO_OK) goto done;
     const char *best = iso_model_meta(m, j->source ? "flow.epoch" : "epoch");
@@ -197,7 +182,6 @@ static iso_status measure(work *w, iso_sweep_job *j, iso_error *err)
     if ((status = iso_sweep_digest(m, w->pixels, w->images, &spec, digest, err)) != ISO_OK) goto done;
     if (j->row.measured && strcmp(j->row.measured, digest) == 0) goto done;
     forget_figures(&j->row);
-    w->progress = (iso_progress){.total = -1};
     status = iso_pullback_measure(m, w->pixels, w->images, &spec, &p, err);
     iso_progress_end(&w->progress);
     if (status == ISO_E_INTERRUPTED)
@@ -238,8 +222,9 @@ static iso_status load_sample(work *w, iso_error *err)
                             .count = c->samples,
                             .seed = (uint64_t)c->metrics_seed,
                             .threads = (int)c->threads,
-                            .quiet = c->quiet};
+                            .progress = &w->progress};
     iso_status status = iso_sample_load(&spec, &w->sample, err);
+    iso_progress_end(&w->progress);
     if (status == ISO_OK) {
         w->images = w->sample->count;
         w->pixels = w->sample->pixels;
@@ -421,6 +406,7 @@ iso_status iso_sweep_run(iso_sweep_plan *p, iso_error *err)
     const iso_sweep_config *c = p->config;
     work w = {.plan = p, .config = c, .training = {.program = program, .quiet = c->quiet}};
     size_t at = 0;
+    iso_progress_open(&w.progress, c->quiet);
     iso_status status = check_jobs(&w, false, err);
     if (status == ISO_OK) status = make_folder(c->out, err);
     if (status == ISO_OK) status = check_jobs(&w, true, err);

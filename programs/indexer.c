@@ -36,11 +36,14 @@ char *iso_indexer_model(const char *dir) { return iso_path_join(dir, ISO_STORE_M
 /* A searcher brings the index along with it: it rebuilds what is missing or too old. */
 iso_status iso_indexer_index(const char *db, bool quiet, iso_error *err)
 {
-    const iso_index_talk talk = {.program = "indexer"};
+    iso_progress progress;
+    const iso_index_talk talk = {&progress, "indexer", NULL};
     iso_store *store = NULL;
     iso_searcher *searcher = NULL;
+    iso_progress_open(&progress, quiet);
     iso_status status = iso_store_open(db, ISO_STORE_READ, NULL, &store, err);
     if (!status) status = iso_searcher_open_telling(store, quiet ? NULL : &talk, &searcher, err);
+    iso_progress_end(&progress);
     if (!status && iso_searcher_unsaved(searcher)) fprintf(stderr, "indexer: %s\n", iso_searcher_note(searcher));
     iso_vindex_info info;
     char line[200];

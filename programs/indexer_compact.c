@@ -31,12 +31,15 @@ int iso_indexer_compact(int argc, char **argv)
 {
     config c = {0};
     iso_error err = {0};
+    iso_progress progress;
     uint64_t before = 0, after = 0;
     int code = iso_args_parse(&command, argc, argv, 2, &c, NULL);
     if (code != ISO_ARGS_RUN) return code;
     iso_interrupt_install();
+    iso_progress_open(&progress, c.quiet);
     iso_status status = iso_indexer_db(&c.db, &err);
-    if (!status) status = iso_store_compact(c.db, &before, &after, &err);
+    if (!status) status = iso_store_compact(c.db, &progress, &before, &after, &err);
+    iso_progress_end(&progress);
     if (!status && !c.quiet) printf("%" PRIu64 " bytes before, %" PRIu64 " after\n", before, after);
     if (!status) status = iso_indexer_flush(&err);
     return iso_exit(command.program, status, &err);

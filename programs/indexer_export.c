@@ -34,12 +34,15 @@ static const iso_command command = {
 static iso_status run(config *c, iso_error *err)
 {
     iso_store *s = NULL;
+    iso_progress progress;
     int64_t rows = 0;
+    iso_progress_open(&progress, c->quiet);
     if (!c->vectors) return iso_fail(err, ISO_E_ARGUMENT, "--vectors is missing");
     if (!c->paths) return iso_fail(err, ISO_E_ARGUMENT, "--paths is missing");
     iso_status status = iso_indexer_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, ISO_STORE_READ, NULL, &s, err);
-    if (!status) status = iso_export(s, c->vectors, c->paths, c->nul, &rows, err);
+    if (!status) status = iso_export(s, c->vectors, c->paths, c->nul, &progress, &rows, err);
+    iso_progress_end(&progress);
     iso_store_close(s);
     if (status) return status;
     if (!c->quiet) printf("exported %lld\n", (long long)rows);

@@ -40,13 +40,16 @@ static iso_status run(config *c, iso_error *err)
 {
     char *root = NULL;
     iso_import_counts n = {0};
+    iso_progress progress;
     if (!c->vectors) return iso_fail(err, ISO_E_ARGUMENT, "--vectors is missing");
     if (!c->paths) return iso_fail(err, ISO_E_ARGUMENT, "--paths is missing");
     iso_status status = iso_indexer_db(&c->db, err);
     if (status) return status;
     if (c->images && !(root = realpath(c->images, NULL))) return iso_fail_errno(err, "cannot open the folder %s", c->images);
-    iso_import_spec spec = {.vectors = c->vectors, .paths = c->paths, .db = c->db, .root = root, .nul = c->nul};
+    iso_progress_open(&progress, c->quiet);
+    iso_import_spec spec = {.vectors = c->vectors, .paths = c->paths, .db = c->db, .root = root, .nul = c->nul, .progress = &progress};
     status = iso_import(&spec, &n, err);
+    iso_progress_end(&progress);
     free(root);
     if (!status && !c->no_index && (n.added || n.changed)) status = iso_indexer_index(c->db, c->quiet, err);
     if (status) return status;

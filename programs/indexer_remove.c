@@ -8,6 +8,7 @@
 
 #include "base/args.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "base/text.h"
 #include "indexer/image.h"
 #include "indexer/store.h"
@@ -84,7 +85,7 @@ static bool is_missing(iso_store *s, const char *path)
     return missing;
 }
 
-static iso_status by_absence(const config *c, iso_store *s, iso_txn *t, ids *list, iso_error *err)
+static iso_status by_absence(const config *c, iso_store *s, iso_txn *t, iso_progress *progress, ids *list, iso_error *err)
 {
     iso_cursor *cursor;
     iso_item item;
@@ -92,8 +93,9 @@ static iso_status by_absence(const config *c, iso_store *s, iso_txn *t, ids *lis
     if (!c->missing) return ISO_OK;
     iso_status status = iso_cursor_open(t, 0, &cursor, err);
     if (status) return status;
+    iso_progress_pass(progress, "looking for files", "files", (int64_t)iso_store_info_get(t).count);
     while (!status && !(status = iso_cursor_next(cursor, &item, NULL, err))) {
-        all++;
+        iso_progress_step(progress, (int64_t)++all);
         if (is_missing(s, item.path)) status = add(list, item.id, err);
     }
     iso_cursor_close(cursor);
@@ -113,11 +115,13 @@ static void sort_unique(ids *list)
 }
 
 /* told: what is printed when they are gone. */
-static iso_status remove_all(const config *c, iso_txn *t, const ids *list, FILE *told, iso_error *err)
+static iso_status remove_all(const config *c, iso_txn *t, iso_progress *progress, const ids *list, FILE *told, iso_error *err)
 {
     iso_item item;
     iso_status status = ISO_OK;
+    iso_progress_pass(progress, "removing", "items", (int64_t)list->count);
     for (size_t i = 0; i < list->count && !status; i++) {
+        iso_progress_step(progress, (int64_t)i);
         status = iso_item_get(t, list->id[i], &item, err);
         if (!status && !c->quiet) {
             fprintf(told, "%" PRIu64 "\t", item.id);
@@ -134,22 +138,25 @@ static iso_status run(config *c, iso_error *err)
     iso_store *s = NULL;
     iso_txn *t = NULL;
     ids list = {0};
+    iso_progress progress;
     char *text = NULL;
     size_t size = 0;
     if (!c->id.count && !c->path.count && !c->missing) return iso_fail(err, ISO_E_ARGUMENT, "nothing is named: give --id, --path or --missing");
+    iso_progress_open(&progress, c->quiet);
     iso_status status = iso_indexer_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, c->dry_run ? ISO_STORE_READ : ISO_STORE_WRITE, NULL, &s, err);
     if (!status) status = iso_txn_begin(s, !c->dry_run, &t, err);
     if (!status) status = by_id(c, t, &list, err);
     if (!status) status = by_path(c, t, &list, err);
-    if (!status) status = by_absence(c, s, t, &list, err);
+    if (!status) status = by_absence(c, s, t, &progress, &list, err);
     sort_unique(&list);
     FILE *told = open_memstream(&text, &size);
-    if (!status) status = told ? remove_all(c, t, &list, told, err) : iso_fail_memory(err);
+    if (!status) status = told ? remove_all(c, t, &progress, &list, told, err) : iso_fail_memory(err);
     if (!status) {
         status = iso_txn_commit(t, err);
         t = NULL;
     }
+    iso_progress_end(&progress);
     iso_txn_abort(t);
     if (told) fclose(told);
     if (!status) fwrite(text, 1, size, stdout);

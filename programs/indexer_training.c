@@ -108,7 +108,9 @@ static iso_status fits(void *ctx, int64_t train, int64_t valid, iso_error *err)
 iso_status iso_training_load(iso_training *t, const char *dir, int threads, bool strict, iso_error *err)
 {
     unsigned parts = 1u << ISO_PART_TRAIN | (t->train_only ? 0 : 1u << ISO_PART_VALID);
-    iso_status status = iso_dataset_load(dir, parts, threads, t->quiet, fits, t, &t->dataset, err);
+    iso_progress_open(&t->progress, t->quiet);
+    iso_status status = iso_dataset_load(dir, parts, threads, &t->progress, fits, t, &t->dataset, err);
+    iso_progress_end(&t->progress);
     if (status != ISO_OK) return status;
     iso_dataset *d = t->dataset;
     list_skipped(t);
@@ -152,23 +154,23 @@ static int term_text(char *out, size_t room, const char *name, double value)
 static void tick(void *ctx, const iso_tick *k)
 {
     iso_training *t = ctx;
-    if (t->progress.what != t->line) { /* at first, and after a part */
-        iso_progress_start(&t->progress, t->line, "images", k->images_total, t->quiet);
-        t->progress.started -= k->seconds;
-    }
     int n = snprintf(t->line, sizeof t->line, "epoch %" PRId64 "/%" PRId64, k->epoch, k->epochs);
     n += term_text(t->line + n, sizeof t->line - (size_t)n, "loss", k->term[ISO_TERM_LOSS]);
     n += term_text(t->line + n, sizeof t->line - (size_t)n, "accuracy", k->term[ISO_TERM_ACCURACY]);
     n += term_text(t->line + n, sizeof t->line - (size_t)n, "mse", k->term[ISO_TERM_MSE]);
     n += term_text(t->line + n, sizeof t->line - (size_t)n, "R", k->term[ISO_TERM_RATIO]);
     snprintf(t->line + n, sizeof t->line - (size_t)n, " ");
+    if (t->progress.what != t->line) { /* at first, and after a part */
+        iso_progress_pass(&t->progress, t->line, "images", k->images_total);
+        t->progress.started -= k->seconds;
+    }
     iso_progress_step(&t->progress, k->images_done);
 }
 
 static void part(void *ctx, const char *what, int64_t done, int64_t total)
 {
     iso_training *t = ctx;
-    if (done == 0) iso_progress_start(&t->progress, what, "images", total, t->quiet);
+    if (done == 0) iso_progress_pass(&t->progress, what, "images", total);
     iso_progress_step(&t->progress, done);
     if (done == total) iso_progress_end(&t->progress);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/args.h"
+#include "base/progress.h"
 #include "indexer/store.h"
 #include "model/model.h"
 #include "programs/indexer.h"
@@ -34,9 +35,10 @@ static const iso_command command = {
     "changes it by less than the millionth part of its length, or its file's size, time or dimensions, is not seen.",
 };
 
+/* ctx: the progress, whose line it would run into. */
 static void say(void *ctx, const char *line)
 {
-    (void)ctx;
+    iso_progress_end(ctx);
     puts(line);
 }
 
@@ -68,15 +70,19 @@ static iso_status run(config *c, iso_error *err)
     iso_store *s = NULL;
     iso_txn *t = NULL;
     iso_store_info info;
+    iso_progress progress;
     int64_t store_faults = 0, model_faults = 0, index_faults = 0;
+    iso_progress_open(&progress, c->quiet);
     iso_status status = iso_indexer_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, ISO_STORE_READ, NULL, &s, err);
     if (!status) status = iso_txn_begin(s, false, &t, err);
     if (!status) info = iso_store_info_get(t);
     iso_txn_abort(t);
-    if (!status) status = iso_store_verify(s, say, NULL, &store_faults, err);
+    if (!status) status = iso_store_verify(s, say, &progress, &progress, &store_faults, err);
+    iso_progress_end(&progress);
     if (!status) status = check_model(c->db, &info, &model_faults, err);
-    if (!status && !store_faults) status = iso_index_verify(s, say, NULL, &index_faults, err);
+    if (!status && !store_faults) status = iso_index_verify(s, say, &progress, &progress, &index_faults, err);
+    iso_progress_end(&progress);
     int64_t faults = store_faults + model_faults + index_faults;
     if (!status && faults) {
         iso_status ignored = iso_indexer_flush(err);

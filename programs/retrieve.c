@@ -191,8 +191,11 @@ static iso_status run(config *c, iso_error *err)
     iso_db *db = NULL;
     iso_query *q = NULL;
     iso_answer *a = NULL;
-    const iso_index_talk talk = {program, "; `indexer reindex` does that beforehand"};
+    iso_progress progress;
+    const iso_index_talk talk = {&progress, program, "; `indexer reindex` does that beforehand"};
+    iso_progress_open(&progress, c->quiet);
     iso_status st = iso_db_open_telling(c->db, c->quiet ? NULL : &talk, &db, err);
+    iso_progress_end(&progress);
     if (st != ISO_OK) return st;
     if (iso_db_note(db) && !c->quiet) fprintf(stderr, "%s: %s\n", program, iso_db_note(db));
     st = iso_query_create(db, &q, err);

@@ -33,15 +33,6 @@ typedef struct reader {
     iso_progress *progress; /* NULL: none */
 } reader;
 
-/* On the line that shows the progress each phase has a pace of its own. */
-static void reader_phase(void *ctx, const char *what, const char *unit, int64_t done, int64_t total)
-{
-    reader *r = ctx;
-    if (!r->progress) return;
-    if (r->progress->what != what) iso_progress_start(r->progress, what, unit, total, !r->progress->live);
-    iso_progress_step(r->progress, done);
-}
-
 static iso_status reader_rewind(void *ctx, iso_error *err)
 {
     reader *r = ctx;
@@ -49,7 +40,7 @@ static iso_status reader_rewind(void *ctx, iso_error *err)
     r->cursor = NULL;
     r->done = 0;
     static const char *const passes[] = {"indexing", "indexing, second pass", "indexing, third pass", "indexing, fourth pass", "indexing, another pass"};
-    reader_phase(r, passes[r->passes < 4 ? r->passes++ : 4], "items", 0, r->count);
+    iso_progress_pass(r->progress, passes[r->passes < 4 ? r->passes++ : 4], "items", r->count);
     return iso_cursor_open(r->txn, 0, &r->cursor, err);
 }
 
@@ -67,7 +58,7 @@ static iso_status reader_next(void *ctx, int64_t room, uint64_t *ids, float *uni
         ids[n++] = item.id;
     }
     r->done += n;
-    if (r->progress) iso_progress_step(r->progress, r->done);
+    iso_progress_step(r->progress, r->done);
     *got = n;
     return ISO_OK;
 }
@@ -87,7 +78,7 @@ iso_status iso_index_make(iso_store *store, iso_txn *txn, const iso_store_info *
     iso_vindex_source source;
     iso_status st = iso_index_source(txn, info, info->generation, &source, err);
     if (st == ISO_OK && iso_vindex_kind_approximate(kind) && info->dim <= ISO_MOMENTS_DIM_MAX) st = iso_scorer_read(txn, &scorer, err);
-    iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer, reader_phase};
+    iso_vindex_rows rows = {&r, (int64_t)info->count, reader_rewind, reader_next, scorer, progress};
     if (st == ISO_OK) st = iso_vindex_build(&source, kind, &rows, path, unsaved, out, err);
     if (st == ISO_E_MEMORY && flat_else && iso_vindex_kind_approximate(kind)) st = iso_vindex_build(&source, "flat", &rows, path, unsaved, out, err);
     iso_cursor_close(r.cursor);
@@ -111,7 +102,7 @@ iso_status iso_index_lock(const iso_store *store, const iso_index_talk *talk, in
             *lock = -1;
             return iso_fail(err, ISO_E_INTERRUPTED, "interrupted while another program built the index of %s", iso_store_dir(store));
         }
-        if (talk && !told) iso_progress_say(NULL, "%s: another program builds the index: waiting for it", talk->program);
+        if (talk && !told) iso_progress_say(talk->progress, "%s: another program builds the index: waiting for it", talk->program);
         told = true;
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     }
@@ -125,21 +116,17 @@ void iso_index_unlock(int lock)
     close(lock);
 }
 
-iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_error *err)
+iso_status iso_index_build(iso_store *store, const char *kind, const iso_index_talk *talk, iso_error *err)
 {
-    const iso_index_talk talk = {.program = "indexer"};
     iso_txn *txn = NULL;
     iso_store_info info;
-    iso_progress progress;
     int lock = -1;
     char *path = iso_index_path(store);
-    iso_status st = path ? iso_index_lock(store, quiet ? NULL : &talk, &lock, err) : iso_fail_memory(err);
+    iso_status st = path ? iso_index_lock(store, talk, &lock, err) : iso_fail_memory(err);
     if (st == ISO_OK) st = iso_txn_begin(store, false, &txn, err);
-    if (st == ISO_OK) info = iso_store_info_get(txn);
     if (st == ISO_OK) {
-        iso_progress_start(&progress, "indexing", "items", (int64_t)info.count, quiet);
-        st = iso_index_make(store, txn, &info, kind ? kind : iso_index_default_kind(&info), kind == NULL, &progress, path, NULL, NULL, err);
-        iso_progress_end(&progress);
+        info = iso_store_info_get(txn);
+        st = iso_index_make(store, txn, &info, kind ? kind : iso_index_default_kind(&info), kind == NULL, talk ? talk->progress : NULL, path, NULL, NULL, err);
     }
     if (txn) iso_txn_abort(txn);
     iso_index_unlock(lock);

@@ -79,18 +79,21 @@ bool iso_index_shortfall(const iso_vindex_info *info, char line[200])
 }
 
 /* Every vector of the index beside the store's. */
-static iso_status compare_vectors(const iso_store *store, iso_txn *txn, iso_vindex *index, void (*say)(void *, const char *), void *ctx, int64_t *faults, iso_error *err)
+static iso_status compare_vectors(const iso_store *store, iso_txn *txn, iso_vindex *index, void (*say)(void *, const char *), void *ctx, iso_progress *progress, int64_t *faults,
+                                  iso_error *err)
 {
     iso_vindex_info info;
     iso_vindex_info_get(index, &info);
     int dim = info.source.dim;
     float *kept = iso_calloc((size_t)dim * 2, sizeof *kept), *unit = kept + dim;
     iso_status st = kept ? ISO_OK : iso_fail_memory(err);
+    iso_progress_pass(progress, "checking the index", "vectors", info.count);
     for (int64_t i = 0; st == ISO_OK && i < info.count; i++) {
         const float *z;
         const uint64_t id = iso_vindex_id(index, i);
         char line[160];
         double square = 0;
+        iso_progress_step(progress, i);
         st = iso_item_vector(txn, id, &z, err);
         if (st == ISO_E_NOT_FOUND) { /* removed after the index was built */
             st = ISO_OK;
@@ -109,13 +112,13 @@ static iso_status compare_vectors(const iso_store *store, iso_txn *txn, iso_vind
     return st;
 }
 
-iso_status iso_index_verify(iso_store *store, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err)
+iso_status iso_index_verify(iso_store *store, void (*say)(void *ctx, const char *line), void *ctx, iso_progress *progress, int64_t *faults, iso_error *err)
 {
     iso_index_seen at = {0};
     int64_t found = 0;
     char *path = iso_index_path(store);
     iso_status st = path ? iso_index_see(store, path, &at, err) : iso_fail_memory(err);
-    if (st == ISO_OK && at.read == ISO_OK) st = compare_vectors(store, at.txn, at.index, say, ctx, &found, err);
+    if (st == ISO_OK && at.read == ISO_OK) st = compare_vectors(store, at.txn, at.index, say, ctx, progress, &found, err);
     else if (st == ISO_OK && (at.read == ISO_E_FORMAT || at.read == ISO_E_MISMATCH || at.read == ISO_E_IO)) {
         say(ctx, at.why.message);
         found++;

@@ -21,8 +21,9 @@ typedef struct iso_hit { uint64_t id; double score; } iso_hit;
 ISO_CHECK iso_status iso_searcher_open(iso_store *store, iso_searcher **out, iso_error *err);
 
 /* The same for a program that says on stderr what takes long: one line before it builds a large index, or waits for another program that does, and
- * progress on a terminal. */
+ * progress. */
 typedef struct iso_index_talk {
+    iso_progress *progress; /* NULL: none */
     const char *program; /* lines begin with it */
     const char *hint;    /* what the line about building ends with; NULL: nothing */
 } iso_index_talk;
@@ -52,9 +53,8 @@ ISO_CHECK iso_status iso_searcher_query(iso_searcher *s, iso_scoring scoring, in
 ISO_CHECK iso_status iso_search(iso_searcher *s, const double *w, double offset, int64_t k, int64_t skips, const uint64_t *skip, iso_hit *hits, int64_t *found, bool *exact, iso_error *err);
 
 /* Builds NAME.db/index.faiss of the given kind: flat, sq8, fp16, ivf, hnsw; NULL: flat below 100,000 items, ivf from
- * there on where memory does for it. Written to a temporary file, synced and renamed. Waits for another process that builds one, too. Progress on
- * stderr unless quiet. */
-ISO_CHECK iso_status iso_index_build(iso_store *store, const char *kind, bool quiet, iso_error *err);
+ * there on where memory does for it. Written to a temporary file, synced and renamed. Waits for another process that builds one, too; talk as above. */
+ISO_CHECK iso_status iso_index_build(iso_store *store, const char *kind, const iso_index_talk *talk, iso_error *err);
 
 /* From the header of index.faiss. *current (NULL: not wanted): nothing was added or removed since it was built. ISO_E_NOT_FOUND: there is none;
  * ISO_E_FORMAT, ISO_E_MISMATCH: of no use, with the reason. */
@@ -65,6 +65,6 @@ bool iso_index_shortfall(const iso_vindex_info *info, char line[200]);
 /* Checksums of the index file, that it belongs to the store, and that each vector in it is the store's, as exactly as
  * its kind keeps it. Faults are told to `say` one by one and counted. An index that is missing or older than the last
  * change is no fault (it is rebuilt or completed when searched). */
-ISO_CHECK iso_status iso_index_verify(iso_store *store, void (*say)(void *ctx, const char *line), void *ctx, int64_t *faults, iso_error *err);
+ISO_CHECK iso_status iso_index_verify(iso_store *store, void (*say)(void *ctx, const char *line), void *ctx, iso_progress *progress, int64_t *faults, iso_error *err);
 
 #endif

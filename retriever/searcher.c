@@ -121,14 +121,11 @@ static iso_status rebuild(iso_searcher *s, const iso_index_seen *at, const iso_i
 {
     iso_error unsaved;
     iso_vindex *fresh = NULL;
-    iso_progress progress;
     const iso_store_info *info = &at->info;
     const char *kind = at->kind[0] ? at->kind : iso_index_default_kind(info), *why = at->why.message;
     if (talk && takes_long(kind, info))
-        iso_progress_say(NULL, "%s: building the index of %llu items%s", talk->program, (unsigned long long)info->count, talk->hint ? talk->hint : "");
-    iso_progress_start(&progress, "indexing", "items", (int64_t)info->count, !talk);
-    iso_status st = iso_index_make(s->store, at->txn, info, kind, true, &progress, path, &unsaved, &fresh, err);
-    iso_progress_end(&progress);
+        iso_progress_say(talk->progress, "%s: building the index of %llu items%s", talk->program, (unsigned long long)info->count, talk->hint ? talk->hint : "");
+    iso_status st = iso_index_make(s->store, at->txn, info, kind, true, talk ? talk->progress : NULL, path, &unsaved, &fresh, err);
     if (st != ISO_OK) return st;
     use_index(&s->known, fresh);
     s->unsaved = unsaved.status != ISO_OK;

@@ -20,6 +20,7 @@
 #define ISO_VINDEX_H
 
 #include <stdbool.h>
+#include "base/progress.h"
 #include "retriever/scorer.h"
 
 #define ISO_VINDEX_HEADER 256
@@ -48,8 +49,6 @@ typedef struct iso_vindex_info {
     double error;        /* no stored vector is farther than this from its unit vector */
 } iso_vindex_info;
 
-/* What a build does between its passes: `done` of `total` units, 0 of 0 where that is not known. */
-typedef void iso_vindex_phase(void *ctx, const char *what, const char *unit, int64_t done, int64_t total);
 
 /* Where a build reads from; read more than once. next gives up to `room` rows in order of ascending ids: unit vectors
  * [got, dim]; got = 0 at the end. */
@@ -59,7 +58,7 @@ typedef struct iso_vindex_rows {
     iso_status (*rewind)(void *ctx, iso_error *err);
     iso_status (*next)(void *ctx, int64_t room, uint64_t *ids, float *unit, int64_t *got, iso_error *err);
     const iso_scorer *scorer; /* of contrast, NULL: none. Approximate kinds: the width is to do for its queries as well */
-    iso_vindex_phase *phase;  /* NULL: nobody is told */
+    iso_progress *progress;   /* of what is done between the passes over the rows; NULL: none */
 } iso_vindex_rows;
 
 /* Bytes that building such an index of `count` vectors of `dim` numbers takes, beside what the system can give up; 0: few, whatever their number. */

@@ -426,7 +426,7 @@ static iso_status tune(build *b, iso_vindex *v, const iso_vindex_rows *rows, iso
     iso_vindex_trial *t = NULL;
     bool enough[DEPTHS];
     iso_status st = iso_vindex_trial_create(v, rows, &t, err);
-    if (rows->phase) rows->phase(rows->ctx, "tuning", "", 0, 0);
+    iso_progress_pass(rows->progress, "tuning", "", 0);
     if (st == ISO_OK) st = choose_tolerance(b, v, t, enough, err);
     while (st == ISO_OK && !(enough[0] && enough[1] && enough[2]) && b->x.pools < POOLS_MOST) {
         b->x.pools *= 4;
@@ -452,7 +452,7 @@ static iso_status make(build *b, iso_vindex *v, const iso_vindex_rows *rows, iso
     const char *fault = NULL;
     iso_status st = allocate(b, err);
     if (st == ISO_OK) st = iso_vindex_pass(v, rows, iso_vindex_take_sample, &(iso_vindex_sample){b->x.dim, b->stride, b->sample}, err);
-    if (st == ISO_OK) st = iso_vindex_kmeans(b->x.dim, b->samples, b->sample, b->x.lists, b->start, rows->phase, rows->ctx, err);
+    if (st == ISO_OK) st = iso_vindex_kmeans(b->x.dim, b->samples, b->sample, b->x.lists, b->start, rows->progress, err);
     if (st == ISO_OK) st = iso_vindex_nearest_create(b->x.dim, b->x.lists, b->start, &b->nearest, err);
     if (st == ISO_OK) st = iso_vindex_pass(v, rows, take_lists, b, err);
     if (st != ISO_OK) return st;

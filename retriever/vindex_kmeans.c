@@ -66,15 +66,14 @@ done:
 
 /* How many centroids have been found, and who is told. */
 typedef struct telling {
-    iso_vindex_phase *phase;
-    void *ctx;
-    int64_t done, total;
+    iso_progress *progress;
+    int64_t done;
 } telling;
 
 static void tell(telling *t, int64_t more)
 {
     t->done += more;
-    if (t->phase) t->phase(t->ctx, "clustering", "clusters", t->done, t->total);
+    iso_progress_step(t->progress, t->done);
 }
 
 static iso_status find(telling *t, int dim, int64_t n, const float *x, int64_t k, int depth, float *centroids, iso_error *err);
@@ -149,12 +148,13 @@ static iso_status find(telling *told, int dim, int64_t n, const float *x, int64_
     return st;
 }
 
-iso_status iso_vindex_kmeans(int dim, int64_t n, const float *x, int64_t k, float *centroids, iso_vindex_phase *phase, void *ctx, iso_error *err)
+iso_status iso_vindex_kmeans(int dim, int64_t n, const float *x, int64_t k, float *centroids, iso_progress *progress, iso_error *err)
 {
     if (k < 1 || k > n)
         return iso_fail(err, ISO_E_ARGUMENT, "cannot find %lld clusters among %lld vectors", (long long)k,
                         (long long)n);
-    return find(&(telling){phase, ctx, 0, k}, dim, n, x, k, 0, centroids, err);
+    iso_progress_pass(progress, "clustering", "clusters", k);
+    return find(&(telling){progress, 0}, dim, n, x, k, 0, centroids, err);
 }
 
 /* ---- the nearest centroid ---- */

@@ -7,8 +7,8 @@
 
 /* centroids [k, dim] of rows x [n, dim], 1 <= k <= n. Many centroids are found in two levels (clusters of about sqrt(k), each
  * divided by itself, in more levels where it has most of the rows), which costs sqrt(k) instead of k distances a row. The same rows give the same centroids. Uses all threads.
- * phase (NULL: nobody) is told with ctx how many there are. */
-ISO_CHECK iso_status iso_vindex_kmeans(int dim, int64_t n, const float *x, int64_t k, float *centroids, iso_vindex_phase *phase, void *ctx, iso_error *err);
+ * progress (NULL: none) is of the clusters. */
+ISO_CHECK iso_status iso_vindex_kmeans(int dim, int64_t n, const float *x, int64_t k, float *centroids, iso_progress *progress, iso_error *err);
 
 /* Finds the nearest centroid of rows, or among very many one that is about as near. */
 typedef struct iso_vindex_nearest iso_vindex_nearest;

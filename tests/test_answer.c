@@ -68,7 +68,7 @@ static iso_db *odd_database(uint64_t ids[ODD])
         ids[i] = put(t, odd[i], v, i == ODD - 1 ? 1 : (uint64_t)i + 1); /* the last has the content of the first */
     }
     OK(iso_txn_commit(t, &err));
-    OK(iso_index_build(s, NULL, true, &err));
+    OK(iso_index_build(s, NULL, NULL, &err));
     iso_store_close(s);
     OK(iso_db_open(db, &d, &err));
     return d;

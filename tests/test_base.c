@@ -280,10 +280,15 @@ static void test_progress(void **state)
     assert_string_equal(iso_duration(59.7, buf), "1 min 00 s");
     assert_string_equal(iso_duration(NAN, buf), "?");
     iso_progress p;
-    iso_progress_start(&p, "decoding", "images", 10, true);
-    assert_false(p.live);
+    iso_progress_open(&p, true);
+    assert_null(p.show);
+    iso_progress_pass(&p, "decoding", "images", 10);
     iso_progress_step(&p, 3);
+    assert_true(p.done == 3 && p.total == 10);
     iso_progress_end(&p);
+    iso_progress_pass(NULL, "decoding", "images", 10);
+    iso_progress_step(NULL, 3);
+    iso_progress_end(NULL);
     double before = iso_now();
     assert_true(iso_now() >= before);
 }

@@ -140,7 +140,7 @@ static iso_db *database(int dim, int n, const float *v, const char *kind)
     wipe();
     iso_store *s = make(dim);
     put(s, dim, 0, n, v);
-    if (kind) OK(iso_index_build(s, kind, true, &err));
+    if (kind) OK(iso_index_build(s, kind, NULL, &err));
     iso_store_close(s);
     OK(iso_db_open(db, &d, &err));
     return d;

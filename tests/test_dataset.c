@@ -205,7 +205,7 @@ static void depth_has_no_limit(void **state)
     assert_int_equal(strlen(l.path[0]), DEPTH * 9 + 8);
     iso_listing_free(&l);
     iso_dataset *d;
-    OK(iso_dataset_load(at("deep"), 7, 1, true, NULL, NULL, &d, &err));
+    OK(iso_dataset_load(at("deep"), 7, 1, NULL, NULL, NULL, &d, &err));
     assert_int_equal(d->count, 1);
     iso_dataset_free(d);
 }
@@ -460,8 +460,8 @@ static void plain_folder_holds_some_out(void **state)
     file("in/notes.txt", "hello");
     file("in/empty.jpg", "");
     iso_dataset *one, *four, *valid, *train;
-    OK(iso_dataset_load(at("in/"), 7, 1, true, NULL, NULL, &one, &err));
-    OK(iso_dataset_load(at("in"), 7, 4, true, NULL, NULL, &four, &err));
+    OK(iso_dataset_load(at("in/"), 7, 1, NULL, NULL, NULL, &one, &err));
+    OK(iso_dataset_load(at("in"), 7, 4, NULL, NULL, NULL, &four, &err));
     same_sets(one, four);
     assert_int_equal(one->count, 100);
     assert_string_equal(one->image_dir, at("in"));
@@ -474,8 +474,8 @@ static void plain_folder_holds_some_out(void **state)
     int64_t held = in_part(one, ISO_PART_VALID);
     assert_in_range(held, 1, 15);
     assert_int_equal(in_part(one, ISO_PART_TRAIN), 100 - held);
-    OK(iso_dataset_load(at("in"), 1 << ISO_PART_VALID, 2, true, NULL, NULL, &valid, &err));
-    OK(iso_dataset_load(at("in"), 1 << ISO_PART_TRAIN, 2, true, NULL, NULL, &train, &err));
+    OK(iso_dataset_load(at("in"), 1 << ISO_PART_VALID, 2, NULL, NULL, NULL, &valid, &err));
+    OK(iso_dataset_load(at("in"), 1 << ISO_PART_TRAIN, 2, NULL, NULL, NULL, &train, &err));
     assert_int_equal(valid->count, held);
     assert_int_equal(train->count, 100 - held);
     for (int64_t i = 0, v = 0, t = 0; i < one->count; i++) {
@@ -503,7 +503,7 @@ static void small_folders_hold_one_out(void **state)
             snprintf(name, sizeof name, "in/%d.jpg", i);
             image(name, 50 + i);
         }
-        OK(iso_dataset_load(at("in"), 7, 2, true, NULL, NULL, &d, &err));
+        OK(iso_dataset_load(at("in"), 7, 2, NULL, NULL, NULL, &d, &err));
         assert_int_equal(d->count, n);
         if (n == 1) assert_int_equal(in_part(d, ISO_PART_TRAIN), 1);
         else assert_in_range(in_part(d, ISO_PART_VALID), 1, n - 1);
@@ -512,7 +512,7 @@ static void small_folders_hold_one_out(void **state)
     wipe(); /* copies of one image only: still one of each */
     folder("in");
     for (int i = 0; i < 3; i++) image(i == 0 ? "in/a.jpg" : i == 1 ? "in/b.jpg" : "in/c.jpg", 9);
-    OK(iso_dataset_load(at("in"), 7, 2, true, NULL, NULL, &d, &err));
+    OK(iso_dataset_load(at("in"), 7, 2, NULL, NULL, NULL, &d, &err));
     assert_in_range(in_part(d, ISO_PART_VALID), 1, 2);
     iso_dataset_free(d);
 }
@@ -532,7 +532,7 @@ static void celeba_layout_is_followed(void **state)
     file("set/list_attr_celeba.txt", "1\nBald\n00.jpg 1\n");
     file("set/list_eval_partition.txt", "00.jpg 0\n01.jpg 1\n02.jpg 2\n03.jpg 0\n04.jpg 0\n05.jpg 2\n06.jpg 1\n07.jpg 0\n08.jpg 0\n09.jpg 0\n10.jpg 0\n");
     iso_dataset *d;
-    OK(iso_dataset_load(at("set"), 7, 2, true, NULL, NULL, &d, &err));
+    OK(iso_dataset_load(at("set"), 7, 2, NULL, NULL, NULL, &d, &err));
     assert_string_equal(d->image_dir, at("set/img_align_celeba"));
     assert_string_equal(d->attribute_file, at("set/list_attr_celeba.txt"));
     assert_string_equal(d->partition_file, at("set/list_eval_partition.txt"));
@@ -546,14 +546,14 @@ static void celeba_layout_is_followed(void **state)
     assert_string_equal(d->skip_reason[1], "not listed in the partition file");
     iso_dataset_free(d);
 
-    OK(iso_dataset_load(at("set"), 1 << ISO_PART_TEST, 2, true, NULL, NULL, &d, &err));
+    OK(iso_dataset_load(at("set"), 1 << ISO_PART_TEST, 2, NULL, NULL, NULL, &d, &err));
     assert_int_equal(d->count, 2);
     assert_string_equal(d->path[1], "05.jpg");
     iso_dataset_free(d);
 
     /* No validation part: some of the training images are held out, and none of the test images. */
     file("set/list_eval_partition.txt", "00.jpg 0\n01.jpg 0\n02.jpg 2\n03.jpg 0\n05.jpg 2\n06.jpg 0\n07.jpg 0\n");
-    OK(iso_dataset_load(at("set"), 7, 2, true, NULL, NULL, &d, &err));
+    OK(iso_dataset_load(at("set"), 7, 2, NULL, NULL, NULL, &d, &err));
     assert_int_equal(in_part(d, ISO_PART_TEST), 2);
     assert_in_range(in_part(d, ISO_PART_VALID), 1, 4);
     assert_int_equal(d->count, 7);
@@ -561,7 +561,7 @@ static void celeba_layout_is_followed(void **state)
 
     file("set/list_eval_partition.txt", "00.jpg 7\n");
     d = NULL;
-    FAILS(ISO_E_FORMAT, iso_dataset_load(at("set"), 7, 2, true, NULL, NULL, &d, &err));
+    FAILS(ISO_E_FORMAT, iso_dataset_load(at("set"), 7, 2, NULL, NULL, NULL, &d, &err));
     SAYS("line 1");
     assert_null(d);
 }
@@ -580,7 +580,7 @@ static void labels_follow_the_images(void **state)
     iso_dataset *d;
     iso_attributes *a;
     iso_labels l = {0};
-    OK(iso_dataset_load(at("in"), 7, 1, true, NULL, NULL, &d, &err));
+    OK(iso_dataset_load(at("in"), 7, 1, NULL, NULL, NULL, &d, &err));
     OK(iso_attributes_read(at("list"), &a, &err));
     OK(iso_labels_make(d, a, &l, &err));
     iso_attributes_free(a);
@@ -604,7 +604,7 @@ static void lists_among_the_images_are_no_images(void **state)
     image("in/b.jpg", 2);
     file("in/list_eval_partition.txt", "a.jpg 0\nb.jpg 1\n");
     iso_dataset *d;
-    OK(iso_dataset_load(at("in"), 7, 1, true, NULL, NULL, &d, &err));
+    OK(iso_dataset_load(at("in"), 7, 1, NULL, NULL, NULL, &d, &err));
     assert_int_equal(d->count, 2);
     assert_int_equal(d->skipped, 0);
     iso_dataset_free(d);
@@ -616,18 +616,18 @@ static void useless_folders_are_refused(void **state)
     iso_dataset *d = NULL;
     wipe();
     folder("in");
-    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 7, 1, true, NULL, NULL, &d, &err));
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 7, 1, NULL, NULL, NULL, &d, &err));
     SAYS("no images in");
     file("in/x", "text");
-    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 7, 1, true, NULL, NULL, &d, &err));
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 7, 1, NULL, NULL, NULL, &d, &err));
     SAYS("no usable image in");
     SAYS("x: not a JPEG or PNG");
     image("in/x", 1);
-    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 1 << ISO_PART_TEST, 1, true, NULL, NULL, &d, &err));
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 1 << ISO_PART_TEST, 1, NULL, NULL, NULL, &d, &err));
     SAYS("belongs to the part");
-    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 0, 1, true, NULL, NULL, &d, &err));
-    FAILS(ISO_E_ARGUMENT, iso_dataset_load("", 7, 1, true, NULL, NULL, &d, &err));
-    FAILS(ISO_E_IO, iso_dataset_load(at("missing"), 7, 1, true, NULL, NULL, &d, &err));
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load(at("in"), 0, 1, NULL, NULL, NULL, &d, &err));
+    FAILS(ISO_E_ARGUMENT, iso_dataset_load("", 7, 1, NULL, NULL, NULL, &d, &err));
+    FAILS(ISO_E_IO, iso_dataset_load(at("missing"), 7, 1, NULL, NULL, NULL, &d, &err));
     assert_null(d);
     iso_dataset_free(NULL);
 }

@@ -111,7 +111,7 @@ static void colour_of(const char *path, uint64_t id, int red, int green, int blu
     assert_true(fabsf(v[0] - (float)red) < 4 && fabsf(v[1] - (float)green) < 4 && fabsf(v[2] - (float)blue) < 4);
     iso_txn_abort(t);
     int64_t faults;
-    OK(iso_store_verify(s, NULL, NULL, &faults, &err));
+    OK(iso_store_verify(s, NULL, NULL, NULL, &faults, &err));
     assert_int_equal(faults, 0);
     iso_store_close(s);
 }

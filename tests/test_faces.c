@@ -149,7 +149,7 @@ static void a_data_set_is_written_and_read(void **unused)
     same_file(a, b, "img_align_celeba/000017.jpg");
 
     iso_dataset *d;
-    OK(iso_dataset_load(a, 7, 2, true, NULL, NULL, &d, &err));
+    OK(iso_dataset_load(a, 7, 2, NULL, NULL, NULL, &d, &err));
     assert_int_equal(d->count, 40);
     assert_int_equal(d->skipped, 0);
     int64_t part[3] = {0};

@@ -310,15 +310,16 @@ static void nothing_else_changes_a_figure(void **unused)
 }
 
 typedef struct heard {
+    iso_progress progress; /* first: hear() is given it */
     int calls;
     int64_t done, total;
 } heard;
 
-static void hear(void *ctx, int64_t done, int64_t total)
+static void hear(iso_progress *p)
 {
-    heard *h = ctx;
-    assert_true(h->calls++ ? done >= h->done && total == h->total : done == 0);
-    h->done = done, h->total = total;
+    heard *h = (heard *)p;
+    assert_true(h->calls++ ? p->done >= h->done && p->total == h->total : p->done == 0);
+    h->done = p->done, h->total = p->total;
 }
 
 /* All that is asked is told, from nothing on. */
@@ -326,9 +327,9 @@ static void progress_is_told(void **unused)
 {
     (void)unused;
     data d = make(5, 60, 50, 4);
-    heard h = {0};
+    heard h = {.progress.show = hear};
     iso_few_options o = options("1,2000,3", 200, 3);
-    o.progress = hear, o.ctx = &h;
+    o.progress = &h.progress;
     iso_few *f;
     OK(run(&d, &o, &f));
     int64_t asked = 0;

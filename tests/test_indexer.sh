@@ -253,6 +253,16 @@ if command -v script stty >/dev/null; then
     shown encode --images "$work/drawn" --model "$work/model" --db "$work/shown.db" --batch 4
     has "$(<"$work/shown")" 'encoding 0/39 images' 'encode on a terminal'
     pace+=$(<"$work/shown")
+    shown verify --db "$work/shown.db"
+    for what in 'checking 0/39 items' 'adding up 0/39 vectors' 'checking the index 0/39 vectors' '39 items, no fault'; do has "$(<"$work/shown")" "$what" 'verify on a terminal'; done
+    shown export --db "$work/shown.db" --vectors "$work/shown.npy" --paths "$work/shown.txt"
+    has "$(<"$work/shown")" 'exporting 0/39 items' 'export on a terminal'
+    shown import --db "$work/shown-import.db" --vectors "$work/shown.npy" --paths "$work/shown.txt"
+    has "$(<"$work/shown")" 'importing 0/39 vectors' 'import on a terminal'
+    shown remove --db "$work/shown.db" --missing --id 1
+    for what in 'looking for files 0/39 files' 'removing 0/1 items'; do has "$(<"$work/shown")" "$what" 'remove on a terminal'; done
+    shown compact --db "$work/shown.db"
+    has "$(<"$work/shown")" 'adding up 0/38 vectors' 'compact on a terminal'
     fast=$(grep -E 'epoch|encoding' <<<"$pace" | grep -oE '[0-9.e+]+/s' | awk '$1 + 0 > 2e5')
     same "$fast" '' 'no images are that fast'
 fi

@@ -168,7 +168,7 @@ static int64_t faults_of(char line[256])
     int64_t faults = -1;
     line[0] = 0;
     OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
-    OK(iso_store_verify(s, say, line, &faults, &err));
+    OK(iso_store_verify(s, say, line, NULL, &faults, &err));
     iso_store_close(s);
     return faults;
 }
@@ -430,7 +430,7 @@ static void replaced(bytes good, bytes bad, const iso_moments *read, const char 
     iso_store_close(s);
     if (read) assert_true(equal(&m, read));
     iso_moments_free(&m);
-    OK(iso_store_compact(db, &before, &after, &err));
+    OK(iso_store_compact(db, NULL, &before, &after, &err));
     assert_int_equal(faults_of(line), 0);
     same_record(good);
 }
@@ -518,7 +518,7 @@ static void test_damaged_vector(void **state)
         vector_write(51, bad, way == 1 ? 3 : 12);
         if (way < 2) record_write((bytes){NULL, 0});
         assert_true(faults_of(line) > 0);
-        OK(iso_store_compact(db, &before, &after, &err)); /* as it is */
+        OK(iso_store_compact(db, NULL, &before, &after, &err)); /* as it is */
         OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
         if (way < 2) {
             OK(iso_txn_begin(s, false, &t, &err));
@@ -575,7 +575,7 @@ static void test_long_vectors(void **state)
     iso_store_close(s);
     assert_int_equal(faults_of(line), 0);
     assert_null(record_read().p);
-    OK(iso_store_compact(db, &before, &after, &err));
+    OK(iso_store_compact(db, NULL, &before, &after, &err));
     assert_null(record_read().p);
     iso_moments_free(&m);
     iso_moments_free(NULL);

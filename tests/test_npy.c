@@ -1,10 +1,14 @@
 /* test_npy.c: .npy files as NumPy writes them, files that are none, and vectors in and out of a database. */
+#include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "indexer/exchange.h"
@@ -205,9 +209,25 @@ static void expect_counts(const iso_import_counts *c, int64_t added, int64_t cha
     assert_true(c->added == added && c->changed == changed && c->unchanged == unchanged);
 }
 
+/* What it says is never more than there is, nor less than before. */
+typedef struct heard {
+    iso_progress progress; /* first: hear() is given it */
+    int passes;
+    int64_t done;
+} heard;
+
+static void hear(iso_progress *p)
+{
+    heard *h = (heard *)p;
+    h->passes += p->done == 0;
+    assert_true(p->done <= p->total && (p->done == 0 || p->done >= h->done));
+    h->done = p->done;
+}
+
 static void test_exchange(void **state)
 {
     (void)state;
+    heard h = {.progress.show = hear};
     float a[6] = {1, 0, 0, 2, -1, 5};
     iso_import_counts c;
     static const char three[] = "plain.jpg\nt\\tn\\nr\\rb\\\\.jpg\r\nwild \xff name.jpg";
@@ -224,11 +244,14 @@ static void test_exchange(void **state)
     iso_store *s;
     int64_t rows;
     OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
-    OK(iso_export(s, file, paths, false, &rows, &err));
+    OK(iso_export(s, file, paths, false, &h.progress, &rows, &err));
     assert_int_equal(rows, 4);
+    assert_true(h.passes == 2 && h.done == 0); /* the items, and the disk, of which nobody knows how far it is */
     int64_t faults;
-    OK(iso_store_verify(s, NULL, NULL, &faults, &err));
+    h.passes = 0;
+    OK(iso_store_verify(s, NULL, NULL, &h.progress, &faults, &err));
     assert_int_equal(faults, 0);
+    assert_int_equal(h.passes, 6);
     iso_store_close(s);
     static const char want[] = "plain.jpg\nt\\tn\\nr\\rb\\\\.jpg\nmore\nwild \xff name.jpg\n";
     char got[256];
@@ -243,6 +266,27 @@ static void test_exchange(void **state)
     OK(iso_npy_read(v, 0, 4, out, &err));
     assert_memory_equal(out, all, sizeof all);
     iso_npy_close(v);
+}
+
+/* Told before anything is written, and nothing is left. */
+static void test_full_disk(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    if (!child) {
+        iso_npy_writer *w;
+        signal(SIGXFSZ, SIG_IGN);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){1 << 20, 1 << 20});
+        if (iso_npy_create(file, 100, 128, &w, &err)) _exit(1);
+        iso_npy_abort(w);
+        _exit(iso_npy_create(file, 1 << 20, 128, &w, &err) == ISO_E_IO ? 7 : 1);
+    }
+    int how;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 7);
+    DIR *d = opendir(base);
+    for (struct dirent *e; (e = readdir(d));) assert_null(strstr(e->d_name, ".isoface"));
+    closedir(d);
 }
 
 /* The deliberately wrong cases: all refused, and nothing written. */
@@ -295,7 +339,7 @@ int main(void)
     snprintf(db, sizeof db, "%s/x.db", base);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reading), cmocka_unit_test(test_bad_headers), cmocka_unit_test(test_wild_headers),
-        cmocka_unit_test(test_writing), cmocka_unit_test(test_exchange), cmocka_unit_test(test_refused)};
+        cmocka_unit_test(test_writing), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_exchange), cmocka_unit_test(test_refused)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return remove_folder(base) ? failed : 1;
 }

@@ -417,13 +417,14 @@ static void test_dead(void **unused)
 
 /* --- refusals */
 
-static bool stop_at_once(void *ctx) { return ++*(int *)ctx > 1; }
+static void stop_at_once(iso_progress *p) { iso_interrupt_set(p->done > 0); }
 
-static void count_progress(void *ctx, int64_t done, int64_t total)
+static int64_t seen;
+
+static void count_progress(iso_progress *p)
 {
-    int64_t *seen = ctx;
-    assert_true(done > seen[0] && done <= total && total == COUNT * 5);
-    seen[0] = done;
+    assert_true((p->done > seen || p->done == 0) && p->done <= p->total && p->total == COUNT * 5);
+    seen = p->done;
 }
 
 static void refuse(const iso_model *m, int64_t n, const iso_pullback_spec *spec, iso_status status, const char *part)
@@ -450,16 +451,15 @@ static void test_errors(void **unused)
     refuse(m[1], 3, &spec, ISO_E_UNSUPPORTED, "decoder");
     refuse(m[2], 3, &spec, ISO_E_UNSUPPORTED, "decoder");
     refuse(m[3], 3, &spec, ISO_E_UNSUPPORTED, "8 numbers");
-    int calls = 0;
-    spec.ctx = &calls, spec.stop = stop_at_once;
+    spec.progress = &(iso_progress){.show = stop_at_once};
     refuse(m[0], COUNT, &spec, ISO_E_INTERRUPTED, "interrupted");
+    iso_interrupt_set(false);
     uint8_t out[ISO_PIXELS];
     float code[8] = {0};
     assert_int_equal(iso_pullback_decode(m[1], code, 1, out, &err), ISO_E_UNSUPPORTED);
     assert_int_equal(iso_pullback_reconstruct(m[2], pixels, 1, out, NULL, &err), ISO_E_UNSUPPORTED);
-    int64_t seen = 0;
     iso_pullback p = {0};
-    spec = (iso_pullback_spec){.eta = 0.2, .ctx = &seen, .progress = count_progress};
+    spec = (iso_pullback_spec){.eta = 0.2, .progress = &(iso_progress){.show = count_progress}};
     if (iso_pullback_measure(m[0], pixels, COUNT, &spec, &p, &err)) fail_msg("%s", err.message);
     assert_int_equal(seen, COUNT * 5);
     iso_pullback_free(&p);

@@ -68,7 +68,7 @@ static void test_kinds(void **state)
         int64_t faults = -1;
         bool approximate = i >= 3;
         omp_set_num_threads(approximate ? 1 : omp_get_num_procs());
-        OK(iso_index_build(s, kinds[i], true, &err));
+        OK(iso_index_build(s, kinds[i], NULL, &err));
         OK(iso_index_info_get(s, &info, &current, &err));
         assert_string_equal(info.kind, kinds[i]);
         assert_int_equal(info.count, 2500);
@@ -77,12 +77,12 @@ static void test_kinds(void **state)
         OK(iso_searcher_open(s, &searcher, &err));
         assert_null(iso_searcher_note(searcher));
         check_searches(s, searcher, approximate);
-        OK(iso_index_verify(s, NULL, NULL, &faults, &err));
+        OK(iso_index_verify(s, NULL, NULL, NULL, &faults, &err));
         assert_int_equal(faults, 0);
         iso_searcher_free(searcher);
     }
     omp_set_num_threads(1);
-    assert_int_equal(iso_index_build(s, "tree", true, &err), ISO_E_ARGUMENT);
+    assert_int_equal(iso_index_build(s, "tree", NULL, &err), ISO_E_ARGUMENT);
     iso_store_close(s);
 }
 
@@ -146,7 +146,7 @@ static void test_changes(void **state)
         wipe();
         iso_store *s = make(digest_a);
         fill(s, 0, 1000);
-        OK(iso_index_build(s, kinds[i], true, &err));
+        OK(iso_index_build(s, kinds[i], NULL, &err));
         OK(iso_searcher_open(s, &old, &err));
         fill(s, 1500, 100);
         drop(s, 40, 30);
@@ -196,13 +196,13 @@ static void test_empty_and_small(void **state)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         wipe();
         iso_store *s = make(digest_a);
-        OK(iso_index_build(s, kinds[i], true, &err));
+        OK(iso_index_build(s, kinds[i], NULL, &err));
         OK(iso_searcher_open(s, &searcher, &err));
         OK(iso_search(searcher, w, 0, 5, 0, NULL, hits, &found, &exact, &err));
         assert_int_equal(found, 0);
         iso_searcher_free(searcher);
         fill(s, 0, 4);
-        OK(iso_index_build(s, kinds[i], true, &err));
+        OK(iso_index_build(s, kinds[i], NULL, &err));
         OK(iso_searcher_open(s, &searcher, &err));
         OK(iso_search(searcher, w, 0, 5, 0, NULL, hits, &found, &exact, &err));
         assert_int_equal(found, 4);
@@ -235,7 +235,7 @@ static void test_close_together(void **state)
     for (int kind = 3; kind < 5; kind++) {
         const int64_t ks[] = {1, 10, 64};
         double sum[3] = {0};
-        OK(iso_index_build(s, kinds[kind], true, &err));
+        OK(iso_index_build(s, kinds[kind], NULL, &err));
         OK(iso_searcher_open(s, &searcher, &err));
         for (int i = 0; i < 3 * QUERIES; i++) {
             double w[DIM], offset;
@@ -278,7 +278,7 @@ static void test_near_duplicates(void **state)
         OK(iso_txn_commit(t, &err));
         for (int kind = 0; kind < 3; kind++) {
             iso_searcher *searcher;
-            OK(iso_index_build(s, kinds[kind], true, &err));
+            OK(iso_index_build(s, kinds[kind], NULL, &err));
             OK(iso_searcher_open(s, &searcher, &err));
             for (int q = 0; q < 2 * CLUSTERS; q++) {
                 double w[DIM], offset;
@@ -344,7 +344,7 @@ static void test_many_extras(void **state)
         wipe();
         iso_store *s = make(digest_a);
         fill(s, 0, INDEXED);
-        OK(iso_index_build(s, kinds[i], true, &err));
+        OK(iso_index_build(s, kinds[i], NULL, &err));
         OK(iso_searcher_open(s, &searcher, &err));
         OK(iso_txn_begin(s, true, &t, &err));
         for (int e = 0; e < EXTRAS; e++) {
@@ -398,26 +398,26 @@ static void test_newer_index(void **state)
     iso_store *s = make(digest_a);
     snprintf(file, sizeof file, "%s/index.faiss", db);
     fill(s, 0, 1000);
-    OK(iso_index_build(s, "flat", true, &err));
+    OK(iso_index_build(s, "flat", NULL, &err));
     OK(iso_searcher_open(s, &searcher, &err));
     fill(s, 1000, 200);
-    OK(iso_index_build(s, "sq8", true, &err));
+    OK(iso_index_build(s, "sq8", NULL, &err));
     check_held(s, searcher, "sq8", 1200, 0, 0);
     fill(s, 1200, 5);
-    OK(iso_index_build(s, "flat", true, &err));
+    OK(iso_index_build(s, "flat", NULL, &err));
     check_held(s, searcher, "sq8", 1200, 5, 0); /* not worth it */
     fill(s, 1205, 100);
     check_held(s, searcher, "flat", 1205, 100, 0);
-    OK(iso_index_build(s, "fp16", true, &err));
+    OK(iso_index_build(s, "fp16", NULL, &err));
     fill(s, 1305, 7);
     drop(s, 1300, 10); /* of both */
     check_held(s, searcher, "fp16", 1305, 2, 5);
     drop(s, 0, 400);
     check_held(s, searcher, "fp16", 1305, 2, 405);
-    OK(iso_index_build(s, "hnsw", true, &err)); /* of the state that the searcher knows already */
+    OK(iso_index_build(s, "hnsw", NULL, &err)); /* of the state that the searcher knows already */
     check_held(s, searcher, "hnsw", 902, 0, 0);
     fill(s, 1400, 50);
-    OK(iso_index_build(s, "flat", true, &err)); /* a newer one, but damaged */
+    OK(iso_index_build(s, "flat", NULL, &err)); /* a newer one, but damaged */
     FILE *f = fopen(file, "r+b");
     assert_true(f && !fseek(f, -3000, SEEK_END) && fputs("damage", f) >= 0 && !fclose(f));
     check_held(s, searcher, "hnsw", 902, 50, 0);
@@ -457,7 +457,7 @@ static void test_large_vectors(void **state)
         assert_int_equal(put(t, path, v, (uint64_t)i + 1), i + 1);
     }
     OK(iso_txn_commit(t, &err));
-    OK(iso_index_build(s, "sq8", true, &err));
+    OK(iso_index_build(s, "sq8", NULL, &err));
     OK(iso_searcher_open(s, &searcher, &err));
     drop(s, 100, 500);
     for (int threads = 1; threads <= 4; threads++) {
@@ -514,7 +514,7 @@ static void test_damaged_vectors(void **state)
     assert_int_equal(put(t, "worse", bad, 77778), skip[1]);
     OK(iso_txn_commit(t, &err));
     fill(s, 4001, 500);
-    OK(iso_index_build(s, "fp16", true, &err));
+    OK(iso_index_build(s, "fp16", NULL, &err));
     iso_store_close(s);
     spoil(bad);
     OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));

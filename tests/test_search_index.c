@@ -44,7 +44,7 @@ static void test_damage(void **state)
     fill(s, 0, 300);
     snprintf(file, sizeof file, "%s/index.faiss", db);
     for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
-        OK(iso_index_build(s, kinds[kind], true, &err));
+        OK(iso_index_build(s, kinds[kind], NULL, &err));
         size_t n;
         char *good = slurp(file, &n), *bad = malloc(n);
         for (int i = 0; i < 120; i++) { /* a bit anywhere, the header more often; then the end cut off */
@@ -59,7 +59,7 @@ static void test_damage(void **state)
         }
         int lines = 0;
         int64_t faults = 0;
-        OK(iso_index_verify(s, count_lines, &lines, &faults, &err));
+        OK(iso_index_verify(s, count_lines, &lines, NULL, &faults, &err));
         assert_true(faults == 1 && lines == 1);
         iso_searcher *searcher;
         OK(iso_searcher_open(s, &searcher, &err));
@@ -87,7 +87,7 @@ static void test_of_another_version(void **state)
         iso_searcher *searcher;
         iso_vindex_info info;
         size_t n;
-        OK(iso_index_build(s, "fp16", true, &err));
+        OK(iso_index_build(s, "fp16", NULL, &err));
         char *data = slurp(file, &n);
         if (order) memcpy(data + 136, "\1\2\3\4\5\6\7\10", 8);
         else data[8] = 1;
@@ -119,7 +119,7 @@ static void test_of_another(void **state)
     wipe();
     iso_store *s = make(digest_b);
     fill(s, 0, 200);
-    OK(iso_index_build(s, NULL, true, &err));
+    OK(iso_index_build(s, NULL, NULL, &err));
     iso_store_close(s);
     snprintf(other, sizeof other, "%s/other.faiss", base);
     snprintf(command, sizeof command, "cp '%s/index.faiss' '%s'", db, other);
@@ -131,7 +131,7 @@ static void test_of_another(void **state)
     if (system(command)) fail();
     iso_vindex_info info;
     assert_int_equal(iso_index_info_get(s, &info, NULL, &err), ISO_E_MISMATCH);
-    OK(iso_index_verify(s, count_lines, &lines, &faults, &err));
+    OK(iso_index_verify(s, count_lines, &lines, NULL, &faults, &err));
     assert_int_equal(faults, 1);
     OK(iso_searcher_open(s, &searcher, &err));
     assert_non_null(strstr(iso_searcher_note(searcher), "another"));
@@ -144,7 +144,7 @@ static void test_of_another(void **state)
     assert_non_null(strstr(iso_searcher_note(searcher), "this run only"));
     check_searches(s, searcher, false);
     iso_searcher_free(searcher);
-    assert_int_equal(iso_index_build(s, "flat", true, &err), ISO_E_IO);
+    assert_int_equal(iso_index_build(s, "flat", NULL, &err), ISO_E_IO);
     iso_store_close(s);
 }
 
@@ -167,7 +167,7 @@ static void test_of_a_twin(void **state)
         wipe();
         iso_store *s = make(digest_a);
         fill(s, 0, 200);
-        if (i == 0) OK(iso_index_build(s, NULL, true, &err));
+        if (i == 0) OK(iso_index_build(s, NULL, NULL, &err));
         shell("cp", i ? other : file, i ? file : other);
         if (i) {
             OK(iso_searcher_open(s, &searcher, &err));
@@ -193,13 +193,13 @@ static void test_restored(void **state)
             wipe();
             iso_store *s = make(digest_a);
             fill(s, 0, 300);
-            if (before) OK(iso_index_build(s, NULL, true, &err));
+            if (before) OK(iso_index_build(s, NULL, NULL, &err));
             iso_store_close(s);
             shell("cp", data, backup);
             OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
             fill(s, 300, 20);
             fill(s, 320, 20);
-            if (!before) OK(iso_index_build(s, NULL, true, &err));
+            if (!before) OK(iso_index_build(s, NULL, NULL, &err));
             iso_store_close(s);
             shell("cp", backup, data);
             OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
@@ -219,14 +219,14 @@ static void test_many_writers(void **state)
     wipe();
     iso_store *s = make(digest_a);
     fill(s, 0, 300);
-    OK(iso_index_build(s, NULL, true, &err));
+    OK(iso_index_build(s, NULL, NULL, &err));
     iso_store_close(s);
     for (int i = 0; i < 2 * 100; i++) {
         iso_searcher *searcher;
         OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
         if (i % 2) fill(s, 1000 + i, 1);
         else drop(s, i, 1);
-        if (i == 99) OK(iso_index_build(s, NULL, true, &err));
+        if (i == 99) OK(iso_index_build(s, NULL, NULL, &err));
         if (i == 98 || i == 199) {
             OK(iso_searcher_open(s, &searcher, &err));
             assert_null(iso_searcher_note(searcher));
@@ -258,7 +258,7 @@ static void test_history_lost(void **state)
     wipe();
     iso_store *s = make(digest_a);
     fill(s, 0, 300);
-    OK(iso_index_build(s, NULL, true, &err));
+    OK(iso_index_build(s, NULL, NULL, &err));
     iso_store_close(s);
     snprintf(data, sizeof data, "%s/data.mdb", db);
     size_t n;
@@ -280,7 +280,7 @@ static void test_history_lost(void **state)
             fill(s, 300, 5);
             OK(iso_searcher_refresh(searcher, &err));
             check_searches(s, searcher, false);
-            OK(iso_index_build(s, NULL, true, &err));
+            OK(iso_index_build(s, NULL, NULL, &err));
         }
         iso_searcher_free(searcher);
         iso_store_close(s);
@@ -310,7 +310,7 @@ static void test_built_by_another(void **state)
     snprintf(file, sizeof file, "%s/index.faiss", db);
     snprintf(aside, sizeof aside, "%s/aside", base);
     snprintf(data, sizeof data, "%s/data.mdb", db);
-    OK(iso_index_build(s, NULL, true, &err));
+    OK(iso_index_build(s, NULL, NULL, &err));
     assert_int_equal(rename(file, aside), 0);
     int lock = open(data, O_RDONLY | O_CLOEXEC);
     assert_int_equal(flock(lock, LOCK_EX), 0);
@@ -404,7 +404,7 @@ static void test_verify_sees_other_vectors(void **state)
             OK(iso_vindex_build(&source, kinds[i], &from, file, NULL, &v, &err));
             iso_vindex_free(v);
             r.v[33 * DIM + 4] -= wrong ? 0.4f : 0;
-            OK(iso_index_verify(s, count_lines, &lines, &faults, &err));
+            OK(iso_index_verify(s, count_lines, &lines, NULL, &faults, &err));
             assert_int_equal(faults, wrong);
             assert_int_equal(lines, wrong);
         }

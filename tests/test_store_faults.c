@@ -94,7 +94,7 @@ static void use(void)
     }
     int64_t faults = 0;
     char line[256];
-    if (iso_store_verify(s, say, line, &faults, &err)) faults = -1;
+    if (iso_store_verify(s, say, line, NULL, &faults, &err)) faults = -1;
     if (!iso_txn_begin(s, false, &t, &err)) {
         iso_cursor *c;
         if (!iso_cursor_open(t, 0, &c, &err)) {
@@ -332,14 +332,14 @@ static void test_history(void **state)
             iso_store *s = make(NULL);
             char line[256] = "";
             int64_t faults = 0;
-            OK(iso_store_verify(s, say, line, &faults, &err));
+            OK(iso_store_verify(s, say, line, NULL, &faults, &err));
             assert_int_equal(faults, 1);
             assert_non_null(strstr(line, "indexer compact"));
             for (uint64_t g = 0; g < 5; g++) assert_int_equal(stamp_of(s, g), 0);
             uint64_t before, after, now = compact ? 3 : 4;
             if (!compact) fill(s, 60, 20);
             iso_store_close(s);
-            if (compact) OK(iso_store_compact(db, &before, &after, &err));
+            if (compact) OK(iso_store_compact(db, NULL, &before, &after, &err));
             s = make(NULL);
             sound(s);
             assert_int_equal(info_of(s).count, compact ? 60 : 80);
@@ -525,7 +525,7 @@ static void test_stopped_compaction(void **state)
             iso_interrupt_install();
             if (round == 0) raise(SIGINT);
             else setitimer(ITIMER_REAL, &(struct itimerval){.it_value = {.tv_usec = 1500 * round}}, NULL), signal(SIGALRM, interrupt);
-            iso_status status = iso_store_compact(db, &before, &after, &err);
+            iso_status status = iso_store_compact(db, NULL, &before, &after, &err);
             _exit(status == ISO_E_INTERRUPTED ? 10 : status ? 2 : round == 0);
         }
         int code;

@@ -46,7 +46,7 @@ static void test_lock_mode(void **state)
         iso_store_close(s);
         assert_int_equal(mode_of("data.mdb"), data[i]);
         assert_int_equal(mode_of("lock.mdb"), lock[i]);
-        OK(iso_store_compact(db, &before, &after, &err));
+        OK(iso_store_compact(db, NULL, &before, &after, &err));
         assert_int_equal(mode_of("lock.mdb"), lock[i]);
         set_mode("lock.mdb", 0600); /* one that is there is its owner's business */
         iso_store_close(make(NULL));
@@ -231,10 +231,10 @@ static void test_fork(void **state)
     close(leave[0]);
     assert_int_equal(read(closed[0], &go, 1), 1);
     pid_t other = fork();
-    if (other == 0) _exit(-iso_store_compact(db, &before, &after, &err));
+    if (other == 0) _exit(-iso_store_compact(db, NULL, &before, &after, &err));
     assert_int_equal(code_of(other), -ISO_E_IO); /* the parent has it open */
     iso_store_close(s);
-    OK(iso_store_compact(db, &before, &after, &err)); /* while the child lives */
+    OK(iso_store_compact(db, NULL, &before, &after, &err)); /* while the child lives */
     close(closed[0]);
     close(leave[1]);
     assert_int_equal(code_of(child), 0);

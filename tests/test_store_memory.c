@@ -81,7 +81,7 @@ static iso_status export(void *ctx)
     snprintf(vectors, sizeof vectors, "%s/v.npy", base);
     snprintf(paths, sizeof paths, "%s/p.txt", base);
     unlink(vectors);
-    return iso_export(ctx, vectors, paths, false, &rows, &err);
+    return iso_export(ctx, vectors, paths, false, NULL, &rows, &err);
 }
 
 static void test_refused(void **state)

@@ -155,7 +155,7 @@ static void test_no_locks(void **state)
         no_flock = codes[i];
         OK(try(ISO_STORE_READ, 20));
         OK(try(ISO_STORE_WRITE, 20));
-        FAILS(ISO_E_IO, iso_store_compact(db, &before, &after, &err));
+        FAILS(ISO_E_IO, iso_store_compact(db, NULL, &before, &after, &err));
         SAYS("no locks on folders");
         no_fcntl = codes[i];
         FAILS(ISO_E_IO, try(ISO_STORE_READ, 21));
@@ -227,13 +227,13 @@ static void test_no_thread(void **state)
     uint64_t before, after;
     made(20);
     no_thread = EAGAIN;
-    const iso_status status = iso_store_compact(db, &before, &after, &err);
+    const iso_status status = iso_store_compact(db, NULL, &before, &after, &err);
     no_thread = 0;
     assert_int_equal(status, ISO_E_IO);
     SAYS("thread");
     assert_int_equal(access(in(".isoface-compact.tmp"), F_OK), -1);
     OK(try(ISO_STORE_READ, 20));
-    OK(iso_store_compact(db, &before, &after, &err));
+    OK(iso_store_compact(db, NULL, &before, &after, &err));
 }
 
 /* data.mdb that is a link stays one: what it leads to is replaced, by what is made beside that. */
@@ -255,7 +255,7 @@ static void test_link(void **state)
             char *paths[] = {(char[]){"a"}, (char[]){"b"}};
             OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 2, .paths = paths, .read = read_vectors}, &err));
         } else {
-            OK(iso_store_compact(db, &before, &after, &err));
+            OK(iso_store_compact(db, NULL, &before, &after, &err));
         }
         assert_int_equal(lstat(in("data.mdb"), &st), 0);
         assert_true(S_ISLNK(st.st_mode));
@@ -303,7 +303,7 @@ static void test_owner(void **state)
             char *paths[] = {(char[]){"a"}};
             OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = 1, .paths = paths, .read = read_vectors}, &err));
         } else {
-            OK(iso_store_compact(db, &before, &after, &err));
+            OK(iso_store_compact(db, NULL, &before, &after, &err));
         }
         for (int i = 0; i < 2; i++) {
             assert_int_equal(stat(in(files[i]), &st), 0);
