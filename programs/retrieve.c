@@ -199,9 +199,11 @@ static iso_status run(config *c, iso_error *err)
     if (st != ISO_OK) return st;
     if (iso_db_note(db) && !c->quiet) fprintf(stderr, "%s: %s\n", program, iso_db_note(db));
     st = iso_query_create(db, &q, err);
+    if (st == ISO_OK) q->progress = &progress;
     if (st == ISO_OK) st = add_examples(q, ISO_LIKE, &c->query, &c->query_id, err);
     if (st == ISO_OK) st = add_examples(q, ISO_UNLIKE, &c->not, &c->not_id, err);
     if (st == ISO_OK) st = iso_query_read(q, err);
+    iso_progress_end(&progress);
     if (st == ISO_OK) st = list_skipped(c, q, err);
     if (st == ISO_OK) st = iso_query_run(q, &(iso_query_options){.k = c->k, .scorer = (iso_scoring)iso_scorer_by_name(c->scorer), .gamma = c->gamma, .exclude_query = c->exclude}, &a, err);
     if (st == ISO_OK && iso_interrupted()) st = iso_fail(err, ISO_E_INTERRUPTED, "interrupted");

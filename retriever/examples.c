@@ -285,12 +285,13 @@ iso_status iso_query_read(iso_query *q, iso_error *err)
     b->vector = iso_calloc(BATCH, sizeof(float) * (size_t)q->db->info.dim);
     if (!b->pixels || !b->vector) st = iso_fail_memory(err);
     size_t done = 0;
+    iso_progress_pass(q->progress, "reading examples", "images", (int64_t)q->pendings);
     while (st == ISO_OK && done < q->pendings) {
         memset(b->slot, 0, sizeof b->slot);
         b->count = q->pendings - done < BATCH ? (int)(q->pendings - done) : BATCH;
         for (int i = 0; i < b->count; i++) b->slot[i].from = &q->pending[done + (size_t)i];
         st = iso_interrupted() ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted while the examples were read") : read_batch(q, b, err);
-        if (st == ISO_OK) done += (size_t)b->count;
+        if (st == ISO_OK) iso_progress_step(q->progress, (int64_t)(done += (size_t)b->count));
     }
     for (size_t i = 0; i < done; i++) free_pending(&q->pending[i]); /* what failed stays, to be tried again */
     if (done) memmove(q->pending, q->pending + done, sizeof *q->pending * (q->pendings - done));

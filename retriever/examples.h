@@ -51,6 +51,7 @@ struct iso_query {
     size_t pendings, pending_room;
     iso_skip *skip;
     size_t skips, skip_room;
+    iso_progress *progress; /* of the files that are read; NULL: none */
 };
 
 /* Appends an example; copies file and vector. */

@@ -237,31 +237,33 @@ has "$out" '"alpha": 0,' 'a number in JSON'
 must "$bin/retrieve" --db "$work/white.db" --query "$faces/000002.jpg" -k 3
 
 # ---- on a terminal all that takes long is told, at a pace that is counted from its beginning
-shown() { TERM=xterm script -qec "stty cols 200; $(printf '%q ' "$bin/indexer" "$@")" /dev/null | tr '\r' '\n' >"$work/shown"; }
+shown() { TERM=xterm script -qec "stty cols 200; $(printf '%q ' "$bin/$@")" /dev/null | tr '\r' '\n' >"$work/shown"; }
 if command -v script stty >/dev/null; then
     new=(--output "$work/shown-model" --model "$work/model" --force)
-    shown train --images "$work/drawn" --model "$work/shown-model" --method vae --width 2 --latent 6 --epochs 1 --batch 10 --force
+    shown indexer train --images "$work/drawn" --model "$work/shown-model" --method vae --width 2 --latent 6 --epochs 1 --batch 10 --force
     for what in 'epoch 1/1  loss ' 'validating 0/'; do has "$(<"$work/shown")" "$what" 'train on a terminal'; done
     pace=$(<"$work/shown")
-    shown flatten --images "$work/drawn" "${new[@]}" --epochs 1 --batch 10 --length 8
+    shown indexer flatten --images "$work/drawn" "${new[@]}" --epochs 1 --batch 10 --length 8
     for what in 'encoding 0/' 'validating 0/' 'epoch 1/1  loss '; do has "$(<"$work/shown")" "$what" 'flatten on a terminal'; done
     pace+=$(<"$work/shown")
-    shown whiten --images "$work/drawn" "${new[@]}"
+    shown indexer whiten --images "$work/drawn" "${new[@]}"
     has "$(<"$work/shown")" 'encoding 0/' 'whiten on a terminal'
-    shown train --images "$work/drawn" --model "$work/shown-model" --method pca --latent 6 --force
+    shown indexer train --images "$work/drawn" --model "$work/shown-model" --method pca --latent 6 --force
     has "$(<"$work/shown")" 'looking at 0/' 'pca on a terminal'
-    shown encode --images "$work/drawn" --model "$work/model" --db "$work/shown.db" --batch 4
+    shown indexer encode --images "$work/drawn" --model "$work/model" --db "$work/shown.db" --batch 4
     has "$(<"$work/shown")" 'encoding 0/39 images' 'encode on a terminal'
     pace+=$(<"$work/shown")
-    shown verify --db "$work/shown.db"
+    shown retrieve --db "$work/shown.db" --query "$work/drawn/img_align_celeba" -k 1
+    has "$(<"$work/shown")" 'reading examples 0/' 'retrieve on a terminal'
+    shown indexer verify --db "$work/shown.db"
     for what in 'checking 0/39 items' 'adding up 0/39 vectors' 'checking the index 0/39 vectors' '39 items, no fault'; do has "$(<"$work/shown")" "$what" 'verify on a terminal'; done
-    shown export --db "$work/shown.db" --vectors "$work/shown.npy" --paths "$work/shown.txt"
+    shown indexer export --db "$work/shown.db" --vectors "$work/shown.npy" --paths "$work/shown.txt"
     has "$(<"$work/shown")" 'exporting 0/39 items' 'export on a terminal'
-    shown import --db "$work/shown-import.db" --vectors "$work/shown.npy" --paths "$work/shown.txt"
+    shown indexer import --db "$work/shown-import.db" --vectors "$work/shown.npy" --paths "$work/shown.txt"
     has "$(<"$work/shown")" 'importing 0/39 vectors' 'import on a terminal'
-    shown remove --db "$work/shown.db" --missing --id 1
+    shown indexer remove --db "$work/shown.db" --missing --id 1
     for what in 'looking for files 0/39 files' 'removing 0/1 items'; do has "$(<"$work/shown")" "$what" 'remove on a terminal'; done
-    shown compact --db "$work/shown.db"
+    shown indexer compact --db "$work/shown.db"
     has "$(<"$work/shown")" 'adding up 0/38 vectors' 'compact on a terminal'
     fast=$(grep -E 'epoch|encoding' <<<"$pace" | grep -oE '[0-9.e+]+/s' | awk '$1 + 0 > 2e5')
     same "$fast" '' 'no images are that fast'
