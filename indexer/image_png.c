@@ -100,6 +100,7 @@ static bool set_transforms(work *w)
     if (setjmp(png_jmpbuf(w->png))) return false;
     if (png_get_color_type(w->png, w->info) == PNG_COLOR_TYPE_PALETTE) {
         take_palette(w); /* libpng's own expansion takes an index outside the palette for black */
+        png_set_check_for_invalid_index(w->png, 0); /* we look ourselves: only newer versions see it, and do not say which */
         png_set_packing(w->png);
     } else {
         png_set_expand(w->png);

@@ -166,17 +166,18 @@ ISO_CLONES static void conv_w_part(const float *x, const float *y, double *sum, 
     }
 }
 
-/* Every thread some pixels, of them a block at a time. */
+/* Every thread some pixels, of them a block at a time. Both are whole fours: which pixels conv_x takes one by one, and perhaps rounds otherwise, must not
+ * depend on the threads. */
 static void run(const iso_conv_sizes *s, const iso_call *call,
                 void (*part)(const float *in, const float *w, float *out, int64_t c, int64_t o, range r))
 {
     float w[FEW * MAX_O];
-    const int64_t pixels = s->batch * s->h * s->w, channels = call->out.shape.dim[3], block = iso_max64(BLOCK / channels, 1);
+    const int64_t pixels = s->batch * s->h * s->w, channels = call->out.shape.dim[3], fours = iso_ceil_div(pixels, FEW), block = iso_max64(BLOCK / channels / FEW, 1) * FEW;
     const int threads = iso_cpu_threads(call->threads, pixels * (s->c + s->o) * 4);
     transpose(call->in[1].data, s->o, s->c, w);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++) {
-        const range all = part_of(pixels, t, threads);
+        const range some = part_of(fours, t, threads), all = {some.first * FEW, iso_min64(some.last * FEW, pixels)};
         iso_chain tail;
         iso_chain_begin(&tail, call->tail, channels);
         for (range r = {all.first, 0}; r.first < all.last; r.first = r.last) {
