@@ -166,7 +166,7 @@ static void file_free(iso_file *f)
     free(f);
 }
 
-/* Where the links at `path`, at whose end there is nothing yet, lead to. Fresh memory; NULL and errno on failure. */
+/* Where the links at `path` lead to, whether or not anything is there: another program may take it away meanwhile. Fresh memory; NULL and errno on failure. */
 static char *follow(const char *path)
 {
     enum { LINKS = 40 };
@@ -203,7 +203,7 @@ static iso_status resolve(iso_file *f, const char *path, struct stat *target, bo
         return iso_fail(err, ISO_E_IO, "cannot write %s: it is not a regular file", path);
     if (*exists && is_mounted(path))
         return iso_fail(err, ISO_E_IO, "cannot write %s: it is mounted as a single file, which cannot be replaced; mount its folder", path);
-    f->path = *exists ? realpath(path, NULL) : follow(path);
+    f->path = follow(path);
     if (!f->path) return iso_fail_errno(err, "cannot write %s", path);
     f->folder = folder_of(f->path);
     return f->folder ? ISO_OK : iso_fail_memory(err);

@@ -1,7 +1,9 @@
 /* test_file.c: files that appear whole or not at all, what is read of others, paths. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +153,38 @@ static void test_file_keeps_links(void **state)
     unlink(link);
     free(target);
     free(link);
+}
+
+static atomic_bool enough;
+
+static void *come_and_go(void *path)
+{
+    while (!enough) {
+        const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+        if (fd >= 0) close(fd);
+        unlink(path);
+    }
+    return NULL;
+}
+
+/* What is written does not fail of what happens to the old file meanwhile. */
+static void test_file_comes_and_goes(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    char *path = in_folder("busy");
+    iso_error err = {0};
+    enough = false;
+    assert_int_equal(pthread_create(&thread, NULL, come_and_go, path), 0);
+    for (int i = 0; i < 4000 && !err.status; i++) {
+        iso_file *f = NULL;
+        (void)!iso_file_create(path, &f, &err);
+        iso_file_abort(f);
+    }
+    enough = true;
+    pthread_join(thread, NULL);
+    if (err.status) fail_msg("%s", err.message);
+    free(path);
 }
 
 static void test_file_same(void **state)
@@ -358,6 +392,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_file_appears_whole, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_keeps_links, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_refuses, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_comes_and_goes, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_same, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_disk_full, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_left, folder_make, folder_remove),

@@ -368,19 +368,21 @@ static void test_taken_away(void **unused)
     (void)unused;
     pthread_t thread;
     float w[DIM];
+    char fault[sizeof err.message + 32] = "";
     random_query(w);
     enough = false;
     assert_int_equal(pthread_create(&thread, NULL, take_away, NULL), 0);
     for (int i = 0; i < 60; i++) {
         iso_vindex *v = NULL;
         iso_status st = build(kinds[i % 3], 50, file, NULL, &v);
-        enough = enough || st != ISO_OK || !answers(v, 50, w);
+        if (!enough && st != ISO_OK) snprintf(fault, sizeof fault, "%s: %d: %s", kinds[i % 3], st, err.message);
+        else if (!enough && !answers(v, 50, w)) snprintf(fault, sizeof fault, "%s: wrong answers", kinds[i % 3]);
+        enough = enough || *fault;
         iso_vindex_free(v);
     }
-    const bool failed = enough;
     enough = true;
     pthread_join(thread, NULL);
-    assert_false(failed);
+    if (*fault) fail_msg("%s", fault);
 }
 
 /* ---- threads ---- */
