@@ -41,8 +41,7 @@ iso_status iso_eigen(int n, double *A, double *value, iso_error *err)
         /* In a parallel region OpenBLAS uses one thread: on a small matrix several wait for one another longer than they
          * work, and on a busy machine a hundred times as long. */
 #pragma omp parallel num_threads(2) if (n < SMALL && omp_get_max_threads() > 1)
-#pragma omp master
-        dsyevd_("V", "L", &size, A, &size, value, work, &room, iwork, &ints, &info);
+        if (omp_get_thread_num() == 0) dsyevd_("V", "L", &size, A, &size, value, work, &room, iwork, &ints, &info);
         if (info)
             status =
                 iso_fail(err, ISO_E_NUMERIC, "the eigenvalues of a matrix could not be found (LAPACK %d)", (int)info);

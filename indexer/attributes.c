@@ -177,7 +177,7 @@ static uint8_t *next_row(iso_attributes *a)
  * from " -1": a blank instead of a '-', which are three bits apart. */
 static inline uint64_t eight_values(const char *p, uint8_t *row)
 {
-    static const char no[24] = " -1 -1 -1 -1 -1 -1 -1 -1";
+    static const char no[] = " -1 -1 -1 -1 -1 -1 -1 -1";
     static const uint64_t second[3] = {UINT64_C(0x0100000100000100), UINT64_C(0x0000010000010000), UINT64_C(0x0001000001000001)};
     uint64_t yes[3], odd = 0;
 #pragma GCC unroll 3

@@ -30,4 +30,11 @@
         if (!strstr(err.message, words)) fail_msg("%s:%d: \"%s\" does not say \"%s\"", __FILE__, __LINE__, err.message, words); \
     } while (0)
 
+/* cmocka's own has another name in every version. */
+#define IN_RANGE(value, least, most) \
+    do { \
+        const long long value_ = (value); \
+        if (value_ < (least) || value_ > (most)) fail_msg("%s:%d: %lld, not from %lld to %lld", __FILE__, __LINE__, value_, (long long)(least), (long long)(most)); \
+    } while (0)
+
 #endif

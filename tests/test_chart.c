@@ -88,8 +88,8 @@ static extent whole(const picture *p) { return (extent){0, 0, 0, p->width - 1, p
 static void check_sane(void)
 {
     picture p = load();
-    assert_in_range(p.width, 100, 32000);
-    assert_in_range(p.height, 100, 32000);
+    IN_RANGE(p.width, 100, 32000);
+    IN_RANGE(p.height, 100, 32000);
     assert_int_equal(p.width % ISO_CHART_SCALE + p.height % ISO_CHART_SCALE, 0);
     extent white = find(&p, 0xffffff, whole(&p));
     assert_true(white.count > 0 && white.count < p.width * p.height);
@@ -124,7 +124,7 @@ static void check_axis(const iso_axis *a, double lo, double hi, bool log)
     assert_true(a->lo < a->hi && isfinite(a->lo) && isfinite(a->hi));
     assert_true(iso_axis_at(a, lo) >= 100 - 1e-3 && iso_axis_at(a, hi) <= 500 + 1e-3);
     assert_true(iso_axis_at(a, hi) >= iso_axis_at(a, lo));
-    assert_in_range(a->ticks, 2, ISO_AXIS_TICKS);
+    IN_RANGE(a->ticks, 2, ISO_AXIS_TICKS);
     for (int i = 0; i < a->ticks; i++) {
         double x = iso_axis_at(a, a->tick[i]), said = a->powers ? pow(10, atof(a->label[i])) : atof(a->label[i]);
         assert_true(x >= 100 - 1e-3 && x <= 500 + 1e-3);

@@ -472,7 +472,7 @@ static void plain_folder_holds_some_out(void **state)
     assert_string_equal(one->skip_reason[0], "empty file");
     assert_string_equal(one->skip_reason[1], "not a JPEG or PNG");
     int64_t held = in_part(one, ISO_PART_VALID);
-    assert_in_range(held, 1, 15);
+    IN_RANGE(held, 1, 15);
     assert_int_equal(in_part(one, ISO_PART_TRAIN), 100 - held);
     OK(iso_dataset_load(at("in"), 1 << ISO_PART_VALID, 2, NULL, NULL, NULL, &valid, &err));
     OK(iso_dataset_load(at("in"), 1 << ISO_PART_TRAIN, 2, NULL, NULL, NULL, &train, &err));
@@ -506,14 +506,14 @@ static void small_folders_hold_one_out(void **state)
         OK(iso_dataset_load(at("in"), 7, 2, NULL, NULL, NULL, &d, &err));
         assert_int_equal(d->count, n);
         if (n == 1) assert_int_equal(in_part(d, ISO_PART_TRAIN), 1);
-        else assert_in_range(in_part(d, ISO_PART_VALID), 1, n - 1);
+        else IN_RANGE(in_part(d, ISO_PART_VALID), 1, n - 1);
         iso_dataset_free(d);
     }
     wipe(); /* copies of one image only: still one of each */
     folder("in");
     for (int i = 0; i < 3; i++) image(i == 0 ? "in/a.jpg" : i == 1 ? "in/b.jpg" : "in/c.jpg", 9);
     OK(iso_dataset_load(at("in"), 7, 2, NULL, NULL, NULL, &d, &err));
-    assert_in_range(in_part(d, ISO_PART_VALID), 1, 2);
+    IN_RANGE(in_part(d, ISO_PART_VALID), 1, 2);
     iso_dataset_free(d);
 }
 
@@ -555,7 +555,7 @@ static void celeba_layout_is_followed(void **state)
     file("set/list_eval_partition.txt", "00.jpg 0\n01.jpg 0\n02.jpg 2\n03.jpg 0\n05.jpg 2\n06.jpg 0\n07.jpg 0\n");
     OK(iso_dataset_load(at("set"), 7, 2, NULL, NULL, NULL, &d, &err));
     assert_int_equal(in_part(d, ISO_PART_TEST), 2);
-    assert_in_range(in_part(d, ISO_PART_VALID), 1, 4);
+    IN_RANGE(in_part(d, ISO_PART_VALID), 1, 4);
     assert_int_equal(d->count, 7);
     iso_dataset_free(d);
 

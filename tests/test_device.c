@@ -240,7 +240,7 @@ static void test_check(void **state)
 
 enum { IMAGES = 200, LIMIT_MiB = 240 };
 
-static bool stop(void *ctx)
+static bool halt(void *ctx)
 {
     (void)ctx;
     return true; /* after the first step */
@@ -257,7 +257,7 @@ static iso_status train_net(int width, int depth, int64_t batch, const iso_model
     snprintf(path, sizeof path, "%s/m.safetensors", folder);
     const iso_train_data data = {.pixels = pixels, .dim = ISO_PIXELS, .train = rows, .train_count = IMAGES};
     const iso_run run = {.path = path, .epochs = 1, .batch = batch, .lr = 1e-3, .eta = 0.2, .force = true, .threads = 2, /* each has buffers */
-                         .watch = {.stop = flow_of ? NULL : stop}};
+                         .watch = {.stop = flow_of ? NULL : halt}};
     if (flow_of) return iso_train_flow(&(iso_flow_spec){.model = flow_of, .beta = 1, .depth = depth, .length = width, .run = run}, &data, err);
     const iso_train_spec spec = {.net = {.arch = ISO_ARCH_CELEBA, .width = width, .latent = 4}, .method = "isometric", .alpha = 1,
                                  .kl_weight = 1, .run = run};

@@ -316,7 +316,7 @@ static void thumbnails(void **state)
     uint8_t *rgb = NULL;
     for (size_t i = 0; i < sizeof sides / sizeof *sides; i++) {
         OK(iso_image_thumbnail(path, sides[i], &rgb, &err));
-        assert_in_range(distance(&p, 6, sides[i], rgb), 0, 8);
+        IN_RANGE(distance(&p, 6, sides[i], rgb), 0, 8);
         free(rgb);
         rgb = NULL;
     }

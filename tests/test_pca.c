@@ -308,7 +308,7 @@ static void file(void **state)
     iso_model_free(other);
 }
 
-static bool stop(void *ctx)
+static bool halt(void *ctx)
 {
     return --*(int *)ctx < 0;
 }
@@ -344,7 +344,7 @@ static void errors(void **state)
     for (int i = 0; i < 20; i++) again[i] = rows[0];
     refuse(&(iso_pca_spec){.latent = 3}, &some, ISO_E_ARGUMENT, "all alike");
     int left = 2;
-    refuse(&(iso_pca_spec){.latent = 3, .watch = {.ctx = &left, .stop = stop}}, &data, ISO_E_INTERRUPTED, "start again");
+    refuse(&(iso_pca_spec){.latent = 3, .watch = {.ctx = &left, .stop = halt}}, &data, ISO_E_INTERRUPTED, "start again");
 }
 
 int main(void)

@@ -145,9 +145,10 @@ first=k/flat-manifold-a10-s0.safetensors
 for signal in KILL INT; do
     for try in 1 2 3; do # on a busy machine the signal may come too late
         rm -rf k
-        # A background job of a script has Ctrl-C ignored, and so would the program.
-        (set -m; exec "$bin/evaluate" sweep --images drawn --out k "${long[@]}") >out 2>said &
+        set -m # a background job of a script has Ctrl-C ignored, and so would the program
+        "$bin/evaluate" sweep --images drawn --out k "${long[@]}" >out 2>said &
         job=$!
+        set +m
         for ((i = 0; i < 1000; i++)); do
             [[ -f $first.csv && $(wc -l <$first.csv) -ge 2 ]] && break
             sleep 0.01

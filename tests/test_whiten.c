@@ -484,7 +484,7 @@ static void refuse(const iso_model *m, double shrinkage, const iso_train_data *d
     assert_null(out);
 }
 
-static bool stop(void *ctx) { return --*(int *)ctx < 0; }
+static bool halt(void *ctx) { return --*(int *)ctx < 0; }
 
 static void errors(void **state)
 {
@@ -525,7 +525,7 @@ static void errors(void **state)
     iso_model_data(m, iso_model_find(m, "encoder.8.bias"))[0] = NAN;
     refuse(m, 0.02, &data, ISO_E_NUMERIC, "not finite");
     int left = 0;
-    iso_whiten_spec spec = {.model = zero, .shrinkage = 0.02, .watch = {.ctx = &left, .stop = stop}};
+    iso_whiten_spec spec = {.model = zero, .shrinkage = 0.02, .watch = {.ctx = &left, .stop = halt}};
     assert_int_equal(iso_whiten_fit(&spec, &data, &out, &err), ISO_E_INTERRUPTED);
     SAYS("start again");
     iso_model_free(m);
