@@ -205,7 +205,7 @@ static iso_status run(config *c, iso_error *err)
     if (st == ISO_OK) st = iso_query_read(q, err);
     iso_progress_end(&progress);
     if (st == ISO_OK) st = list_skipped(c, q, err);
-    if (st == ISO_OK) st = iso_query_run(q, &(iso_query_options){.k = c->k, .scorer = (iso_scoring)iso_scorer_by_name(c->scorer), .gamma = c->gamma, .exclude_query = c->exclude}, &a, err);
+    if (st == ISO_OK) st = iso_query_run_settled(q, &(iso_query_options){.k = c->k, .scorer = (iso_scoring)iso_scorer_by_name(c->scorer), .gamma = c->gamma, .exclude_query = c->exclude}, &a, err);
     if (st == ISO_OK && iso_interrupted()) st = iso_fail(err, ISO_E_INTERRUPTED, "interrupted");
     if (st != ISO_OK) goto done;
     int64_t n = iso_answer_count(a);

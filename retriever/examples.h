@@ -21,6 +21,10 @@ struct iso_db {
 /* iso_db_open that says what takes long: iso_searcher_open_telling. */
 ISO_CHECK iso_status iso_db_open_telling(const char *dir, const iso_index_talk *talk, iso_db **out, iso_error *err);
 
+/* iso_query_run for who has the database alone: refreshes it where something was committed before, and asks again where something was meanwhile, so that
+ * the answer is that of one state. Where writers are too fast for that ten times, or what is open was replaced, it is iso_query_run's. */
+ISO_CHECK iso_status iso_query_run_settled(iso_query *q, const iso_query_options *options, iso_answer **out, iso_error *err);
+
 typedef struct iso_example {
     char *file;             /* NULL for a bare vector */
     uint64_t hash[2];       /* of the file's content; zeros: unknown */

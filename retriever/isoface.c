@@ -279,3 +279,25 @@ iso_status iso_query_run(iso_query *q, const iso_query_options *options, iso_ans
     free(w);
     return iso_settle(err, st);
 }
+
+iso_status iso_query_run_settled(iso_query *q, const iso_query_options *options, iso_answer **out, iso_error *err)
+{
+    enum { TRIES = 10 };
+    bool current = false;
+    iso_status st = iso_query_read(q, err); /* which takes long, and is done once */
+    if (st == ISO_OK) st = iso_searcher_current(q->db->searcher, &current, err);
+    for (int i = 0; st == ISO_OK; i++) {
+        iso_answer *a = NULL;
+        if (!current) st = iso_db_refresh(q->db, err);
+        if (st != ISO_OK && st != ISO_E_MISMATCH) break;
+        const bool last = st != ISO_OK || i + 1 == TRIES;
+        st = iso_query_run(q, options, &a, err);
+        if (st == ISO_OK && !last) st = iso_searcher_current(q->db->searcher, &current, err);
+        if (st == ISO_OK && (last || current)) {
+            *out = a;
+            break;
+        }
+        iso_answer_free(a);
+    }
+    return iso_settle(err, st);
+}

@@ -39,6 +39,8 @@ bool iso_searcher_unsaved(const iso_searcher *s);
 /* Takes in what was added or removed since; cheap when nothing was. Where the index lacks more than a little and the one on disk is newer, that takes
  * its place; one that is of no use leaves it alone. After a failure all is as before. The next contrast query reads the background anew. */
 ISO_CHECK iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err);
+/* Whether nothing was added or removed since it was opened or refreshed. */
+ISO_CHECK iso_status iso_searcher_current(iso_searcher *s, bool *current, iso_error *err);
 
 /* The query vector of a set, w [dim], and the offset of its scores: unit means of positives [n, dim], n >= 1, and negatives
  * [k, dim] (k may be 0) through iso_scorer_query. The first ISO_CONTRAST query reads the mean and covariance of the database

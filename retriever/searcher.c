@@ -272,6 +272,16 @@ iso_status iso_searcher_refresh(iso_searcher *s, iso_error *err)
     return st;
 }
 
+iso_status iso_searcher_current(iso_searcher *s, bool *current, iso_error *err)
+{
+    iso_txn *txn = NULL;
+    iso_status st = iso_txn_begin(s->store, false, &txn, err);
+    if (st != ISO_OK) return st;
+    *current = iso_store_info_get(txn).generation == s->known.generation;
+    iso_txn_abort(txn);
+    return ISO_OK;
+}
+
 /* ---- the background of contrast ---- */
 
 static iso_status read_scorer(iso_searcher *s, iso_error *err)

@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "retriever/answer.h"
+#include "retriever/examples.h"
 #include "retriever/search.h"
 #include "retriever/sheet.h"
 #include "tests/check.h"
@@ -191,11 +193,64 @@ static void test_replaced(void **state)
         OK(iso_query_run(q, &(iso_query_options){.k = 2}, &a, &err));
         assert_int_equal(iso_answer_result(a, 0)->id, ids[1]);
         iso_answer_free(a);
+        OK(iso_query_run_settled(q, &(iso_query_options){.k = 2}, &a, &err));
+        assert_int_equal(iso_answer_result(a, 0)->id, ids[1]);
+        iso_answer_free(a);
         iso_query_free(q);
         iso_db_close(d);
         assert_int_equal(chdir(base), 0);
     }
     assert_int_equal(chdir("/"), 0);
+}
+
+/* Every item but one gets another vector, and so another id. */
+static void change_all_but(uint64_t id)
+{
+    iso_store *s;
+    iso_txn *t;
+    iso_item item;
+    OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+    OK(iso_txn_begin(s, true, &t, &err));
+    OK(iso_item_get(t, id, &item, &err));
+    char *kept = iso_strndup(item.path, strlen(item.path));
+    for (int i = 0; i < ODD; i++)
+        if (strcmp(odd[i], kept) != 0) put(t, odd[i], (float[DIM]){-1, (float)i, 1}, (uint64_t)(i + 100));
+    free(kept);
+    OK(iso_txn_commit(t, &err));
+    iso_store_close(s);
+}
+
+/* What is changed behind an open database's back is gone from its answers; `retrieve` answers from one state all the same. */
+static void test_changed_meanwhile(void **state)
+{
+    (void)state;
+    uint64_t ids[ODD];
+    iso_db *d = odd_database(ids);
+    iso_query *q;
+    iso_answer *a;
+    int code;
+    OK(iso_query_create(d, &q, &err));
+    OK(iso_query_add_id(q, ISO_LIKE, ids[1], &err));
+    const pid_t child = fork();
+    if (child == 0) {
+        change_all_but(ids[1]);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &code, 0), child);
+    assert_int_equal(code, 0);
+    OK(iso_query_run(q, &(iso_query_options){.k = 100}, &a, &err));
+    assert_int_equal(iso_answer_count(a), 1);
+    iso_answer_free(a);
+    OK(iso_query_run_settled(q, &(iso_query_options){.k = 100, .scorer = ISO_CONTRAST}, &a, &err));
+    assert_int_equal(iso_answer_count(a), ODD);
+    assert_int_equal(iso_answer_result(a, 0)->id, ids[1]);
+    iso_answer_free(a);
+    OK(iso_query_run_settled(q, &(iso_query_options){.k = 2}, &a, &err)); /* nothing has changed */
+    assert_int_equal(iso_answer_count(a), 2);
+    iso_answer_free(a);
+    assert_int_equal(iso_query_run_settled(q, &(iso_query_options){.k = 0}, &a, &err), ISO_E_ARGUMENT);
+    iso_query_free(q);
+    iso_db_close(d);
 }
 
 static iso_status ask(iso_db *d, uint64_t id)
@@ -446,6 +501,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_api),
         cmocka_unit_test(test_replaced),
+        cmocka_unit_test(test_changed_meanwhile),
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_a_wrong_answer_is_seen),

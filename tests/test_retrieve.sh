@@ -208,6 +208,26 @@ retrieve --query "$work/q" -k 3 --db "$work/imported.db"
 expect 'imported vectors, by image' 1
 has "$said" 'imported vectors' 'imported vectors, by image'
 must "$bin/indexer" train --images "$work/drawn" --model "$work/another" --method vae --width 4 --latent 8 --epochs 1 --seed 9 --quiet
+# ---- while another program gives half of the items other vectors again and again: every answer has all of them
+must "$bin/indexer" encode --images "$work/faces" --model "$work/another" --db "$work/another.db" --quiet
+must "$bin/indexer" export --db "$work/another.db" --vectors "$work/v2.npy" --paths "$work/p2.txt"
+sed 's,^,kept/,' "$work/p.txt" >"$work/kept.txt"
+must "$bin/indexer" import --vectors "$work/v.npy" --paths "$work/kept.txt" --db "$work/changing.db"
+(until test -e "$work/enough"; do
+    for v in 2 ''; do "$bin/indexer" import --vectors "$work/v$v.npy" --paths "$work/p$v.txt" --db "$work/changing.db" --quiet; done
+done) &
+for i in {1..1500}; do # until it has begun
+    "$bin/indexer" info --db "$work/changing.db" --format tsv | grep -q $'^items\t120$' && break
+    sleep 0.02
+done
+short=0
+for i in {1..40}; do
+    retrieve --query-id 3 -k 200 --db "$work/changing.db" --format tsv --relative
+    test "$rc $(wc -l <"$work/out")" = '0 120' || short=$((short + 1))
+done
+touch "$work/enough"
+wait
+same "$short" 0 'answers of no state that the database ever was in'
 cp "$work/another" "$db/model.safetensors"
 cp "$work/q/other.jpg" "$work/q/third.jpg"
 printf 'more' >>"$work/q/third.jpg"
