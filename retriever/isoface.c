@@ -32,8 +32,8 @@ iso_status iso_db_open_telling(const char *dir, const iso_index_talk *talk, iso_
     if (!db) return iso_fail_memory(err);
     pthread_mutex_init(&db->lock, NULL);
     iso_status st = iso_store_open(dir, ISO_STORE_READ, NULL, &db->store, err);
-    if (st == ISO_OK) st = read_info(db, err);
     if (st == ISO_OK) st = iso_searcher_open_telling(db->store, talk, &db->searcher, err);
+    if (st == ISO_OK) st = read_info(db, err); /* now: an index may have been waited for, and what was added meanwhile is in it */
     if (st == ISO_OK) *out = db;
     else iso_db_close(db);
     return iso_settle(err, st);

@@ -1,4 +1,6 @@
 /* test_answer.c: the public API, answers as text, contact sheets. */
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <omp.h>
@@ -7,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -251,6 +254,63 @@ static void test_changed_meanwhile(void **state)
     assert_int_equal(iso_query_run_settled(q, &(iso_query_options){.k = 0}, &a, &err), ISO_E_ARGUMENT);
     iso_query_free(q);
     iso_db_close(d);
+}
+
+/* Holds what a program that builds an index has locked, and adds items meanwhile. */
+static void add_while_waited_for(int ready, int count)
+{
+    iso_store *s;
+    iso_txn *t;
+    snprintf(file, sizeof file, "%s/data.mdb", db);
+    const int lock = open(file, O_RDONLY | O_CLOEXEC);
+    if (lock < 0 || flock(lock, LOCK_EX) != 0 || write(ready, "", 1) != 1) _exit(1);
+    usleep(500000); /* the other waits by now */
+    OK(iso_store_open(db, ISO_STORE_WRITE, NULL, &s, &err));
+    OK(iso_txn_begin(s, true, &t, &err));
+    for (int i = 0; i < count; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "added/%d.jpg", i);
+        put(t, path, (float[DIM]){1, (float)i}, (uint64_t)(i + 100));
+    }
+    OK(iso_txn_commit(t, &err));
+    iso_store_close(s);
+    close(lock);
+}
+
+/* What was added while an opening waited for an index is counted and answered, however much it is. */
+static void test_added_while_waiting(void **state)
+{
+    (void)state;
+    enum { ADDED = 3000 };
+    uint64_t ids[ODD];
+    iso_db *d;
+    iso_query *q;
+    iso_answer *a;
+    int ends[2], code;
+    char byte;
+    iso_db_close(odd_database(ids));
+    snprintf(file, sizeof file, "%s/index.faiss", db);
+    if (unlink(file) != 0 && errno != ENOENT) fail();
+    assert_int_equal(pipe(ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        add_while_waited_for(ends[1], ADDED);
+        _exit(0);
+    }
+    assert_int_equal(read(ends[0], &byte, 1), 1);
+    OK(iso_db_open(db, &d, &err));
+    assert_int_equal(waitpid(child, &code, 0), child);
+    assert_int_equal(code, 0);
+    assert_int_equal(iso_db_count(d), ODD + ADDED);
+    OK(iso_query_create(d, &q, &err));
+    OK(iso_query_add_id(q, ISO_LIKE, ids[1], &err));
+    OK(iso_query_run(q, &(iso_query_options){.k = 10000}, &a, &err));
+    assert_int_equal(iso_answer_count(a), ODD + ADDED);
+    iso_answer_free(a);
+    iso_query_free(q);
+    iso_db_close(d);
+    close(ends[0]);
+    close(ends[1]);
 }
 
 static iso_status ask(iso_db *d, uint64_t id)
@@ -502,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_api),
         cmocka_unit_test(test_replaced),
         cmocka_unit_test(test_changed_meanwhile),
+        cmocka_unit_test(test_added_while_waiting),
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_a_wrong_answer_is_seen),
