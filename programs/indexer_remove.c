@@ -57,7 +57,7 @@ static iso_status by_id(const config *c, iso_txn *t, ids *list, iso_error *err)
     for (size_t i = 0; i < c->id.count; i++) {
         uint64_t id;
         iso_item item;
-        if (!iso_args_id(c->id.item[i], &id)) return iso_fail(err, ISO_E_ARGUMENT, "--id %s is not a number", c->id.item[i]);
+        if (!iso_args_id(c->id.item[i], &id)) return iso_fail(err, ISO_E_ARGUMENT, "'%s' is not the id of an item: a whole number is wanted", c->id.item[i]);
         iso_status status = iso_item_get(t, id, &item, err);
         if (!status) status = add(list, item.id, err);
         if (status) return status;

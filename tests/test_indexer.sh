@@ -404,8 +404,11 @@ indexer remove --db "$db" --id 5 99
 expect 'remove: one is not there' 1
 indexer remove --db "$db" --id 18446744073709551615
 expect 'remove: the largest id is not there' 1
-indexer remove --db "$db" --id 18446744073709551616
-expect 'remove: no id is larger' 2
+for id in 18446744073709551616 1.5 x; do # one more than any can be
+    indexer remove --db "$db" --id $id
+    expect "remove --id $id" 2
+    has "$said" "'$id' is not the id of an item" "remove --id $id"
+done
 indexer remove --db "$db" --id 5 6 --path 000009.jpg
 expect remove 0
 has "$out" 'removed 3' 'remove'
