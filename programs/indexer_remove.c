@@ -80,7 +80,7 @@ static bool is_missing(iso_store *s, const char *path)
 {
     struct stat st;
     char *file = iso_store_path(s, path);
-    bool missing = file && iso_path_stat(file, &st) && (errno == ENOENT || errno == ENOTDIR);
+    bool missing = file && iso_path_stat(file, &st) && (errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG);
     free(file);
     return missing;
 }

@@ -422,6 +422,12 @@ same "$out" 'removed 1' '--missing'
 mv "$work/moved" "$work/away"
 indexer remove --db "$db" --missing
 expect 'every file missing' 2
+printf '%0300d.jpg\n' 1 >"$work/long.txt"
+head -c 128 /dev/zero | tr '\0' 1 >"$work/one"
+{ printf '\x93NUMPY\x01\0\x76\0%-117s\n' "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 32), }"; cat "$work/one"; } >"$work/long.npy"
+must "$bin/indexer" import --vectors "$work/long.npy" --paths "$work/long.txt" --db "$work/long.db" --quiet
+indexer remove --db "$work/long.db" --missing
+expect 'every file missing, of a name that no file system takes' 2
 mv "$work/away" "$work/moved"
 mv "$work/000010.jpg" "$work/moved/img_align_celeba/"
 stopped "$db" 'an interrupted compaction' indexer compact --db "$db"

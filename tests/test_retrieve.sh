@@ -214,7 +214,10 @@ must "$bin/indexer" export --db "$work/another.db" --vectors "$work/v2.npy" --pa
 sed 's,^,kept/,' "$work/p.txt" >"$work/kept.txt"
 must "$bin/indexer" import --vectors "$work/v.npy" --paths "$work/kept.txt" --db "$work/changing.db"
 (until test -e "$work/enough"; do
-    for v in 2 ''; do "$bin/indexer" import --vectors "$work/v$v.npy" --paths "$work/p$v.txt" --db "$work/changing.db" --quiet; done
+    for v in 2 ''; do
+        "$bin/indexer" import --vectors "$work/v$v.npy" --paths "$work/p$v.txt" --db "$work/changing.db" --quiet
+        sleep 0.02
+    done
 done) &
 for i in {1..1500}; do # until it has begun
     "$bin/indexer" info --db "$work/changing.db" --format tsv | grep -q $'^items\t120$' && break
