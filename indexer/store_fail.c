@@ -14,6 +14,9 @@ iso_status iso_lmdb_fail(iso_error *err, int code, const char *dir, const char *
         return iso_fail(err, ISO_E_IO, "cannot %s %s: the disk is full or failing; what was committed before is kept", doing, dir);
     case EACCES: case EROFS: case EPERM:
         return iso_fail(err, ISO_E_IO, "cannot %s %s: %s", doing, dir, strerror(code));
+    case ESTALE:
+        return iso_fail(err, ISO_E_MISMATCH, "cannot %s %s: its data.mdb was replaced meanwhile (by the first change, where it is on an overlay, as containers have it): "
+                        "close it and open it again", doing, dir);
     case ENODEV:
         return iso_fail(err, ISO_E_IO, "cannot %s %s: its file system cannot share a file that is mapped into memory (%s), as LMDB needs it: put the database on another",
                         doing, dir, strerror(code));

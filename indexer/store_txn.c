@@ -71,6 +71,14 @@ static int grow(iso_store *s)
     return rc;
 }
 
+/* lock.mdb, which all share, counts on while our map stays as it is. So it does for whoever opened a file of the lower layer of an overlay (a
+ * container's image) before the first change brought it up, or where the file was written over: its pages are not those of this snapshot. */
+static bool is_beneath(const iso_store *s, MDB_txn *txn)
+{
+    MDB_envinfo info;
+    return !mdb_env_info(s->env, &info) && info.me_last_txnid < mdb_txn_id(txn);
+}
+
 static int begin_once(iso_store *s, bool write, MDB_txn **txn)
 {
     pthread_mutex_lock(&s->mutex);
@@ -79,6 +87,10 @@ static int begin_once(iso_store *s, bool write, MDB_txn **txn)
     pthread_mutex_unlock(&s->mutex);
     if (rc) return rc;
     rc = mdb_txn_begin(s->env, NULL, write ? 0 : MDB_RDONLY, txn);
+    if (!rc && !write && is_beneath(s, *txn)) {
+        mdb_txn_abort(*txn);
+        rc = ESTALE;
+    }
     if (!rc) return 0;
     pthread_mutex_lock(&s->mutex);
     s->active--;

@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 /* These stand before libc's, for LMDB too. */
 int flock(int fd, int how);
@@ -19,6 +20,7 @@ int fsync(int fd);
 
 static int no_flock, no_fcntl, no_shared_map, no_thread, no_room; /* the error, or 0 */
 static size_t map_most = SIZE_MAX;                                /* bytes of a file in one map */
+static const char *lower;                                         /* of an overlay: what readers map in the place of data.mdb */
 
 int flock(int fd, int how)
 {
@@ -45,6 +47,7 @@ int fallocate(int fd, int mode, off_t from, off_t bytes)
 void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t from)
 {
     if (no_shared_map && fd >= 0 && flags & MAP_SHARED) return errno = no_shared_map, MAP_FAILED;
+    if (lower && fd >= 0 && protection == PROT_READ && flags & MAP_SHARED) fd = open(lower, O_RDONLY);
     if (bytes > map_most && (fd >= 0 || protection == PROT_NONE)) return errno = ENOMEM, MAP_FAILED;
     return (void *)syscall(SYS_mmap, at, bytes, protection, flags, fd, from); /* NOLINT */
 }
@@ -221,6 +224,33 @@ static void test_addresses(void **state)
     assert_int_equal(none, ISO_E_MEMORY);
 }
 
+/* A writer elsewhere brought the file up from an overlay's lower layer: who had it open before reads that no more, and learns what to do. */
+static void test_overlay(void **state)
+{
+    (void)state;
+    char copy[700], command[1500];
+    iso_store *s;
+    iso_txn *t;
+    int code = 0;
+    made(20);
+    snprintf(copy, sizeof copy, "%s/lower", base);
+    snprintf(command, sizeof command, "cp '%s' '%s'", in("data.mdb"), copy);
+    assert_int_equal(system(command), 0);
+    lower = copy;
+    OK(iso_store_open(db, ISO_STORE_READ, NULL, &s, &err));
+    assert_int_equal(info_of(s).count, 20);
+    lower = NULL;
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) _exit(try(ISO_STORE_WRITE, 20) ? 1 : 0);
+    assert_int_equal(waitpid(child, &code, 0), child);
+    assert_int_equal(code, 0);
+    FAILS(ISO_E_MISMATCH, iso_txn_begin(s, false, &t, &err));
+    SAYS("open it again");
+    iso_store_close(s);
+    OK(try(ISO_STORE_READ, 21));
+}
+
 static void test_no_thread(void **state)
 {
     (void)state;
@@ -380,6 +410,7 @@ static int nothing_refused(void **state)
     (void)state;
     no_flock = no_fcntl = no_shared_map = no_thread = no_room = 0;
     map_most = SIZE_MAX;
+    lower = NULL;
     memset(synced, 0, sizeof synced);
     return 0;
 }
@@ -389,7 +420,7 @@ static int nothing_refused(void **state)
 int main(void)
 {
     if (!set_up()) return 1;
-    const struct CMUnitTest tests[] = {TEST(test_lock_room), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses),
+    const struct CMUnitTest tests[] = {TEST(test_lock_room), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses), TEST(test_overlay),
                                        TEST(test_no_thread), TEST(test_link),     TEST(test_named), TEST(test_owner), TEST(test_read_ahead), TEST(test_left)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
