@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -247,6 +250,44 @@ static int env_map(iso_store *s, unsigned flags, uint64_t used)
 
 enum { LOCK_BYTES = 16384 }; /* for that many readers */
 
+/* Where a file's pages are never written twice in one place (btrfs), each write in a map needs room again: not in this file, which is empty yet. */
+static void write_in_place(int fd)
+{
+    int flags;
+    if (!ioctl(fd, FS_IOC_GETFLAGS, &flags) && !(flags & FS_NOCOW_FL)) {
+        flags = (flags & ~FS_COMPR_FL) | FS_NOCOW_FL;
+        (void)ioctl(fd, FS_IOC_SETFLAGS, &flags); /* not every file system knows it */
+    }
+}
+
+/* Whether a map of the file can be written to: pages that a snapshot or a copy shares take room once more, and without it that is a SIGBUS. */
+static bool is_writable_map(int fd, size_t bytes)
+{
+    bool writable = true;
+#ifdef MADV_POPULATE_WRITE
+    void *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    if (map == MAP_FAILED) return true; /* LMDB says why */
+    writable = !madvise(map, bytes, MADV_POPULATE_WRITE) || errno != EFAULT;
+    munmap(map, bytes);
+#else
+    (void)fd, (void)bytes;
+#endif
+    return writable;
+}
+
+/* Leaves length and content, which others may be using. Not every file system can. */
+static int lock_room(int fd, const struct stat *lock)
+{
+    const off_t bytes = lock->st_size > LOCK_BYTES ? lock->st_size : LOCK_BYTES;
+    int rc = 0;
+    if (!S_ISREG(lock->st_mode)) return 0;
+    if (lock->st_blocks * 512 < bytes)
+        do rc = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) ? errno : 0;
+        while (rc == EINTR);
+    if (rc == ENOSPC || rc == EDQUOT) return rc;
+    return is_writable_map(fd, (size_t)lock->st_size) ? 0 : ENOSPC;
+}
+
 /* Before LMDB makes it, with the umask's permissions: later, closing the file here would end LMDB's locks in it. */
 int iso_lock_make(const iso_store *s)
 {
@@ -255,18 +296,16 @@ int iso_lock_make(const iso_store *s)
     const bool made = fd >= 0;
     if (!made) fd = openat(s->dir_fd, "lock.mdb", O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return 0; /* LMDB says why it cannot be */
+    if (made) write_in_place(fd);
     if (!fstat(fd, &lock)) {
-        const off_t bytes = lock.st_size > LOCK_BYTES ? lock.st_size : LOCK_BYTES;
         if (fstatat(s->dir_fd, "data.mdb", &data, 0)) data = lock;
         const mode_t readers = data.st_mode & 0444;
         data.st_mode = lock.st_mode | readers | readers >> 1;
         if (made) iso_file_like(fd, &data); /* of the database's owner, whoever opens it first */
-        if (lock.st_blocks * 512 < bytes && S_ISREG(lock.st_mode)) /* leaves length and content, which others may be using */
-            do rc = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) ? errno : 0;
-            while (rc == EINTR);
+        rc = lock_room(fd, &lock);
     }
     close(fd);
-    return rc == ENOSPC || rc == EDQUOT ? rc : 0; /* not every file system can */
+    return rc;
 }
 
 /* Nor root, who opens it for writing by us: see open_env. */
