@@ -89,10 +89,10 @@ static iso_status write_pages(filling *f, const uint8_t *p, uint64_t page, uint6
     uint64_t left = count * f->psize;
     off_t at = (off_t)(page * f->psize);
     while (left) {
+        const int flags = fcntl(f->fd, F_GETFL); /* as this write finds them: another thread may be the first to learn, too */
         ssize_t n = pwrite(f->fd, p, left, at);
-        int flags = n < 0 && errno == EINVAL ? fcntl(f->fd, F_GETFL) : 0;
         if (n < 0 && errno == EINTR) continue;
-        if (flags > 0 && flags & O_DIRECT && !fcntl(f->fd, F_SETFL, flags & ~O_DIRECT))
+        if (n < 0 && errno == EINVAL && flags > 0 && flags & O_DIRECT && !fcntl(f->fd, F_SETFL, flags & ~O_DIRECT))
             continue; /* not on this file system */
         if (n <= 0) return iso_lmdb_fail(err, n ? errno : ENOSPC, f->store->dir, "write");
         p += n;

@@ -17,6 +17,7 @@ int flock(int fd, int how);
 int fcntl(int fd, int what, ...);
 int fallocate(int fd, int mode, off_t from, off_t bytes);
 int madvise(void *at, size_t bytes, int what);
+ssize_t pwrite(int fd, const void *from, size_t bytes, off_t at);
 int ioctl(int fd, unsigned long what, ...);
 void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t from);
 int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*start)(void *), void *ctx);
@@ -64,6 +65,19 @@ int madvise(void *at, size_t bytes, int what)
     if (no_map_room && what == MADV_POPULATE_WRITE) return errno = EFAULT, -1;
 #endif
     return (int)syscall(SYS_madvise, at, bytes, what);
+}
+
+static bool no_direct;
+static _Atomic int direct; /* writes past the page cache that were refused */
+
+ssize_t pwrite(int fd, const void *from, size_t bytes, off_t at)
+{
+    if (no_direct && fcntl(fd, F_GETFL) & O_DIRECT) {
+        direct++;
+        usleep(50000); /* others are about to write, too */
+        return errno = EINVAL, -1;
+    }
+    return syscall(SYS_pwrite64, fd, from, bytes, at);
 }
 
 int ioctl(int fd, unsigned long what, ...)
@@ -301,6 +315,24 @@ static void test_overlay(void **state)
     OK(try(ISO_STORE_READ, 21));
 }
 
+/* A file system that takes O_DIRECT and refuses the writes: all threads that are writing then learn it, and write in the other way. */
+static void test_no_direct(void **state)
+{
+    (void)state;
+    enum { ITEMS = 300000, NAME = 12 };
+    char **paths = calloc(ITEMS, sizeof *paths), *text = malloc(ITEMS * NAME);
+    assert_true(paths && text);
+    for (int i = 0; i < ITEMS; i++) snprintf(paths[i] = text + NAME * i, NAME, "%d", i);
+    wipe();
+    no_direct = true;
+    OK(iso_store_fill(db, &(iso_store_spec){.dim = DIM, .digest = digest_a, .root = "/tmp"}, &(iso_fill){.count = ITEMS, .paths = paths, .read = read_vectors}, &err));
+    no_direct = false;
+    if (direct < 2) print_message("%d writes past the page cache\n", (int)direct);
+    OK(try(ISO_STORE_READ, ITEMS));
+    free(paths);
+    free(text);
+}
+
 static void test_no_thread(void **state)
 {
     (void)state;
@@ -461,7 +493,7 @@ static int nothing_refused(void **state)
     no_flock = no_fcntl = no_shared_map = no_thread = no_room = 0;
     map_most = SIZE_MAX;
     lower = NULL;
-    no_map_room = in_place = false;
+    no_map_room = in_place = no_direct = false;
     memset(synced, 0, sizeof synced);
     return 0;
 }
@@ -471,7 +503,10 @@ static int nothing_refused(void **state)
 int main(void)
 {
     if (!set_up()) return 1;
-    const struct CMUnitTest tests[] = {TEST(test_lock_room), TEST(test_lock_room_again), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses), TEST(test_overlay),
-                                       TEST(test_no_thread), TEST(test_link),     TEST(test_named), TEST(test_owner), TEST(test_read_ahead), TEST(test_left)};
+    const struct CMUnitTest tests[] = {
+        TEST(test_lock_room), TEST(test_lock_room_again), TEST(test_no_locks), TEST(test_no_maps), TEST(test_addresses),
+        TEST(test_overlay),   TEST(test_no_direct),       TEST(test_no_thread), TEST(test_link),   TEST(test_named),
+        TEST(test_owner),     TEST(test_read_ahead),      TEST(test_left),
+    };
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
