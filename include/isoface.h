@@ -66,6 +66,7 @@ const char *iso_status_text(iso_status status);
  * it can ask nothing (ISO_E_ARGUMENT), only free it. From the first opening on, fork() ends the threads that OpenMP keeps for the thread that
  * calls it; its next parallel region starts them again. A child that is forked within a parallel region must not leave that.
  * A thread must not be cancelled within a call: iso_interrupt ends those that take long.
+ * Files are mapped into memory: a disk that cannot give a page of the database, or somebody who cuts its files off, is a SIGBUS for the process.
  * Strings handed out belong to the object they came from and live as long as it does. Free functions take NULL; other handles, and where results go,
  * must not be NULL. */
 
