@@ -370,7 +370,7 @@ static iso_status compact_into(iso_store *s, const char *temporary, const char *
     if (rc || stopped) {
         unlink(temporary);
         if (stopped) return iso_fail(err, ISO_E_INTERRUPTED, "interrupted: %s was not compacted", s->dir);
-        if (rc == EAGAIN) return iso_fail(err, ISO_E_IO, "cannot compact %s: the system refuses the thread that this needs (see ulimit -u)", s->dir);
+        if (rc == EAGAIN) return iso_fail(err, ISO_E_IO, "cannot compact %s: the system refuses the thread that this needs (see ulimit -u and -v)", s->dir);
         return iso_lmdb_fail(err, rc, s->dir, "compact");
     }
     return iso_store_replace(s, temporary, data, err);

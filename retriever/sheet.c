@@ -37,22 +37,25 @@ static cairo_surface_t *to_surface(const uint8_t *rgb, int side)
 
 iso_status iso_tiles_load(const iso_sheet_image *images, size_t n, int side, cairo_surface_t **out, iso_error *err)
 {
-    bool memory = true;
-#pragma omp parallel for schedule(dynamic) reduction(&& : memory)
+    iso_error short_of = {0}; /* memory, or open files */
+#pragma omp parallel for schedule(dynamic)
     for (size_t i = 0; i < n; i++) {
         uint8_t *rgb = NULL;
         iso_error why;
         out[i] = NULL;
         if (!images[i].file || iso_interrupted()) continue;
         iso_status st = iso_image_thumbnail(images[i].file, side, &rgb, &why);
-        if (st == ISO_OK) out[i] = to_surface(rgb, side);
-        memory = memory && st != ISO_E_MEMORY && (st != ISO_OK || out[i]);
+        if (st == ISO_OK && !(out[i] = to_surface(rgb, side))) st = iso_fail_memory(&why);
         free(rgb);
+        if (st == ISO_E_MEMORY) {
+#pragma omp critical(iso_tiles_short)
+            (void)iso_fail(&short_of, st, "%s: %s", images[i].file, why.message);
+        }
     }
     const bool stopped = iso_interrupted();
-    if (memory && !stopped) return ISO_OK;
+    if (!short_of.status && !stopped) return ISO_OK;
     iso_tiles_free(out, n);
-    return stopped ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted: no contact sheet was written") : iso_fail_memory(err);
+    return stopped ? iso_fail(err, ISO_E_INTERRUPTED, "interrupted: no contact sheet was written") : iso_fail(err, ISO_E_MEMORY, "%s", short_of.message);
 }
 
 void iso_tiles_free(cairo_surface_t **tiles, size_t n)

@@ -172,6 +172,11 @@ has "$(<"$work/sheet.html")" '&quot;quoted&quot;' 'html escapes'
 cp "$work/drawn/img_align_celeba/000010.jpg" "$work/faces/"
 stopped "$db" 'an interrupted sheet' retrieve --query "$work/q" --db "$db" --sheet "$work/stopped.png"
 [[ ! -e $work/stopped.png ]] || { echo 'a sheet in spite of an interruption'; failed=1; }
+for files in 6 7 8 9 10 11 12; do # whatever is missing is named, and is not memory
+    (ulimit -n $files && exec "$bin/retrieve" --query "$work/q" -k 7 --db "$db" --sheet "$work/few.png") >"$work/out" 2>"$work/said" && continue
+    has "$(<"$work/said")" 'open' "$files open files"
+    same "$(grep -c memory "$work/said")" 0 "$files open files"
+done
 retrieve --query "$work/q" --db "$db" --sheet "$work/nowhere/sheet.png"
 expect 'nowhere to write the sheet' 1
 
