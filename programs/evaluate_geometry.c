@@ -194,8 +194,8 @@ static iso_status find_groups(run *r, iso_error *err)
     iso_status status =
         iso_sample_groups(r->sample, r->c->images, r->c->attributes, r->name_count, r->name, r->group, &unlisted, err);
     if (!status && unlisted && !r->c->quiet)
-        fprintf(stderr, "%s: %" PRId64 " of the images are not in the attribute file: they stay gray\n", program,
-                unlisted);
+        fprintf(stderr, "%s: %" PRId64 " of the images %s not in the attribute file and stay%s gray\n", program,
+                unlisted, unlisted == 1 ? "is" : "are", unlisted == 1 ? "s" : "");
     return status;
 }
 

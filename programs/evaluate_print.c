@@ -27,12 +27,16 @@ iso_status iso_evaluate_picture(const char *path, iso_error *err)
 void iso_evaluate_notes(const char *program, const iso_matches *m)
 {
     if (m->items_without_row)
-        fprintf(stderr, "%s: %" PRId64 " of the database's %" PRId64 " images are not in the attribute file\n", program, m->items_without_row, m->items);
-    if (m->items_without_part) fprintf(stderr, "%s: %" PRId64 " images are not in the partition file\n", program, m->items_without_part);
+        fprintf(stderr, "%s: %" PRId64 " of the database's %" PRId64 " images %s not in the attribute file\n", program, m->items_without_row, m->items,
+                m->items_without_row == 1 ? "is" : "are");
+    if (m->items_without_part)
+        fprintf(stderr, "%s: %" PRId64 " %s not in the partition file\n", program, m->items_without_part, m->items_without_part == 1 ? "image is" : "images are");
     if (m->items_doubled)
-        fprintf(stderr, "%s: %" PRId64 " images have the name of another one in the database and are left out: in these files a name stands once\n", program, m->items_doubled);
+        fprintf(stderr, "%s: %" PRId64 " %s the name of another one in the database and %s left out: in these files a name stands once\n", program, m->items_doubled,
+                m->items_doubled == 1 ? "image has" : "images have", m->items_doubled == 1 ? "is" : "are");
     if (m->rows_without_item)
-        fprintf(stderr, "%s: %" PRId64 " of the attribute file's %" PRId64 " rows have no image in the database\n", program, m->rows_without_item, m->rows);
+        fprintf(stderr, "%s: %" PRId64 " of the attribute file's %" PRId64 " rows %s no image in the database\n", program, m->rows_without_item, m->rows,
+                m->rows_without_item == 1 ? "has" : "have");
 }
 
 void iso_evaluate_short_ranking(const char *program, int part, int64_t ranked)

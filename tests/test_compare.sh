@@ -216,7 +216,7 @@ same "$out" "$want" 'Windows line ends and zeros'
 compare --models "$work/pca.safetensors" --attributes "$work/attr"
 expect 'missing and extra rows' 0
 has "$said" "3 of the database's 150 images are not in the attribute file" 'missing rows'
-has "$said" "1 of the attribute file's 148 rows have no image" 'extra rows'
+has "$said" "1 of the attribute file's 148 rows has no image" 'extra rows'
 { head -n 9 "$attributes"; sed -n 10p "$attributes" | sed 's/ [^ ]*$//'; sed -n '11,$p' "$attributes"; } >"$work/attr"
 compare --models "$work/pca.safetensors" --attributes "$work/attr"
 expect 'another number of columns' 1
