@@ -180,12 +180,12 @@ expect 'a database of another model' 1
 has "$said" 'belongs to another model' 'a database of another model'
 has "$said" 'remove that folder' 'what to do'
 has "$out" 'PCA ' 'the rest'
-mkdir "$work/elsewhere"
-cp "$work/v-1.safetensors" "$work/elsewhere/pca.safetensors"
-compare --models "$work/pca.safetensors,$work/elsewhere/pca.safetensors" --work "$work/dbs" --examples none
+mkdir "$work/other"
+cp "$work/v-1.safetensors" "$work/other/pca.safetensors"
+compare --models "$work/pca.safetensors,$work/other/pca.safetensors" --work "$work/dbs" --examples none
 expect 'two models of one name' 0
 same "$(ls -d "$work"/dbs/pca*.db | wc -l)" 2 'a database each'
-rm -r "$work/elsewhere" "$work/dbs"
+rm -r "$work/other" "$work/dbs"
 cp -r "$work/drawn" "$work/other"
 call evaluate compare --images "$work/other" --models "$work/pca.safetensors"
 expect 'another folder of images' 1
