@@ -215,7 +215,8 @@ iso_status iso_loop_resume(iso_loop_work *l, iso_error *err)
         l->at.model[0] = 0;
     }
     if (l->at.epoch >= l->run->epochs)
-        iso_watch_say(&l->run->watch, "nothing to do: %" PRId64 " epochs are done; --epochs can be raised", l->at.epoch);
+        iso_watch_say(&l->run->watch, "nothing to do: %" PRId64 " epochs are done%s", l->at.epoch,
+                      l->run->schedule == ISO_SCHEDULE_COSINE ? "" : "; --epochs can be raised");
     else
         iso_watch_say(&l->run->watch, "going on after epoch %" PRId64 ", step %" PRId64, l->at.epoch, l->at.step);
     return iso_loop_save_csv(l, err);

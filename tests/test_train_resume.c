@@ -42,6 +42,19 @@ static void test_resume(void **unused)
     must_train(&spec, &data);
     assert_int_equal(w.ticks, 0);
 
+    /* Whose rate has fallen to zero by then cannot go on with more epochs. */
+    assert_non_null(strstr(w.said, "epochs are done; --epochs can be raised"));
+    char *fallen = place("fallen");
+    for (int again = 0; again < 2; again++) {
+        spec = image_spec(fallen, &w);
+        spec.run.schedule = ISO_SCHEDULE_COSINE;
+        spec.run.resume = again;
+        must_train(&spec, &data);
+    }
+    assert_non_null(strstr(w.said, "epochs are done"));
+    assert_null(strstr(w.said, "can be raised"));
+    free(fallen);
+
     /* What was begun with --force goes on without. */
     for (int forced = 0; forced < 2; forced++) {
         spec = image_spec(d, &w);
