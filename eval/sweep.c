@@ -103,7 +103,8 @@ static iso_status parse_item(const char *option, const char *item, const char *z
         return iso_fail(err, ISO_E_ARGUMENT, "--%s needs %snumbers with commas between them, not '%.100s'", option,
                         whole ? "whole " : "", item);
     if (v < 0) return iso_fail(err, ISO_E_ARGUMENT, "--%s must not be negative, as %.100s is", option, item);
-    if (v > (whole ? 9007199254740992.0 : 1e12))
+    /* A whole number that double would round to the greatest is one too many. */
+    if (v > (whole ? 9007199254740992.0 : 1e12) || (whole && strtoull(item, NULL, 10) > 9007199254740992))
         return iso_fail(err, ISO_E_ARGUMENT, "--%s must be at most %s, not %.100s", option,
                         whole ? "9007199254740992" : "1e12", item);
     *value = v == 0 ? 0 : v; /* no -0 */

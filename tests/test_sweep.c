@@ -62,8 +62,7 @@ static void test_lists(void **state)
     }
     static const char *const bad_whole[] = {"1.5", "1e2", "-1", "9007199254740993", "0,0"};
     for (size_t i = 0; i < sizeof bad_whole / sizeof *bad_whole; i++)
-        assert_int_equal(iso_sweep_list("seeds", bad_whole[i], NULL, true, v, &n, &err),
-                         i == 3 ? ISO_OK : ISO_E_ARGUMENT);
+        assert_int_equal(iso_sweep_list("seeds", bad_whole[i], NULL, true, v, &n, &err), ISO_E_ARGUMENT);
 
     char many[8 * ISO_SWEEP_LIST + 16] = "";
     for (int i = 0; i <= ISO_SWEEP_LIST; i++) snprintf(many + strlen(many), 8, "%s%d", i ? "," : "", i);
