@@ -31,20 +31,21 @@ static iso_status read_terms(const iso_train_step *s, double term[ISO_TERM_COUNT
     return ISO_OK;
 }
 
-/* Where the decoder's image does not depend on the code: a flow has no width, and its decoder was dead before the first step or is not to blame. */
-static const char *try_alive(const iso_loop_work *l)
+/* Where the decoder's image does not depend on the code: a flow has no width, and its decoder was dead before the first update or is not to blame. */
+static const char *try_alive(const iso_loop_work *l, bool validating)
 {
     if (l->objective->goal != ISO_GOAL_FLOW) return "a larger --width, another --seed or a smaller --lr";
-    return l->at.step == 0 ? "another --model" : NULL;
+    const int64_t updates = validating ? l->at.step : l->at.step - 1; /* a step that breaks has been counted, its update is of no account */
+    return updates == 0 ? "another --model" : NULL;
 }
 
-static iso_status not_finite(iso_loop_work *l, iso_term bad, const double *term, const char *where, iso_error *err)
+static iso_status not_finite(iso_loop_work *l, iso_term bad, const double *term, bool validating, iso_error *err)
 {
     char what[160];
     bool dead = bad == ISO_TERM_RATIO && term[ISO_TERM_TRACE] == 0;
-    snprintf(what, sizeof what, "%s%s is %s%s", iso_term_text(bad), where, isnan(term[bad]) ? "NaN" : "infinite",
-             dead ? ", for the decoder's Jacobian is zero" : "");
-    return iso_loop_broken(l, what, dead ? try_alive(l) : NULL, err);
+    snprintf(what, sizeof what, "%s%s is %s%s", iso_term_text(bad), validating ? " on the validation images" : "",
+             isnan(term[bad]) ? "NaN" : "infinite", dead ? ", for the decoder's Jacobian is zero" : "");
+    return iso_loop_broken(l, what, dead ? try_alive(l, validating) : NULL, err);
 }
 
 /* What the learning rate of this step is multiplied by: a straight line up to 1 over the first steps, and half a cosine from
@@ -89,7 +90,7 @@ static iso_status train_epoch(iso_loop_work *l, iso_error *err)
         double term[ISO_TERM_COUNT];
         int bad;
         if ((status = read_terms(l->step, term, &bad, err)) != ISO_OK) return status;
-        if (bad >= 0) return not_finite(l, (iso_term)bad, term, "", err);
+        if (bad >= 0) return not_finite(l, (iso_term)bad, term, false, err);
         for (int t = 0; t < ISO_TERM_COUNT; t++)
             if (!isnan(term[t])) l->at.sum[t] += term[t];
         l->at.position++;
@@ -130,7 +131,7 @@ static iso_status validate(iso_loop_work *l, double term[ISO_TERM_COUNT], iso_er
         int bad;
         double batch_term[ISO_TERM_COUNT];
         if ((status = read_terms(s, batch_term, &bad, err)) != ISO_OK) return status;
-        if (bad >= 0) return not_finite(l, (iso_term)bad, batch_term, " on the validation images", err);
+        if (bad >= 0) return not_finite(l, (iso_term)bad, batch_term, true, err);
         for (int t = 0; t < ISO_TERM_COUNT; t++) sum[t] += batch_term[t] * (double)s->batch;
         iso_watch_part(&l->run->watch, "validating", at + s->batch, l->data->valid_count);
         if (at + batch < l->data->valid_count && iso_watch_stop(&l->run->watch)) return ISO_E_INTERRUPTED;
@@ -185,7 +186,7 @@ static iso_status finish_epoch(iso_loop_work *l, iso_error *err)
 
     double loss = l->valid ? e.valid[ISO_TERM_LOSS] : e.train[ISO_TERM_LOSS];
     if (!isfinite(loss))
-        return not_finite(l, ISO_TERM_LOSS, l->valid ? e.valid : e.train, l->valid ? " on the validation images" : "", err);
+        return not_finite(l, ISO_TERM_LOSS, l->valid ? e.valid : e.train, l->valid != NULL, err);
     e.best = loss < l->at.best;
     if ((status = add_row(l, &e, err)) != ISO_OK) return status;
     if (e.best) {

@@ -325,6 +325,11 @@ static void test_dead(void **unused)
     assert_int_equal(iso_train_flow(&flow, &data, &err), ISO_E_NUMERIC);
     assert_non_null(strstr(err.message, "Jacobian is zero"));
     assert_non_null(strstr(err.message, "; try another --model"));
+    data.valid_count = 0; /* found by the first step, before it has changed anything */
+    flow.run.watch = watch(&w);
+    assert_int_equal(iso_train_flow(&flow, &data, &err), ISO_E_NUMERIC);
+    assert_non_null(strstr(err.message, "step 1 (epoch 1): the isometric term R is NaN, for the decoder's Jacobian is zero"));
+    assert_non_null(strstr(err.message, "; try another --model"));
     iso_model_free(model);
     free(path), free(base), free(flat);
 }
