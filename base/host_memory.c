@@ -1,6 +1,7 @@
 #include "base/host_memory.h"
 
 #include <inttypes.h>
+#include <omp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -55,7 +56,8 @@ static void look(void *room, const char *root, const char *folder, bool unified)
     *(size_t *)room = least(*(size_t *)room, left);
 }
 
-static size_t address_space(void)
+/* What is left below the limit; SIZE_MAX: there is none. */
+static size_t addresses_left(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
@@ -64,6 +66,21 @@ static size_t address_space(void)
     if (f && fscanf(f, "%ld", &pages) != 1) pages = 0;
     if (f) fclose(f);
     return minus((size_t)limit.rlim_cur, (size_t)pages * (size_t)sysconf(_SC_PAGESIZE));
+}
+
+static int begin_threads(void)
+{
+    int threads = 0;
+#pragma omp parallel reduction(+ : threads)
+    threads++;
+    return threads;
+}
+
+/* OpenMP begins its threads with the first work: only then are their stacks counted, so they are begun here, where there is room for them. */
+static size_t address_space(void)
+{
+    const size_t before = addresses_left(), stacks = (size_t)omp_get_max_threads() * ((size_t)16 << 20);
+    return before == SIZE_MAX || before < stacks || !begin_threads() ? before : addresses_left();
 }
 
 size_t iso_host_memory_at(const char *root)

@@ -4,6 +4,7 @@
  * timing shows in the result. */
 #include "indexer/dataset.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -124,6 +125,15 @@ static iso_status assign_parts(loader *l)
     return memory ? ISO_OK : iso_fail_memory(l->err);
 }
 
+/* Where contents decide who validates, as many as there may well be (within four standard deviations) of each part. */
+static void expect_split(int64_t images, int64_t of_part[])
+{
+    const double held = (double)images / HELD_OUT, spread = 4 * sqrt(held);
+    const int64_t most = (int64_t)ceil(held + spread), least = (int64_t)fmax(held - spread, 0);
+    of_part[ISO_PART_TRAIN] = images - least;
+    of_part[ISO_PART_VALID] = most < images ? most : images ? images - 1 : 0;
+}
+
 /* Rows for what must be decoded. Whether a training image is held out is known only once its content is. */
 static iso_status assign_rows(loader *l, unsigned parts)
 {
@@ -141,6 +151,7 @@ static iso_status assign_rows(loader *l, unsigned parts)
     if (bytes > room)
         return iso_fail(l->err, ISO_E_MEMORY, "out of memory: %lld images need %.2f GiB of memory, where %.2f are free; use fewer",
                         (long long)l->rows, (double)bytes / (1 << 30), (double)room / (1 << 30));
+    if (l->split && (parts & 1u << ISO_PART_VALID)) expect_split(l->rows, of_part);
     iso_status status = l->fits ? l->fits(l->ctx, of_part[ISO_PART_TRAIN], of_part[ISO_PART_VALID], l->err) : ISO_OK;
     if (status) return status;
     l->set->pixels = iso_calloc((size_t)l->rows, ISO_PIXELS); /* untouched until written to: fresh pages cost nothing */

@@ -75,7 +75,8 @@ typedef struct iso_dataset {
  * and listed; no usable image at all is ISO_E_ARGUMENT. Stops with ISO_E_INTERRUPTED when iso_interrupted() says so.
  * Progress is drawn by the calling thread only.
  * `fits` (NULL: nobody) is asked when the images have been listed and before any is decoded, and what it returns but ISO_OK ends the loading. It
- * is told how many are to be decoded to train and to validate: where their contents decide about that, all to train. */
+ * is told how many are to be decoded to train and to validate: where their contents decide about that, as many of
+ * each as there may well be. */
 typedef iso_status iso_dataset_fits(void *ctx, int64_t train, int64_t valid, iso_error *err);
 ISO_CHECK iso_status iso_dataset_load(const char *dir, unsigned parts, int threads, iso_progress *progress, iso_dataset_fits *fits, void *ctx, iso_dataset **out,
                                       iso_error *err);

@@ -42,6 +42,10 @@ static iso_status count_beside(const iso_loop_work *l, int64_t batch, beside *ou
     return ISO_OK;
 }
 
+/* A batch that fits before images are decoded must fit then, too. What there is beside them: a path and rows of each, and what their decoding
+ * leaves in the heap. */
+enum { DECODING = 4 << 20, NAMED = 256 };
+
 /* What training with a batch takes of a backend's memory: validation is planned beside it. A loop that runs has its model and inputs. */
 static iso_status measure(void *ctx, int64_t batch, size_t *bytes, iso_error *err)
 {
@@ -49,14 +53,15 @@ static iso_status measure(void *ctx, int64_t batch, size_t *bytes, iso_error *er
     const iso_objective *o = l->objective;
     iso_plan_stats train = {0}, valid = {0}, rest = {0};
     beside host = {0};
-    int64_t count = l->data->valid_count < batch ? l->data->valid_count : batch;
+    const bool decoded = l->spec || l->data->pixels;
+    int64_t count = l->data->valid_count < batch ? l->data->valid_count : batch, left = count ? l->data->valid_count % count : 0;
+    if (!decoded && count < l->data->valid_count) left = batch - 1; /* some may turn out unusable: the worst that can be left */
     iso_status status = iso_train_step_measure(l->net, o, batch, true, l->backend, &train, err);
     if (status == ISO_OK && count) status = iso_train_step_measure(l->net, o, count, false, l->backend, &valid, err);
-    if (status == ISO_OK && count && l->data->valid_count % count)
-        status = iso_train_step_measure(l->net, o, l->data->valid_count % count, false, l->backend, &rest, err);
+    if (status == ISO_OK && left) status = iso_train_step_measure(l->net, o, left, false, l->backend, &rest, err);
     if (status == ISO_OK && !l->backend->device) status = count_beside(l, batch, &host, err);
-    if (status == ISO_OK && !l->backend->device && !l->spec && !l->data->pixels)
-        host.inputs += (size_t)(l->data->train_count + l->data->valid_count) * (size_t)l->data->dim;
+    if (status == ISO_OK && !l->backend->device && !decoded)
+        host.inputs += DECODING + (size_t)(l->data->train_count + l->data->valid_count) * ((size_t)l->data->dim + NAMED);
     *bytes = train.arena + train.vars + valid.arena + rest.arena + host.saving + (l->spec ? 0 : host.model + host.inputs);
     return status;
 }

@@ -1,11 +1,13 @@
 /* What a program needs before anything else of it runs, libraries' constructors too: linked into every program, and called by the dynamic
- * loader (.preinit_array). Neither libc nor a sanitizer is set up yet: plain system calls only. And how many threads it has. */
+ * loader (.preinit_array). Neither libc nor a sanitizer is set up yet: plain system calls only. And how many threads and heaps it has. */
 #include <fcntl.h>
+#include <malloc.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/host_threads.h"
@@ -59,4 +61,12 @@ __attribute__((constructor)) static void limit_threads(void)
 {
     const int most = getenv("OMP_NUM_THREADS") ? 0 : iso_host_threads();
     if (most > 0 && most < omp_get_max_threads()) omp_set_num_threads(most);
+}
+
+/* glibc begins a heap for a thread when threads happen to meet, and reserves 64 MiB of addresses for it. Where these are rationed they are what a
+ * batch that was said to fit then lacks. */
+__attribute__((constructor)) static void limit_heaps(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) (void)mallopt(M_ARENA_MAX, 1);
 }

@@ -446,6 +446,14 @@ static void same_sets(const iso_dataset *a, const iso_dataset *b)
     assert_memory_equal(a->pixels, b->pixels, (size_t)a->count * ISO_PIXELS);
 }
 
+static iso_status note_parts(void *ctx, int64_t train, int64_t valid, iso_error *e)
+{
+    (void)e;
+    int64_t *told = ctx;
+    told[0] = train, told[1] = valid;
+    return ISO_OK;
+}
+
 static void plain_folder_holds_some_out(void **state)
 {
     (void)state;
@@ -474,6 +482,14 @@ static void plain_folder_holds_some_out(void **state)
     int64_t held = in_part(one, ISO_PART_VALID);
     IN_RANGE(held, 1, 15);
     assert_int_equal(in_part(one, ISO_PART_TRAIN), 100 - held);
+    int64_t told[2] = {0, 0}; /* before any is decoded, when nobody knows who validates: what there is room for must do */
+    OK(iso_dataset_load(at("in"), 1 << ISO_PART_TRAIN | 1 << ISO_PART_VALID, 2, NULL, note_parts, told, &train, &err));
+    iso_dataset_free(train);
+    IN_RANGE(told[0], 100 - held, 102); /* two are no images */
+    IN_RANGE(told[1], held, 15);
+    OK(iso_dataset_load(at("in"), 1 << ISO_PART_TRAIN, 2, NULL, note_parts, told, &train, &err));
+    iso_dataset_free(train);
+    assert_true(told[0] == 102 && told[1] == 0);
     OK(iso_dataset_load(at("in"), 1 << ISO_PART_VALID, 2, NULL, NULL, NULL, &valid, &err));
     OK(iso_dataset_load(at("in"), 1 << ISO_PART_TRAIN, 2, NULL, NULL, NULL, &train, &err));
     assert_int_equal(valid->count, held);

@@ -65,6 +65,27 @@ if ! grep -qa __asan_init "$bin/indexer"; then
         has "$said" 'out of memory: training with a batch of ' "${o%% *}: a batch that does not fit"
         [[ $said != *'training images'* ]] || { echo "${o%% *}: images were decoded in vain"; failed=1; }
     done
+    # What is said to fit before images are decoded fits then, too: beside threads, and beside images whose contents decide who validates.
+    limited() { # batch
+        (ulimit -S -v $limit && OMP_NUM_THREADS=3 exec timeout 60 "$bin/indexer" train --images "$work/copies" --model "$work/none" --width 8 --latent 4 \
+            --epochs 1 --batch "$1" --force) >"$work/out" 2>"$work/said"
+        rc=$? said=$(<"$work/said")
+    }
+    mkdir "$work/copies"
+    for i in {1..5}; do
+        for f in "$faces"/*.jpg; do cat "$f" - >"$work/copies/$i-${f##*/}" <<<"$i"; done
+    done
+    batches=''
+    for ((limit = 500000; limit < 800000; limit += 60000)); do
+        limited 200
+        batch=$(sed -n 's/.*the largest batch that fits is //p' <<<"$said")
+        [[ $batch && $said != *'training images'* ]] || continue
+        batches+=" $batch"
+        limited "$batch"
+        expect "a batch of $batch, which fits, with $limit" 0
+    done
+    [[ $batches ]] || { echo 'no limit let a smaller batch fit'; failed=1; }
+    rm -f "$work/none" "$work"/none.*
 fi
 
 # ---- encoding forty faces
