@@ -186,6 +186,35 @@ static void test_homes(void **state)
     assert_int_not_equal(home[2], -1);
 }
 
+/* What is cut into rows becomes no more steps than there are threads, which is what there is room for, whatever number of rows is left over. */
+static void test_parts(void **state)
+{
+    (void)state;
+    const iso_net net = {.arch = ISO_ARCH_MLP, .latent = 64, .layers = 4, .size = {64, 512, 512, 31}, .act = "tanh", .out = "sigmoid"};
+    const iso_objective objective = {.goal = ISO_GOAL_VAE, .kl_weight = 1};
+    for (int threads = 2; threads <= 5; threads++)
+        for (int64_t batch = 64; batch < 170; batch += 11) {
+            iso_vars *vars;
+            iso_train_step *s;
+            int cut = 0, parts = 0;
+            int64_t rows = 0;
+            assert_int_equal(iso_vars_create(iso_backend_cpu(), &vars, NULL), ISO_OK);
+            assert_int_equal(iso_train_step_create(&net, &objective, batch, true, vars, threads, &s, NULL), ISO_OK);
+            for (int i = 0; i < s->plan->step_count; i++) {
+                const iso_products *of = s->plan->step[i].products;
+                if (!of || !of->part_of) continue;
+                parts++, cut++;
+                rows += of->shape.dim[0];
+                assert_in_range(parts, 1, threads);
+                assert_true(rows <= of->part_of);
+                if (rows == of->part_of) parts = 0, rows = 0;
+            }
+            assert_true(cut > 0 && rows == 0);
+            iso_train_step_free(s);
+            iso_vars_free(vars);
+        }
+}
+
 /* Other parameters must not pass as the same. */
 static void test_difference_is_seen(void **state)
 {
@@ -202,6 +231,7 @@ int main(void)
         cmocka_unit_test(test_flow),
         cmocka_unit_test(test_vae),
         cmocka_unit_test(test_chains),
+        cmocka_unit_test(test_parts),
         cmocka_unit_test(test_homes),
         cmocka_unit_test(test_difference_is_seen),
     };

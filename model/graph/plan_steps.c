@@ -184,7 +184,7 @@ static int cut(planning *w, int parts, step *s)
 {
     enum { ROUND = 4 };
     const step whole = *s;
-    const int64_t rows = whole.fused.shape.dim[0], each = (rows / parts + ROUND - 1) / ROUND * ROUND;
+    const int64_t rows = whole.fused.shape.dim[0], round = (int64_t)parts * ROUND, each = (rows + round - 1) / round * ROUND; /* at most `parts` of them */
     int count = 0;
     for (int64_t from = 0; from < rows; from += each)
         cut_rows(w, &whole, from, from + each < rows ? from + each : rows, &s[count++]);
