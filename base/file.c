@@ -209,10 +209,10 @@ static iso_status resolve(iso_file *f, const char *path, struct stat *target, bo
     return f->folder ? ISO_OK : iso_fail_memory(err);
 }
 
-int iso_file_reserve(int fd, uint64_t bytes)
+int iso_file_reserve(int fd, uint64_t bytes, bool longer)
 {
     int rc;
-    do rc = fallocate(fd, 0, 0, (off_t)bytes);
+    do rc = fallocate(fd, longer ? 0 : FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes);
     while (rc && errno == EINTR);
     return rc && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) ? errno : 0;
 }

@@ -38,9 +38,9 @@ ISO_CHECK iso_status iso_file_read_huge(const char *path, size_t limit, char **d
 /* Reads so many bytes from `at` on. 0; errno; or -1, where the file ends before. */
 int iso_file_read_at(int fd, void *to, size_t bytes, int64_t at);
 
-/* Room on the disk for a file's first `bytes`, so that a full disk is told before they are written; the file may get longer by it. 0; or ENOSPC, EDQUOT
- * or EFBIG. A file system that cannot tell counts as one that has room. */
-int iso_file_reserve(int fd, uint64_t bytes);
+/* Room on the disk for a file's first `bytes`, so that a full disk is told before they are written; longer: the file gets that long by it. 0; or ENOSPC,
+ * EDQUOT or EFBIG. A file system that cannot tell counts as one that has room. */
+int iso_file_reserve(int fd, uint64_t bytes, bool longer);
 
 /* Gives a file that is to take the place of another its permissions and, where the system allows it, as it does root, its owner and group. */
 void iso_file_like(int fd, const struct stat *other);

@@ -269,7 +269,7 @@ iso_status iso_npy_create(const char *path, int64_t rows, int64_t cols, iso_npy_
     w->cols = cols;
     w->path = iso_strndup(path, strlen(path));
     iso_status status = w->path ? iso_file_create(path, &w->file, err) : iso_fail_memory(err);
-    if (!status && (errno = iso_file_reserve(fileno(iso_file_stream(w->file)), (uint64_t)(rows * cols) * sizeof(float))) != 0)
+    if (!status && (errno = iso_file_reserve(fileno(iso_file_stream(w->file)), (uint64_t)(rows * cols) * sizeof(float), true)) != 0)
         status = iso_fail_errno(err, "cannot write %s", path);
     if (!status && !write_header(iso_file_stream(w->file), rows, cols)) status = iso_fail_errno(err, "cannot write %s", path);
     if (status) {

@@ -281,9 +281,7 @@ static int lock_room(int fd, const struct stat *lock)
     const off_t bytes = lock->st_size > LOCK_BYTES ? lock->st_size : LOCK_BYTES;
     int rc = 0;
     if (!S_ISREG(lock->st_mode)) return 0;
-    if (lock->st_blocks * 512 < bytes)
-        do rc = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) ? errno : 0;
-        while (rc == EINTR);
+    if (lock->st_blocks * 512 < bytes) rc = iso_file_reserve(fd, (uint64_t)bytes, false);
     if (rc == ENOSPC || rc == EDQUOT) return rc;
     return is_writable_map(fd, (size_t)lock->st_size) ? 0 : ENOSPC;
 }

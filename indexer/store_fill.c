@@ -425,8 +425,8 @@ static uint64_t tables_size(const filling *f)
 static iso_status reserve(filling *f, iso_error *err)
 {
     const uint64_t vectors = f->end * f->psize;
-    int full = iso_file_reserve(f->fd, vectors + tables_size(f));
-    if (full) full = iso_file_reserve(f->fd, vectors); /* the tables were guessed */
+    int full = iso_file_reserve(f->fd, vectors + tables_size(f), true);
+    if (full) full = iso_file_reserve(f->fd, vectors, true); /* the tables were guessed */
     return full ? iso_lmdb_fail(err, full, f->store->dir, "write") : ISO_OK;
 }
 

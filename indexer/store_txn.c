@@ -363,7 +363,7 @@ static iso_status compact_into(iso_store *s, const char *temporary, const char *
     struct stat st;
     if (!fstat(s->data_fd, &st)) iso_file_like(fd, &st);
     iso_progress_pass(progress, "compacting", "MiB", (int64_t)(bytes / MIB));
-    int rc = iso_file_reserve(fd, bytes);
+    int rc = iso_file_reserve(fd, bytes, true);
     if (!rc) rc = copy_to(s, fd, progress);
     close(fd);
     const bool stopped = iso_interrupted();

@@ -7,13 +7,14 @@
 
 #include "programs/mapped.c"
 #include "tests/check.h"
+#include "tests/folder.h"
 
 /* What a child says that maps a file of two pages, which is then cut off, and touches the page that is gone; its exit code, or 128 and the signal. */
-static int touch_what_is_gone(char *said, size_t size, char *path)
+static int touch_what_is_gone(char *said, size_t size, const char *path)
 {
     const long page = sysconf(_SC_PAGESIZE);
     int ends[2], code;
-    const int fd = mkstemp(path);
+    const int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     assert_true(fd >= 0 && !ftruncate(fd, 2 * page) && !pipe(ends));
     const volatile char *map = mmap(NULL, (size_t)(2 * page), PROT_READ, MAP_SHARED, fd, 0);
     assert_true(map != MAP_FAILED && !ftruncate(fd, page));
@@ -36,14 +37,14 @@ static int touch_what_is_gone(char *said, size_t size, char *path)
 static void test_cut_off(void **state)
 {
     (void)state;
-    const char *folder = getenv("TMPDIR");
-    char path[600], wanted[LINE], said[LINE];
-    snprintf(path, sizeof path, "%s/isoface-mapped.XXXXXX", folder ? folder : "/tmp");
+    char folder[512], path[600], wanted[LINE], said[LINE];
+    assert_true(make_folder(folder, sizeof folder, "mapped"));
+    snprintf(path, sizeof path, "%s/cut-off", folder);
     assert_int_equal(touch_what_is_gone(said, sizeof said, path), 1);
     snprintf(wanted, sizeof wanted, "test_mapped: cannot read or write %s: ", path);
     if (strncmp(said, wanted, strlen(wanted)) != 0) fail_msg("%s", said);
     assert_ptr_equal(strchr(said, '\n'), said + strlen(said) - 1); /* one line */
-    unlink(path);
+    assert_true(remove_folder(folder));
 }
 
 /* Other mistakes that end in this signal still do. */
