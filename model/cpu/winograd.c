@@ -206,13 +206,20 @@ static void describe_conv_w(job *j, int64_t threads)
 
 static double cost_of(const job *j)
 {
-    const double tiles = (double)(j->strips * j->grid.tiles_w), points = j->grid.points, rate = 2.0 * j->isa->lanes;
-    int64_t multiplied = 0; /* residues, at all points */
-    for (int q = 0; q < j->grid.points; q++)
-        for (int64_t r = 0; r < j->grid.s.stride * j->grid.s.stride; r++) multiplied += !iso_winograd_zero(&j->grid, q, r);
-    const double weights = (double)(multiplied * j->o * j->grid.s.c);
+    const iso_winograd_grid *g = &j->grid;
+    const double tiles = (double)(j->strips * g->tiles_w), points = g->points, rate = 2.0 * j->isa->lanes;
+    const iso_winograd_order whole = iso_winograd_order_of(g, 0, j->strips);
+    int64_t multiplied = 0, times = 0; /* residues, at all points; by how many tiles */
+    for (int q = 0; q < g->points; q++) {
+        const iso_winograd_span at = iso_winograd_span_of(g, &whole, q);
+        int64_t residues = 0;
+        for (int64_t r = 0; r < g->s.stride * g->s.stride; r++) residues += !iso_winograd_zero(g, q, r);
+        multiplied += residues;
+        times += residues * (at.last - at.first);
+    }
+    const double weights = (double)(multiplied * j->o * g->s.c), products = (double)times * (double)(j->o * g->s.c);
     const double transform = 4.0 / j->isa->lanes; /* cycles a number */
-    double cost = 1.1 * tiles * weights / rate + tiles * points * (double)(j->o + j->channels) * transform;
+    double cost = 1.1 * products / rate + tiles * points * (double)(j->o + j->channels) * transform;
     if (j->op == ISO_OP_CONV_W) cost += weights * transform * (double)iso_ceil_div(j->strips, j->chunk);
     else if (j->passing) cost += weights * transform * (double)iso_ceil_div(j->strips, j->chunk);
     else cost += weights * (transform + (4 * weights > CACHED ? 5.0 : 0.0)); /* written and read again */
@@ -357,36 +364,47 @@ static int64_t depths_from(const job *j, int64_t q, int64_t k)
     return iso_min64(end, block) - k;
 }
 
-/* Rows in tiles of equal heights: two rows take as long as four. */
+/* Rows from the first one on, in tiles of equal heights: two rows take as long as four. */
 typedef struct tiling {
-    int64_t rows, tiles, height, higher; /* so many of them are one row higher */
+    int64_t first, rows, tiles, height, higher; /* so many of them are one row higher */
 } tiling;
 
-static tiling tiling_of(const job *j, int64_t rows)
+static tiling tiling_of(const job *j, iso_winograd_span s)
 {
-    const int64_t tiles = iso_ceil_div(rows, j->isa->mr);
-    return (tiling){rows, tiles, rows / tiles, rows % tiles};
+    const int64_t rows = s.last - s.first, tiles = iso_ceil_div(rows, j->isa->mr);
+    return (tiling){s.first, rows, tiles, tiles ? rows / tiles : 0, tiles ? rows % tiles : 0};
 }
 
 /* A chunk's operand, the weights, NULL where they are brought to the points on the way, and the results. */
 typedef struct factors {
-    tiling by;
+    iso_winograd_order order;
+    tiling by[2][2]; /* at a point of the last row or another, of the last column or another */
     iso_winograd_place a;
     const iso_winograd_weights *u;
     iso_winograd_products m;
 } factors;
 
+static void find_tilings(const job *j, factors *f)
+{
+    const iso_winograd_grid *g = &j->grid;
+    for (int last_row = 0; last_row < 2; last_row++)
+        for (int last_column = 0; last_column < 2; last_column++) {
+            const int64_t point = (last_row * g->side + last_column) * (g->side - 1);
+            f->by[last_row][last_column] = tiling_of(j, iso_winograd_span_of(g, &f->order, point));
+        }
+}
+
 /* The operand at a point, from depth k on, times a panel of the weights; to: the rows of the results. */
 static void multiply_panel(const job *j, const factors *f, int64_t q, int64_t k, int64_t deep, int64_t panel, const float *right, float *const *to)
 {
     const iso_winograd_place *a = &f->a;
-    const tiling *by = &f->by;
+    const tiling *by = &f->by[iso_winograd_last_row(&j->grid, q)][iso_winograd_last_column(&j->grid, q)];
     const int n = (int)iso_min64(j->width, j->columns - panel * j->width);
     const float *left = a->at + a->point[q] + iso_winograd_column(a, k);
     const iso_gemm_kernel *kernel = j->isa->kernel[ISO_GEMM_BY_ROWS][n > j->isa->lanes];
     const bool add = k > next_depth(j, q, 0);
     if (j->op == ISO_OP_CONV_X && zeros(j, q, panel * j->width, n)) return;
-    for (int64_t tile = 0, i = 0, h; tile < by->tiles; tile++, i += h) {
+    for (int64_t tile = 0, i = by->first, h; tile < by->tiles; tile++, i += h) {
         h = by->height + (tile < by->higher);
         kernel[h - 1](deep, left + i * a->pitch, right, to + i, panel * j->width, n, add, 0, 0, NULL, 0);
     }
@@ -394,7 +412,7 @@ static void multiply_panel(const job *j, const factors *f, int64_t q, int64_t k,
 
 static void find_rows(const factors *f, int64_t q, float **to)
 {
-    for (int64_t i = 0; i < f->by.rows; i++) to[i] = f->m.at + i * f->m.pitch + q * f->m.apart;
+    for (int64_t i = 0; i < f->by[0][0].rows; i++) to[i] = f->m.at + i * f->m.pitch + q * f->m.apart;
 }
 
 /* The operand at a point times every so many panels of the weights. */
@@ -459,15 +477,15 @@ static void multiply_passing(const job *j, const crew *c, const factors *f, cons
 }
 
 /* The part of x's join that is this crew member's: images, and where there are fewer of them than members, channels. */
-static void join_x(const job *j, const crew *c, const iso_winograd_products *m, int64_t strip, int64_t count, float *x)
+static void join_x(const job *j, const crew *c, const factors *f, float *x)
 {
     const iso_winograd_grid *g = &j->grid;
-    const int64_t images = iso_ceil_div(count, g->tiles_h), parts = iso_min64(iso_ceil_div(c->size, images), j->channels / LANES);
+    const int64_t count = f->order.count, images = iso_ceil_div(count, g->tiles_h), parts = iso_min64(iso_ceil_div(c->size, images), j->channels / LANES);
     const range r = share(c, images * parts);
     for (int64_t i = r.first; i < r.last; i++) {
         const int64_t first = i / parts * g->tiles_h, last = iso_min64(first + g->tiles_h, count), eights = j->channels / LANES;
         const int64_t c0 = eights * (i % parts) / parts * LANES, c1 = eights * (i % parts + 1) / parts * LANES;
-        for (int64_t k = first; k < last; k++) iso_winograd_join_x(g, m, k * g->tiles_w, strip + k, c0, c1, x);
+        for (int64_t k = first; k < last; k++) iso_winograd_join_x(g, &f->m, &f->order, k, c0, c1, x);
     }
 }
 
@@ -475,7 +493,8 @@ static void join_x(const job *j, const crew *c, const iso_winograd_products *m, 
 static void follow_y(const job *j, const crew *c, int64_t strip)
 {
     const iso_winograd_grid *g = &j->grid;
-    const int64_t image = strip / g->tiles_h * g->s.oh, first = strip % g->tiles_h * g->n, last = iso_min64(first + g->n, g->s.oh);
+    const int64_t image = strip / g->tiles_h * g->s.oh, k = strip % g->tiles_h, first = iso_winograd_start(g, k, g->full_h);
+    const int64_t last = iso_min64(iso_winograd_start(g, k + 1, g->full_h), g->s.oh);
     iso_chain_run(c->tail, (image + first) * g->s.ow * g->s.o, (image + last) * g->s.ow * g->s.o);
 }
 
@@ -522,21 +541,23 @@ static block block_of(const job *j, int64_t k, int64_t first, int64_t end, float
 }
 
 /* One block of weights at a point, from a chunk's operands. */
-static void multiply_block(const job *j, int64_t q, int64_t rows, const iso_winograd_place *y, const iso_winograd_place *x, const block *b, bool add)
+static void multiply_block(const job *j, int64_t q, const iso_winograd_order *o, const iso_winograd_place *y, const iso_winograd_place *x,
+                           const block *b, bool add)
 {
+    const iso_winograd_span at = iso_winograd_span_of(&j->grid, o, q);
     const int tiles = (int)iso_ceil_div(ISO_GEMM_PANEL, j->isa->mr), height = (int)iso_ceil_div(ISO_GEMM_PANEL, tiles);
     float *to[BLOCK_O];
     for (int64_t i = 0; i < b->no; i++) to[i] = b->product + q * product_apart(j) + i * j->block_x;
     for (int64_t k = 0; k < b->nx; k += j->width) {
         const int n = (int)iso_min64(j->width, b->nx - k);
-        const float *right = x->at + x->point[q] + iso_winograd_column(x, b->x + k);
+        const float *right = x->at + at.first * x->pitch + x->point[q] + iso_winograd_column(x, b->x + k);
         if (zeros(j, q, b->x + k, n)) continue;
         const iso_gemm_kernel *kernel = j->isa->kernel[x->pitch == ISO_GEMM_LDA ? ISO_GEMM_BOTH_BY_DEPTH : ISO_GEMM_BY_DEPTH][n > j->isa->lanes];
         for (int64_t i = 0; i < b->no; i += ISO_GEMM_PANEL) {
-            const float *left = y->at + y->point[q] + iso_winograd_column(y, b->o + i);
+            const float *left = y->at + at.first * y->pitch + y->point[q] + iso_winograd_column(y, b->o + i);
             const int panel = (int)iso_min64(ISO_GEMM_PANEL, b->no - i);
             for (int h = 0; h < panel; h += height)
-                kernel[iso_min64(height, panel - h) - 1](rows, left + h, right, to + i + h, k, n, add, 0, 0, NULL, 0);
+                kernel[iso_min64(height, panel - h) - 1](at.last - at.first, left + h, right, to + i + h, k, n, add, 0, 0, NULL, 0);
         }
     }
 }
@@ -556,13 +577,14 @@ static void sum_weights(const job *j, const iso_call *call, const crew *c, range
     for (int64_t strip = strips.first, chunks = 0; strip < strips.last; strip += j->chunk, chunks++) {
         const int64_t count = iso_min64(j->chunk, strips.last - strip);
         const bool first = chunks % j->kept == 0, last = chunks % j->kept == j->kept - 1 || strip + count == strips.last;
-        for (int64_t k = 0; k < count; k++) iso_winograd_split_y(g, call->in[1].data, strip + k, &y, k * g->tiles_w);
+        const iso_winograd_order o = iso_winograd_order_of(g, strip, count);
+        for (int64_t k = 0; k < count; k++) iso_winograd_split_y(g, call->in[1].data, &o, k, &y);
         for (x.first = 0; x.first < j->channels; x.first += j->slab) {
             const int64_t end = iso_min64(x.first + j->slab, j->channels), blocks = iso_ceil_div(j->o, j->block_o) * iso_ceil_div(end - x.first, j->block_x);
-            for (int64_t k = 0; k < count; k++) iso_winograd_split_x(g, call->in[0].data, strip + k, end, &x, k * g->tiles_w);
+            for (int64_t k = 0; k < count; k++) iso_winograd_split_x(g, call->in[0].data, &o, k, end, &x);
             for (int64_t k = 0; k < blocks; k++) {
                 const block b = block_of(j, k, x.first, end, c->product);
-                for (int q = 0; q < g->points; q++) multiply_block(j, q, count * g->tiles_w, &y, &x, &b, !first);
+                for (int q = 0; q < g->points; q++) multiply_block(j, q, &o, &y, &x, &b, !first);
                 if (last) join_block(j, &b, call->add || chunks >= j->kept, NULL, sum);
             }
         }
@@ -570,15 +592,15 @@ static void sum_weights(const job *j, const iso_call *call, const crew *c, range
 }
 
 /* A chunk's part of the weights of some of x's channels: x.first ... last-1. */
-static void sum_channels(const job *j, const iso_call *call, const crew *c, const iso_winograd_place *y, iso_winograd_place x, int64_t last, range chunk)
+static void sum_channels(const job *j, const iso_call *call, const crew *c, const iso_winograd_place *y, iso_winograd_place x, int64_t last,
+                         const iso_winograd_order *o)
 {
-    const int64_t blocks = iso_ceil_div(j->o, j->block_o) * iso_ceil_div(last - x.first, j->block_x), rows = (chunk.last - chunk.first) * j->grid.tiles_w;
-    for (int64_t k = chunk.first; k < chunk.last; k++)
-        iso_winograd_split_x(&j->grid, call->in[0].data, k, last, &x, (k - chunk.first) * j->grid.tiles_w);
+    const int64_t blocks = iso_ceil_div(j->o, j->block_o) * iso_ceil_div(last - x.first, j->block_x);
+    for (int64_t k = 0; k < o->count; k++) iso_winograd_split_x(&j->grid, call->in[0].data, o, k, last, &x);
     for (int64_t k = 0; k < blocks; k++) {
         const block b = block_of(j, k, x.first, last, c->product);
-        for (int q = 0; q < j->grid.points; q++) multiply_block(j, q, rows, y, &x, &b, false);
-        join_block(j, &b, chunk.first > 0, call->out.data, NULL);
+        for (int q = 0; q < j->grid.points; q++) multiply_block(j, q, o, y, &x, &b, false);
+        join_block(j, &b, o->strip > 0, call->out.data, NULL);
     }
 }
 
@@ -591,15 +613,15 @@ static void sum_together(const job *j, const iso_call *call, const crew *c)
     const iso_winograd_place y = place_panels(j, c->left, j->o, ISO_GEMM_PANEL, &size);
     iso_winograd_place x = place_panels(j, c->right, j->slab, j->width, &size);
     for (int64_t strip = 0; strip < j->strips; strip += j->chunk) {
-        const range chunk = {strip, iso_min64(strip + j->chunk, j->strips)};
-        const range mine = j->separate ? (range){0, chunk.last - strip} : share(c, chunk.last - strip);
-        for (int64_t k = mine.first; k < mine.last; k++) iso_winograd_split_y(&j->grid, call->in[1].data, strip + k, &y, k * j->grid.tiles_w);
+        const iso_winograd_order o = iso_winograd_order_of(&j->grid, strip, iso_min64(j->chunk, j->strips - strip));
+        const range mine = j->separate ? (range){0, o.count} : share(c, o.count);
+        for (int64_t k = mine.first; k < mine.last; k++) iso_winograd_split_y(&j->grid, call->in[1].data, &o, k, &y);
         if (!j->separate) meet(c);
         for (int64_t part = c->rank; part < j->shares; part += c->size)
             for (int64_t start = 0; start < j->channels; start += n) {
                 const int64_t last = start + iso_min64(panels * (part + 1) / j->shares * j->width, n);
                 for (x.first = start + panels * part / j->shares * j->width; x.first < last; x.first += j->slab)
-                    sum_channels(j, call, c, &y, x, iso_min64(x.first + j->slab, last), chunk);
+                    sum_channels(j, call, c, &y, x, iso_min64(x.first + j->slab, last), &o);
             }
         if (!j->separate) meet(c);
     }
@@ -609,21 +631,21 @@ static void sum_together(const job *j, const iso_call *call, const crew *c)
 
 /* A chunk's products by the weights, and what it adds to the weights' gradient, whose x's operand is the same: point by point, while that is in the
  * first-level cache. */
-static void multiply_both(const job *j, const job *sums, const iso_call *along, const crew *c, const factors *f, range chunk, range strips)
+static void multiply_both(const job *j, const job *sums, const iso_call *along, const crew *c, const factors *f, range strips)
 {
+    const iso_winograd_order *o = &f->order;
     const int64_t blocks = blocks_of(sums), apart = round_up(sums->product, 16);
     int64_t size;
     const iso_winograd_place y = place_panels(sums, c->other, sums->o, ISO_GEMM_PANEL, &size);
-    for (int64_t k = chunk.first; k < chunk.last; k++)
-        iso_winograd_split_y(&sums->grid, along->in[1].data, k, &y, (k - chunk.first) * sums->grid.tiles_w);
+    for (int64_t k = 0; k < o->count; k++) iso_winograd_split_y(&sums->grid, along->in[1].data, o, k, &y);
     for (int q = 0; q < j->grid.points; q++) {
         multiply_point(j, f, q, 0, 1);
         for (int64_t k = 0; k < blocks; k++) {
             const block b = block_of(sums, k, 0, sums->channels, c->product + k * apart);
-            multiply_block(sums, q, f->by.rows, &y, &f->a, &b, chunk.first > strips.first);
+            multiply_block(sums, q, o, &y, &f->a, &b, o->strip > strips.first);
         }
     }
-    for (int64_t k = 0; k < blocks && chunk.last == strips.last; k++) {
+    for (int64_t k = 0; k < blocks && o->strip + o->count == strips.last; k++) {
         const block b = block_of(sums, k, 0, sums->channels, c->product + k * apart);
         join_block(sums, &b, along->add, NULL, along->out.data);
     }
@@ -638,22 +660,23 @@ static void convolve(const job *j, const job *sums, const iso_call *call, const 
     for (int64_t strip = strips.first; strip < strips.last; strip += j->chunk) {
         const int64_t count = iso_min64(j->chunk, strips.last - strip);
         const range mine = share(c, count);
-        f.by = tiling_of(j, count * g->tiles_w);
+        f.order = iso_winograd_order_of(g, strip, count);
+        find_tilings(j, &f);
         for (int64_t k = mine.first; k < mine.last; k++) {
-            if (j->op == ISO_OP_CONV) iso_winograd_split_x(g, call->in[0].data, strip + k, j->channels, &f.a, k * g->tiles_w);
-            else iso_winograd_split_y(g, call->in[0].data, strip + k, &f.a, k * g->tiles_w);
+            if (j->op == ISO_OP_CONV) iso_winograd_split_x(g, call->in[0].data, &f.order, k, j->channels, &f.a);
+            else iso_winograd_split_y(g, call->in[0].data, &f.order, k, &f.a);
         }
         meet(c);
-        if (sums) multiply_both(j, sums, call->along, c, &f, (range){strip, strip + count}, strips);
+        if (sums) multiply_both(j, sums, call->along, c, &f, strips);
         else if (j->passing) multiply_passing(j, c, &f, call->in[1].data);
         else multiply_panels(j, c, &f);
         meet(c);
         if (j->op == ISO_OP_CONV_X) {
-            join_x(j, c, &f.m, strip, count, call->out.data);
+            join_x(j, c, &f, call->out.data);
             follow_x(j, c, (range){strip, strip + count});
         } else {
             for (int64_t k = mine.first; k < mine.last; k++) {
-                iso_winograd_join_y(g, &f.m, k * g->tiles_w, strip + k, call->out.data);
+                iso_winograd_join_y(g, &f.m, &f.order, k, call->out.data);
                 follow_y(j, c, strip + k);
             }
         }

@@ -13,6 +13,9 @@
  * are products of matrices, one for each point, between the same transforms and their transposes. A y and what it is multiplied
  * by serve all residues at once.
  *
+ * The point at infinity serves y's last pixel alone: n-1 of them are made of the others. So 13 pixels are tiles of 5, 4 and 4, with 7 + 6 + 6 points,
+ * instead of 5, 5 and 3.
+ *
  * Points 0, 1 and infinity for n = 2, whose error is about that of the plain product; 1, -1, 1/2, -1/2 and infinity for n = 3 and 4, with
  * some four times that (at most some 2e-6 of the largest result of a sum of 256); for n = 5 also 2 and -2, and 3/8 in the place of 1/2, with some
  * twelve times (at most some 1.2e-5). Others have more: 0 or 2 among five, 1/2 among seven. */

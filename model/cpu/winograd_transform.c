@@ -94,14 +94,20 @@ INLINE void from_points(const int n, const operand of, const vec8 *m, const int 
 INLINE void forget(void) { atomic_signal_fence(memory_order_seq_cst); } /* what was loaded: compilers would keep it for the next rows, on the stack */
 #define ONE_BY_ONE _Pragma("GCC unroll 1")
 
+/* Where nothing is multiplied at the points at infinity: those of a tile's last row, or of its last column. */
+typedef struct lacks {
+    bool row, column;
+} lacks;
+
 /* A line of values to the points of an operand. */
-INLINE void put_line(const int n, const operand of, const vec8 *from, float *column, const int64_t *point)
+INLINE void put_line(const int n, const operand of, const vec8 *from, bool no_last, float *column, const int64_t *point)
 {
     const int side = POINTS(n);
     vec8 out[SIDE];
     to_points(n, of, from, 1, out, 1);
-#pragma GCC unroll 7
-    for (int q = 0; q < side; q++) store(column + point[q], &out[q]);
+#pragma GCC unroll 6
+    for (int q = 0; q < side - 1; q++) store(column + point[q], &out[q]);
+    if (!no_last) store(column + point[side - 1], &out[side - 1]);
 }
 
 /* Where a tile's pixels are of which some lie outside. */
@@ -123,7 +129,7 @@ INLINE bool load_column(const int across, const char *from, int64_t row, const c
 /* Rows r and, where it is not negative, s of what a tile gives along its columns; then along these rows, to their points. Its pixels lie row and pixel
  * apart; where k is not NULL, `offset` behind k's: in bytes. */
 INLINE void split_rows(const int n, const operand of, const int r, const int s, const char *from, int64_t row, int64_t pixel, const cut *k,
-                       int64_t offset, float *column, const int64_t *point)
+                       int64_t offset, bool no_last, float *column, const int64_t *point)
 {
     const int across = length_of(n, of);
     vec8 first[SIDE], second[SIDE];
@@ -139,21 +145,21 @@ INLINE void split_rows(const int n, const operand of, const int r, const int s, 
             first[j] = second[j] = (vec8){0};
         }
     }
-    put_line(n, of, first, column, point + r * POINTS(n));
-    if (s >= 0) put_line(n, of, second, column, point + s * POINTS(n));
+    put_line(n, of, first, no_last, column, point + r * POINTS(n));
+    if (s >= 0) put_line(n, of, second, no_last, column, point + s * POINTS(n));
 }
 
 /* A whole tile; distances in numbers. Of seven rows of points, four readings would cost more than writing the columns' results down. */
 INLINE void split_tile(const int n, const operand of, const float *numbers, int64_t row, int64_t pixel, const cut *k, int64_t offset,
-                       float *column, const int64_t *point)
+                       lacks no, float *column, const int64_t *point)
 {
     const int side = POINTS(n), across = length_of(n, of);
     const char *from = (const char *)numbers;
     row *= (int64_t)sizeof(float), pixel *= (int64_t)sizeof(float), offset *= (int64_t)sizeof(float);
     if (side <= 5) {
-        split_rows(n, of, 0, 1, from, row, pixel, k, offset, column, point);
-        split_rows(n, of, 2, side > 3 ? 3 : -1, from, row, pixel, k, offset, column, point);
-        if (side > 3) split_rows(n, of, 4, -1, from, row, pixel, k, offset, column, point);
+        split_rows(n, of, 0, 1, from, row, pixel, k, offset, no.column, column, point);
+        if (side > 3 || !no.row) split_rows(n, of, 2, side > 3 ? 3 : -1, from, row, pixel, k, offset, no.column, column, point);
+        if (side > 3 && !no.row) split_rows(n, of, 4, -1, from, row, pixel, k, offset, no.column, column, point);
         return;
     }
     vec8 half[SIDE * SIDE];
@@ -164,7 +170,7 @@ INLINE void split_tile(const int n, const operand of, const float *numbers, int6
 #pragma GCC unroll 7
             for (int r = 0; r < side; r++) half[r * SIDE + j] = (vec8){0};
     }
-    ONE_BY_ONE for (int r = 0; r < side; r++) put_line(n, of, half + r * SIDE, column, point + r * POINTS(n));
+    ONE_BY_ONE for (int r = 0; r < side - no.row; r++) put_line(n, of, half + r * SIDE, no.column, column, point + r * POINTS(n));
 }
 
 /* A column of products, a row of points apart, of which the first so many are there, transformed to numbers as far apart. All columns come first: what
@@ -181,6 +187,9 @@ INLINE void get_column(const int n, const float *from, int64_t apart, int there,
     from_points(n, of, in, 1, to, POINTS(n));
 }
 
+/* How many rows of points column j has. */
+INLINE int there(const int n, lacks no, int j) { return no.column && j == POINTS(n) - 1 ? 0 : POINTS(n) - no.row; }
+
 /* A function whose first argument is the n of a grid g, as a constant. */
 #define WITH_N(f, ...) \
     (g->n == 2 ? f(2, __VA_ARGS__) : g->n == 3 ? f(3, __VA_ARGS__) : g->n == 4 ? f(4, __VA_ARGS__) : f(5, __VA_ARGS__))
@@ -190,11 +199,13 @@ INLINE void get_column(const int n, const float *from, int64_t apart, int there,
 /* What a strip is, along both axes. */
 typedef struct strip {
     int64_t image, i; /* i: its first row of y */
+    bool is_short;
 } strip;
 
-INLINE strip strip_of(const iso_winograd_grid *g, const int n, int64_t number)
+INLINE strip strip_of(const iso_winograd_grid *g, int64_t number)
 {
-    return (strip){number / g->tiles_h, number % g->tiles_h * n};
+    const int64_t k = number % g->tiles_h;
+    return (strip){number / g->tiles_h, iso_winograd_start(g, k, g->full_h), k >= g->full_h};
 }
 
 /* A row of a tile that lies outside; never written, but a constant would be so many bytes of the program's file. */
@@ -265,6 +276,8 @@ iso_winograd_grid iso_winograd_grid_of(const iso_conv_sizes *s, int n)
 {
     const int side = POINTS(n);
     iso_winograd_grid g = {.s = *s, .n = n, .points = side * side, .side = side, .tiles_h = iso_ceil_div(s->oh, n), .tiles_w = iso_ceil_div(s->ow, n)};
+    g.full_h = iso_max64(s->oh - g.tiles_h * (n - 1), 0);
+    g.full_w = iso_max64(s->ow - g.tiles_w * (n - 1), 0);
     g.rest = rest_of(s->stride, s->kh, s->pad, s->h, s->oh) || rest_of(s->stride, s->kw, s->pad, s->w, s->ow);
     for (int64_t p = 0; p < s->stride; p++) {
         g.rows[p] = line_of(p, s->stride, s->kh, s->pad, s->h, s->oh);
@@ -272,6 +285,41 @@ iso_winograd_grid iso_winograd_grid_of(const iso_conv_sizes *s, int n)
         g.zeros = g.zeros || g.rows[p].fewer || g.columns[p].fewer;
     }
     return g;
+}
+
+/* Of strips 0 ... strip-1 those that are not short. */
+static int64_t full_strips(const iso_winograd_grid *g, int64_t strip)
+{
+    return strip / g->tiles_h * g->full_h + iso_min64(strip % g->tiles_h, g->full_h);
+}
+
+iso_winograd_order iso_winograd_order_of(const iso_winograd_grid *g, int64_t strip, int64_t count)
+{
+    return (iso_winograd_order){strip, count, full_strips(g, strip + count) - full_strips(g, strip)};
+}
+
+iso_winograd_span iso_winograd_span_of(const iso_winograd_grid *g, const iso_winograd_order *o, int64_t point)
+{
+    const bool last_row = iso_winograd_last_row(g, point), last_column = iso_winograd_last_column(g, point);
+    const int64_t narrow = g->tiles_w - g->full_w, wide = o->count * g->full_w;
+    return (iso_winograd_span){last_row ? (o->count - o->full) * g->full_w : 0, last_column ? wide : wide + (last_row ? o->full : o->count) * narrow};
+}
+
+/* The rows of a strip's tiles: the first one's, and of those that are narrow the first one's; neighbours follow. */
+typedef struct strip_rows {
+    int64_t full, narrow;
+} strip_rows;
+
+static strip_rows rows_of(const iso_winograd_grid *g, const iso_winograd_order *o, int64_t k)
+{
+    const int64_t narrow = g->tiles_w - g->full_w, wide = o->count * g->full_w, full = full_strips(g, o->strip + k) - full_strips(g, o->strip);
+    if ((o->strip + k) % g->tiles_h < g->full_h) return (strip_rows){(o->count - o->full + full) * g->full_w, wide + full * narrow};
+    return (strip_rows){(k - full) * g->full_w, wide + (o->full + k - full) * narrow};
+}
+
+INLINE int64_t row_of(const iso_winograd_grid *g, strip_rows r, int64_t tile)
+{
+    return tile < g->full_w ? r.full + tile : r.narrow + tile - g->full_w;
 }
 
 /* --- y */
@@ -287,8 +335,8 @@ INLINE cut cut_of(const int across, const float *from, int64_t row, inside h, in
 INLINE void two_on(const int n, const iso_winograd_grid *g, strip s, int64_t t, int64_t *row, int64_t *column)
 {
     int64_t tile = t + 2;
-    for (*row = s.i; tile >= g->tiles_w; tile -= g->tiles_w) *row += n;
-    *column = tile * n;
+    for (*row = s.i; tile >= g->tiles_w; tile -= g->tiles_w) *row += n - s.is_short;
+    *column = iso_winograd_start(g, tile, g->full_w);
 }
 
 /* That tile, while all channels of tile t are done. */
@@ -300,47 +348,50 @@ INLINE ahead ahead_y(const int n, const iso_winograd_grid *g, const float *y, st
 }
 
 INLINE void split_y_tile(const int n, const float *y, int64_t row, int64_t pixel, const cut *k, int64_t channels,
-                         const iso_winograd_place *to, float *tile, ahead *next)
+                         lacks no, const iso_winograd_place *to, float *tile, ahead *next)
 {
     for (int64_t c = 0; c < channels; c += LANES) {
         look_ahead(next, c, false);
-        split_tile(n, OF_Y, y + c, row, pixel, k, c, tile + iso_winograd_column(to, c), to->point);
+        split_tile(n, OF_Y, y + c, row, pixel, k, c, no, tile + iso_winograd_column(to, c), to->point);
     }
 }
 
-INLINE void split_y(const int n, const iso_winograd_grid *g, const float *y, int64_t number, const iso_winograd_place *to, int64_t row)
+INLINE void split_y(const int n, const iso_winograd_grid *g, const float *y, const iso_winograd_order *o, int64_t number, const iso_winograd_place *to)
 {
-    const strip s = strip_of(g, n, number);
+    const strip s = strip_of(g, o->strip + number);
+    const strip_rows rows = rows_of(g, o, number);
     const int64_t pixel = g->s.o, line = g->s.ow * pixel;
-    const inside h = inside_y(s.i, n, g->s.oh);
+    const inside h = inside_y(s.i, n - s.is_short, g->s.oh);
     for (int64_t t = 0; t < g->tiles_w; t++) {
-        const float *from = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
-        const inside w = inside_y(t * n, n, g->s.ow);
-        float *tile = to->at + (row + t) * to->pitch;
+        const lacks no = {s.is_short, t >= g->full_w};
+        const int64_t j = iso_winograd_start(g, t, g->full_w);
+        const float *from = y + (s.image * g->s.oh + s.i) * line + j * pixel;
+        const inside w = inside_y(j, n - no.column, g->s.ow);
+        float *tile = to->at + row_of(g, rows, t) * to->pitch;
         ahead next = ahead_y(n, g, y, s, t);
         if (h.last == n && w.last == n) {
-            split_y_tile(n, from, line, pixel, NULL, g->s.o, to, tile, &next);
+            split_y_tile(n, from, line, pixel, NULL, g->s.o, no, to, tile, &next);
         } else {
             const cut k = cut_of(n, from, line, h, w);
-            split_y_tile(n, from, line, pixel, &k, g->s.o, to, tile, &next);
+            split_y_tile(n, from, line, pixel, &k, g->s.o, no, to, tile, &next);
         }
     }
 }
 
-ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, int64_t strip, const iso_winograd_place *to, int64_t row)
+ISO_CLONES void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, const iso_winograd_order *o, int64_t k, const iso_winograd_place *to)
 {
-    WITH_N(split_y, g, y, strip, to, row);
+    WITH_N(split_y, g, y, o, k, to);
 }
 
-INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t apart, inside h, inside w, int64_t line, int64_t pixel, float *y,
-                        ahead *next)
+INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t apart, lacks no, inside h, inside w, int64_t line, int64_t pixel,
+                        float *y, ahead *next)
 {
     const int side = POINTS(n);
     for (int64_t c = 0; c < pixel; c += LANES) {
         vec8 half[SIDE * SIDE], out[SIDE];
         look_ahead(next, c, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
-            get_column(n, m + j * apart + c, apart, side, OF_Y, half + j);
+            get_column(n, m + j * apart + c, apart, whole ? side : there(n, no, j), OF_Y, half + j);
         }
         ONE_BY_ONE for (int i = 0; i < n; i++) {
             if (!whole && i >= h.last) break;
@@ -352,24 +403,27 @@ INLINE void join_y_tile(const int n, const bool whole, const float *m, int64_t a
     }
 }
 
-INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t number, float *y)
+INLINE void join_y(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, const iso_winograd_order *o, int64_t number, float *y)
 {
-    const strip s = strip_of(g, n, number);
+    const strip s = strip_of(g, o->strip + number);
+    const strip_rows rows = rows_of(g, o, number);
     const int64_t pixel = g->s.o, line = g->s.ow * pixel;
-    const inside h = inside_y(s.i, n, g->s.oh);
+    const inside h = inside_y(s.i, n - s.is_short, g->s.oh);
     for (int64_t t = 0; t < g->tiles_w; t++) {
-        const inside w = inside_y(t * n, n, g->s.ow);
-        const float *from = m->at + (row + t) * m->pitch;
-        float *to = y + (s.image * g->s.oh + s.i) * line + t * n * pixel;
+        const lacks no = {s.is_short, t >= g->full_w};
+        const int64_t j = iso_winograd_start(g, t, g->full_w);
+        const inside w = inside_y(j, n - no.column, g->s.ow);
+        const float *from = m->at + row_of(g, rows, t) * m->pitch;
+        float *to = y + (s.image * g->s.oh + s.i) * line + j * pixel;
         ahead next = ahead_y(n, g, y, s, t);
-        if (h.last == n && w.last == n) join_y_tile(n, true, from, m->apart, h, w, line, pixel, to, &next);
-        else join_y_tile(n, false, from, m->apart, h, w, line, pixel, to, &next);
+        if (h.last == n && w.last == n) join_y_tile(n, true, from, m->apart, no, h, w, line, pixel, to, &next);
+        else join_y_tile(n, false, from, m->apart, no, h, w, line, pixel, to, &next);
     }
 }
 
-ISO_CLONES void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, float *y)
+ISO_CLONES void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winograd_products *m, const iso_winograd_order *o, int64_t k, float *y)
 {
-    WITH_N(join_y, g, m, row, strip, y);
+    WITH_N(join_y, g, m, o, k, y);
 }
 
 /* --- x */
@@ -379,7 +433,7 @@ typedef struct patch {
     int64_t offset, row, pixel;
     inside h, w;
     bool whole;
-    bool no_row, no_column; /* zeros at the last row or column of points */
+    lacks no;
     const iso_winograd_line *column;
 } patch;
 enum { PATCHES = ISO_WINOGRAD_STRIDE * ISO_WINOGRAD_STRIDE };
@@ -390,18 +444,20 @@ INLINE void patches_of(const iso_winograd_grid *g, const int n, strip s, patch *
     const iso_conv_sizes *z = &g->s;
     for (int64_t p = 0; p < z->stride; p++)
         for (int64_t q = 0; q < z->stride; q++, a++) {
-            *a = (patch){.row = z->stride * z->w * z->c, .pixel = z->stride * z->c, .no_row = g->rows[p].fewer, .no_column = g->columns[q].fewer};
+            *a = (patch){.row = z->stride * z->w * z->c, .pixel = z->stride * z->c, .no.row = g->rows[p].fewer || s.is_short};
             a->h = inside_x(s.i, n, &g->rows[p]);
             a->offset = ((s.image * z->h + s.i * z->stride + p - z->pad) * z->w + q - z->pad) * z->c;
             a->column = &g->columns[q];
         }
 }
 
-INLINE void move_patch(const int n, int64_t tile, patch *a)
+INLINE void move_patch(const iso_winograd_grid *g, const int n, int64_t tile, patch *a)
 {
-    a->w = inside_x(tile * n, n, a->column);
+    const int64_t j = iso_winograd_start(g, tile, g->full_w);
+    a->no.column = a->column->fewer || tile >= g->full_w;
+    a->w = inside_x(j, n, a->column);
     a->whole = a->h.first == 0 && a->h.last == POINTS(n) && a->w.first == 0 && a->w.last == POINTS(n);
-    if (tile > 0) a->offset += n * a->pixel;
+    if (tile > 0) a->offset += (j - iso_winograd_start(g, tile - 1, g->full_w)) * a->pixel;
 }
 
 /* The same tile, while channels c0 ... c1-1 are done: the rows of their residues, one residue's or all. */
@@ -423,22 +479,24 @@ INLINE void split_x_tile(const int n, const float *x, const patch *a, const cut 
 {
     for (int64_t c = c0; c < c1; c += LANES) {
         look_ahead(next, c, false);
-        split_tile(n, OF_X, x + a->offset + c, a->row, a->pixel, k, c, tile + iso_winograd_column(to, channel + c), to->point);
+        split_tile(n, OF_X, x + a->offset + c, a->row, a->pixel, k, c, a->no, tile + iso_winograd_column(to, channel + c), to->point);
     }
 }
 
-INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int64_t number, int64_t last, const iso_winograd_place *to, int64_t row)
+INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, const iso_winograd_order *o, int64_t number, int64_t last,
+                    const iso_winograd_place *to)
 {
-    const strip s = strip_of(g, n, number);
+    const strip s = strip_of(g, o->strip + number);
+    const strip_rows rows = rows_of(g, o, number);
     patch patches[PATCHES];
     patches_of(g, n, s, patches);
-    float *tile = to->at + row * to->pitch;
-    for (int64_t t = 0; t < g->tiles_w; t++, tile += to->pitch) {
+    for (int64_t t = 0; t < g->tiles_w; t++) {
+        float *tile = to->at + row_of(g, rows, t) * to->pitch;
         ahead next = ahead_x(n, g, x, s, t, to->first, last);
         for (int64_t r = to->first / g->s.c; r * g->s.c < last; r++) {
             const int64_t c0 = iso_max64(to->first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
             patch *a = &patches[r];
-            move_patch(n, t, a);
+            move_patch(g, n, t, a);
             if (a->whole) {
                 split_x_tile(n, x, a, NULL, c0, c1, r * g->s.c, to, tile, &next);
             } else {
@@ -449,9 +507,10 @@ INLINE void split_x(const int n, const iso_winograd_grid *g, const float *x, int
     }
 }
 
-ISO_CLONES void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, int64_t last, const iso_winograd_place *to, int64_t row)
+ISO_CLONES void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, const iso_winograd_order *o, int64_t k, int64_t last,
+                                     const iso_winograd_place *to)
 {
-    WITH_N(split_x, g, x, strip, last, to, row);
+    WITH_N(split_x, g, x, o, k, last, to);
 }
 
 /* A row of a tile; the first `again` pixels are added to what is there. */
@@ -479,8 +538,7 @@ INLINE void join_x_tile(const int n, const bool whole, const float *m, int64_t a
         vec8 half[SIDE * SIDE];
         look_ahead(next, c, true);
         ONE_BY_ONE for (int j = 0; j < side; j++) {
-            const bool none = a->no_column && j == side - 1;
-            get_column(n, m + j * apart + c, apart, none ? 0 : a->no_row ? side - 1 : side, OF_X, half + j);
+            get_column(n, m + j * apart + c, apart, there(n, a->no, j), OF_X, half + j);
         }
         float *to = x + a->offset + c;
         ONE_BY_ONE for (int i = 0; i < side; i++, to += a->row) {
@@ -511,30 +569,31 @@ static void clear_rest(const iso_winograd_grid *g, int64_t image, int64_t first,
     }
 }
 
-INLINE void join_x(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t number, int64_t first,
-                   int64_t last, float *x)
+INLINE void join_x(const int n, const iso_winograd_grid *g, const iso_winograd_products *m, const iso_winograd_order *o, int64_t number,
+                   int64_t first, int64_t last, float *x)
 {
-    const strip s = strip_of(g, n, number);
+    const strip s = strip_of(g, o->strip + number);
+    const strip_rows rows = rows_of(g, o, number);
     if (s.i == 0 && first < g->s.c && g->rest) clear_rest(g, s.image, first, iso_min64(last, g->s.c), x);
     patch patches[PATCHES];
     patches_of(g, n, s, patches);
-    const float *from = m->at + row * m->pitch;
-    for (int64_t t = 0; t < g->tiles_w; t++, from += m->pitch) {
+    for (int64_t t = 0; t < g->tiles_w; t++) {
+        const float *from = m->at + row_of(g, rows, t) * m->pitch;
         ahead next = ahead_x(n, g, x, s, t, first, last);
         for (int64_t r = first / g->s.c; r * g->s.c < last; r++) {
             const int64_t c0 = iso_max64(first - r * g->s.c, 0), c1 = iso_min64(last - r * g->s.c, g->s.c);
             patch *a = &patches[r];
-            move_patch(n, t, a);
+            move_patch(g, n, t, a);
             if (a->whole && s.i > 0 && t > 0) join_x_tile(n, true, from + r * g->s.c, m->apart, a, c0, c1, true, true, x, &next);
             else join_x_tile(n, false, from + r * g->s.c, m->apart, a, c0, c1, s.i > 0, t > 0, x, &next);
         }
     }
 }
 
-ISO_CLONES void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, int64_t first,
+ISO_CLONES void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winograd_products *m, const iso_winograd_order *o, int64_t k, int64_t first,
                                     int64_t last, float *x)
 {
-    WITH_N(join_x, g, m, row, strip, first, last, x);
+    WITH_N(join_x, g, m, o, k, first, last, x);
 }
 
 /* --- weights */

@@ -1,8 +1,10 @@
 /* winograd_transform.h: the transforms of winograd.h, between images or weights and the values at the points. For winograd*.c.
  *
- * A strip is a row of tiles of one image: number image * tiles_h + tile row. Tiles of a strip are neighbours in its matrix, from
- * `row` on. Channels of x's side are counted residue by residue, residue * c + channel: there are s.stride^2 * s.c of
- * them. Channels come in eights. */
+ * A tile with a row of y's pixels less than n, a short one, has no products at the points at infinity of its rows: they serve its last row alone.
+ * The same of columns, where it is a narrow one.
+ *
+ * A strip is a row of tiles of one image: number image * tiles_h + tile row. Where its tiles are in a matrix, iso_winograd_order
+ * says. Channels of x's side are counted residue by residue, residue * c + channel: there are s.stride^2 * s.c of them. Channels come in eights. */
 #ifndef ISO_CPU_WINOGRAD_TRANSFORM_H
 #define ISO_CPU_WINOGRAD_TRANSFORM_H
 
@@ -32,23 +34,48 @@ typedef struct iso_winograd_grid {
     bool rest;                 /* x has pixels that meet none of y */
     bool zeros;                /* iso_winograd_zero is true of some residue at some point */
     int64_t tiles_h, tiles_w;  /* of an image */
+    int64_t full_h, full_w;    /* of them so many, the first ones, n pixels high or wide; the others one less */
     iso_winograd_line rows[ISO_WINOGRAD_STRIDE], columns[ISO_WINOGRAD_STRIDE]; /* of each residue */
 } iso_winograd_grid;
 
 /* For tiles of n x n pixels of y. The stride is at most ISO_WINOGRAD_STRIDE. */
 iso_winograd_grid iso_winograd_grid_of(const iso_conv_sizes *s, int n);
 
+/* Whether a point is at infinity, of rows or of columns. */
+static inline bool iso_winograd_last_row(const iso_winograd_grid *g, int64_t point) { return point / g->side == g->side - 1; }
+static inline bool iso_winograd_last_column(const iso_winograd_grid *g, int64_t point) { return point % g->side == g->side - 1; }
+
 /* Whether a residue has zeros at a point: there it is neither multiplied nor read. */
 static inline bool iso_winograd_zero(const iso_winograd_grid *g, int64_t point, int64_t residue)
 {
-    return (point / g->side == g->side - 1 && g->rows[residue / g->s.stride].fewer) ||
-           (point % g->side == g->side - 1 && g->columns[residue % g->s.stride].fewer);
+    return (iso_winograd_last_row(g, point) && g->rows[residue / g->s.stride].fewer) ||
+           (iso_winograd_last_column(g, point) && g->columns[residue % g->s.stride].fewer);
+}
+
+/* The first pixel of y of a tile along an axis where `full` of the tiles are full. */
+static inline int64_t iso_winograd_start(const iso_winograd_grid *g, int64_t tile, int64_t full)
+{
+    return tile * g->n - iso_max64(tile - full, 0);
 }
 
 static inline int64_t iso_winograd_channels(const iso_winograd_grid *g)
 {
     return g->s.stride * g->s.stride * g->s.c;
 }
+
+/* The tiles of `count` strips from `strip` on, as they follow each other in a matrix: short ones that are not narrow, those that are neither, narrow
+ * ones that are not short, those that are both. So those that have a point are neighbours. */
+typedef struct iso_winograd_order {
+    int64_t strip, count;
+    int64_t full; /* strips that are not short */
+} iso_winograd_order;
+iso_winograd_order iso_winograd_order_of(const iso_winograd_grid *g, int64_t strip, int64_t count);
+
+/* The tiles that have a point: first ... last-1. */
+typedef struct iso_winograd_span {
+    int64_t first, last;
+} iso_winograd_span;
+iso_winograd_span iso_winograd_span_of(const iso_winograd_grid *g, const iso_winograd_order *o, int64_t point);
 
 /* Where an operand of the products lies: point q's value of channel first + k of the tile in row r at
  *     at + r * pitch + point[q] + k / group * step + k % group. */
@@ -65,9 +92,9 @@ static inline int64_t iso_winograd_column(const iso_winograd_place *p, int64_t c
     return (k >> __builtin_ctzll((unsigned long long)p->group)) * p->step + (k & (p->group - 1));
 }
 
-/* A y of a strip; B x of its channels to->first ... last-1 (multiples of eight). */
-void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, int64_t strip, const iso_winograd_place *to, int64_t row);
-void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, int64_t strip, int64_t last, const iso_winograd_place *to, int64_t row);
+/* A y of strip o->strip + k; B x of its channels to->first ... last-1 (multiples of eight). */
+void iso_winograd_split_y(const iso_winograd_grid *g, const float *y, const iso_winograd_order *o, int64_t k, const iso_winograd_place *to);
+void iso_winograd_split_x(const iso_winograd_grid *g, const float *x, const iso_winograd_order *o, int64_t k, int64_t last, const iso_winograd_place *to);
 
 /* What a strip's tiles were multiplied to: point q's channel k of the tile in row r lies at at + r * pitch + q * apart + k. */
 typedef struct iso_winograd_products {
@@ -75,12 +102,12 @@ typedef struct iso_winograd_products {
     int64_t pitch, apart;
 } iso_winograd_products;
 
-/* y = A' m of a strip. */
-void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, float *y);
+/* y = A' m of strip o->strip + k. */
+void iso_winograd_join_y(const iso_winograd_grid *g, const iso_winograd_products *m, const iso_winograd_order *o, int64_t k, float *y);
 /* x = B' m of the channels first ... last-1 of a strip (multiples of eight). Adds to what the strip before it has left of an image: strips of an
  * image come one after another. Pixels that meet nothing of y become zero. */
-void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winograd_products *m, int64_t row, int64_t strip, int64_t first, int64_t last,
-                         float *x);
+void iso_winograd_join_x(const iso_winograd_grid *g, const iso_winograd_products *m, const iso_winograd_order *o, int64_t k, int64_t first,
+                         int64_t last, float *x);
 
 /* Matrices of the weights, one for each point: [depth, columns] cut into panels of `width` columns, for blocks of ISO_WINOGRAD_DEPTH: point,
  * block, panel, depth, column. */
