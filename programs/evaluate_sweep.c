@@ -65,7 +65,7 @@ static iso_command command = {
     "that breaks (NaN) leaves its row empty, and the others go on.\n"
     "\n"
     "The options from --arch on are those of `indexer train`. With --beta those of `indexer flatten` are taken: --eta, --epochs, "
-    "--batch, --lr (default: 1e-5), --schedule, --depth and --length.",
+    "--batch, --lr (default: 1e-5), --schedule, --warmup, --device, --depth and --length.",
     options,
     "Columns of sweep.csv: model, method, alpha, beta, seed; epochs and images that the training has seen; best_epoch, the\n"
     "one the model holds, its val_loss on all validation images; mse, vor, mcn (means over the images, with their medians), cn,\n"
