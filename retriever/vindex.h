@@ -2,14 +2,15 @@
  *
  * The file (index.faiss; integers little-endian unless said):
  *     header     ISO_VINDEX_HEADER bytes: magic "ISOINDEX", version, kind, what it was built from, sizes, checksum, byte order
- *     zeros      until the vectors of the payload begin on a page of their own
+ *     zeros      until the payload begins on a page of its own; of flat, fp16, sq8: until the vectors in it do
  *     payload    flat, fp16, sq8: what FAISS's write_index writes (IndexFlatIP, IndexScalarQuantizer), in the machine's byte
  *                order, so that FAISS reads it too; ivf: vindex_ivf.h; hnsw: FAISS's, too
  *     ids        runs of consecutive ids: first u64, position u64 each, in the machine's byte order
  *     checksums  XXH3 of every MiB between the header and here; the header has theirs
- * It is mapped, checked by all threads and searched where it lies: the vectors are in memory once. A mapped file must not be
- * changed in place: Isoface only ever replaces it by renaming a complete one over it, which leaves those who have the old
- * one mapped alone. Whoever truncates an index that is being served stops the program that serves it (SIGBUS).
+ * It is mapped, checked by all threads and searched where it lies: the vectors are in memory once, but for hnsw, of which FAISS
+ * takes a copy. A mapped file must not be changed in place: Isoface only ever replaces it by renaming a complete one over it,
+ * which leaves those who have the old one mapped alone. Whoever truncates an index that is being served stops the program that
+ * serves it (SIGBUS).
  *
  * Kinds: flat (exact), fp16 and sq8 (2 bytes and 1 byte a number; the largest error of a vector is measured, so that a
  * search can widen until its answer is proved), ivf and hnsw (approximate; the width of their search is chosen while
