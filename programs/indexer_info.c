@@ -10,8 +10,7 @@
 #include "base/args.h"
 #include "base/file.h"
 #include "base/text.h"
-#include "indexer/store.h"
-#include "model/model.h"
+#include "indexer/model_copy.h"
 #include "programs/indexer.h"
 #include "retriever/search.h"
 
@@ -112,8 +111,8 @@ static iso_status size_of(printer *p, const char *db, iso_error *err)
     return ISO_OK;
 }
 
-/* How the model came to be, as far as its file says. */
-static iso_status model(printer *p, const config *c, const iso_store_info *info, iso_error *err)
+/* How the model came to be, as far as its file says: not that of another model, which is no model of these vectors. */
+static iso_status model(printer *p, const config *c, const iso_store *s, const iso_store_info *info, iso_error *err)
 {
     static const char *const keys[] = {"method", "attributes"};
     iso_model *m = NULL;
@@ -121,8 +120,7 @@ static iso_status model(printer *p, const config *c, const iso_store_info *info,
         text(p, "vectors", "imported");
         return ISO_OK;
     }
-    char *file = iso_indexer_model(c->db);
-    iso_status status = file ? iso_model_load(file, &m, err) : iso_fail_memory(err);
+    iso_status status = iso_model_copy_load(s, info, &m, err);
     if (status == ISO_OK) {
         const iso_net *net = iso_model_net(m);
         text(p, "architecture", iso_arch_name(net->arch));
@@ -134,9 +132,8 @@ static iso_status model(printer *p, const config *c, const iso_store_info *info,
         for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
             if (iso_model_meta(m, keys[i])) text(p, keys[i], iso_model_meta(m, keys[i]));
         if (iso_model_meta(m, "alpha")) quantity(p, "alpha", iso_model_meta(m, "alpha"));
-    } else if (status != ISO_E_MEMORY && !c->quiet) fprintf(stderr, "%s: the database's copy of its model is of no use: %s\n", command.program, err->message);
+    } else if (status != ISO_E_MEMORY && !c->quiet) fprintf(stderr, "%s: %s\n", command.program, err->message);
     iso_model_free(m);
-    free(file);
     return status == ISO_E_MEMORY ? status : ISO_OK;
 }
 
@@ -172,7 +169,7 @@ static iso_status print(const config *c, iso_store *s, const iso_store_info *inf
     number(&p, "items", info->count);
     number(&p, "dim", (uint64_t)info->dim);
     text(&p, "model", info->digest);
-    if ((status = model(&p, c, info, err))) return status;
+    if ((status = model(&p, c, s, info, err))) return status;
     if ((status = vector_index(&p, c, s, err))) return status;
     moment(&p, "created", info->created);
     moment(&p, "updated", info->updated);

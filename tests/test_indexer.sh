@@ -330,6 +330,10 @@ for copy in another damaged lost; do
     indexer encode --images "$work/moved" --db "$db"
     expect "encode: the copy of the model is $copy" 1
     has "$said" 'with the model it was made with' "encode: the copy of the model is $copy"
+    indexer info --db "$db"
+    expect "info: the copy of the model is $copy" 0
+    has "$said" 'with the model it was made with' "info: the copy of the model is $copy"
+    [[ $out != *architecture* ]] || { echo "info tells of a model that is not the database's: $copy"; failed=1; }
     indexer encode --images "$work/moved" --model "$work/model" --db "$db"
     expect "encode mends a copy that is $copy" 0
     indexer verify --db "$db"
