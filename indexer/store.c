@@ -28,6 +28,8 @@
 /* A pipe in its place is not waited for. */
 static int data_open(int dir_fd) { return openat(dir_fd, "data.mdb", O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
 
+static bool has_index(int dir_fd) { return faccessat(dir_fd, ISO_STORE_INDEX, F_OK, 0) == 0; }
+
 /* What is in a folder; whole: LMDB can open it. Of a database that was cut off within its first pages nothing is left but the index, if it had
  * one: that is damage. */
 static iso_status look(int dir_fd, const char *dir, iso_store_found *out, bool *whole, iso_error *err)
@@ -41,8 +43,7 @@ static iso_status look(int dir_fd, const char *dir, iso_store_found *out, bool *
     iso_status status = fstat(fd, &st) ? iso_fail_errno(err, "cannot open %s/data.mdb", dir) : ISO_OK;
     if (!status && S_ISREG(st.st_mode)) status = iso_pages_begun(fd, dir, &begun, whole, err);
     close(fd);
-    const bool had_index = begun && !*whole && faccessat(dir_fd, ISO_STORE_INDEX, F_OK, 0) == 0;
-    *out = begun && !had_index ? ISO_STORE_INCOMPLETE : ISO_STORE_COMPLETE;
+    *out = begun && (*whole || !has_index(dir_fd)) ? ISO_STORE_INCOMPLETE : ISO_STORE_COMPLETE;
     return status;
 }
 
@@ -216,7 +217,8 @@ static iso_status open_data(iso_store *s, bool fresh, iso_error *err)
     bool begun, whole;
     iso_status status = iso_pages_begun(s->data_fd, s->dir, &begun, &whole, err);
     if (!status && begun && !whole)
-        status = iso_fail(err, ISO_E_FORMAT, "%s was never completed, or cut off (data.mdb has %lld bytes): run what makes it again, or restore it",
+        status = iso_fail(err, ISO_E_FORMAT, has_index(s->dir_fd) ? "%s was cut off (data.mdb has %lld bytes): restore it, or make another in a new folder"
+                          : "%s was never completed, or cut off (data.mdb has %lld bytes): run what makes it again, or restore it",
                           s->dir, (long long)st.st_size);
     return status ? status : iso_pages_head(s->data_fd, s->dir, err);
 }
