@@ -111,7 +111,7 @@ iso_status iso_query_create(iso_db *db, iso_query **out, iso_error *err);
 void iso_query_free(iso_query *query);
 
 /* Examples. Images are read and encoded by iso_query_read or iso_query_run, not yet here. A path is an image file or a
- * folder of images (read recursively), JPEG or PNG of up to 104 megapixels; a relative one means what it means now, whichever folder is current later. An id
+ * folder of images (read recursively, but for names that begin with a dot), JPEG or PNG of up to 104 megapixels; a relative one means what it means now, whichever folder is current later. An id
  * must be the database's (ISO_E_NOT_FOUND). A vector has iso_db_dim numbers (ISO_E_ARGUMENT) and is copied. What is added
  * several times counts as often; after a failure nothing was added. */
 iso_status iso_query_add_path(iso_query *query, iso_sign sign, const char *path, iso_error *err);

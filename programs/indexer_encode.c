@@ -37,7 +37,8 @@ static const iso_command command = {
     "Decodes and encodes what is new or changed in DIR, by path, size, time and content; a second run does nothing.\n"
     "A file that was moved or copied takes the vector that its content has already. What is no usable image is\n"
     "listed on stderr and tried again by the next run; an item that it was before keeps its old vector and stays an answer,\n"
-    "with --prune, too, until `indexer remove`. JPEG and PNG are read, of up to 104 megapixels. Every second or two is committed: after Ctrl-C, or worse, the\n"
+    "with --prune, too, until `indexer remove`. JPEG and PNG are read, of up to 104 megapixels; names that\n"
+    "begin with a dot are left out. Every second or two is committed: after Ctrl-C, or worse, the\n"
     "same command goes on where it stopped. Readers are not disturbed.",
     options,
     "A copy of the model in DB that is lost, damaged or another one is replaced by M where that is the right one.\n"
