@@ -84,8 +84,8 @@ iso_status iso_db_open(const char *dir, iso_db **out, iso_error *err);
 void iso_db_close(iso_db *db);
 /* Takes in what other processes have added and removed since, the folder of images where that has moved, and an index that they have built, where the
  * one in use lacks more than a little; a failure leaves db as it was. ISO_E_MISMATCH: the database was moved, removed or replaced, or
- * put back to an earlier state: db answers from what it had all the same (not on an overlay, where the first change copies the database: there its
- * queries fail so, too), and what is there now has to be opened. Without
+ * put back to an earlier state: db answers from what it had all the same (where its data.mdb was written over in place its queries may fail so, too, and on an overlay,
+ * where the first change copies the database, they do), and what is there now has to be opened. Without
  * it items that were added are not found; those that were removed vanish from answers at once, so that fewer may come back
  * than iso_db_count says. */
 iso_status iso_db_refresh(iso_db *db, iso_error *err);
