@@ -364,3 +364,41 @@ int iso_exit(const char *program, iso_status status, const iso_error *err)
     fprintf(stderr, "%s: %s\n", program, message);
     return status == ISO_E_ARGUMENT ? 2 : 1;
 }
+
+static void program_usage(FILE *out, const iso_program *p)
+{
+    fprintf(out, "usage: %s COMMAND [options]\n", p->name);
+}
+
+static int program_help(const iso_program *p)
+{
+    program_usage(stdout, p);
+    printf("\n%s\n\ncommands:\n", p->about);
+    for (const iso_subcommand *c = p->commands; c->name; c++) printf("  %-10s%s\n", c->name, c->about);
+    printf("\n%s COMMAND --help says more. --db falls back to $ISOFACE_DB.\nExit codes: 0 done; 1 failed; 2 wrong usage.\n", p->name);
+    return finish_stdout(p->name);
+}
+
+static int run_command(const iso_program *p, const char *name, int argc, char **argv)
+{
+    for (const iso_subcommand *c = p->commands; name && c->name; c++)
+        if (!strcmp(name, c->name)) return c->run(argc, argv);
+    if (name) fprintf(stderr, "%s: there is no command '%.100s'\n", p->name, name);
+    else fprintf(stderr, "%s: a command is missing\n", p->name);
+    program_usage(stderr, p);
+    fprintf(stderr, "(%s --help lists the commands)\n", p->name);
+    return 2;
+}
+
+int iso_program_run(const iso_program *p, int argc, char **argv)
+{
+    const char *first = argc > 1 ? argv[1] : NULL;
+    const bool help = first && !strcmp(first, "help");
+    if (help && argc > 2) return run_command(p, argv[2], 3, (char *[]){argv[0], argv[2], "--help", NULL});
+    if (help || (first && (!strcmp(first, "--help") || !strcmp(first, "-h")))) return program_help(p);
+    if (first && !strcmp(first, "--version")) {
+        printf("%s %s\n", p->name, ISO_VERSION);
+        return finish_stdout(p->name);
+    }
+    return run_command(p, first, argc, argv);
+}

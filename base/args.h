@@ -1,4 +1,4 @@
-/* args.h: command lines of the programs: one table per subcommand gives parsing, checks and --help.
+/* args.h: command lines of the programs: one table per command gives parsing, checks and --help.
  *
  *     static const iso_option options[] = {
  *         {"db",    0,   ISO_ARG_TEXT,  offsetof(struct cfg, db),   "DB",  "database (default: $ISOFACE_DB)", 0, 0},
@@ -54,6 +54,22 @@ typedef struct iso_command {
  * --help and --version print on stdout and give 0; a usage error prints one line and the usage on stderr and gives 2.
  * Every command has --help, --version. An option given as "" where a value is needed is an error. */
 int iso_args_parse(const iso_command *command, int argc, char **argv, int first, void *config, iso_list *rest);
+
+/* A program of several commands. */
+typedef struct iso_subcommand {
+    const char *name; /* NULL ends the table */
+    int (*run)(int argc, char **argv); /* what main has; the exit code */
+    const char *about; /* a line */
+} iso_subcommand;
+
+typedef struct iso_program {
+    const char *name, *about; /* about: a paragraph */
+    const iso_subcommand *commands;
+} iso_program;
+
+/* Runs the command that argv[1] names. --help, -h, `help` (`help COMMAND`: that command's --help) and --version are answered on stdout, with 0; another
+ * word or none is a usage error, a line and the usage on stderr, with 2. */
+int iso_program_run(const iso_program *program, int argc, char **argv);
 
 void iso_list_free(iso_list *list);
 

@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "retriever/search.h"
 
-static const struct { const char *name; int (*run)(int argc, char **argv); const char *about; } commands[] = {
+static const iso_subcommand commands[] = {
     {"train", iso_indexer_train, "learn a model from a folder of images"},
     {"flatten", iso_indexer_flatten, "train a flattening flow behind a model"},
     {"whiten", iso_indexer_whiten, "make a model whose vectors are whitened"},
@@ -22,8 +22,9 @@ static const struct { const char *name; int (*run)(int argc, char **argv); const
     {"compact", iso_indexer_compact, "give a database's free pages back to the disk"},
     {"export", iso_indexer_export, "write a database's vectors and paths to files"},
     {"import", iso_indexer_import, "make a database of vectors from elsewhere"},
+    {NULL, NULL, NULL},
 };
-enum { COMMANDS = sizeof commands / sizeof *commands };
+static const iso_program program = {"indexer", "From a folder of images to a database that `retrieve` answers from.", commands};
 
 iso_status iso_indexer_db(const char **db, iso_error *err)
 {
@@ -59,54 +60,8 @@ iso_status iso_indexer_flush(iso_error *err)
     return ISO_OK;
 }
 
-static void help(FILE *out)
-{
-    fputs("usage: indexer COMMAND [options]\n", out);
-    if (out == stderr) {
-        fputs("(indexer --help lists the commands)\n", out);
-        return;
-    }
-    fputs("\nFrom a folder of images to a database that `retrieve` answers from.\n\ncommands:\n", out);
-    for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %-10s%s\n", commands[i].name, commands[i].about);
-    fputs("\n  indexer COMMAND --help says more. --db falls back to $ISOFACE_DB.\n"
-          "  Exit code: 0 done, 1 failed, 2 wrong usage.\n", out);
-}
-
-static int finish(void)
-{
-    iso_error err = {0};
-    return iso_exit("indexer", iso_indexer_flush(&err), &err);
-}
-
-static int run(const char *name, int argc, char **argv)
-{
-    for (int i = 0; i < COMMANDS; i++)
-        if (!strcmp(name, commands[i].name)) return commands[i].run(argc, argv);
-    fprintf(stderr, "indexer: there is no command '%s'\n", name);
-    help(stderr);
-    return 2;
-}
-
 int main(int argc, char **argv)
 {
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error to report, not to die of */
-    const char *first = argc > 1 ? argv[1] : "";
-    if (!strcmp(first, "--help") || !strcmp(first, "-h") || (!strcmp(first, "help") && argc == 2)) {
-        help(stdout);
-        return finish();
-    }
-    if (!strcmp(first, "--version")) {
-        printf("indexer %s\n", ISO_VERSION);
-        return finish();
-    }
-    if (!strcmp(first, "help")) {
-        char *asked[] = {argv[0], argv[2], "--help", NULL};
-        return run(argv[2], 3, asked);
-    }
-    if (argc < 2) {
-        fprintf(stderr, "indexer: a command is missing\n");
-        help(stderr);
-        return 2;
-    }
-    return run(first, argc, argv);
+    return iso_program_run(&program, argc, argv);
 }

@@ -20,8 +20,8 @@ static const iso_command command = {
     "indexer compact",
     "indexer compact --db DB",
     "Rewrites the database without the pages that removed and changed items left free, and with the mean and covariance of its\n"
-    "vectors (what --scorer contrast asks for) and the record of changes (by which an index is known to be of this database)\n"
-    "where they are missing or wrong. No other program may have it open meanwhile; the old file stands until the new one is\n"
+    "vectors (what --scorer contrast asks for) and the record of changes (by which an index is known to be of this\n"
+    "database) where they are missing or wrong. No other program may have it open meanwhile; the old file stands until the new one is\n"
     "complete and on disk.",
     options,
     NULL,

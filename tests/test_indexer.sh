@@ -18,15 +18,23 @@ for command in 'indexer encode' retrieve; do
     call $command --help
     has "${out//$'\n'/ }" 'of up to 104 megapixels' "what $command reads"
 done
-indexer --help
-expect help 0
-has "$out" 'encode ' 'help'
-indexer --version
-expect version 0
-indexer
-expect 'no command' 2
-indexer frobnicate
-expect 'a strange command' 2
+for program in 'indexer encode' 'evaluate compare'; do # a program of several commands, and one of them
+    read -r name command <<<"$program"
+    for words in --help -h help; do
+        call "$name" $words
+        expect "$name $words" 0
+        has "$out" "$command " "$name $words"
+    done
+    call "$name" help "$command"
+    expect "$name help $command" 0
+    has "$out" "usage: $program" "$name help $command"
+    call "$name" --version
+    expect "$name --version" 0
+    for words in '' frobnicate 'help frobnicate'; do
+        call "$name" $words
+        expect "$name $words" 2
+    done
+done
 for c in train flatten whiten encode info verify remove reindex compact export import; do
     indexer "$c" --help
     expect "$c --help" 0
