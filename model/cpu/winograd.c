@@ -37,6 +37,8 @@ enum {
     PASSES = 2,               /* chunks for which weights are better brought to the points anew than kept there */
     PASSING_PANELS = 4,       /* that a block of the operand is multiplied by */
     PASSING_BYTES = 384 << 10, /* of it */
+    WIDE_PANELS = 8,          /* with AVX-512, whose processors have second-level caches of 1 MB and more */
+    WIDE_BYTES = 1 << 20,
     PASSING_LEAST = 64,
     SETS = 16,                /* of strips, whose sums are kept apart */
     LEAST_TILE = 2, LARGEST_TILE = 5, /* pixels of y along a tile's side */
@@ -144,6 +146,9 @@ static void cut_into_chunks(job *j, int64_t rows)
 /* Of a block's matrices of passing weights. */
 static int64_t passing_apart(const job *j) { return j->block * j->width + SKEW; }
 
+static int64_t passing_bytes(const job *j) { return j->isa->lanes > LANES ? WIDE_BYTES : PASSING_BYTES; }
+static int64_t passing_panels(const job *j) { return j->isa->lanes > LANES ? WIDE_PANELS : PASSING_PANELS; }
+
 static void describe_conv(job *j)
 {
     const bool forward = j->op == ISO_OP_CONV;
@@ -158,8 +163,8 @@ static void describe_conv(job *j)
     j->shared = j->prepared || j->passing ? 0 : j->weights;
     if (j->passing) {
         j->block = ISO_WINOGRAD_DEPTH;
-        while (j->block > PASSING_LEAST && j->rows * j->block * j->grid.side * (int64_t)sizeof(float) > PASSING_BYTES) j->block /= 2;
-        j->product = j->grid.side * passing_apart(j) + PASSING_PANELS * iso_winograd_taps(&j->grid) * j->block * j->width;
+        while (j->block > PASSING_LEAST && j->rows * j->block * j->grid.side * (int64_t)sizeof(float) > passing_bytes(j)) j->block /= 2;
+        j->product = j->grid.side * passing_apart(j) + passing_panels(j) * iso_winograd_taps(&j->grid) * j->block * j->width;
     }
     (void)place_rows(j, NULL, &j->left);
     j->m.apart = j->columns + SKEW;
@@ -462,7 +467,7 @@ static void multiply_row(const job *j, const crew *c, const factors *f, const fl
  * A row of points at a time, so that a block of the operand stays in the second-level cache for some panels. */
 static void multiply_passing(const job *j, const crew *c, const factors *f, const float *w)
 {
-    const int64_t panels = iso_ceil_div(j->columns, j->width), together = iso_min64(iso_ceil_div(panels, c->size), PASSING_PANELS);
+    const int64_t panels = iso_ceil_div(j->columns, j->width), together = iso_min64(iso_ceil_div(panels, c->size), passing_panels(j));
     const int64_t groups = iso_ceil_div(panels, together), taken = iso_winograd_taps(&j->grid) * j->block * j->width;
     float *taps = c->product + j->grid.side * passing_apart(j);
     for (int64_t start = 0; start < j->depth; start += j->block)
