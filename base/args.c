@@ -60,10 +60,10 @@ static iso_status list_add(iso_list *list, const char *word, iso_error *err)
     return ISO_OK;
 }
 
-const char *iso_args_db(const char *given)
+iso_status iso_args_db(const char **db, iso_error *err)
 {
-    const char *db = given && *given ? given : getenv("ISOFACE_DB");
-    return db && *db ? db : NULL;
+    if (!*db || !**db) *db = getenv("ISOFACE_DB");
+    return *db && **db ? ISO_OK : iso_fail(err, ISO_E_ARGUMENT, "no database: give --db DB or set ISOFACE_DB (see --help)");
 }
 
 bool iso_args_id(const char *text, uint64_t *id)

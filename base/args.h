@@ -73,8 +73,8 @@ int iso_program_run(const iso_program *program, int argc, char **argv);
 
 void iso_list_free(iso_list *list);
 
-/* The database that was given, else $ISOFACE_DB; NULL where there is neither. */
-const char *iso_args_db(const char *given);
+/* The database: the one that was given, else $ISOFACE_DB. ISO_E_ARGUMENT where there is neither. */
+ISO_CHECK iso_status iso_args_db(const char **db, iso_error *err);
 
 /* Whether it is a whole number, as items have for ids: of digits alone, at most 18446744073709551615. */
 bool iso_args_id(const char *text, uint64_t *id);

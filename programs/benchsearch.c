@@ -42,7 +42,7 @@ static const iso_option make_options[] = {
     {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
 };
 static const iso_option search_options[] = {
-    {"db", 0, ISO_ARG_TEXT, AT(db), "DB", "the database; its index must be current", 0, 0},
+    {"db", 0, ISO_ARG_TEXT, AT(db), "DB", "the database; its index must be current (default: $ISOFACE_DB)", 0, 0},
     {"queries", 0, ISO_ARG_TEXT, AT(queries), "Q.npy", "queries of one example each, float32 [Q, m]", 0, 0},
     {"sets", 0, ISO_ARG_INT, AT(sets), "Q", "without --queries: sets of random items of the database (default: 5)", 1,
      1e6},
@@ -60,7 +60,7 @@ static const iso_option search_options[] = {
     {NULL, 0, ISO_ARG_FLAG, 0, NULL, NULL, 0, 0},
 };
 static const iso_option open_options[] = {
-    {"db", 0, ISO_ARG_TEXT, AT(db), "DB", "the database; its index must be current", 0, 0},
+    {"db", 0, ISO_ARG_TEXT, AT(db), "DB", "the database; its index must be current (default: $ISOFACE_DB)", 0, 0},
     {"examples", 0, ISO_ARG_INT, AT(examples), "N", "items in the query (default: 10)", 1, 1e4},
     {"k", 'k', ISO_ARG_INT, AT(k), "K", "answers to it (default: 10)", 1, 1e6},
     {"rounds", 0, ISO_ARG_INT, AT(rounds), "N", "times, after one that is not timed (default: 3)", 1, 10000},
@@ -454,36 +454,31 @@ static iso_status make(const config *c, iso_error *err)
     return benchsearch_make(&v, c->output, c->first, c->count, c->ask, err);
 }
 
-static iso_status with_database(const config *c, iso_status (*task)(const config *, iso_error *), iso_error *err)
+/* A command: its words, then what it does. */
+static int run_command(const iso_command *command, iso_status (*task)(const config *, iso_error *), int argc, char **argv)
 {
-    return c->db ? task(c, err) : iso_fail(err, ISO_E_ARGUMENT, "--db is missing");
+    config c = {.kind = "clustered", .sets = 5, .examples = 10, .k = 10, .rounds = 3, .count = 200000, .dim = 128, .centres = 1000, .ask = 1000};
+    iso_error err = {0};
+    const int code = iso_args_parse(command, argc, argv, 2, &c, NULL);
+    if (code != ISO_ARGS_RUN) return code;
+    if (c.threads) omp_set_num_threads((int)c.threads);
+    iso_status status = task == make ? ISO_OK : iso_args_db(&c.db, &err);
+    if (!status) status = task(&c, &err);
+    return iso_exit(command->program, status, &err);
 }
+
+static int run_make(int argc, char **argv) { return run_command(&make_command, make, argc, argv); }
+static int run_search(int argc, char **argv) { return run_command(&search_command, search, argc, argv); }
+static int run_open(int argc, char **argv) { return run_command(&open_command, open_repeatedly, argc, argv); }
 
 int main(int argc, char **argv)
 {
-    static const iso_command *const commands[] = {&make_command, &search_command, &open_command};
-    static const char *const names[] = {"make", "search", "open"};
-    config c = {.kind = "clustered",
-                .sets = 5,
-                .examples = 10,
-                .k = 10,
-                .rounds = 3,
-                .count = 200000,
-                .dim = 128,
-                .centres = 1000,
-                .ask = 1000};
-    iso_error err = {0};
-    int which = 0;
-    while (which < 3 && (argc < 2 || strcmp(argv[1], names[which]) != 0)) which++;
-    if (which == 3) {
-        bool help = argc > 1 && strcmp(argv[1], "--help") == 0;
-        fputs("usage: benchsearch make|search|open [options]; benchsearch COMMAND --help says more\n",
-              help ? stdout : stderr);
-        return help ? 0 : 2;
-    }
-    int code = iso_args_parse(commands[which], argc, argv, 2, &c, NULL);
-    if (code != ISO_ARGS_RUN) return code;
-    if (c.threads) omp_set_num_threads((int)c.threads);
-    iso_status status = which == 0 ? make(&c, &err) : with_database(&c, which == 1 ? search : open_repeatedly, &err);
-    return iso_exit(commands[which]->program, status, &err);
+    static const iso_subcommand commands[] = {
+        {"make", run_make, "vectors by seed, and queries"},
+        {"search", run_search, "one query after another, beside reading the vectors"},
+        {"open", run_open, "a database opened, asked and closed, beside reading its index"},
+        {NULL, NULL, NULL},
+    };
+    static const iso_program program = {"benchsearch", "Searches timed beside reading their vectors once.", commands};
+    return iso_program_run(&program, argc, argv);
 }

@@ -75,7 +75,8 @@ static iso_status find_files(config *c, iso_error *err)
         if (!c->attributes) c->attributes = c->own_attributes;
         if (!c->partition) c->partition = c->own_partition;
     }
-    if (!(c->db = iso_args_db(c->db))) return usage(err, "no database: give --db DB or set ISOFACE_DB");
+    iso_status status = iso_args_db(&c->db, err);
+    if (status) return status;
     if (!c->attributes) return usage(err, "no attributes: give --attributes FILE, or --images DIR for both files");
     if (!c->partition) return usage(err, "no partition: give --partition FILE, or --images DIR for both files");
     return ISO_OK;

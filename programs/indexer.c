@@ -26,12 +26,6 @@ static const iso_subcommand commands[] = {
 };
 static const iso_program program = {"indexer", "From a folder of images to a database that `retrieve` answers from.", commands};
 
-iso_status iso_indexer_db(const char **db, iso_error *err)
-{
-    if (!(*db = iso_args_db(*db))) return iso_fail(err, ISO_E_ARGUMENT, "no database: give --db DB or set ISOFACE_DB");
-    return ISO_OK;
-}
-
 char *iso_indexer_model(const char *dir) { return iso_path_join(dir, ISO_STORE_MODEL); }
 
 /* A searcher brings the index along with it: it rebuilds what is missing or too old. */

@@ -19,9 +19,6 @@ int iso_indexer_compact(int argc, char **argv);
 int iso_indexer_export(int argc, char **argv);
 int iso_indexer_import(int argc, char **argv);
 
-/* --db, or $ISOFACE_DB where it was not given; ISO_E_ARGUMENT when there is neither. */
-ISO_CHECK iso_status iso_indexer_db(const char **db, iso_error *err);
-
 /* `dir`/model.safetensors in fresh memory; NULL when memory is out. */
 char *iso_indexer_model(const char *dir);
 

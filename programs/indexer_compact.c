@@ -37,7 +37,7 @@ int iso_indexer_compact(int argc, char **argv)
     if (code != ISO_ARGS_RUN) return code;
     iso_interrupt_install();
     iso_progress_open(&progress, c.quiet);
-    iso_status status = iso_indexer_db(&c.db, &err);
+    iso_status status = iso_args_db(&c.db, &err);
     if (!status) status = iso_store_compact(c.db, &progress, &before, &after, &err);
     iso_progress_end(&progress);
     if (!status && !c.quiet) printf("%" PRIu64 " bytes before, %" PRIu64 " after\n", before, after);

@@ -82,7 +82,7 @@ static iso_status run(config *c, iso_encode_counts *counts, iso_error *err)
     char *own = NULL;
     bool mended = false;
     if (!c->images) return iso_fail(err, ISO_E_ARGUMENT, "--images is missing");
-    iso_status status = iso_indexer_db(&c->db, err);
+    iso_status status = iso_args_db(&c->db, err);
     if (status) return status;
     if (!c->model) {
         iso_store_found found;

@@ -39,7 +39,7 @@ static iso_status run(config *c, iso_error *err)
     iso_progress_open(&progress, c->quiet);
     if (!c->vectors) return iso_fail(err, ISO_E_ARGUMENT, "--vectors is missing");
     if (!c->paths) return iso_fail(err, ISO_E_ARGUMENT, "--paths is missing");
-    iso_status status = iso_indexer_db(&c->db, err);
+    iso_status status = iso_args_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, ISO_STORE_READ, NULL, &s, err);
     if (!status) status = iso_export(s, c->vectors, c->paths, c->nul, &progress, &rows, err);
     iso_progress_end(&progress);

@@ -43,7 +43,7 @@ static iso_status run(config *c, iso_error *err)
     iso_progress progress;
     if (!c->vectors) return iso_fail(err, ISO_E_ARGUMENT, "--vectors is missing");
     if (!c->paths) return iso_fail(err, ISO_E_ARGUMENT, "--paths is missing");
-    iso_status status = iso_indexer_db(&c->db, err);
+    iso_status status = iso_args_db(&c->db, err);
     if (status) return status;
     if (c->images && !(root = realpath(c->images, NULL))) return iso_fail_errno(err, "cannot open the folder %s", c->images);
     iso_progress_open(&progress, c->quiet);

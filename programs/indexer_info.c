@@ -186,7 +186,7 @@ static iso_status run(config *c, iso_error *err)
     iso_txn *t = NULL;
     iso_store_info info;
     char *root = NULL;
-    iso_status status = iso_indexer_db(&c->db, err);
+    iso_status status = iso_args_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, ISO_STORE_READ, NULL, &s, err);
     if (!status) status = iso_txn_begin(s, false, &t, err);
     if (!status) status = iso_store_root(t, &root, err);

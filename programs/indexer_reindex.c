@@ -41,7 +41,7 @@ static iso_status run(config *c, iso_error *err)
     iso_progress progress;
     const iso_index_talk talk = {&progress, "indexer", NULL};
     iso_progress_open(&progress, c->quiet);
-    iso_status status = iso_indexer_db(&c->db, err);
+    iso_status status = iso_args_db(&c->db, err);
     if (c->threads) omp_set_num_threads((int)c->threads);
     if (!status) status = iso_store_open(c->db, ISO_STORE_READ, NULL, &s, err);
     if (!status) status = iso_index_build(s, c->index, c->quiet ? NULL : &talk, err);

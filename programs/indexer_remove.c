@@ -143,7 +143,7 @@ static iso_status run(config *c, iso_error *err)
     size_t size = 0;
     if (!c->id.count && !c->path.count && !c->missing) return iso_fail(err, ISO_E_ARGUMENT, "nothing is named: give --id, --path or --missing");
     iso_progress_open(&progress, c->quiet);
-    iso_status status = iso_indexer_db(&c->db, err);
+    iso_status status = iso_args_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, c->dry_run ? ISO_STORE_READ : ISO_STORE_WRITE, NULL, &s, err);
     if (!status) status = iso_txn_begin(s, !c->dry_run, &t, err);
     if (!status) status = by_id(c, t, &list, err);

@@ -73,7 +73,7 @@ static iso_status run(config *c, iso_error *err)
     iso_progress progress;
     int64_t store_faults = 0, model_faults = 0, index_faults = 0;
     iso_progress_open(&progress, c->quiet);
-    iso_status status = iso_indexer_db(&c->db, err);
+    iso_status status = iso_args_db(&c->db, err);
     if (!status) status = iso_store_open(c->db, ISO_STORE_READ, NULL, &s, err);
     if (!status) status = iso_txn_begin(s, false, &t, err);
     if (!status) info = iso_store_info_get(t);

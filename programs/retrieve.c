@@ -73,7 +73,8 @@ static iso_status usage(iso_error *err, const char *what) { return iso_fail(err,
 
 static iso_status check(config *c, iso_error *err)
 {
-    if (!(c->db = iso_args_db(c->db))) return usage(err, "no database: give --db DB or set ISOFACE_DB");
+    iso_status status = iso_args_db(&c->db, err);
+    if (status) return status;
     if (!c->query.count && !c->query_id.count) return usage(err, "no examples: give --query or --query-id");
     if (c->nul && c->format && strcmp(c->format, "paths") != 0) return usage(err, "-0 goes with --format paths only");
     if (!c->format) c->format = c->nul ? "paths" : "table";

@@ -18,7 +18,7 @@ for command in 'indexer encode' retrieve; do
     call $command --help
     has "${out//$'\n'/ }" 'of up to 104 megapixels' "what $command reads"
 done
-for program in 'indexer encode' 'evaluate compare'; do # a program of several commands, and one of them
+for program in 'indexer encode' 'evaluate compare' 'benchsearch open'; do # a program of several commands, and one of them
     read -r name command <<<"$program"
     for words in --help -h help; do
         call "$name" $words
