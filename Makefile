@@ -237,7 +237,7 @@ $(BUILD)/emulated/indexer: $(patsubst %.c,$(BUILD)/obj/%.o,programs/indexer.c $(
 $(BUILD)/emulated/%:
 	@mkdir -p $(@D)
 	$(call quiet,LD,$(CC) $(link) $(LDFLAGS) -rdynamic $(filter %.o,$^) $(libraries) -ldl -o $@)
-test-cuda-emulated: $(BUILD)/emulated/test_cuda $(BUILD)/emulated/golden $(BUILD)/emulated/indexer
+test-cuda-emulated: $(BUILD)/emulated/test_cuda $(BUILD)/emulated/golden $(BUILD)/emulated/indexer $(BUILD)/bin/drawfaces
 	@BUILD=$(BUILD) tests/cuda/run emulated
 
 # ------------------------------------------------------------------ demo, bench, install
