@@ -55,14 +55,20 @@ static iso_status check(iso_error *err)
 
 /* --- memory */
 
+/* NULL, and nothing remembered where memory is out (or no device has so much). One that fails has none either, and is to be told as that. */
+static void *refused(cudaError_t e, const char *what)
+{
+    if (e != cudaErrorMemoryAllocation && e != cudaErrorInvalidValue) (void)iso_cuda_ok(e, what);
+    (void)cudaGetLastError(); /* else the next call reports it again */
+    return NULL;
+}
+
 static void *cuda_alloc(size_t bytes)
 {
     void *p = NULL;
     if (bytes > SIZE_MAX / 2) return NULL;
-    if (cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess) {
-        (void)cudaGetLastError(); /* else the next call reports it again */
-        return NULL;
-    }
+    const cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
+    if (e != cudaSuccess) return refused(e, "taking memory");
     if (iso_cuda_ok(cudaMemsetAsync(p, 0, bytes, cuda.stream), "clearing memory")) return p;
     (void)cudaFree(p);
     return NULL;
@@ -77,9 +83,8 @@ static void cuda_release(void *p, size_t bytes)
 static void *cuda_host_alloc(size_t bytes)
 {
     void *p = NULL;
-    if (cudaMallocHost(&p, bytes ? bytes : 1) == cudaSuccess) return p;
-    (void)cudaGetLastError();
-    return NULL;
+    const cudaError_t e = cudaMallocHost(&p, bytes ? bytes : 1);
+    return e == cudaSuccess ? p : refused(e, "taking page-locked memory");
 }
 
 static void cuda_host_release(void *p)

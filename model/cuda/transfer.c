@@ -16,17 +16,17 @@ static struct {
 iso_status iso_cuda_transfer_open(iso_error *err)
 {
     void *memory = NULL;
-    if (cudaMallocHost(&memory, (size_t)PARTS * PART) != cudaSuccess) {
+    const cudaError_t e = cudaMallocHost(&memory, (size_t)PARTS * PART);
+    if (e == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
         return iso_fail(err, ISO_E_MEMORY, "out of memory: there are no %d MiB of page-locked memory for a GPU", PARTS * (PART >> 20));
     }
     ring.memory = memory;
     ring.part = 0;
     ring.used = 0;
-    for (int i = 0; i < PARTS; i++)
-        if (!iso_cuda_ok(cudaEventCreateWithFlags(&ring.left[i], cudaEventDisableTiming), "opening"))
-            return iso_fail(err, ISO_E_INTERNAL, "%s", iso_cuda_get()->failure.message);
-    return ISO_OK;
+    bool ok = iso_cuda_ok(e, "opening");
+    for (int i = 0; i < PARTS; i++) ok = ok && iso_cuda_ok(cudaEventCreateWithFlags(&ring.left[i], cudaEventDisableTiming), "opening");
+    return ok ? ISO_OK : iso_fail(err, ISO_E_INTERNAL, "%s", iso_cuda_get()->failure.message);
 }
 
 /* On to the next part, as soon as the device has fetched what was in it. An event that was never recorded counts as done. */

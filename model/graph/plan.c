@@ -350,7 +350,7 @@ static iso_status prepare_device(planning *w, iso_error *err)
         reals += (int)of->count;
     }
     if (st == ISO_OK && reals && !(p->published = device->host_alloc((size_t)reals * sizeof *p->published)))
-        st = iso_fail_memory(err);
+        st = iso_fail_backend_memory(p->backend, err);
     return st == ISO_OK ? device->runs_create(&p->device_runs, err) : st;
 }
 
@@ -438,9 +438,10 @@ static iso_status lay_out(planning *w, iso_error *err)
     w->p->stats.vars = states_bytes(w);
     if (w->measure) return ISO_OK;
     w->p->arena = w->p->backend->alloc(w->p->stats.arena);
-    if (!w->p->arena)
-        return iso_fail(err, ISO_E_MEMORY, "out of memory: the plan needs %.2f GiB",
-                        (double)w->p->stats.arena / (1 << 30));
+    if (!w->p->arena) {
+        st = iso_fail_backend_memory(w->p->backend, err);
+        return st != ISO_E_MEMORY ? st : iso_fail(err, st, "out of memory: the plan needs %.2f GiB", (double)w->p->stats.arena / (1 << 30));
+    }
     fill_constants(w);
     if ((st = iso_planning_steps(w, err)) != ISO_OK || (st = iso_together_build(w->p, err)) != ISO_OK || (st = iso_order_build(w->p, err)) != ISO_OK) return st;
     remember(w);

@@ -31,6 +31,8 @@ struct iso_vars {
     size_t block_count, block_capacity;
 };
 
+/* For memory that a backend did not give: it is out, or the device failed. */
+iso_status iso_fail_backend_memory(const iso_backend *b, iso_error *err);
 iso_status iso_real_put(const iso_backend *b, void *to, const void *host, bool host_double, int64_t count,
                         iso_error *err);
 iso_status iso_real_get(const iso_backend *b, void *host, const void *from, bool host_double, int64_t count,

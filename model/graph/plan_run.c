@@ -200,7 +200,7 @@ iso_status iso_bytes_create(const iso_backend *backend, const iso_bytes_spec *sp
     b->flag = backend->alloc(batch);
     if (!b->data || !b->number || !b->flag || !(b->resident || b->staged)) {
         iso_bytes_free(b);
-        return iso_fail_memory(err);
+        return iso_fail_backend_memory(backend, err);
     }
     /* A batch that was sent as a whole lies in order. */
     for (int64_t i = 0; !b->resident && i < spec->batch; i++) backend->put(b->number + i, &i, sizeof i);

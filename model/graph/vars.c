@@ -26,6 +26,12 @@ void iso_vars_free(iso_vars *v)
     free(v);
 }
 
+iso_status iso_fail_backend_memory(const iso_backend *b, iso_error *err)
+{
+    const iso_status st = b->device ? b->device->check(err) : ISO_OK;
+    return st == ISO_OK ? iso_fail_memory(err) : st;
+}
+
 int iso_vars_count(const iso_vars *v) { return (int)v->count; }
 const char *iso_vars_name(const iso_vars *v, int i) { return v->at[i].name; }
 iso_shape iso_vars_shape(const iso_vars *v, int i) { return v->at[i].shape; }
@@ -99,7 +105,7 @@ static iso_status add(iso_vars *v, const char *name, iso_shape shape, const iso_
     if (axes) at->axes = *axes;
     if (!at->name || !at->data) {
         free(at->name);
-        return iso_fail_memory(err);
+        return iso_fail_backend_memory(v->backend, err);
     }
     v->count++;
     return ISO_OK;
@@ -208,7 +214,7 @@ static iso_status write_permuted(const iso_backend *b, const iso_var *at, const 
         return ISO_OK;
     }
     void *staged = b->alloc(at->bytes);
-    if (!staged) return iso_fail_memory(err);
+    if (!staged) return iso_fail_backend_memory(b, err);
     const iso_status st = iso_real_put(b, staged, data, false, iso_shape_count(&at->shape), err);
     if (st == ISO_OK) permute(b, staged, &at->shape, at->axes.i, at->data);
     b->release(staged, at->bytes);
@@ -226,7 +232,7 @@ static iso_status read_permuted(const iso_backend *b, const iso_var *at, float *
         return ISO_OK;
     }
     void *staged = b->alloc(at->bytes);
-    if (!staged) return iso_fail_memory(err);
+    if (!staged) return iso_fail_backend_memory(b, err);
     permute(b, at->data, &kept, inverse, staged);
     const iso_status st = iso_real_get(b, data, staged, false, iso_shape_count(&kept), err);
     b->release(staged, at->bytes);

@@ -297,6 +297,14 @@ static void work_until(size_t position)
 
 /* --- the runtime */
 
+/* EMULATED_LOST=n: the device fails when memory is asked for the n-th time, and at everything from then on. */
+static int asked_memory;
+static bool lost(void)
+{
+    const char *when = getenv("EMULATED_LOST");
+    return when && asked_memory >= atoi(when);
+}
+
 cudaError_t cudaGetDeviceCount(int *count)
 {
     *count = getenv("EMULATED_NO_DEVICE") ? 0 : 1;
@@ -326,6 +334,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) { return stream ? cudaSuccess
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     REQUIRE(stream == (cudaStream_t)&queue);
+    if (lost()) return cudaErrorLaunchFailure;
     work_until(asked_count);
     return cudaSuccess;
 }
@@ -333,6 +342,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     REQUIRE(!capturing);
+    asked_memory++;
+    if (lost()) return cudaErrorLaunchFailure;
     size_t room = (bytes + 4096 + 8191) / 4096 * 4096; /* a page behind each catches what runs over */
     if (!memory.base) {
         memory.base = mmap(NULL, memory.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -369,6 +380,7 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaMemGetInfo(size_t *now, size_t *all)
 {
+    if (lost()) return cudaErrorLaunchFailure;
     *all = memory.limit;
     *now = memory.limit > memory.used ? memory.limit - memory.used : 0;
     return cudaSuccess;
@@ -377,6 +389,7 @@ cudaError_t cudaMemGetInfo(size_t *now, size_t *all)
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
     REQUIRE(!capturing);
+    if (lost()) return cudaErrorLaunchFailure;
     *p = malloc(bytes);
     if (*p) memset(*p, 0xff, bytes);
     return *p ? cudaSuccess : cudaErrorMemoryAllocation;
@@ -426,6 +439,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
+    if (lost()) return cudaErrorLaunchFailure;
     work_until(e->position);
     return cudaSuccess;
 }
