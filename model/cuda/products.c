@@ -13,8 +13,8 @@ void iso_cuda_gemm_run(const iso_cuda_gemm *g, bool tf32)
     const cublasOperation_t tb = g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, ta = g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasComputeType_t with = tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     iso_cuda *c = iso_cuda_get();
-    static int turn;
-    const int memory = turn++ % ISO_CUDA_BLAS_MEMORIES;
+    static unsigned turn;
+    const int memory = (int)(turn++ % ISO_CUDA_BLAS_MEMORIES);
     cublasHandle_t blas = c->blas;
     iso_cuda_shared_begin(memory);
     (void)iso_cuda_blas_ok(cublasSetWorkspace(blas, c->blas_memory[memory], ISO_CUDA_BLAS_BYTES), "a matrix product's memory");
