@@ -275,6 +275,8 @@ static iso_status publish(const iso_sweep_plan *p, iso_error *err)
     if (!rows) return iso_fail_memory(err);
     iso_status status = iso_sweep_save(p->csv, rows, count, err);
     if (status == ISO_OK) status = iso_sweep_chart(p->png, rows, count, p->flow, &drawn, err);
+    if (status == ISO_OK && !drawn && unlink(p->png) != 0 && errno != ENOENT) /* an earlier command's: it is not of these rows */
+        status = iso_fail_errno(err, "cannot remove %s", p->png);
     free(rows);
     return status;
 }

@@ -65,6 +65,11 @@ has "$out" '5 images' '--samples'
 same "$(wc -l <a/sweep.csv)" 2 'the table is of what was asked for'
 [[ $(row a isometric-a100-s0 mse) != $(row again isometric-a100-s0 mse) ]] || { echo 'the same figures on other images'; failed=1; }
 same "$(stat -c '%n %Y %s %i' a/*.safetensors a/*.state)" "$before" 'measuring wrote a model'
+# One image has no VoR: no plot, and not that of the table before.
+[[ -s a/sweep.png ]] || { echo 'no plot of five images'; failed=1; }
+sweep --out a --alpha 100 --samples 1 "${small[@]}" --epochs 1
+expect 'one image' 0
+same "$(row a isometric-a100-s0 vor_median)$(ls a/sweep.png 2>&1 | grep -v 'No such')" '' 'one image: VoR, and the plot'
 
 # `evaluate geometry` finds the same.
 call evaluate geometry --model a/isometric-a100-s0.safetensors --images drawn --split 1 --format json --quiet
