@@ -87,7 +87,7 @@ static int sum_column(table *t, bool pairs, int column, iso_figure *out, double 
     *out = (iso_figure){NAN, NAN, NAN, NAN};
     for (int r = 0; r < t->runs && sets; r++) t->run[r] /= sets;
     if (sets) spread(t->runs, t->run, &out->mean, &out->deviation);
-    if (chance) *chance = sets ? share / sets : NAN;
+    *chance = sets ? share / sets : NAN;
     return sets;
 }
 
@@ -155,8 +155,10 @@ static void sum_half(table *t, bool pairs, iso_half *out)
     int sets[COLUMNS];
     for (int c = 0; c < t->columns; c++) {
         figure[c] = c < ISO_KS ? out->at + c : out->few + (c - ISO_KS);
-        sets[c] = sum_column(t, pairs, c, figure[c], c == 0 ? &out->chance : NULL);
-        if (c >= ISO_KS) out->few_sets[c - ISO_KS] = sets[c];
+        double chance;
+        sets[c] = sum_column(t, pairs, c, figure[c], &chance);
+        if (c == 0) out->chance = chance;
+        if (c >= ISO_KS) out->few_sets[c - ISO_KS] = sets[c], out->few_chance[c - ISO_KS] = chance;
     }
     out->sets = sets[0];
     for (int b = 0; b < t->resamples; b++) resample(t, pairs, b);

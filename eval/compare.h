@@ -23,6 +23,7 @@ typedef struct iso_half {
     double chance; /* mean over the same sets */
     iso_figure at[ISO_KS];
     int few_sets[ISO_FEW_SIZES];
+    double few_chance[ISO_FEW_SIZES]; /* mean over those sets, which are fewer where n is large */
     iso_figure few[ISO_FEW_SIZES]; /* P@10 with so few examples, in the order of the options */
 } iso_half;
 

@@ -106,6 +106,11 @@ static void half(const iso_comparison *c, const iso_compared_row *row, bool pair
     if (c->with_few) {
         fputs(",\"few\":{\"sets\":[", stdout);
         for (int s = 0; s < c->few.sizes; s++) printf("%s%d", s ? "," : "", h->few_sets[s]);
+        fputs("],\"chance\":[", stdout);
+        for (int s = 0; s < c->few.sizes; s++) {
+            if (s) putchar(',');
+            iso_text_json_number(stdout, h->few_chance[s]);
+        }
         putchar(']');
         columns(h->few, c->few.sizes);
         putchar('}');

@@ -92,10 +92,14 @@ static void print_left(const char *bytes, int width)
 }
 
 /* Whether two rows' figures are over as many sets, with the same chance: some sets give a scorer no direction, and drop out of its rows alone. */
+static bool same_sets(int a, double chance_a, int b, double chance_b) { return a == b && (chance_a == chance_b || a == 0); }
+
 static bool alike(const iso_comparison *c, const iso_half *a, const iso_half *b, bool few)
 {
-    if (!few) return a->sets == b->sets && (a->chance == b->chance || a->sets == 0);
-    return memcmp(a->few_sets, b->few_sets, (size_t)c->few.sizes * sizeof *a->few_sets) == 0;
+    if (!few) return same_sets(a->sets, a->chance, b->sets, b->chance);
+    bool same = true;
+    for (int s = 0; s < c->few.sizes; s++) same = same && same_sets(a->few_sets[s], a->few_chance[s], b->few_sets[s], b->few_chance[s]);
+    return same;
 }
 
 static bool all_alike(const iso_comparison *c, bool pairs, bool few)
@@ -105,19 +109,22 @@ static bool all_alike(const iso_comparison *c, bool pairs, bool few)
     return same;
 }
 
-/* What stands below a half: with P@K what chance gives; with few examples over how many sets, which changes with n. */
-static void print_foot(const iso_half *h, const char *label, bool few, int columns, int width, int names)
+/* What stands below a half: what chance gives; with few examples also over how many sets, which changes with n. */
+static void print_foot(const iso_half *h, const char *of, bool few, int columns, int width, int names)
 {
-    printf("%3s  ", "");
-    print_left(label, names);
-    printf("%-10s%5s", "", "");
-    if (few) printf("%6s", "");
-    else printf("%6d", h->sets);
-    const iso_figure chance = {h->chance, NAN, NAN, NAN};
-    for (int k = 0; k < columns; k++)
-        if (few) printf("%*d", width, h->few_sets[k]);
-        else print_figure(&chance, width);
-    putchar('\n');
+    for (int chance = !few; chance < 2; chance++) {
+        char *label = iso_format("%s%s", chance ? "chance" : "sets", of);
+        printf("%3s  ", "");
+        print_left(label ? label : "?", names);
+        free(label);
+        printf("%-10s%5s", "", "");
+        if (few) printf("%6s", "");
+        else printf("%6d", h->sets);
+        for (int k = 0; k < columns; k++)
+            if (chance) print_figure(&(iso_figure){few ? h->few_chance[k] : h->chance, NAN, NAN, NAN}, width);
+            else printf("%*d", width, h->few_sets[k]);
+        putchar('\n');
+    }
 }
 
 /* Once where it is the same for all rows, else once for every kind, with their numbers. */
@@ -129,15 +136,15 @@ static void print_feet(const iso_comparison *c, bool pairs, bool few, int column
         bool told = false;
         for (int j = 0; j < i; j++) told = told || alike(c, half_of(c->row + j, pairs), h, few);
         if (told) continue;
-        char *label = iso_format("%s%s", few ? "sets" : "chance", same ? "" : " of");
-        for (int j = i; j < c->rows && !same && label; j++) {
+        char *of = iso_format("%s", same ? "" : " of");
+        for (int j = i; j < c->rows && !same && of; j++) {
             if (!alike(c, half_of(c->row + j, pairs), h, few)) continue;
-            char *longer = iso_format("%s #%d", label, j + 1);
-            free(label);
-            label = longer;
+            char *longer = iso_format("%s #%d", of, j + 1);
+            free(of);
+            of = longer;
         }
-        print_foot(h, label ? label : "?", few, columns, width, names);
-        free(label);
+        print_foot(h, of ? of : "?", few, columns, width, names);
+        free(of);
     }
 }
 
@@ -206,7 +213,7 @@ void iso_comparison_table(const iso_comparison *c, bool per_attribute)
         printf("95 %%: bootstrap over the attributes (%d resamples, seed %" PRIu64 ")\n", c->resamples, c->few.seed);
     for (int pairs = 0; pairs < 2; pairs++) print_half(c, pairs, false, ISO_KS);
     if (c->with_few)
-        printf("\nP@10 with n random examples, averaged over %d draw%s (seed %" PRIu64 "); chance as above\n",
+        printf("\nP@10 with n random examples, averaged over %d draw%s (seed %" PRIu64 ")\n",
                c->few.draws, c->few.draws > 1 ? "s" : "", c->few.seed);
     for (int pairs = 0; pairs < 2 && c->with_few; pairs++) print_half(c, pairs, true, c->few.sizes);
     if (per_attribute) print_attributes(c);
@@ -240,6 +247,14 @@ static void mark_figure(const iso_figure *f, bool interval)
 static void mark_sets(int singles, int pairs)
 {
     printf("%d attribute%s and %d pair%s", singles, singles == 1 ? "" : "s", pairs, pairs == 1 ? "" : "s");
+}
+
+static void mark_chance(double single, double dbl)
+{
+    fputs("; chance: ", stdout);
+    mark_figure(&(iso_figure){single, NAN, NAN, NAN}, false);
+    fputs(" / ", stdout);
+    mark_figure(&(iso_figure){dbl, NAN, NAN, NAN}, false);
 }
 
 static void mark_name(const iso_compared_row *row)
@@ -302,6 +317,7 @@ static void mark_fewer(const iso_comparison *c)
             if (!same) mark_name(c->row + i);
             printf("%sn = %" PRId64 ": over ", same ? "" : ", ", c->few.size[s]);
             mark_sets(single->few_sets[s], dbl->few_sets[s]);
+            mark_chance(single->few_chance[s], dbl->few_chance[s]);
             puts(".");
         }
 }
@@ -376,10 +392,7 @@ void iso_comparison_markdown(const iso_comparison *c, bool per_attribute)
         mark_name(c->row + i);
         fputs(": over ", stdout);
         mark_sets(x->single.sets, x->dbl.sets);
-        fputs("; chance: ", stdout);
-        mark_figure(&(iso_figure){x->single.chance, NAN, NAN, NAN}, false);
-        fputs(" / ", stdout);
-        mark_figure(&(iso_figure){x->dbl.chance, NAN, NAN, NAN}, false);
+        mark_chance(x->single.chance, x->dbl.chance);
         puts(".");
     }
     mark_table(c);

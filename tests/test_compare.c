@@ -174,6 +174,12 @@ static void a_missing_figure_leaves_its_set_out(void **unused)
     for (int i = 0; i < SINGLES; i++) chance += i == 4 ? 0 : m[0]->p.single[i].chance / (SINGLES - 1);
     for (int i = 1; i < m[0]->p.doubles; i++) of_pairs += m[0]->p.dbl[i].chance / (m[0]->p.doubles - 1);
     assert_true(near(s.single.chance, chance) && near(s.dbl.chance, of_pairs) && !near(chance, of_pairs));
+    double all = 0, of_few = 0;
+    for (int i = 0; i < SINGLES; i++) {
+        all += m[0]->p.single[i].chance / SINGLES;
+        of_few += i == 1 || i == 2 ? 0 : m[0]->p.single[i].chance / (SINGLES - 2);
+    }
+    assert_true(near(s.single.few_chance[0], all) && near(s.single.few_chance[1], of_few) && !near(all, of_few));
     assert_true(isnan(iso_compare_at(2, p, false, 4, 0)) &&
                 near(iso_compare_at(2, p, true, 3, 1), (p[0]->dbl[3].at[1] + p[1]->dbl[3].at[1]) / 2));
     assert_true(isnan(iso_compare_few_at(2, f, false, 1, 1)) &&

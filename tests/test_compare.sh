@@ -81,6 +81,13 @@ if command -v python3 >/dev/null; then
     same "$(value 'x["rows"][0]["single"] == x["rows"][6]["single"] and x["rows"][1]["double"]["few"] == x["rows"][7]["double"]["few"]')" True 'imported vectors'
     # mean and standard deviation of two: |a - b| / sqrt 2
     same "$(value 'max(abs(s["standard_deviation"][k] - abs(s["runs"][0]["precision"][k] - s["runs"][1]["precision"][k]) / 2 ** .5) for r in x["rows"][2:4] for s in (r["single"], r["double"]) for k in range(4)) < 1e-12')" True 'deviation'
+    # chance is over the sets that have so many examples, in JSON and below the table
+    same "$(value 'all(abs(f["chance"][k] - sum(c) / len(c)) < 1e-12 for s in (x["rows"][0]["single"], x["rows"][0]["double"]) for f in (s["few"],) for k in range(5) for c in ([r["chance"] for r in s["rows"] if r["few"][k] is not None],) if c)')" True 'chance'
+    want=$(value '["%.1f" % (100 * v) if v is not None else "-" for s in ("single", "double") for v in x["rows"][0][s]["few"]["chance"]]')
+    cp "$work/out" "$work/kept"
+    compare --models "$all" --seeds 0,1 --scorer sum,contrast
+    same "$(tail -n +2 "$work/out" | sed -n '/P@10 with n random/,$ s/^ *chance *//p' | tr -s ' \n' ' ')" "$(tr -d "[]'," <<<"$want") " 'chance with few examples'
+    cp "$work/kept" "$work/out"
     same "$(value 'all(s["low"][k] <= s["high"][k] for r in x["rows"] for s in (r["single"], r["double"]) for k in range(4))')" True 'intervals'
     for scorer in sum contrast; do
         [[ $scorer == sum ]] && row=0 || row=1
