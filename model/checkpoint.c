@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/memory.h"
 
@@ -13,12 +14,34 @@
 #define VERSION "1"
 #define MAX_PAIRS 64
 #define TEXT 40
+#define CHECKSUM "checksum"
 
 void iso_checkpoint_clear(iso_checkpoint *c)
 {
     free(c->log);
     free(c->history);
     *c = (iso_checkpoint){0};
+}
+
+/* --- the checksum: 32 hexadecimal digits over all other pairs and all tensors, in the file's order */
+
+static void sum_pair(XXH3_state_t *sum, const char *key, const char *value)
+{
+    if (strcmp(key, CHECKSUM) == 0) return;
+    XXH3_128bits_update(sum, key, strlen(key) + 1);
+    XXH3_128bits_update(sum, value, strlen(value) + 1);
+}
+
+static void sum_tensor(XXH3_state_t *sum, const char *name, const void *data, int64_t count)
+{
+    XXH3_128bits_update(sum, name, strlen(name) + 1);
+    XXH3_128bits_update(sum, data, (size_t)count * sizeof(float));
+}
+
+static void sum_text(const XXH3_state_t *sum, char text[TEXT])
+{
+    XXH128_hash_t h = XXH3_128bits_digest(sum);
+    snprintf(text, TEXT, "%016" PRIx64 "%016" PRIx64, (uint64_t)h.high64, (uint64_t)h.low64);
 }
 
 /* --- saving */
@@ -98,6 +121,19 @@ static void put_all(pairs *p, const iso_checkpoint *c, int options, const iso_st
     }
 }
 
+static iso_status put_checksum(pairs *p, int tensors, const iso_st_out *tensor, iso_error *err)
+{
+    XXH3_state_t *sum = XXH3_createState();
+    if (!sum) return iso_fail_memory(err);
+    XXH3_128bits_reset(sum);
+    for (int i = 0; i < p->count; i++) sum_pair(sum, p->pair[i].key, p->pair[i].value);
+    for (int i = 0; i < tensors; i++) sum_tensor(sum, tensor[i].name, tensor[i].data, iso_shape_count(&tensor[i].shape));
+    sum_text(sum, p->value[p->count]);
+    put_text(p, CHECKSUM, p->value[p->count]);
+    XXH3_freeState(sum);
+    return ISO_OK;
+}
+
 iso_status iso_checkpoint_save(const char *path, const iso_checkpoint *c, const iso_vars *vars, int count,
                                const char *const *name, int options, const iso_st_meta_pair *option, iso_error *err)
 {
@@ -109,12 +145,13 @@ iso_status iso_checkpoint_save(const char *path, const iso_checkpoint *c, const 
         status = iso_fail_memory(err);
         goto done;
     }
-    if (options > MAX_PAIRS - 11 - ISO_TERM_COUNT) {
+    if (options > MAX_PAIRS - 12 - ISO_TERM_COUNT) {
         status = iso_fail(err, ISO_E_INTERNAL, "too many options to save");
         goto done;
     }
     if ((status = read_tensors(vars, count, name, tensor, &data, err)) != ISO_OK) goto done;
     put_all(p, c, options, option);
+    if ((status = put_checksum(p, count, tensor, err)) != ISO_OK) goto done;
     status = iso_st_save(path, count, tensor, p->count, p->pair, err);
 done:
     free(data);
@@ -128,6 +165,25 @@ done:
 static iso_status damaged(const char *path, const char *what, iso_error *err)
 {
     return iso_fail(err, ISO_E_FORMAT, "%s is no usable training state (%s): start anew with --force", path, what);
+}
+
+/* A state from before there were checksums has none. */
+static iso_status check_sum(const char *path, const iso_st *f, iso_error *err)
+{
+    const char *was = iso_st_meta(f, CHECKSUM);
+    if (!was) return ISO_OK;
+    XXH3_state_t *sum = XXH3_createState();
+    if (!sum) return iso_fail_memory(err);
+    XXH3_128bits_reset(sum);
+    for (int i = 0; i < iso_st_meta_count(f); i++) sum_pair(sum, iso_st_meta_key(f, i), iso_st_meta(f, iso_st_meta_key(f, i)));
+    for (int i = 0; i < iso_st_count(f); i++) {
+        const iso_st_tensor *t = iso_st_at(f, i);
+        if (t->dtype == ISO_ST_F32) sum_tensor(sum, t->name, t->data, t->count);
+    }
+    char is[TEXT];
+    sum_text(sum, is);
+    XXH3_freeState(sum);
+    return strcmp(is, was) == 0 ? ISO_OK : damaged(path, "its checksum is wrong", err);
 }
 
 static bool get_int(const iso_st *f, const char *key, int64_t *out)
@@ -245,6 +301,7 @@ iso_status iso_checkpoint_load(const char *path, iso_checkpoint *out, iso_vars *
         status = damaged(path, "no version", err);
         goto done;
     }
+    if ((status = check_sum(path, f, err)) != ISO_OK) goto done;
     if ((status = check_options(path, f, options, option, vars != NULL, err)) != ISO_OK) goto done;
     bool good = get_int(f, "epoch", &c.epoch) && get_int(f, "position", &c.position) && get_int(f, "step", &c.step) &&
                 get_int(f, "best_epoch", &c.best_epoch) && get_real(f, "best", &c.best) &&
