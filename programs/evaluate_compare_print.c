@@ -180,9 +180,11 @@ static void print_attributes(const iso_comparison *c)
 {
     const iso_precision *p = c->row[0].precision[0];
     int names = 24;
-    for (int i = 0; i < p->singles; i++)
-        if (iso_evaluate_letters(c->name[p->single[i].a]) + 2 > names)
-            names = iso_evaluate_letters(c->name[p->single[i].a]) + 2;
+    for (int i = 0; i < p->singles; i++) {
+        const char *name = c->name[p->single[i].a];
+        const int letters = iso_text_show(NULL, name, strlen(name));
+        if (letters + 2 > names) names = letters + 2;
+    }
     printf("\nP@10 of each attribute, by the numbers of the rows above\n\n%-*s%9s%9s%9s", names, "attribute",
            "examples", "relevant", "chance");
     for (int i = 0; i < c->rows; i++) {

@@ -139,8 +139,11 @@ int iso_evaluate_letters(const char *s)
 static int name_width(const iso_evaluation *e, const iso_precision *p)
 {
     int width = 24;
-    for (int i = 0; i < p->singles; i++)
-        if (iso_evaluate_letters(e->name[p->single[i].a]) + 2 > width) width = iso_evaluate_letters(e->name[p->single[i].a]) + 2;
+    for (int i = 0; i < p->singles; i++) {
+        const char *name = e->name[p->single[i].a];
+        const int letters = iso_text_show(NULL, name, strlen(name));
+        if (letters + 2 > width) width = letters + 2;
+    }
     return width;
 }
 

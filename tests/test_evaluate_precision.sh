@@ -57,6 +57,16 @@ for scorer in sum contrast; do
     has "$said" 'left out with n = 200' "$scorer: too few"
 done
 
+# ---- a name that is shown as more letters than it has
+sed '2s/Gr[^ ]*ugig/\x01\x02\x03\x04\x05\x06\x07\x08/' "$list" >"$work/odd"
+precision --attributes "$work/odd" --per-attribute --quiet
+cp "$work/out" "$work/odd-precision"
+call evaluate compare --images "$work/drawn" --models "$work/p.db" --attributes "$work/odd" --per-attribute --examples none --quiet
+for table in "$work/odd-precision" "$work/out"; do
+    same "$(grep -c '^\\x01\\x02' "$table")" 1 'an odd name'
+    same "$(sed -n '/^attribute /,$p' "$table" | awk '{ print length($0) }' | sort -u | wc -l)" 1 'columns below one another beside an odd name'
+done
+
 # ---- on a terminal the few examples, which take longest, are told; and their seconds
 if command -v script >/dev/null; then
     TERM=xterm script -qec "$(printf '%q ' "$bin/evaluate" precision --images "$work/drawn" --db "$work/p.db" --examples 1,5)" /dev/null >"$work/shown"
