@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/text.h"
 #include "eval/sample.h"
@@ -153,6 +154,18 @@ static iso_status check_jobs(work *w, bool files, iso_error *err)
         iso_model_free(source);
     }
     return status;
+}
+
+/* A training sets validation images aside where there is no partition file, but no test images. */
+static iso_status check_part(const iso_sweep_config *c, iso_error *err)
+{
+    if (c->split != ISO_PART_TEST) return ISO_OK;
+    char *partition = iso_path_join(c->images, ISO_DATASET_PARTITION);
+    if (!partition) return iso_fail_memory(err);
+    const bool there = exists(partition) || !exists(c->images); /* which decoding will tell */
+    free(partition);
+    return there ? ISO_OK
+                 : iso_fail(err, ISO_E_ARGUMENT, "%s has no " ISO_DATASET_PARTITION ", so it has no test images to measure on: choose another --split", c->images);
 }
 
 /* ---- measuring ---- */
@@ -410,6 +423,7 @@ iso_status iso_sweep_run(iso_sweep_plan *p, iso_error *err)
     size_t at = 0;
     iso_progress_open(&w.progress, c->quiet);
     iso_status status = check_jobs(&w, false, err);
+    if (status == ISO_OK) status = check_part(c, err);
     if (status == ISO_OK) status = make_folder(c->out, err);
     if (status == ISO_OK) status = check_jobs(&w, true, err);
     if (status == ISO_OK) status = recall(p, err);

@@ -231,6 +231,8 @@ call evaluate sweep --images drawn/img_align_celeba --out y --alpha 1 "${small[@
 expect 'a folder without a partition' 0
 call evaluate sweep --images drawn/img_align_celeba --out y --alpha 1 --split 2 "${small[@]}" --epochs 1
 expect 'no test part' 2
+has "$said" 'no test images to measure on: choose another --split' 'no test part'
+[[ $said != *--partition* ]] || { echo 'no test part: an option that a sweep has not'; failed=1; }
 (ulimit -f 4 && exec "$bin/evaluate" sweep --images drawn --out limited --alpha 1 "${small[@]}" --epochs 1) >/dev/null 2>said
 rc=$? said=$(<said)
 expect 'a file size limit' 1
