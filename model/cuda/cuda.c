@@ -212,6 +212,8 @@ static iso_status no_device(cudaError_t e, iso_error *err)
 {
     int driver = 0;
     (void)cudaGetLastError();
+    if (e == cudaErrorMemoryAllocation)
+        return iso_fail(err, ISO_E_MEMORY, "out of memory: the CUDA device has too little left to begin with: stop what else uses it, or use --device cpu");
     bool none = cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0;
     const bool missing = e == cudaErrorNoDevice || e == cudaErrorInsufficientDriver || e == cudaErrorStubLibrary;
     if (none) return iso_fail(err, ISO_E_UNSUPPORTED, "there is no usable CUDA device here (no NVIDIA driver is installed): use --device cpu");
@@ -242,13 +244,14 @@ static iso_status open_device(iso_error *err)
  * do not all wait for one. */
 static iso_status open_libraries(iso_error *err)
 {
-    bool ok = true;
-    for (int i = 0; i < ISO_CUDA_BLAS_MEMORIES; i++) ok = ok && iso_cuda_ok(cudaMalloc(&cuda.blas_memory[i], ISO_CUDA_BLAS_BYTES), "taking memory for cuBLAS");
-    ok = ok && iso_cuda_blas_ok(cublasCreate(&cuda.blas), "opening cuBLAS") &&
+    cudaError_t e = cudaSuccess;
+    for (int i = 0; i < ISO_CUDA_BLAS_MEMORIES && e == cudaSuccess; i++) e = cudaMalloc(&cuda.blas_memory[i], ISO_CUDA_BLAS_BYTES);
+    const bool full = e == cudaErrorMemoryAllocation;
+    bool ok = !full && iso_cuda_ok(e, "taking memory for cuBLAS") && iso_cuda_blas_ok(cublasCreate(&cuda.blas), "opening cuBLAS") &&
               iso_cuda_blas_ok(cublasSetStream(cuda.blas, cuda.stream), "opening cuBLAS") &&
               iso_cuda_dnn_ok(cudnnCreate(&cuda.dnn), "opening cuDNN") &&
               iso_cuda_dnn_ok(cudnnSetStream(cuda.dnn, cuda.stream), "opening cuDNN");
-    iso_status status = ok ? iso_cuda_transfer_open(err) : check(err);
+    iso_status status = ok ? iso_cuda_transfer_open(err) : full ? no_device(e, err) : check(err);
     if (status == ISO_OK) return ISO_OK;
     if (cuda.dnn) (void)cudnnDestroy(cuda.dnn);
     if (cuda.blas) (void)cublasDestroy(cuda.blas);
