@@ -207,7 +207,8 @@ static void note(const convolution *c, cudnnStatus_t status)
 
 void iso_cuda_convolve_tell(char *text, size_t size)
 {
-    snprintf(text, size, known.refused ? "%d convolutions are products over patches: %s" : "", known.refused, known.why.message);
+    if (size) text[0] = '\0';
+    if (known.refused) snprintf(text, size, "%d convolutions are products over patches: %s", known.refused, known.why.message);
 }
 
 iso_status iso_cuda_convolve_prepare(iso_op op, const iso_call *call, bool tf32, iso_error *err)
