@@ -160,6 +160,82 @@ static void test_api(void **state)
     float nothing[DIM] = {0};
     OK(iso_query_add_vector(q, ISO_UNLIKE, nothing, DIM, &err));
     assert_int_equal(iso_query_run(q, &(iso_query_options){.k = 3, .gamma = 0.5}, &a, &err), ISO_E_NUMERIC);
+    SAYS("example 2 is a vector of zeros, which points nowhere: leave it out");
+    iso_query_free(q);
+    iso_db_close(d);
+}
+
+/* Fills the database with copies of one image, one whose content is half the same, some of unknown content, and others. */
+enum { COPIES = 12, ALIKE, UNKNOWN = ALIKE + 4, FILLED = UNKNOWN + 5 };
+
+static iso_db *copies_database(uint64_t ids[FILLED])
+{
+    iso_txn *t;
+    iso_db *d;
+    wipe();
+    iso_store *s = make();
+    OK(iso_txn_begin(s, true, &t, &err));
+    for (int i = 0; i < FILLED; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "%s%d.jpg", i + 1 < FILLED ? "" : "/elsewhere/", i);
+        iso_item item = {.path = path, .size = 1, .width = 178, .height = 218};
+        if (i < ALIKE) item.hash[0] = 1, item.hash[1] = i < COPIES ? 1 : 2;
+        else if (i >= UNKNOWN) item.hash[0] = (uint64_t)i;
+        OK(iso_item_put(t, &item, (float[DIM]){1, i < COPIES ? 0 : 0.1f * (float)i}, &err));
+        ids[i] = item.id;
+    }
+    OK(iso_txn_commit(t, &err));
+    iso_store_close(s);
+    OK(iso_db_open(db, &d, &err));
+    return d;
+}
+
+/* Examples and counter-examples are left out by what they hold, and by their ids where that is not known. What is asked for comes back, however
+ * many copies of them are better. */
+static void test_exclude_query(void **state)
+{
+    (void)state;
+    uint64_t ids[FILLED];
+    iso_query *q;
+    iso_answer *a;
+    iso_db *d = copies_database(ids);
+    OK(iso_query_create(d, &q, &err));
+    OK(iso_query_add_id(q, ISO_LIKE, ids[3], &err));
+    OK(iso_query_run(q, &(iso_query_options){.k = 2, .exclude_query = 1}, &a, &err));
+    assert_int_equal(iso_answer_count(a), 2);
+    for (int i = 0; i < 2; i++) assert_int_equal(iso_answer_result(a, i)->id, ids[COPIES + i]);
+    iso_answer_free(a);
+    static const int gone[] = {ALIKE + 2, ALIKE + 1, ALIKE};
+    for (int i = 0; i < 3; i++) OK(iso_query_add_id(q, i < 2 ? ISO_LIKE : ISO_UNLIKE, ids[gone[i]], &err));
+    OK(iso_query_add_id(q, ISO_UNLIKE, ids[UNKNOWN], &err));
+    OK(iso_query_run(q, &(iso_query_options){.k = INT64_MAX, .exclude_query = 1}, &a, &err));
+    static const int left[] = {COPIES, ALIKE + 3, UNKNOWN + 1, UNKNOWN + 2, UNKNOWN + 3, UNKNOWN + 4};
+    assert_int_equal(iso_answer_count(a), 6);
+    for (int i = 0; i < 6; i++) assert_int_equal(iso_answer_result(a, i)->id, ids[left[i]]);
+    assert_string_equal(iso_answer_result(a, 5)->path, "/elsewhere/21.jpg");
+    assert_string_equal(iso_answer_result(a, 5)->file, "/elsewhere/21.jpg");
+    iso_answer_free(a);
+    iso_query_free(q);
+    iso_db_close(d);
+}
+
+/* Of the examples only those of what to find count. */
+static void test_auto(void **state)
+{
+    (void)state;
+    uint64_t ids[FILLED];
+    iso_query *q;
+    iso_answer *a;
+    iso_db *d = copies_database(ids);
+    OK(iso_query_create(d, &q, &err));
+    for (int i = 0; i < 2; i++) OK(iso_query_add_id(q, ISO_UNLIKE, ids[i], &err));
+    for (int i = 1; i <= ISO_AUTO_EXAMPLES; i++) {
+        OK(iso_query_add_id(q, ISO_LIKE, ids[FILLED - 1], &err));
+        if (i < ISO_AUTO_EXAMPLES - 1) continue;
+        OK(iso_query_run(q, &(iso_query_options){.k = 1, .scorer = ISO_AUTO}, &a, &err));
+        assert_int_equal(iso_answer_scorer(a), i < ISO_AUTO_EXAMPLES ? ISO_SUM : ISO_CONTRAST);
+        iso_answer_free(a);
+    }
     iso_query_free(q);
     iso_db_close(d);
 }
@@ -560,6 +636,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_api),
+        cmocka_unit_test(test_exclude_query),
+        cmocka_unit_test(test_auto),
         cmocka_unit_test(test_replaced),
         cmocka_unit_test(test_changed_meanwhile),
         cmocka_unit_test(test_added_while_waiting),

@@ -100,6 +100,59 @@ static void test_another_folder(void **state)
     }
 }
 
+/* The scores of all items, by id, for what is asked. */
+static void scores_of(iso_query *q, double score[IMAGES + 1])
+{
+    iso_answer *a;
+    OK(iso_query_run(q, &(iso_query_options){.k = IMAGES}, &a, &err));
+    assert_int_equal(iso_answer_count(a), IMAGES);
+    for (int i = 0; i < IMAGES; i++) score[iso_answer_result(a, i)->id] = iso_answer_result(a, i)->score;
+    iso_answer_free(a);
+}
+
+/* Images of the database, files that are none, and images that must be encoded, among one another: each counts as it does alone. What fails in the
+ * middle is gone on with from there. */
+static void test_mixed_examples(void **state)
+{
+    (void)state;
+    static const char *const file[] = {"../images/0.jpg", "../images/none.jpg", "asked/0.jpg", "../images/3.jpg", "asked/1.jpg"};
+    enum { FILES = sizeof file / sizeof *file, STORED = 16 };
+    double mean[IMAGES + 1] = {0}, score[IMAGES + 1];
+    iso_db *d;
+    iso_query *q, *alone;
+    go("one");
+    OK(iso_db_open("f.db", &d, &err));
+    OK(iso_query_create(d, &q, &err));
+    for (int i = 0; i < FILES; i++) {
+        OK(iso_query_add_path(q, ISO_LIKE, file[i], &err));
+        if (i == 1) continue;
+        OK(iso_query_create(d, &alone, &err));
+        OK(iso_query_add_path(alone, ISO_LIKE, file[i], &err));
+        scores_of(alone, score);
+        for (int k = 1; k <= IMAGES; k++) mean[k] += score[k] / (FILES - 1);
+        iso_query_free(alone);
+    }
+    scores_of(q, score);
+    for (int k = 1; k <= IMAGES; k++)
+        if (!(fabs(score[k] - mean[k]) <= 1e-6)) fail_msg("item %d: %.9f, not %.9f", k, score[k], mean[k]);
+    iso_query_free(q);
+    iso_db_close(d);
+
+    OK(iso_db_open("f.db", &d, &err));
+    OK(iso_query_create(d, &q, &err));
+    for (int i = 0; i < STORED; i++) OK(iso_query_add_path(q, ISO_LIKE, "../images/0.jpg", &err));
+    OK(iso_query_add_path(q, ISO_LIKE, "asked/1.jpg", &err));
+    shell("mv f.db/model.safetensors kept");
+    assert_int_not_equal(iso_query_read(q, &err), ISO_OK);
+    assert_int_equal(iso_query_count(q, ISO_LIKE), STORED);
+    shell("mv kept f.db/model.safetensors");
+    OK(iso_query_read(q, &err));
+    assert_int_equal(iso_query_count(q, ISO_LIKE), STORED + 1);
+    assert_string_equal(iso_query_file(q, ISO_LIKE, STORED), "asked/1.jpg");
+    iso_query_free(q);
+    iso_db_close(d);
+}
+
 /* Another program removes an item of the database in the current folder. */
 static void remove_elsewhere(uint64_t id)
 {
@@ -320,6 +373,7 @@ static int set_up(void **state)
     }
     write_picture("one/asked/0.jpg", 233);
     write_picture("one/asked/1.jpg", 222);
+    shell("touch one/asked/list_attr_celeba.txt"); /* no image, and none that is missed */
     make_database("one/f.db", 1);
     make_database("two/f.db", 2);
     make_database("mine/f.db", 1);
@@ -335,6 +389,7 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mixed_examples),
         cmocka_unit_test(test_another_folder),
         cmocka_unit_test(test_success_leaves_no_error),
         cmocka_unit_test(test_impossible),
