@@ -172,6 +172,42 @@ static void test_direction_without_variance(void **s)
     free(v);
 }
 
+/* A variance that is none, as rounding leaves it, whitens nothing; nor does one below 0 count as one. */
+static void test_variance_of_rounding(void **s)
+{
+    (void)s;
+    static const double off[2][3] = {{1.6e-14, 4e-14, 1.5e-14}, {0.5, -0.4, 0.25}};
+    const double items = 1e6;
+    for (int k = 0; k < 2; k++) {
+        double like[3] = {0.5, 1, 2}, w[3], offset;
+        iso_moments m = {.dim = 3, .count = (uint64_t)items, .sum = iso_calloc(3, sizeof(double)), .product = iso_calloc(9, sizeof(double))};
+        iso_scorer *scorer;
+        assert_true(m.sum && m.product);
+        for (int i = 0; i < 3; i++) m.product[4 * i] = items * off[k][i];
+        OK(iso_scorer_create(&m, &scorer, &err));
+        OK(iso_scorer_query(scorer, 3, 1000, like, 0, NULL, 0, w, &offset, &err));
+        const double a = iso_scorer_shrinkage(scorer, 1000), level = (off[k][0] + off[k][1] + off[k][2]) / 3;
+        for (int i = 0; i < 3; i++) {
+            const double of_one = k ? 1 / ((1 - a) * fmax(off[k][i], 0) + a * level) : 1;
+            const double of_first = k ? 1 / ((1 - a) * off[k][0] + a * level) : 1;
+            assert_true(fabs(w[i] / w[0] - like[i] * of_one / (like[0] * of_first)) <= 1e-9);
+        }
+        iso_scorer_free(scorer);
+        iso_moments_free(&m);
+    }
+}
+
+/* Where what is left of unit vectors is short, but no rounding, it is a direction. */
+static void test_nearly_cancelled(void **s)
+{
+    (void)s;
+    double like[2] = {1, 2e-6}, unlike[2] = {1, 0}, w[2], offset;
+    OK(iso_scorer_query(NULL, 2, 1, like, 1, unlike, 1, w, &offset, &err));
+    assert_true(w[0] == 0 && w[1] == 2e-6);
+    like[1] = 5e-7;
+    FAILS(ISO_E_NUMERIC, iso_scorer_query(NULL, 2, 1, like, 1, unlike, 1, w, &offset, &err));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -179,6 +215,7 @@ int main(void)
         cmocka_unit_test(test_eigen),       cmocka_unit_test(test_names),
         cmocka_unit_test(test_shrinkage),   cmocka_unit_test(test_bad_moments),
         cmocka_unit_test(test_direction_without_variance),
+        cmocka_unit_test(test_variance_of_rounding), cmocka_unit_test(test_nearly_cancelled),
     };
     begin_random(20223);
     return cmocka_run_group_tests(tests, NULL, NULL);
