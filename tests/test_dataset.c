@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <turbojpeg.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/progress.h"
 #include "indexer/dataset.h"
@@ -52,10 +53,10 @@ static void file(const char *name, const char *text)
     file_bytes(name, text, strlen(text));
 }
 
-/* A small JPEG whose content depends on n. */
-static void image(const char *name, int n)
+/* A small JPEG whose content depends on n. `held`: and on whether it would be held out, by a number behind its end. */
+static void image_held(const char *name, int n, const bool *held)
 {
-    uint8_t rgb[24 * 20 * 3];
+    uint8_t rgb[24 * 20 * 3], whole[4096];
     for (int i = 0; i < 24 * 20; i++) {
         rgb[3 * i] = (uint8_t)(n * 37 + i / 4);
         rgb[3 * i + 1] = (uint8_t)(n * 11);
@@ -65,10 +66,18 @@ static void image(const char *name, int n)
     unsigned char *jpeg = NULL;
     unsigned long size = 0;
     assert_int_equal(tjCompress2(tj, rgb, 24, 0, 20, TJPF_RGB, &jpeg, &size, TJSAMP_444, 95, 0), 0);
-    file_bytes(name, jpeg, size);
+    assert_true(size + sizeof(int) <= sizeof whole);
+    memcpy(whole, jpeg, size);
+    for (int more = 0; held && more < 1000; more++) {
+        memcpy(whole + size, &more, sizeof more);
+        if ((XXH3_128bits(whole, size + sizeof more).low64 % 20 == 0) == *held) break;
+    }
+    file_bytes(name, whole, held ? size + sizeof(int) : size);
     tjFree(jpeg);
     tjDestroy(tj);
 }
+
+static void image(const char *name, int n) { image_held(name, n, NULL); }
 
 /* --- listing ----------------------------------------------------------------------------------------------------- */
 
@@ -454,6 +463,41 @@ static iso_status note_parts(void *ctx, int64_t train, int64_t valid, iso_error 
     return ISO_OK;
 }
 
+/* One of twenty by content, always the same ones, so that a training that is gone on with by a later version has the same; at least one, and not all;
+ * copies stay together, unless there is nothing else. */
+static void content_says_who_is_held_out(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *held; /* of each image: '1' or '0' */
+        int copies;       /* of each */
+        int valid, train;
+    } folders[] = {{"010001", 1, 2, 4}, {"10", 2, 2, 2}, {"000", 1, 1, 2}, {"000", 2, 2, 4}, {"111", 1, 2, 1}, {"111", 2, 4, 2}, {"0", 3, 1, 2}, {"1", 3, 2, 1}, {"1", 1, 0, 1}};
+    for (size_t k = 0; k < sizeof folders / sizeof *folders; k++) {
+        iso_dataset *d;
+        const int images = (int)strlen(folders[k].held), copies = folders[k].copies;
+        bool some = false, others = false;
+        wipe();
+        folder("in");
+        for (int i = 0; i < images; i++)
+            for (int c = 0; c < copies; c++) {
+                char name[32];
+                const bool held = folders[k].held[i] == '1';
+                some = some || held, others = others || !held;
+                snprintf(name, sizeof name, "in/%d-%d.jpg", i, c);
+                image_held(name, i, &held);
+            }
+        OK(iso_dataset_load(at("in"), 1 << ISO_PART_TRAIN | 1 << ISO_PART_VALID, 2, NULL, NULL, NULL, &d, &err));
+        assert_int_equal(in_part(d, ISO_PART_VALID), folders[k].valid);
+        assert_int_equal(in_part(d, ISO_PART_TRAIN), folders[k].train);
+        for (int i = 0; i < images * copies; i++) {
+            if (images > 1) assert_int_equal(d->part[i], d->part[i / copies * copies]);
+            if (some && others) assert_int_equal(d->part[i] == ISO_PART_VALID, folders[k].held[i / copies] == '1');
+        }
+        iso_dataset_free(d);
+    }
+}
+
 static void plain_folder_holds_some_out(void **state)
 {
     (void)state;
@@ -674,6 +718,7 @@ int main(void)
         cmocka_unit_test(bad_attributes_are_refused), cmocka_unit_test(many_attributes_are_refused),
         cmocka_unit_test(attribute_files_may_differ_in_form),
         cmocka_unit_test(many_names_are_found), cmocka_unit_test(long_lists_are_read_whole),
+        cmocka_unit_test(content_says_who_is_held_out),
         cmocka_unit_test(plain_folder_holds_some_out),
         cmocka_unit_test(small_folders_hold_one_out),
         cmocka_unit_test(celeba_layout_is_followed),
