@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "tests/check.h"
+#include "tests/disk.h"
 #include "tests/folder.h"
 
 static char folder[512];
@@ -107,8 +108,13 @@ static void test_file_appears_whole(void **state)
     char *path = in_folder("a file\n");
     iso_error err;
     iso_file *f = NULL;
+    struct stat st;
+    const mode_t mask = umask(0027);
     write_text(path, "old");
-    assert_int_equal(chmod(path, 0640), 0);
+    umask(mask);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0640); /* as the umask leaves it */
+    assert_int_equal(chmod(path, 0604), 0);
     const uid_t owner = geteuid() ? geteuid() : 12345; /* root's writing takes a file away from nobody */
     assert_int_equal(chown(path, owner, (gid_t)-1), 0);
     assert_int_equal(iso_file_create(path, &f, &err), ISO_OK);
@@ -120,9 +126,8 @@ static void test_file_appears_whole(void **state)
     assert_file(path, "old");
     write_text(path, "new");
     assert_file(path, "new");
-    struct stat st;
     assert_int_equal(stat(path, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0640);
+    assert_int_equal(st.st_mode & 0777, 0604);
     assert_int_equal(st.st_uid, owner);
     assert_int_equal(names_in_folder(), 2); /* the name holds a newline: ls prints two lines */
     unlink(path);
@@ -219,6 +224,67 @@ static void test_file_refuses(void **state)
     free(missing);
 }
 
+/* All that was written is on the disk before it gets its name, and the name is before that is said. A disk that cannot leaves the old file. */
+static void test_file_is_synced(void **state)
+{
+    (void)state;
+    enum { BYTES = 100000 };
+    char *path = in_folder("kept"), *below = in_folder("below"), *other = iso_path_join(below, "other");
+    iso_error err;
+    iso_file *f, *g;
+    assert_int_equal(mkdir(below, 0777), 0);
+    for (int what = 0; what < 5; what++) { /* a file, two, a disk that fails, one that cannot sync files, one that fails of a folder */
+        assert_int_equal(iso_file_create(path, &f, &err), ISO_OK);
+        if (what == 1) assert_int_equal(iso_file_create(other, &g, &err), ISO_OK);
+        for (int i = 0; i < BYTES; i++) putc('x', iso_file_stream(f));
+        if (what == 1) fputs("other", iso_file_stream(g));
+        ask_anew();
+        refused_files = what == 2 ? EIO : what == 3 ? EINVAL : 0;
+        refused_folders = what == 4 ? EIO : what == 3 ? EINVAL : 0;
+        const iso_status status = what == 1 ? iso_file_commit_both(g, f, &err) : iso_file_commit(f, &err);
+        assert_int_equal(status, what == 2 || what == 4 ? ISO_E_IO : ISO_OK);
+        assert_string_equal(asked, what == 1 ? "ffrrdd" : what == 2 ? "f" : "frd");
+        assert_int_equal(synced, BYTES);
+        char *command = iso_format("test \"$(wc -c <'%s')\" = %d && rm '%s' && echo old >'%s'", path, what == 2 ? 4 : BYTES, path, path);
+        assert_int_equal(system(command), 0);
+        free(command);
+    }
+    ask_anew();
+    assert_int_equal(names_in_folder(), 2);
+    unlink(other);
+    unlink(path);
+    rmdir(below);
+    free(path), free(other), free(below);
+}
+
+/* A write that failed is not made good by later ones: the file lacks something. */
+static void test_file_failed_before(void **state)
+{
+    (void)state;
+    char *path = in_folder("whole");
+    write_text(path, "old");
+    const pid_t child = fork();
+    if (child == 0) {
+        const struct rlimit little = {4096, RLIM_INFINITY}, much = {RLIM_INFINITY, RLIM_INFINITY};
+        iso_error err;
+        iso_file *f = NULL;
+        signal(SIGXFSZ, SIG_IGN);
+        if (iso_file_create(path, &f, &err) || setrlimit(RLIMIT_FSIZE, &little)) _exit(3);
+        if (iso_file_reserve(fileno(iso_file_stream(f)), 1 << 20, true) != EFBIG) _exit(5);
+        for (int i = 0; i < 10000; i++) putc('x', iso_file_stream(f));
+        fflush(iso_file_stream(f));
+        if (setrlimit(RLIMIT_FSIZE, &much)) _exit(3);
+        for (int i = 0; i < 10000; i++) putc('x', iso_file_stream(f));
+        _exit(iso_file_commit(f, &err) == ISO_E_IO && strstr(err.message, "a write failed") ? 0 : 4);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_file(path, "old");
+    unlink(path);
+    free(path);
+}
+
 /* The file size limit stands for a full disk: the old file and nothing else is left. */
 static void test_file_disk_full(void **state)
 {
@@ -249,7 +315,9 @@ static void test_file_disk_full(void **state)
 static void test_file_left(void **state)
 {
     (void)state;
-    static const char *const names[] = {".isoface-0123456789abcdef.tmp", ".isoface-compact.tmp", ".isoface-import.tmp", ".isoface-other.tmp"};
+    enum { NAMES = 6, OURS = 3, YOUNG = 5 };
+    static const char *const names[NAMES] = {".isoface-0123456789abcdef.tmp", ".isoface-compact.tmp", ".isoface-import.tmp",
+                                             ".isoface-other.tmp", ".isoface-0123456789abcdef.jpg", ".isoface-fedcba9876543210.tmp"};
     const struct timespec old[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = time(NULL) - 2 * 24 * 60 * 60}};
     iso_error err;
     iso_file *f;
@@ -263,10 +331,10 @@ static void test_file_left(void **state)
         if (strstr(e->d_name, ".tmp")) assert_int_equal(utimensat(dirfd(d), e->d_name, old, 0), 0);
     iso_file_sweep(below);
     assert_int_equal(iso_file_commit(f, &err), ISO_OK);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < NAMES; i++) {
         char *left = iso_path_join(below, names[i]);
         write_text(left, "left");
-        assert_int_equal(utimensat(AT_FDCWD, left, old, 0), 0);
+        if (i != YOUNG) assert_int_equal(utimensat(AT_FDCWD, left, old, 0), 0);
         free(left);
     }
     char *other = in_folder("other"); /* a folder is looked through when it is another than the last */
@@ -274,13 +342,9 @@ static void test_file_left(void **state)
     iso_file_abort(f);
     assert_int_equal(iso_file_create(path, &f, &err), ISO_OK);
     assert_int_equal(iso_file_commit(f, &err), ISO_OK);
-    for (int i = 0; i < 4; i++) assert_int_equal(faccessat(dirfd(d), names[i], F_OK, 0), i < 3 ? -1 : 0);
+    for (int i = 0; i < NAMES; i++) assert_int_equal(faccessat(dirfd(d), names[i], F_OK, 0), i < OURS ? -1 : 0);
     closedir(d);
-    unlink(path);
-    char *left = iso_path_join(below, names[3]);
-    unlink(left);
-    assert_int_equal(rmdir(below), 0);
-    free(left), free(other), free(path), free(below);
+    free(other), free(path), free(below);
 }
 
 static void test_file_read(void **state)
@@ -307,6 +371,21 @@ static void test_file_read(void **state)
     assert_true(size > 10 && data[size] == '\0');
     free(data);
     assert_int_equal(iso_file_read("/dev/zero", 100000, &data, &size, &err), ISO_E_FORMAT);
+    /* What is refused is closed again; what has fewer bytes says so. */
+    char bytes[6];
+    const int before = dup(0);
+    close(before);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(iso_file_read(folder, 100, &data, &size, &err), ISO_E_IO);
+        assert_int_equal(iso_file_read_huge("/dev/null", 100, &data, &size, &err), ISO_E_IO);
+    }
+    write_text(path, "hello");
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(fd, before);
+    assert_int_equal(iso_file_read_at(fd, bytes, 4, 1), 0);
+    assert_memory_equal(bytes, "ello", 4);
+    assert_int_equal(iso_file_read_at(fd, bytes, 5, 1), -1);
+    close(fd);
     unlink(path);
     free(path);
 }
@@ -394,6 +473,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_file_refuses, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_comes_and_goes, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_same, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_is_synced, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(test_file_failed_before, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_disk_full, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_left, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(test_file_read, folder_make, folder_remove),
