@@ -238,6 +238,7 @@ static void test_args_usage_errors(void **state)
         {{"--quiet=yes"}, "--quiet takes no value"},
         {{"--what\n"}, "unknown option --what?"},
         {{"-z"}, "unknown option -z"},
+        {{"-d", "x"}, "unknown option -d"}, /* --db has no letter */
         {{"word"}, "'word' belongs to no option"},
         {{""}, "'' belongs to no option"},
     };
@@ -251,6 +252,31 @@ static void test_args_usage_errors(void **state)
         assert_int_equal(c.k, 10);
         iso_list_free(&c.query);
     }
+}
+
+/* Bounds are allowed themselves. */
+static void test_args_bounds(void **state)
+{
+    (void)state;
+    config c = {.k = 10};
+    char said[8192];
+    assert_int_equal(parse_caught(&c, NULL, said, (const char *[]){"-k", "1", "--seed", "-9007199254740992", "--alpha", "-.5", NULL}), ISO_ARGS_RUN);
+    assert_true(c.k == 1 && c.seed == -9007199254740992 && c.alpha == -0.5);
+    assert_int_equal(parse_caught(&c, NULL, said, (const char *[]){"-k", "1000000", "--seed", "9007199254740992", NULL}), ISO_ARGS_RUN);
+    assert_true(c.k == 1000000 && c.seed == 9007199254740992);
+}
+
+/* Ids are of 64 bits; one that is larger is no other item's. */
+static void test_args_id(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", "-1", "+1", " 1", "1 ", "0x1", "18446744073709551616", "x"};
+    uint64_t id = 7;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (iso_args_id(bad[i], &id)) fail_msg("'%s' is taken for an id", bad[i]);
+    assert_int_equal(id, 7);
+    assert_true(iso_args_id("18446744073709551615", &id) && id == UINT64_MAX);
+    assert_true(iso_args_id("0", &id) && id == 0);
 }
 
 static void test_args_help(void **state)
@@ -344,6 +370,8 @@ static void test_text(void **state)
     assert_written(iso_text_tsv, "a\tb\nc\rd\\e\xff", 10, "a\\tb\\nc\\rd\\\\e\xff");
     assert_written(iso_text_json, "a\"\\\n\x01\xc3\xa9\xff\xe2\x82", 10,
                    "\"a\\\"\\\\\\n\\u0001\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
+    assert_written(iso_text_json, "\xc3\xa9", 1, "\"\xef\xbf\xbd\""); /* what follows is no part of it */
+    assert_written(iso_text_json, "a\x7f", 2, "\"a\\u007f\"");
     assert_written(write_path, "ok.jpg", 0, "\"path\": \"ok.jpg\"");
     assert_written(write_path, "\xff", 0, "\"path\": \"\xef\xbf\xbd\", \"path_bytes\": \"/w==\"");
     assert_written(write_path, "a\xff", 0, "\"path\": \"a\xef\xbf\xbd\", \"path_bytes\": \"Yf8=\"");
@@ -363,7 +391,7 @@ static void test_utf8(void **state)
     assert_true(iso_text_is_utf8("", 0));
     assert_true(iso_text_is_utf8("z\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xed\x9f\xbf\xf4\x8f\xbf\xbf", 17));
     const char *bad[] = {"\x80", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80",
-                         "\xf5\x80\x80\x80", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\xc3(", "\xff"};
+                         "\xf5\x80\x80\x80", "\xf0\x8f\xbf\xbf", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\xc3(", "\xff"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(iso_text_is_utf8(bad[i], strlen(bad[i])));
 }
 
@@ -375,7 +403,7 @@ static void test_middle(void **state)
         size_t keep;
         const char *want;
     } c[] = {{"abcdef", 6, "abcdef"}, {"abcdef", 4, "ab…ef"}, {"abcdef", 3, "ab…f"}, {"abcdef", 0, "…"}, {"", 0, ""},
-             {"éa\xe2\x82\xac", 3, "é…"}, {"\xe2\x82\xac\xe2\x82\xac", 5, "\xe2\x82\xac…"}};
+             {"éa\xe2\x82\xac", 3, "é…"}, {"\xe2\x82\xac\xe2\x82\xac", 5, "\xe2\x82\xac…"}, {"\xe2\x82\xacxyz", 3, "…z"}};
     for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
         char *text = iso_text_middle(c[i].text, c[i].keep);
         assert_string_equal(text, c[i].want);
@@ -386,8 +414,8 @@ static void test_middle(void **state)
 static void test_noncharacters(void **state)
 {
     (void)state;
-    char *text = iso_text_printable("\xef\xbf\xbe\xef\xbf\xbd\xef\xb7\x90\xef\xb7\x8f\xf0\x9f\xbf\xbf\xf0\x9f\xbf\xbd");
-    assert_string_equal(text, "\\xEF\\xBF\\xBE\xef\xbf\xbd\\xEF\\xB7\\x90\xef\xb7\x8f\\xF0\\x9F\\xBF\\xBF\xf0\x9f\xbf\xbd");
+    char *text = iso_text_printable("\xef\xbf\xbe\xef\xbf\xbd\xef\xb7\x90\xef\xb7\xaf\xef\xb7\xb0\xef\xb7\x8f\xf0\x9f\xbf\xbf\xf0\x9f\xbf\xbd");
+    assert_string_equal(text, "\\xEF\\xBF\\xBE\xef\xbf\xbd\\xEF\\xB7\\x90\\xEF\\xB7\\xAF\xef\xb7\xb0\xef\xb7\x8f\\xF0\\x9F\\xBF\\xBF\xf0\x9f\xbf\xbd");
     free(text);
 }
 
@@ -440,6 +468,8 @@ int main(void)
         cmocka_unit_test(test_args_all_kinds),
         cmocka_unit_test(test_args_list_behind_dashes),
         cmocka_unit_test(test_args_usage_errors),
+        cmocka_unit_test(test_args_bounds),
+        cmocka_unit_test(test_args_id),
         cmocka_unit_test(test_args_help),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_interrupt),

@@ -182,6 +182,7 @@ static const struct { const char *json; size_t data; } wrong[] = {
     {"{\"__metadata__\":{\"a\":\"\\u00g0\"}}", 0},
     {"{\"__metadata__\":{\"a\":\"\\ud83d\"}}", 0},            /* half a pair */
     {"{\"__metadata__\":{\"a\":\"\\ud83d\\u0041\"}}", 0},
+    {"{\"__metadata__\":{\"a\":\"\\ud83d\\ue000\"}}", 0},
     {"{\"__metadata__\":{\"a\":\"\\ude00\"}}", 0},
     {"{\"__metadata__\":{\"a\":\"\\u00", 0},
     {"{\"__metadata__\":{\"a\":\"\\", 0},
@@ -190,6 +191,7 @@ static const struct { const char *json; size_t data; } wrong[] = {
     {T("[2,3]", "0", "24"), 23},                                  /* cut short */
     {T("[2,3]", "0", "24"), 25},                                  /* something behind */
     {T("[2,3]", "0", "20"), 24},
+    {T("[2,2]", "0", "24"), 24},                                  /* more bytes than numbers */
     {T("[2,3]", "4", "28"), 28},                                  /* a gap */
     {T("[2,3]", "24", "0"), 24},                                  /* end before begin */
     {T("[2,3]", "-24", "0"), 24},
@@ -209,8 +211,11 @@ static const struct { const char *json; size_t data; } wrong[] = {
     {T("[4294967296,4294967296]", "0", "0"), 0},                  /* 2^64 = 0 */
     {T("[4611686018427387904]", "0", "0"), 0},                    /* times 4 = 0 */
     {T("[99999999999999999999]", "0", "0"), 0},
+    {T("[18446744073709551617]", "0", "4"), 4},                   /* 2^64 + 1 = 1 */
     {T("[1,1,1,1,1,1,1,1,1]", "0", "4"), 4},                      /* too many axes */
     {T("[2]", "9223372036854775800", "9223372036854775807"), 8},
+    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0]}}", 0},
     {"{\"a\":{\"dtype\":\"F33\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4},
     {"{\"a\":{\"dtype\":32,\"shape\":[1],\"data_offsets\":[0,4]}}", 4},
     {"{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4},
@@ -249,6 +254,7 @@ static void wrong_lengths(void **state)
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         memcpy(bytes, &lengths[i], 8);
         assert_int_equal(iso_st_parse(bytes, size, "x", &f, &err), ISO_E_FORMAT);
+        if (lengths[i] >= size - 7) assert_non_null(strstr(err.message, "its header would be")); /* known before anything is read of it */
     }
     uint64_t n = strlen(T("[2,3]", "0", "24"));
     memcpy(bytes, &n, 8);
