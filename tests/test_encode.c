@@ -187,6 +187,19 @@ static void test_incremental(void **state)
     OK(iso_encode(&spec, &c, &err));
     expect(&c, 0, 0, 11, 0, 1);
     assert_int_equal(info_of().count, 11);
+    shell("cd '%s' && printf x >>0.jpg && touch -r 4.jpg 0.jpg", images);
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 1, 10, 0, 0);
+    shell("cd '%s' && truncate -s -1 0.jpg && printf y >>0.jpg && touch -d 2002-02-02 0.jpg", images); /* as long as before */
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 1, 10, 0, 0);
+    shell("cd '%s' && printf z >>0.jpg && touch -d 2002-02-02 0.jpg", images); /* as old as before */
+    OK(iso_encode(&spec, &c, &err));
+    expect(&c, 0, 1, 10, 0, 0);
+    shell("cd '%s' && rm 4.jpg && mkfifo 4.jpg && rm -r sub && ln -s sub sub", images); /* what may just not be reachable stays */
+    OK(iso_encode(&spec, &c, &err));
+    assert_int_equal(c.removed, 0);
+    assert_int_equal(info_of().count, 11);
     shell("rm -rf '%s'/*", images);
     assert_int_equal(iso_encode(&spec, &c, &err), ISO_E_ARGUMENT); /* an empty folder never empties the database */
     assert_int_equal(info_of().count, 11);
@@ -352,12 +365,17 @@ static void test_inside(void **state)
     iso_encode_spec spec = spec_of(&f);
     iso_encode_counts c;
     char inside[700];
-    snprintf(inside, sizeof inside, "%s/own.db", images);
-    spec.db = inside;
-    OK(iso_encode(&spec, &c, &err));
-    expect(&c, 10, 0, 0, 0, 0);
-    OK(iso_encode(&spec, &c, &err));
-    expect(&c, 0, 0, 10, 0, 0);
+    static const char *const places[] = {"/own.db", ".sub"}; /* the second only begins as the folder's name does, and goes on as one in it */
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        snprintf(inside, sizeof inside, "%s%s", images, places[i]);
+        spec.db = inside;
+        OK(iso_encode(&spec, &c, &err));
+        expect(&c, 10, 0, 0, 0, 0);
+        OK(iso_encode(&spec, &c, &err));
+        expect(&c, 0, 0, 10, 0, 0);
+        assert_int_equal(c.found, 10);
+        shell("rm -r '%s'", inside);
+    }
 }
 
 /* Ctrl-C in the middle: what was done is kept, the next run does the rest. */
