@@ -1,5 +1,6 @@
 /* test_store.c: the database: what was put comes back, as it grows, shrinks and is read meanwhile. */
 #include "tests/store_common.h"
+#include "indexer/store_internal.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -74,6 +75,7 @@ static void test_items(void **state)
     OK(iso_txn_begin(s, true, &t, &err));
     OK(iso_item_get(t, 4, &item, &err));
     assert_true(item.size == 99 && item.mtime_ns == 100 && item.hash[0] == 44 && !strcmp(item.path, "b.jpg"));
+    assert_true(item.width == 1 && item.height == 2);
     OK(iso_item_remove(t, 1, &err));
     assert_int_equal(iso_item_remove(t, 1, &err), ISO_E_NOT_FOUND);
     OK(iso_txn_commit(t, &err));
@@ -180,6 +182,15 @@ static void test_wrong_vectors(void **state)
     v[2] = 1;
     item.path = "";
     assert_int_equal(iso_item_put(t, &item, v, &err), ISO_E_ARGUMENT);
+    char *path = malloc(ISO_STORE_PATH_MAX + 2); /* as long as one may be, and longer */
+    assert_non_null(path);
+    memset(path, 'x', ISO_STORE_PATH_MAX + 1);
+    path[ISO_STORE_PATH_MAX + 1] = 0;
+    item.path = path;
+    assert_int_equal(iso_item_put(t, &item, v, &err), ISO_E_ARGUMENT);
+    path[ISO_STORE_PATH_MAX] = 0;
+    OK(iso_item_put(t, &item, v, &err));
+    free(path);
     item.path = "x";
     OK(iso_item_put(t, &item, v, &err)); /* a refused item leaves the transaction usable */
     OK(iso_txn_commit(t, &err));

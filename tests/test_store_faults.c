@@ -353,7 +353,7 @@ static void test_history(void **state)
         }
 }
 
-/* The table `meta` as LMDB has it. */
+/* A database as LMDB has it; its table `meta`. */
 static MDB_txn *meta_begin(MDB_env **env, MDB_dbi *meta)
 {
     MDB_txn *txn;
@@ -370,6 +370,129 @@ static void meta_end(MDB_env *env, MDB_txn *txn)
 {
     assert_int_equal(mdb_txn_commit(txn), 0);
     mdb_env_close(env);
+}
+
+enum { PATHS, CONTENTS, ITEMS, VECTORS, TABLES };
+
+/* The key of an item in a table that leads to items. */
+static void key_of(MDB_txn *txn, MDB_dbi table, uint64_t id, uint8_t out[24])
+{
+    MDB_cursor *c;
+    MDB_val key, v;
+    assert_int_equal(mdb_cursor_open(txn, table, &c), 0);
+    while (!mdb_cursor_get(c, &key, &v, MDB_NEXT))
+        if (((uint8_t *)key.mv_data)[23] == id) memcpy(out, key.mv_data, 24);
+    mdb_cursor_close(c);
+}
+
+/* Does one of the things below to item 2 of four. */
+static void do_wrong(int what, MDB_txn *txn, const MDB_dbi table[TABLES])
+{
+    uint64_t two = 2, three = 3, fifty = 50;
+    uint8_t path[24], content[24], record[256];
+    float v[DIM] = {1, NAN};
+    MDB_val by_path = {24, path}, by_content = {24, content}, key = {8, &two}, other = {8, &fifty}, none = {0, ""}, old, vector = {sizeof v, v};
+    key_of(txn, table[PATHS], 2, path);
+    key_of(txn, table[CONTENTS], 2, content);
+    assert_int_equal(mdb_get(txn, table[ITEMS], &key, &old), 0);
+    memcpy(record, old.mv_data, old.mv_size);
+    MDB_val now = {old.mv_size, record};
+    int rc = 0;
+    switch (what) {
+    case 0: rc = mdb_del(txn, table[PATHS], &by_path, NULL); break;
+    case 1: rc = mdb_del(txn, table[CONTENTS], &by_content, NULL); break;
+    case 2: path[0] ^= 1; rc = mdb_put(txn, table[PATHS], &by_path, &none, 0); break;
+    case 3: content[0] ^= 1; rc = mdb_put(txn, table[CONTENTS], &by_content, &none, 0); break;
+    case 4: path[23] = 99; rc = mdb_put(txn, table[PATHS], &by_path, &none, 0); break;
+    case 5: by_path.mv_size = 3; rc = mdb_put(txn, table[PATHS], &by_path, &none, 0); break;
+    case 6: rc = mdb_del(txn, table[VECTORS], &key, NULL); break;
+    case 7: rc = mdb_put(txn, table[VECTORS], &key, &vector, 0); break;
+    case 8: rc = mdb_put(txn, table[VECTORS], &other, &vector, 0); break;
+    case 9: rc = mdb_put(txn, table[ITEMS], &other, &now, 0) || mdb_del(txn, table[ITEMS], &key, NULL); break;
+    case 10: record[0] ^= 1; rc = mdb_put(txn, table[ITEMS], &key, &now, 0); break;
+    case 11: now.mv_size++; record[old.mv_size] = 0; rc = mdb_put(txn, table[ITEMS], &key, &now, 0); break;
+    case 12: record[old.mv_size - 2] = 0; rc = mdb_put(txn, table[ITEMS], &key, &now, 0); break;
+    case 13: rc = mdb_put(txn, table[ITEMS], &(MDB_val){8, &three}, &now, 0); break;
+    }
+    assert_int_equal(rc, 0);
+}
+
+static void say_all(void *ctx, const char *line)
+{
+    char *all = ctx;
+    const size_t n = strlen(all);
+    snprintf(all + n, 4096 - n, "%s\n", line);
+}
+
+/* Two paths may hash alike: each is found all the same. */
+static void test_hashes_alike(void **state)
+{
+    (void)state;
+    uint8_t of[24];
+    MDB_env *env;
+    MDB_dbi meta, paths;
+    iso_txn *t;
+    iso_item item;
+    wipe();
+    iso_store *s = make(NULL);
+    fill(s, 0, 4);
+    iso_store_close(s);
+    MDB_txn *txn = meta_begin(&env, &meta);
+    assert_int_equal(mdb_dbi_open(txn, "by-path", 0, &paths), 0);
+    key_of(txn, paths, 3, of);
+    of[23] = 2; /* as item 2 would be found then: before item 3 */
+    assert_int_equal(mdb_put(txn, paths, &(MDB_val){24, of}, &(MDB_val){0, ""}, 0), 0);
+    meta_end(env, txn);
+    s = make(NULL);
+    OK(iso_txn_begin(s, false, &t, &err));
+    OK(iso_item_by_path(t, "p/2", &item, &err));
+    assert_int_equal(item.id, 3);
+    iso_txn_abort(t);
+    iso_store_close(s);
+}
+
+/* What only verify sees: records, vectors, entries and counts that do not fit together, on pages that are sound. */
+static void test_records(void **state)
+{
+    (void)state;
+    static const char *const names[TABLES] = {"by-path", "by-hash", "items", "vectors"};
+    static const char *const says[][2] = {
+        {"item 2 is not found by its path", "3 paths for 4 items"},
+        {"item 2 is not found by its content"},
+        {"an entry by path leads to item 2, which has another", "5 paths for 4 items"},
+        {"an entry by content leads to item 2, which has another", "5 contents for 4 items"},
+        {"an entry by path leads to item 99, which is missing or damaged"},
+        {"an entry by path has 3 bytes"},
+        {"the vector of item 2 is missing or has a wrong length", "3 vectors for 4 items"},
+        {"the vector of item 2 holds a NaN"},
+        {"vector 50 belongs to no item", "5 vectors for 4 items"},
+        {"item 50 has an id that was never given out"},
+        {"the record of item 2 is damaged"},
+        {"the record of item 2 is damaged"},
+        {"the record of item 2 is damaged"},
+        {"items 2 and 3 have the same path p/1"},
+    };
+    for (size_t i = 0; i < sizeof says / sizeof *says; i++) {
+        char all[4096] = "";
+        int64_t faults = 0;
+        MDB_env *env;
+        MDB_dbi table[TABLES], meta;
+        wipe();
+        iso_store *s = make(NULL);
+        fill(s, 0, 4);
+        sound(s);
+        iso_store_close(s);
+        MDB_txn *txn = meta_begin(&env, &meta);
+        for (int k = 0; k < TABLES; k++) assert_int_equal(mdb_dbi_open(txn, names[k], k < ITEMS ? 0 : MDB_INTEGERKEY, &table[k]), 0);
+        do_wrong((int)i, txn, table);
+        meta_end(env, txn);
+        s = make(NULL);
+        OK(iso_store_verify(s, say_all, all, NULL, &faults, &err));
+        assert_true(faults > 0);
+        for (int k = 0; k < 2 && says[i][k]; k++)
+            if (!strstr(all, says[i][k])) fail_msg("case %zu: no \"%s\" in:\n%s", i, says[i][k], all);
+        iso_store_close(s);
+    }
 }
 
 /* So many openings for writing with a change each; the stamps of their generations, as they were then. */
@@ -576,7 +699,7 @@ int main(int argc, char **argv)
     if (!set_up()) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kill), cmocka_unit_test(test_damage), cmocka_unit_test(test_headers), cmocka_unit_test(test_last_page), cmocka_unit_test(test_order),
-        cmocka_unit_test(test_history), cmocka_unit_test(test_many_openings), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction),
+        cmocka_unit_test(test_history), cmocka_unit_test(test_records), cmocka_unit_test(test_hashes_alike), cmocka_unit_test(test_many_openings), cmocka_unit_test(test_count), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_stopped_compaction),
         cmocka_unit_test(test_read_only)};
     return clean_up(cmocka_run_group_tests(tests, NULL, NULL));
 }
