@@ -71,15 +71,17 @@ static void test_reading(void **state)
     (void)state;
     const float a[6] = {1, -2, 3.5f, 0, 1e-3f, 6};
     double d[6];
-    uint8_t big[24];
+    uint8_t big[24], wide[48];
     for (int i = 0; i < 6; i++) {
         d[i] = a[i];
         for (int b = 0; b < 4; b++) big[4 * i + b] = ((const uint8_t *)&a[i])[3 - b];
+        for (int b = 0; b < 8; b++) wide[8 * i + b] = ((const uint8_t *)&d[i])[7 - b];
     }
     expect(1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }          \n", a, sizeof a);
     expect(2, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n", a, sizeof a);
     expect(3, "{\"shape\":(2,3),\"fortran_order\":False,\"descr\":\"<f8\"}\n", d, sizeof d);
     expect(1, "{'descr': '>f4', 'fortran_order': False, 'shape': (2L, 3L), }\n", big, sizeof big);
+    expect(1, "{'descr': '>f8', 'fortran_order': False, 'shape': (2, 3), }\n", wide, sizeof wide);
 }
 
 static void test_bad_headers(void **state)
@@ -88,10 +90,12 @@ static void test_bad_headers(void **state)
     const float a[6] = {1, 2, 3, 4, 5, 6};
     static const struct { const char *text; iso_status status; } bad[] = {
         {"{'descr': '<i8', 'fortran_order': False, 'shape': (2, 3), }\n", ISO_E_UNSUPPORTED},
+        {"{'descr': '|f4', 'fortran_order': False, 'shape': (2, 3), }\n", ISO_E_UNSUPPORTED},
         {"{'descr': '<f2', 'fortran_order': False, 'shape': (2, 6), }\n", ISO_E_UNSUPPORTED},
         {"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2, 3), }\n", ISO_E_UNSUPPORTED},
         {"{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n", ISO_E_UNSUPPORTED},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }\n", ISO_E_UNSUPPORTED},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6), }\n", ISO_E_FORMAT}, /* a number, no tuple */
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n", ISO_E_UNSUPPORTED},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 3), }\n", ISO_E_UNSUPPORTED},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4), }\n", ISO_E_FORMAT},
@@ -116,7 +120,14 @@ static void test_bad_headers(void **state)
     }
     iso_npy *f;
     static const char good[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n";
+    const int before = dup(0);
+    close(before);
     assert_int_equal(open_built(4, good, a, sizeof a, &f), ISO_E_UNSUPPORTED);
+    write_bytes(file, "\x93NUMPY\1\1\2\0{}..", 14);
+    assert_int_equal(iso_npy_open(file, &f, &err), ISO_E_UNSUPPORTED);
+    write_bytes(file, "\x93NUMPY\1\0\5\0{}..", 14); /* a byte more than there is */
+    assert_int_equal(iso_npy_open(file, &f, &err), ISO_E_FORMAT);
+    SAYS("its header is longer than the file");
     write_bytes(file, "\x93NUMPX\1\0\2\0{}..", 14);
     assert_int_equal(iso_npy_open(file, &f, &err), ISO_E_FORMAT);
     write_bytes(file, "\x93NUMPY\2\0\xff\xff\xff\xff{}", 14);
@@ -125,6 +136,9 @@ static void test_bad_headers(void **state)
     assert_int_equal(iso_npy_open(file, &f, &err), ISO_E_FORMAT);
     assert_int_equal(iso_npy_open("/nonexistent/x.npy", &f, &err), ISO_E_IO);
     assert_int_equal(iso_npy_open("/tmp", &f, &err), ISO_E_FORMAT);
+    const int after = dup(0); /* nothing stays open */
+    close(after);
+    assert_int_equal(after, before);
 }
 
 static void test_wild_headers(void **state)
@@ -165,6 +179,9 @@ static void test_writing(void **state)
     OK(iso_npy_commit(w, &err));
     OK(iso_npy_open(file, &f, &err));
     assert_true(iso_npy_rows(f) == 3 && iso_npy_cols(f) == 1000);
+    struct stat st;
+    assert_int_equal(stat(file, &st), 0);
+    assert_int_equal((st.st_size - (off_t)sizeof a) % 64, 0); /* where they can be mapped */
     OK(iso_npy_read(f, 0, 3, got, &err));
     assert_memory_equal(a, got, sizeof a);
     iso_npy_close(f);
