@@ -13,6 +13,7 @@
 #include "base/progress.h"
 #include "indexer/dataset.h"
 #include "tests/check.h"
+#include "tests/descriptors.h"
 #include "tests/folder.h"
 
 static char base[512];
@@ -208,6 +209,7 @@ static void depth_has_no_limit(void **state)
     assert_int_equal(linkat(AT_FDCWD, at("small.jpg"), fd, "leaf.jpg", 0), 0);
     close(fd);
     iso_listing l;
+    const int before = lowest_free();
     OK(iso_listing_read(at("deep"), &l, &err));
     assert_int_equal(l.count, 1);
     assert_int_equal(l.skipped, 0);
@@ -216,6 +218,7 @@ static void depth_has_no_limit(void **state)
     iso_dataset *d;
     OK(iso_dataset_load(at("deep"), 7, 1, NULL, NULL, NULL, &d, &err));
     assert_int_equal(d->count, 1);
+    assert_int_equal(lowest_free(), before);
     iso_dataset_free(d);
 }
 

@@ -380,6 +380,7 @@ static void lists_are_checked(void **unused)
     iso_few_options o = options("1,5,010,200", 20, 9);
     assert_true(o.sizes == 4 && o.size[2] == 10 && o.size[3] == 200 && o.draws == 20 && o.seed == 9);
     assert_int_equal(options("1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16", 1, 0).sizes, 16);
+    assert_int_equal(options("1", ISO_FEW_DRAWS, 0).draws, ISO_FEW_DRAWS);
     refused("1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", "at most 16");
     static const char *const not_numbers[] = {"", ",", "5,", ",5", "1,,5", "-3", "+3", "1 5", "1, 5", "1.5", "x"};
     for (size_t i = 0; i < sizeof not_numbers / sizeof *not_numbers; i++) refused(not_numbers[i], "whole numbers");

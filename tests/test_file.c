@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "tests/check.h"
+#include "tests/descriptors.h"
 #include "tests/disk.h"
 #include "tests/folder.h"
 
@@ -373,8 +374,7 @@ static void test_file_read(void **state)
     assert_int_equal(iso_file_read("/dev/zero", 100000, &data, &size, &err), ISO_E_FORMAT);
     /* What is refused is closed again; what has fewer bytes says so. */
     char bytes[6];
-    const int before = dup(0);
-    close(before);
+    const int before = lowest_free();
     for (int i = 0; i < 3; i++) {
         assert_int_equal(iso_file_read(folder, 100, &data, &size, &err), ISO_E_IO);
         assert_int_equal(iso_file_read_huge("/dev/null", 100, &data, &size, &err), ISO_E_IO);

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/descriptors.h"
 #include "tests/folder.h"
 #include "tests/pictures.h"
 
@@ -81,7 +82,16 @@ static void every_orientation(void **state)
         }
         free(p.rgb);
     }
-    picture p = paint(90, 80, 255); /* nonsense is no orientation */
+    picture p = paint(90, 80, 255);
+    static const uint8_t types[] = {1, 3, 4}; /* BYTE and LONG as well as SHORT, which it should be */
+    for (size_t k = 0; k < sizeof types; k++) {
+        bytes b = jpeg(&p, TJSAMP_444, 0);
+        jpeg_orient(&b, 3, false); /* of two blocks the first counts */
+        jpeg_orient(&b, 6, false);
+        b.data[2 + 10 + 12] = types[k];
+        expect(&b, &p, 6, 30, "an orientation of another type");
+    }
+    /* nonsense is no orientation */
     for (int o = 9; o < 256; o += 41) {
         bytes b = jpeg(&p, TJSAMP_444, 0);
         jpeg_orient(&b, o, false);
@@ -218,7 +228,7 @@ static void check_png(int colour, int depth, bool keyed, bool interlaced)
     bytes b = png(rows, stride, width, height, &k);
     char what[80];
     snprintf(what, sizeof what, "PNG colour %d, %d bits, %s%s", colour, depth, keyed ? "tRNS" : "", interlaced ? " interlaced" : "");
-    expect(&b, &p, 1, 2, what); /* 16 bits are rounded before they are blended */
+    expect(&b, &p, 1, depth == 16 && colour & 4 ? 2 : 0, what); /* 16 bits are rounded before they are blended */
     free(rows);
     free(p.rgb);
 }
@@ -237,6 +247,22 @@ static void pngs_of_every_kind(void **state)
                 check_png(PNG_COLOR_TYPE_RGB_ALPHA, depth, false, interlaced);
             }
         }
+}
+
+/* An index is one of the palette's, or refused. */
+static void palettes_have_an_end(void **state)
+{
+    (void)state;
+    uint8_t index[40 * 40], out[ISO_PIXELS];
+    png_color palette[40];
+    for (int i = 0; i < 40; i++) palette[i] = (png_color){(png_byte)i, 7, 9};
+    for (int most = 39; most <= 40; most++) {
+        for (int i = 0; i < 40 * 40; i++) index[i] = (uint8_t)(i % (most + 1));
+        bytes b = png(index, 40, 40, 40, &(png_kind){.colour = PNG_COLOR_TYPE_PALETTE, .depth = 8, .palette = palette, .colours = 40});
+        if (most < 40) OK(decode(b.data, b.size, out, NULL, &err));
+        else refuse(&b, "colour 40 of a palette of 40");
+        free(b.data);
+    }
 }
 
 /* --- files ------------------------------------------------------------------------------------------------------- */
@@ -290,6 +316,7 @@ static void what_is_no_file_is_refused(void **state)
 {
     (void)state;
     char fifo[700];
+    const int before = lowest_free();
     snprintf(fifo, sizeof fifo, "%s/fifo.jpg", base);
     assert_int_equal(mkfifo(fifo, 0644), 0);
     expect_io(fifo, "not a regular file");
@@ -303,6 +330,7 @@ static void what_is_no_file_is_refused(void **state)
     name[5999] = 0;
     expect_io(name, "File name too long");
     free(name);
+    assert_int_equal(lowest_free(), before);
 }
 
 static void thumbnails(void **state)
@@ -373,6 +401,7 @@ int main(void)
         cmocka_unit_test(harmless_quirks),
         cmocka_unit_test(scans_must_be_complete),
         cmocka_unit_test(pngs_of_every_kind),
+        cmocka_unit_test(palettes_have_an_end),
         cmocka_unit_test(files_are_read),
         cmocka_unit_test(what_is_no_file_is_refused),
         cmocka_unit_test(thumbnails),

@@ -97,6 +97,9 @@ static void enormous_pictures_are_refused(void **state)
     memcpy(b.data + 16, "\x7F\xFF\xFF\xFF\x7F\xFF\xFF\xFF", 8);
     png_mend(&b);
     refuse(&b, "pixels: more than");
+    memcpy(b.data + 16, "\0\0\x28\0\0\0\x28\x01", 8); /* a row more than the most */
+    png_mend(&b);
+    refuse(&b, "10240 x 10241 pixels: more than the 104 million allowed");
     memcpy(b.data + 16, "\0\0\0\0\0\0\0\x01", 8);
     png_mend(&b);
     refuse(&b, "corrupt PNG");

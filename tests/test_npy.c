@@ -14,6 +14,7 @@
 #include "indexer/exchange.h"
 #include "indexer/npy.h"
 #include "tests/check.h"
+#include "tests/descriptors.h"
 #include "tests/folder.h"
 #include "tests/random.h"
 
@@ -120,8 +121,7 @@ static void test_bad_headers(void **state)
     }
     iso_npy *f;
     static const char good[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n";
-    const int before = dup(0);
-    close(before);
+    const int before = lowest_free();
     assert_int_equal(open_built(4, good, a, sizeof a, &f), ISO_E_UNSUPPORTED);
     write_bytes(file, "\x93NUMPY\1\1\2\0{}..", 14);
     assert_int_equal(iso_npy_open(file, &f, &err), ISO_E_UNSUPPORTED);
@@ -136,9 +136,7 @@ static void test_bad_headers(void **state)
     assert_int_equal(iso_npy_open(file, &f, &err), ISO_E_FORMAT);
     assert_int_equal(iso_npy_open("/nonexistent/x.npy", &f, &err), ISO_E_IO);
     assert_int_equal(iso_npy_open("/tmp", &f, &err), ISO_E_FORMAT);
-    const int after = dup(0); /* nothing stays open */
-    close(after);
-    assert_int_equal(after, before);
+    assert_int_equal(lowest_free(), before);
 }
 
 static void test_wild_headers(void **state)

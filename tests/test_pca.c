@@ -238,6 +238,12 @@ static void layout(void **state)
     const float *weight = iso_model_data_const(m, iso_model_find(m, "encoder.weight"));
     iso_shape shape = iso_model_shape(m, iso_model_find(m, "encoder.weight")), want = iso_shape2(4, ISO_PIXELS);
     assert_true(iso_shape_equal(&shape, &want));
+    for (int k = 0; k < 4; k++) { /* the sign that is left open: as the number farthest from 0 */
+        const float *row = weight + (size_t)k * ISO_PIXELS;
+        float least = 0, most = 0;
+        for (int i = 0; i < ISO_PIXELS; i++) least = fminf(least, row[i]), most = fmaxf(most, row[i]);
+        assert_true(most >= -least);
+    }
     float *v = encode(m, 1);
     for (int i = 0; i < COUNT; i += 13)
         for (int k = 0; k < 4; k++) {
