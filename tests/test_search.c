@@ -185,6 +185,26 @@ static void test_changes(void **state)
     }
 }
 
+/* An index most of whose items are gone is built anew. */
+static void test_mostly_gone(void **state)
+{
+    (void)state;
+    for (int gone = 100; gone <= 101; gone++) {
+        iso_searcher *searcher;
+        wipe();
+        iso_store *s = make(digest_a);
+        fill(s, 0, 200);
+        OK(iso_index_build(s, "sq8", NULL, &err));
+        drop(s, 0, gone);
+        OK(iso_searcher_open(s, &searcher, &err));
+        if (gone == 100) assert_null(iso_searcher_note(searcher));
+        else assert_non_null(strstr(iso_searcher_note(searcher), "holds 101 that are gone: it was built anew"));
+        check_searches(s, searcher, false);
+        iso_searcher_free(searcher);
+        iso_store_close(s);
+    }
+}
+
 static void test_empty_and_small(void **state)
 {
     (void)state;
@@ -580,7 +600,7 @@ int main(void)
         cmocka_unit_test(test_the_check_itself),
         cmocka_unit_test(test_skip_and_bad_queries),
         cmocka_unit_test(test_changes),
-        cmocka_unit_test(test_empty_and_small),
+        cmocka_unit_test(test_mostly_gone), cmocka_unit_test(test_empty_and_small),
         cmocka_unit_test(test_close_together),
         cmocka_unit_test(test_near_duplicates),
         cmocka_unit_test(test_many_extras),

@@ -395,23 +395,40 @@ static void test_verify_sees_other_vectors(void **state)
     memcpy(source.digest, digest_a, sizeof digest_a);
     snprintf(file, sizeof file, "%s/index.faiss", db);
     for (size_t i = 0; i < 5; i++) {
-        for (int wrong = 0; wrong < 2; wrong++) {
+        for (int wrong = 2; wrong >= 0; wrong--) {
+            static const int at[] = {33 * DIM + 4, 60 * DIM + 1};
             iso_vindex *v;
             int lines = 0;
             int64_t faults = -1;
+            float kept[2];
             iso_vindex_rows from = {.ctx = &r, .count = 100, .rewind = rewind_rows, .next = next_rows};
-            r.v[33 * DIM + 4] += wrong ? 0.4f : 0;
+            for (int k = 0; k < wrong; k++) kept[k] = r.v[at[k]], r.v[at[k]] += i ? 0.4f : 1e-4f; /* flat keeps all of it */
             OK(iso_vindex_build(&source, kinds[i], &from, file, NULL, &v, &err));
             iso_vindex_free(v);
-            r.v[33 * DIM + 4] -= wrong ? 0.4f : 0;
+            for (int k = 0; k < wrong; k++) r.v[at[k]] = kept[k];
             OK(iso_index_verify(s, count_lines, &lines, NULL, &faults, &err));
             assert_int_equal(faults, wrong);
             assert_int_equal(lines, wrong);
         }
+        drop(s, (int)i, 1); /* what was removed since is no fault */
+        int lines = 0;
+        int64_t faults = -1;
+        OK(iso_index_verify(s, count_lines, &lines, NULL, &faults, &err));
+        assert_int_equal(faults, 0);
     }
     free(r.id);
     free(r.v);
     iso_store_close(s);
+}
+
+/* What an approximate index is to reach it is to reach for every number of answers. */
+static void test_shortfall(void **state)
+{
+    (void)state;
+    char line[200];
+    assert_true(iso_index_shortfall(&(iso_vindex_info){.kind = "ivf", .approximate = true, .count = 1000, .source.dim = DIM, .recall = 0.99, .least = 0.94}, line));
+    assert_non_null(strstr(line, "only 0.940 of the answers"));
+    assert_false(iso_index_shortfall(&(iso_vindex_info){.kind = "ivf", .approximate = true, .count = 1000, .source.dim = DIM, .recall = 0.96, .least = 0.95}, line));
 }
 
 int main(void)
@@ -426,6 +443,7 @@ int main(void)
         cmocka_unit_test(test_history_lost),
         cmocka_unit_test(test_built_by_another),
         cmocka_unit_test(test_verify_sees_other_vectors),
+        cmocka_unit_test(test_shortfall),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

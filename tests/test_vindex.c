@@ -1,5 +1,6 @@
 /* test_vindex.c: the exact kinds of index and their file: what FAISS reads in it, ids with gaps, damage in every part,
  * another version or byte order, a full disk, threads, and replacing a file that is in use. (Searching a database: test_search.c.) */
+#include "tests/descriptors.h"
 #include "tests/vindex_common.h"
 
 #include <math.h>
@@ -112,6 +113,15 @@ static void test_answers_and_ids(void **unused)
                                            : kind == 1         ? 6e-4
                                                                : 2e-2) &&
                             (kind == 0 || n < 40 || info.error > 0));
+                if (kind == 2 && n >= 40) { /* each number is kept to half of a 255th of its range */
+                    double square = 0;
+                    for (int j = 0; j < DIM; j++) {
+                        double least = 1, most = -1;
+                        for (int64_t at = 0; at < n; at++) least = fmin(least, vectors[at * DIM + j]), most = fmax(most, vectors[at * DIM + j]);
+                        square += (most - least) * (most - least) / (510.0 * 510);
+                    }
+                    assert_true(info.error <= sqrt(square) * (1 + 1e-5));
+                }
                 random_query(w);
                 assert_true(answers(v, n, w));
                 for (int64_t at = 0; at < n; at++) {
@@ -180,7 +190,8 @@ static void test_faiss_reads_it(void **unused)
             size_t size;
             OK(build(kinds[kind], n, file, NULL, &v));
             char *data = slurp(&size);
-            const uint64_t at = number_at(data, AT_PAYLOAD_AT), bytes = number_at(data, AT_PAYLOAD);
+            const uint64_t at = number_at(data, AT_PAYLOAD_AT), bytes = number_at(data, AT_PAYLOAD), number = n < 40 || kind == 0 ? 4 : kind == 1 ? 2 : 1;
+            assert_int_equal((at + bytes - number * (uint64_t)(n * DIM)) % 4096, 0); /* the vectors begin at a page */
             FILE *stream = fmemopen(data + at, bytes, "rb");
             assert_int_equal(faiss_read_index(stream, 0, &faiss), 0);
             fclose(stream);
@@ -267,6 +278,107 @@ static void sign_header(char *head)
     for (int i = 0; i < 8; i++) head[AT_HASH + i] = (char)(hash >> (8 * i));
 }
 
+/* Where more fields lie, and the end of the vectors' checksums. */
+enum { AT_DIM = 12, AT_KIND = 16, AT_COUNT = 72, AT_APPROXIMATE = 80, AT_RECALL = 88, AT_ERROR = 96, AT_BODY_HASH = 128, AT_LEAST = 144, PIECE = 1 << 20 };
+
+static void sign_all(char *data, size_t n)
+{
+    const size_t hashes = (number_at(data, AT_PAYLOAD_AT) + number_at(data, AT_PAYLOAD) + 7) / 8 * 8 + 16 * number_at(data, AT_RUNS);
+    char *to = data + hashes;
+    for (size_t from = ISO_VINDEX_HEADER; from < hashes && to + 8 <= data + n; from += PIECE, to += 8) {
+        const uint64_t hash = XXH3_64bits(data + from, hashes - from < PIECE ? hashes - from : PIECE);
+        memcpy(to, &hash, 8);
+    }
+    const uint64_t hash = XXH3_64bits(data + hashes, n - hashes);
+    memcpy(data + AT_BODY_HASH, &hash, 8);
+    sign_header(data);
+}
+
+/* Does one thing wrong; how long the file is then. */
+static size_t do_wrong(int what, char *data, size_t n)
+{
+    const size_t payload = number_at(data, AT_PAYLOAD_AT), bytes = number_at(data, AT_PAYLOAD), runs = (payload + bytes + 7) / 8 * 8, count = number_at(data, AT_RUNS);
+    uint64_t *run = (uint64_t *)(void *)(data + runs); /* the first id, and its position */
+    const double nan = NAN, large = 4;
+    switch (what) {
+    case 0: data[payload] ^= 1; break;
+    case 1: data[payload + 4] ^= 1; break; /* dimensions, as FAISS has them */
+    case 2: data[AT_COUNT]++; break;
+    case 3: /* the payload is shorter than its vectors */
+        memmove(data + runs - 64, data + runs, n - runs);
+        data[AT_PAYLOAD] = (char)(bytes - 64), data[AT_PAYLOAD + 1] = (char)((bytes - 64) >> 8);
+        return n - 64;
+    case 4: run[1] = 1; break;
+    case 5: run[3] = 0; break; /* none are of the first */
+    case 6: run[3] = 1000; break;
+    case 7: run[2] = run[0]; break;
+    case 8: run[2 * count - 2] = UINT64_MAX; break;
+    case 9: run[2] = run[0] + run[3] - 1; break; /* the last of the first run once more */
+    case 10: memcpy(data + AT_ERROR, &nan, 8); break;
+    case 11: memcpy(data + AT_ERROR, &large, 8); break;
+    case 12: memcpy(data + AT_RECALL, &nan, 8); break;
+    case 13: memcpy(data + AT_LEAST, &large, 8); break;
+    case 14: data[AT_APPROXIMATE] = 1; break;
+    case 15: data[AT_KIND] = 'x'; break;
+    case 16: data[AT_KIND + 7] = 'x'; break;
+    case 17: data[AT_DIM + 2] = 2; break;
+    case 18: data[AT_PAYLOAD + 6] = 1; break;
+    case 19: data[AT_PAYLOAD_AT + 6] = 1; break;
+    case 20: memset(data + AT_PAYLOAD_AT, 0, 8); break;
+    case 21: data[AT_RUNS + 7] = 1; break;
+    case 22: data[AT_RUNS]--; break;
+    case 23: data[AT_COUNT + 7] = 1; break;
+    }
+    return n;
+}
+
+/* Nothing is believed though all checksums agree. */
+static void test_forged(void **unused)
+{
+    (void)unused;
+    enum { WRONGS = 24, FORGED = 500 };
+    for (size_t kind = 0; kind < 3; kind++) {
+        size_t n;
+        iso_vindex *v;
+        OK(build(kinds[kind], FORGED, file, NULL, NULL));
+        char *good = slurp(&n), *bad = malloc(n), what[80];
+        assert_non_null(bad);
+        memcpy(bad, good, n);
+        sign_all(bad, n);
+        assert_memory_equal(bad, good, n);
+        const int before = lowest_free();
+        for (int wrong = 0; wrong < WRONGS; wrong++) {
+            memcpy(bad, good, n);
+            const size_t size = do_wrong(wrong, bad, n);
+            if (wrong < 18) sign_all(bad, size);
+            else sign_header(bad);
+            spill(bad, size);
+            snprintf(what, sizeof what, "%s forged %d", kinds[kind], wrong);
+            expect_damage(what);
+        }
+        memcpy(bad, good, n); /* vectors and their own checksum changed, but not that of the checksums */
+        bad[number_at(bad, AT_PAYLOAD_AT) + number_at(bad, AT_PAYLOAD) - 1] ^= 1;
+        sign_all(bad, n);
+        memcpy(bad + AT_BODY_HASH, good + AT_BODY_HASH, 8);
+        sign_header(bad);
+        spill(bad, n);
+        expect_damage("vectors with their checksum");
+        char name[8] = "";
+        memcpy(bad, good, n);
+        bad[AT_COUNT] ^= 1;
+        spill(bad, n);
+        FAILS(ISO_E_FORMAT, iso_vindex_read(file, &source, &v, name, &err));
+        assert_string_equal(name, ""); /* of a header that is not sound nothing is told */
+        spill(good, n);
+        OK(iso_vindex_read(file, &source, &v, name, &err));
+        assert_string_equal(name, kinds[kind]);
+        assert_int_equal(lowest_free(), before);
+        iso_vindex_free(v);
+        free(good);
+        free(bad);
+    }
+}
+
 /* Sound headers of what this program does not read: said so, and the kind is still known. */
 static void test_of_another_world(void **unused)
 {
@@ -341,15 +453,19 @@ static void test_where_it_cannot_be_written(void **unused)
     assert_int_equal(system(command), 0);
 }
 
-/* Sound, of the same opening for writing, but of a later state: another program has just put it there. */
+/* Sound, of the same opening for writing, but of a later state: another program has just put it there. Or of another model. */
 static void test_another_generation(void **unused)
 {
     (void)unused;
-    iso_vindex_source before = source;
+    iso_vindex_source before = source, other = source;
     iso_vindex *v = NULL;
     before.generation--;
+    other.digest[31] = '0';
     OK(build("flat", 40, file, NULL, NULL));
-    assert_int_equal(iso_vindex_read(file, &before, &v, NULL, &err), ISO_E_MISMATCH);
+    FAILS(ISO_E_MISMATCH, iso_vindex_read(file, &before, &v, NULL, &err));
+    SAYS("a state of it that is gone");
+    FAILS(ISO_E_MISMATCH, iso_vindex_read(file, &other, &v, NULL, &err));
+    SAYS("another model");
     assert_null(v);
 }
 
@@ -458,7 +574,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_and_ids),  cmocka_unit_test(test_the_check_itself),
-        cmocka_unit_test(test_faiss_reads_it),   cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_faiss_reads_it),   cmocka_unit_test(test_damage), cmocka_unit_test(test_forged),
         cmocka_unit_test(test_of_another_world), cmocka_unit_test(test_where_it_cannot_be_written),
         cmocka_unit_test(test_another_generation), cmocka_unit_test(test_taken_away), cmocka_unit_test(test_threads),
     };
