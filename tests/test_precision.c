@@ -312,6 +312,13 @@ static void bad_vectors_and_empty_parts(void **unused)
     d.train[0] = d.train[1] = d.train[2] = 0;
     assert_int_equal(run(&d, &p), ISO_E_NUMERIC);
     assert_non_null(strstr(err.message, "training vector 0"));
+    d.train[0] = 1;
+    for (int i = 3; i < 27; i++) d.train[i] = 0; /* of several the first, whoever looks at it */
+    assert_int_equal(run(&d, &p), ISO_E_NUMERIC);
+    assert_non_null(strstr(err.message, "training vector 1"));
+    for (int i = 3; i < 27; i++) d.test[i] = 0;
+    assert_int_equal(run(&d, &p), ISO_E_NUMERIC);
+    assert_non_null(strstr(err.message, "test vector 1"));
     d.n = 0;
     assert_int_equal(run(&d, &p), ISO_E_ARGUMENT);
     d.n = 10, d.t = 0;
