@@ -10,18 +10,14 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <xxhash.h>
 
 #include <faiss/c_api/Index_c.h>
 #include <faiss/c_api/index_io_c.h>
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "retriever/vindex.h"
 
 enum { DIM = 41, N = 6000, K = 30 };
-/* Of the header: where these fields lie. */
-enum { AT_VERSION = 8, AT_PAYLOAD_AT = 104, AT_PAYLOAD = 112, AT_RUNS = 120, AT_ORDER = 136, AT_HASH = 248 };
 static const char *const kinds[] = {"flat", "fp16", "sq8"};
 static const iso_vindex_source source = {
     .digest = "0123456789abcdef0123456789abcdef", .stamp = 7, .generation = 3, .dim = DIM};
@@ -151,13 +147,6 @@ static void test_the_check_itself(void **unused)
     iso_vindex_free(v);
 }
 
-static uint64_t number_at(const char *data, size_t at)
-{
-    uint64_t x;
-    memcpy(&x, data + at, sizeof x);
-    return x;
-}
-
 static char *slurp(size_t *n)
 {
     char *data;
@@ -190,7 +179,7 @@ static void test_faiss_reads_it(void **unused)
             size_t size;
             OK(build(kinds[kind], n, file, NULL, &v));
             char *data = slurp(&size);
-            const uint64_t at = number_at(data, AT_PAYLOAD_AT), bytes = number_at(data, AT_PAYLOAD), number = n < 40 || kind == 0 ? 4 : kind == 1 ? 2 : 1;
+            const uint64_t at = number_at(data + AT_PAYLOAD_AT), bytes = number_at(data + AT_PAYLOAD), number = n < 40 || kind == 0 ? 4 : kind == 1 ? 2 : 1;
             assert_int_equal((at + bytes - number * (uint64_t)(n * DIM)) % 4096, 0); /* the vectors begin at a page */
             FILE *stream = fmemopen(data + at, bytes, "rb");
             assert_int_equal(faiss_read_index(stream, 0, &faiss), 0);
@@ -240,12 +229,12 @@ static void test_damage(void **unused)
         size_t n;
         OK(build(kinds[kind], N, file, NULL, NULL));
         char *good = slurp(&n), *bad = malloc(n + 1), what[80];
-        const size_t payload = number_at(good, AT_PAYLOAD_AT),
-                     runs = (payload + number_at(good, AT_PAYLOAD) + 7) / 8 * 8,
-                     hashes = runs + 16 * number_at(good, AT_RUNS);
+        const size_t payload = number_at(good + AT_PAYLOAD_AT),
+                     runs = (payload + number_at(good + AT_PAYLOAD) + 7) / 8 * 8,
+                     hashes = runs + 16 * number_at(good + AT_RUNS);
         const size_t part[] = {
             0, ISO_VINDEX_HEADER, payload, payload + 45, (payload + 4095) / 4096 * 4096, runs, hashes, n};
-        assert_true(hashes < n && number_at(good, AT_RUNS) > 100);
+        assert_true(hashes < n && number_at(good + AT_RUNS) > 100);
         for (size_t i = 0; i < sizeof part / sizeof *part;
              i++) { /* cut off at each part, and a byte before and behind */
             for (int by = -1; by <= 1; by++) {
@@ -272,32 +261,10 @@ static void test_damage(void **unused)
     }
 }
 
-static void sign_header(char *head)
-{
-    XXH64_hash_t hash = XXH3_64bits(head, AT_HASH);
-    for (int i = 0; i < 8; i++) head[AT_HASH + i] = (char)(hash >> (8 * i));
-}
-
-/* Where more fields lie, and the end of the vectors' checksums. */
-enum { AT_DIM = 12, AT_KIND = 16, AT_COUNT = 72, AT_APPROXIMATE = 80, AT_RECALL = 88, AT_ERROR = 96, AT_BODY_HASH = 128, AT_LEAST = 144, PIECE = 1 << 20 };
-
-static void sign_all(char *data, size_t n)
-{
-    const size_t hashes = (number_at(data, AT_PAYLOAD_AT) + number_at(data, AT_PAYLOAD) + 7) / 8 * 8 + 16 * number_at(data, AT_RUNS);
-    char *to = data + hashes;
-    for (size_t from = ISO_VINDEX_HEADER; from < hashes && to + 8 <= data + n; from += PIECE, to += 8) {
-        const uint64_t hash = XXH3_64bits(data + from, hashes - from < PIECE ? hashes - from : PIECE);
-        memcpy(to, &hash, 8);
-    }
-    const uint64_t hash = XXH3_64bits(data + hashes, n - hashes);
-    memcpy(data + AT_BODY_HASH, &hash, 8);
-    sign_header(data);
-}
-
 /* Does one thing wrong; how long the file is then. */
 static size_t do_wrong(int what, char *data, size_t n)
 {
-    const size_t payload = number_at(data, AT_PAYLOAD_AT), bytes = number_at(data, AT_PAYLOAD), runs = (payload + bytes + 7) / 8 * 8, count = number_at(data, AT_RUNS);
+    const size_t payload = number_at(data + AT_PAYLOAD_AT), bytes = number_at(data + AT_PAYLOAD), runs = (payload + bytes + 7) / 8 * 8, count = number_at(data + AT_RUNS);
     uint64_t *run = (uint64_t *)(void *)(data + runs); /* the first id, and its position */
     const double nan = NAN, large = 4;
     switch (what) {
@@ -344,23 +311,23 @@ static void test_forged(void **unused)
         char *good = slurp(&n), *bad = malloc(n), what[80];
         assert_non_null(bad);
         memcpy(bad, good, n);
-        sign_all(bad, n);
+        mend(bad);
         assert_memory_equal(bad, good, n);
         const int before = lowest_free();
         for (int wrong = 0; wrong < WRONGS; wrong++) {
             memcpy(bad, good, n);
             const size_t size = do_wrong(wrong, bad, n);
-            if (wrong < 18) sign_all(bad, size);
-            else sign_header(bad);
+            if (wrong < 18) mend(bad);
+            else mend_header(bad);
             spill(bad, size);
             snprintf(what, sizeof what, "%s forged %d", kinds[kind], wrong);
             expect_damage(what);
         }
         memcpy(bad, good, n); /* vectors and their own checksum changed, but not that of the checksums */
-        bad[number_at(bad, AT_PAYLOAD_AT) + number_at(bad, AT_PAYLOAD) - 1] ^= 1;
-        sign_all(bad, n);
-        memcpy(bad + AT_BODY_HASH, good + AT_BODY_HASH, 8);
-        sign_header(bad);
+        bad[number_at(bad + AT_PAYLOAD_AT) + number_at(bad + AT_PAYLOAD) - 1] ^= 1;
+        mend(bad);
+        memcpy(bad + AT_BODY, good + AT_BODY, 8);
+        mend_header(bad);
         spill(bad, n);
         expect_damage("vectors with their checksum");
         char name[8] = "";
@@ -395,7 +362,7 @@ static void test_of_another_world(void **unused)
         if (i == 1)
             for (int b = 0; b < 8; b++) data[AT_ORDER + b] = (char)(b + 1);
         if (i == 2) data[56] = 8; /* stamp */
-        sign_header(data);
+        mend_header(data);
         spill(data, n);
         free(data);
         memset(kind, 0, sizeof kind);
