@@ -27,7 +27,7 @@ static iso_shape y_shape(const layer *l)
 
 typedef struct expression {
     iso_graph *g;
-    iso_node input[5]; /* x, y, a bias for each, a number for each row of x */
+    iso_node input[7]; /* x, y, a bias for each, one for each pixel of a picture, a number for each row of x */
     iso_node weights;  /* a state */
     iso_node output[KEPT];
 } expression;
@@ -41,7 +41,11 @@ static expression begin_expression(const layer *l)
     e.input[1] = iso_input(g, "y", y_shape(l));
     e.input[2] = iso_input(g, "of x", iso_shape1(l->c));
     e.input[3] = iso_input(g, "of y", iso_shape1(l->o));
-    e.input[4] = iso_input(g, "rows", (iso_shape){3, {l->h, 1, 1}});
+    for (int i = 0; i < 2; i++) {
+        const iso_shape s = iso_node_shape(g, e.input[i]);
+        e.input[4 + i] = iso_input(g, i ? "picture of y" : "picture of x", (iso_shape){3, {s.dim[1], s.dim[2], s.dim[3]}});
+    }
+    e.input[6] = iso_input(g, "rows", (iso_shape){3, {l->h, 1, 1}});
     e.weights = iso_state(g, "w", w_shape(l));
     return e;
 }
@@ -62,19 +66,20 @@ static expression random_expression(const layer *l, uint64_t seed, uint32_t numb
         const iso_node other = kind[!of][iso_draw_below(d, at++, (uint64_t)count[!of])];
         const iso_shape shape = iso_node_shape(g, a);
         iso_node n;
+        int bias;
         switch (iso_draw_below(d, at++, sums ? 12 : 9)) {
         case 0: n = iso_add(g, a, b); break;
         case 1: n = iso_mul(g, iso_step(g, a), b); break;
         case 2: n = iso_relu(g, iso_add(g, a, e.input[2 + of])); break;
         case 3: n = iso_tanh(g, a); break;
-        case 4: n = of ? iso_mul(g, a, iso_tanh(g, b)) : iso_mul(g, a, e.input[4]); break;
+        case 4: n = of ? iso_mul(g, a, iso_tanh(g, b)) : iso_mul(g, a, e.input[6]); break;
         case 9: n = iso_add(g, b, iso_tanh(g, iso_scale(g, iso_sum(g, a, iso_shape1(shape.dim[3])), 1e-3))); break;
         case 10: n = iso_mul(g, b, iso_tanh(g, iso_scale(g, iso_sum(g, a, (iso_shape){4, {shape.dim[0], 1, 1, 1}}), 1e-3))); break;
         case 11: n = iso_add(g, b, iso_scale(g, iso_sum_all(g, a), 1e-6)); break;
         default: /* more than half: a convolution, seldom alone */
             n = iso_scale(g, of ? iso_conv(g, other, e.weights, (int)l->stride, (int)l->pad)
                                 : iso_conv_x(g, other, e.weights, (int)l->stride, (int)l->pad, l->h, l->w), 0.25);
-            if (iso_draw_below(d, at++, 3)) n = iso_relu(g, iso_add(g, n, e.input[2 + of]));
+            if ((bias = (int)iso_draw_below(d, at++, 3))) n = iso_relu(g, iso_add(g, n, e.input[2 * bias + of]));
             break;
         }
         kind[of][count[of]++] = last[i] = n;
@@ -117,7 +122,7 @@ static outcome run_expression(const iso_backend *backend, const layer *l, expres
     free(w);
     const iso_plan_spec spec = {.vars = vars, .output_count = KEPT, .outputs = e.output, .threads = threads, .frozen = frozen};
     if (iso_plan_create(e.g, &spec, &plan, &err) != ISO_OK) fail_msg("expression %u: %s", number, err.message);
-    for (uint32_t i = 0; i < 5; i++) {
+    for (uint32_t i = 0; i < sizeof e.input / sizeof *e.input; i++) {
         const iso_shape s = iso_node_shape(e.g, e.input[i]);
         float *v = normal(seed, 2000 + i, number, iso_shape_count(&s));
         assert_int_equal(iso_plan_write(plan, e.input[i], v, iso_shape_count(&s), &err), ISO_OK);

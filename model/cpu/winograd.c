@@ -37,7 +37,7 @@ enum {
     PASSES = 2,               /* chunks for which weights are better brought to the points anew than kept there */
     PASSING_PANELS = 4,       /* that a block of the operand is multiplied by */
     PASSING_BYTES = 384 << 10, /* of it */
-    WIDE_PANELS = 8,          /* with AVX-512, whose processors have second-level caches of 1 MB and more */
+    WIDE_PANELS = 8,          /* with AVX-512: second-level caches of 1 MB and more, but for some of the first client processors */
     WIDE_BYTES = 1 << 20,
     PASSING_LEAST = 64,
     SETS = 16,                /* of strips, whose sums are kept apart */
